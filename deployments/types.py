@@ -1,0 +1,143 @@
+"""The words that all stages share: audio's form, and the value objects that cross between stages.
+
+Times are seconds from the start of the video, unless a docstring says "relative". Audio is always mono at
+`SAMPLE_RATE_HZ`, int16, as a read-only array (Ray hands arrays out read-only): copy before writing in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SAMPLE_RATE_HZ = 16_000
+FRAMES_PER_S = 100
+"""Rate of the prosodic tracks: one frame each 10 ms."""
+
+Audio: TypeAlias = NDArray[np.int16]
+"""Shape (samples,), int16, mono, 16 kHz."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A stretch of time."""
+
+    start_s: float
+    end_s: float
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.end_s - self.start_s
+
+    def overlap_s(self, other: Span) -> float:
+        """Seconds that both cover, 0 where they do not meet."""
+        return max(0.0, min(self.end_s, other.end_s) - max(self.start_s, other.start_s))
+
+    def of(self, audio: Audio) -> Audio:
+        """The samples of `audio` (which starts at 0 s) under this span: a view, no copy."""
+        return audio[round(self.start_s * SAMPLE_RATE_HZ) : round(self.end_s * SAMPLE_RATE_HZ)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn(Span):
+    """Speech of one speaker, as the diarization found it. `speaker` is a number without meaning of its own."""
+
+    speaker: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word(Span):
+    """A recognised word; `confidence` is 0-1, None where the engine gives none."""
+
+    text: str
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Utterance(Span):
+    """What the recogniser heard in one stretch of speech.
+
+    `words` is empty where the engine has no word times of its own: then the aligner fills it from `text`.
+    """
+
+    text: str
+    words: tuple[Word, ...] = ()
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript:
+    """The recogniser's answer for one chunk. `language` is an ISO 639-1 code."""
+
+    language: str
+    utterances: tuple[Utterance, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emotion:
+    """A judged mood; `confidence` is 0-1."""
+
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracks:
+    """Pitch and level over time, `FRAMES_PER_S` frames a second; frame i is centred at `start_s + i / FRAMES_PER_S`.
+
+    `f0_hz`: shape (frames,), float32, NaN where unvoiced. `level_dbfs`: shape (frames,), float32, RMS level, floor -120.
+    """
+
+    start_s: float
+    f0_hz: NDArray[np.float32]
+    level_dbfs: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WordProsody:
+    """How a word sounds: RMS level in dBFS within [-60, 0], median F0 in Hz within [100, 1000].
+
+    `voiced` is False where the word had no voiced frame and `pitch_hz` is borrowed from its neighbours.
+    """
+
+    volume_db: float
+    pitch_hz: float
+    voiced: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment(Span):
+    """Consecutive words of one speaker: the unit of the result."""
+
+    speaker: int
+    words: tuple[Word, ...]
+    confidence: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The words, joined by single spaces."""
+        return " ".join(word.text for word in self.words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioInfo:
+    """What extraction learned of the media."""
+
+    duration_s: float
+    samples: int
+    sha256: str
+    warnings: tuple[str, ...] = field(default=())
+
+
+def pieces(total_s: float, piece_s: float) -> Iterator[Span]:
+    """Cut `total_s` seconds into consecutive spans of `piece_s` (the last one shorter): the unit of one stage call."""
+    count = max(1, int(np.ceil(total_s / piece_s)))
+    for i in range(count):
+        yield Span(start_s=i * piece_s, end_s=min(total_s, (i + 1) * piece_s))
