@@ -92,7 +92,8 @@ class Emotion:
 class Tracks:
     """Pitch and level over time, `FRAMES_PER_S` frames a second; frame i is centred at `start_s + i / FRAMES_PER_S`.
 
-    `f0_hz`: shape (frames,), float32, NaN where unvoiced. `level_dbfs`: shape (frames,), float32, RMS level, floor -120.
+    `f0_hz`: shape (frames,), float32, NaN where unvoiced.
+    `level_dbfs`: shape (frames,), float32, RMS level of the frame, floor -120.
     """
 
     start_s: float
