@@ -20,6 +20,11 @@ LOG_FILE_VARIABLE = "ML_SERVER_LOG_FILE"
 """Where set, every process appends its lines to this one file: `ml-server up` sets it and shows the file."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_RAYS_OWN = frozenset(
+    ("job_id", "worker_id", "node_id", "actor_id", "actor_name", "task_id", "task_name", "task_func_name")
+    + ("log_to_stderr", "skip_context_filter", "component_name", "timestamp_ns")
+)
+"""What Ray puts into every record of a worker, and which is in its own logs."""
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -44,10 +49,15 @@ class JsonFormatter(logging.Formatter):
             "pid": record.process,
             "message": record.getMessage(),
         }
-        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD | _RAYS_OWN}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Serve's own lines are in its own files; here only where something is wrong."""
+    return record.name != ROOT or record.levelno >= logging.WARNING
 
 
 def configure(*, level: str = "INFO") -> None:
@@ -60,4 +70,5 @@ def configure(*, level: str = "INFO") -> None:
     handler: logging.Handler
     handler = logging.handlers.WatchedFileHandler(path) if path else logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
+    handler.addFilter(_is_ours)
     root.addHandler(handler)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SAMPLE_RATE_HZ = 16_000
 FRAMES_PER_S = 100
@@ -142,3 +142,12 @@ def pieces(total_s: float, piece_s: float) -> Iterator[Span]:
     count = max(1, int(np.ceil(total_s / piece_s)))
     for i in range(count):
         yield Span(start_s=i * piece_s, end_s=min(total_s, (i + 1) * piece_s))
+
+
+def join_tracks(parts: Sequence[Tracks]) -> Tracks:
+    """Tracks of consecutive pieces as one."""
+    return Tracks(
+        start_s=parts[0].start_s,
+        f0_hz=np.concatenate([part.f0_hz for part in parts]),
+        level_dbfs=np.concatenate([part.level_dbfs for part in parts]),
+    )

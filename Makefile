@@ -1,0 +1,35 @@
+# Everything below works on a machine with Python 3.11+ and nothing else of ours.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export PYANNOTE_METRICS_ENABLED := 0
+export RAY_USAGE_STATS_ENABLED := 0
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: setup demo run test test-all check bench
+
+setup: $(READY)
+
+$(READY): pyproject.toml configs/constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python \
+	    --constraints configs/constraints.txt --group dev --editable .
+	touch $@
+
+demo: setup
+	$(BIN)/ml-server demo
+
+run: setup
+	$(BIN)/ml-server up
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m tests.benchmarks

@@ -1,0 +1,1 @@
+"""Times for words that the recogniser wrote down without saying when."""

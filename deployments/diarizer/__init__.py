@@ -1,0 +1,1 @@
+"""Who speaks when: pyannote's speaker diarization, in short calls over the pieces of a video."""

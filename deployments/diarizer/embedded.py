@@ -1,0 +1,102 @@
+"""The diarizer that needs no download: pyannote's pipeline on whisperx's segmentation network and GE2E voices.
+
+Knows nothing of Ray or jobs. `segment` and `embed` need torch only; `cluster` needs pyannote.audio, whose import
+takes 20 s of CPU and runs in a thread of its own from the start, so that a replica answers long before.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deployments.diarizer.engine import Embeddings, Segmentation
+from deployments.diarizer.voices import Voices
+from deployments.speech_detector.network import FRAMES, SPEAKERS, WINDOW_S, Grid, SegmentationNetwork
+from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from deployments.diarizer.config import DiarizerConfig
+    from deployments.diarizer.pyannote_pipeline import PiecewiseDiarization
+
+
+class PyannoteGE2EEngine:
+    """Segmentation by PyanNet, voices by GE2E, clustering and reconstruction by pyannote's `SpeakerDiarization`."""
+
+    def __init__(self, config: DiarizerConfig) -> None:
+        self.config = config
+        self._network = SegmentationNetwork(device=config.device, threads=config.threads)
+        self._voices = Voices(device=config.device, threads=config.threads)
+        loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pyannote-import")
+        self._pipeline = loader.submit(self._load_pipeline)
+        loader.shutdown(wait=False)
+
+    def _load_pipeline(self) -> PiecewiseDiarization:
+        from deployments.diarizer.pyannote_pipeline import build
+
+        return build(self.config, self._network.network, self._voices)
+
+    def segment(self, audio: Audio, piece: Span) -> Segmentation:
+        """Scores of the windows that start in `piece`."""
+        grid = Grid(samples=len(audio), step_s=self.config.step_s)
+        windows = grid.starting_in(piece.start_s, piece.end_s)
+        scores = self._network.scores(audio, grid, windows)
+        return Segmentation(first_window=windows.start, duration_s=len(audio) / SAMPLE_RATE_HZ, scores=scores)
+
+    def embed(self, audio: Audio, segmentation: Segmentation) -> Embeddings:
+        """One vector per window and local speaker."""
+        active = segmentation.scores > self.config.activity_threshold
+        starts_s = (segmentation.first_window + np.arange(len(active))) * self.config.step_s
+        vectors = self._voices.describe(audio, starts_s, active)
+        return Embeddings(first_window=segmentation.first_window, vectors=vectors)
+
+    def cluster(
+        self,
+        segmentations: Sequence[Segmentation],
+        embeddings: Sequence[Embeddings],
+        *,
+        min_speakers: int | None = None,
+        max_speakers: int | None = None,
+        num_speakers: int | None = None,
+    ) -> list[Turn]:
+        """The turns of the whole video, no later than its end."""
+        scores = joined([(each.first_window, each.scores) for each in segmentations])
+        vectors = joined([(each.first_window, each.vectors) for each in embeddings])
+        if len(scores) != len(vectors):
+            raise ValueError(f"{len(scores)} windows of scores, {len(vectors)} of embeddings")
+        if not (scores > self.config.activity_threshold).any():
+            return []
+        turns = self._pipeline.result().turns(
+            scores, vectors, min_speakers=min_speakers, max_speakers=max_speakers, num_speakers=num_speakers
+        )
+        end_s = segmentations[0].duration_s
+        return [
+            Turn(start_s=turn.start_s, end_s=min(turn.end_s, end_s), speaker=turn.speaker)
+            for turn in turns
+            if turn.start_s < end_s
+        ]
+
+    def check(self) -> None:
+        """Raise the error that kept pyannote from being loaded, if it is known already."""
+        if self._pipeline.done():
+            self._pipeline.result()
+
+
+def joined(pieces: Sequence[tuple[int, NDArray[np.float32]]]) -> NDArray[np.float32]:
+    """Arrays over consecutive windows as one, whatever order they come in.
+
+    Raises:
+        ValueError: there is none, or windows are missing or doubled.
+    """
+    ordered = sorted((piece for piece in pieces if len(piece[1])), key=lambda piece: piece[0])
+    expected = 0
+    for first, array in ordered:
+        if first != expected:
+            raise ValueError(f"expected window {expected}, got {first}")
+        expected += len(array)
+    return np.concatenate([array for _, array in ordered or pieces])

@@ -1,0 +1,176 @@
+"""pyannote's own `SpeakerDiarization`, fed with scores and embeddings that were computed piece by piece.
+
+The heavy half of the diarizer: importing this module imports pyannote.audio (20 s of CPU), so it is imported late.
+Knows nothing of files or Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy.spatial.distance import cdist
+
+from deployments.diarizer.voices import DIMENSION, Voices
+from deployments.speech_detector.network import FRAME_STEP_S, FRAME_WIDTH_S, SPEAKERS, WINDOW_S, PyanNet
+from deployments.types import Turn
+
+os.environ.setdefault("PYANNOTE_METRICS_ENABLED", "0")  # no telemetry
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # torchcodec finds no system ffmpeg, which is not needed: audio comes in memory
+    from pyannote.audio import Model
+    from pyannote.audio.core.plda import PLDA
+    from pyannote.audio.core.task import Problem, Resolution, Specifications
+    from pyannote.audio.pipelines import SpeakerDiarization
+    from pyannote.audio.pipelines.clustering import AgglomerativeClustering
+    from pyannote.core import SlidingWindow, SlidingWindowFeature
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyannote.core import Annotation
+
+    from deployments.diarizer.config import DiarizerConfig
+
+
+class PiecewiseDiarization(SpeakerDiarization):
+    """Takes scores and embeddings from the `file` mapping where pyannote would compute them from its audio."""
+
+    def get_segmentations(self, file: dict[str, Any], hook: object = None) -> SlidingWindowFeature:  # noqa: ARG002
+        """The scores, shape (windows, frames, local speakers)."""
+        return SlidingWindowFeature(file["scores"], SlidingWindow(duration=WINDOW_S, step=file["step_s"]))
+
+    def get_embeddings(self, file: dict[str, Any], *_: object, **__: object) -> NDArray[np.float32]:
+        """The embeddings, shape (windows, local speakers, dimension)."""
+        embeddings: NDArray[np.float32] = file["embeddings"]
+        return embeddings
+
+    def turns(
+        self,
+        scores: NDArray[np.float32],
+        embeddings: NDArray[np.float32],
+        **counts: int | None,
+    ) -> list[Turn]:
+        """The turns of the whole video, speakers numbered in order of first speech."""
+        file = {"uri": "video", "scores": scores.copy(), "step_s": self.step_s, "embeddings": embeddings}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # too little speech for the wished count is no news to the operator
+            output = self.apply(file, **counts)
+        return in_order(output.speaker_diarization)
+
+    @property
+    def step_s(self) -> float:
+        """Step of the segmentation window."""
+        return float(self._segmentation.step)
+
+
+class BoundedClustering(AgglomerativeClustering):
+    """Agglomerative clustering of at most `max_clustered` embeddings, the others by the nearest of its centroids.
+
+    Linkage needs memory by the square of the count: 1.6 GB for 14,400, and an hour of dense talk may have 21,600.
+    Those that are linked are spread evenly over time.
+    """
+
+    def __init__(self, metric: str = "cosine", *, max_clustered: int) -> None:
+        super().__init__(metric=metric)
+        self.max_clustered = max_clustered
+
+    def cluster(self, embeddings: NDArray[np.float32], *args: Any, **kwargs: Any) -> NDArray[np.int_]:
+        """The cluster of each of `embeddings`, which are in order of time."""
+        count = len(embeddings)
+        if count <= self.max_clustered:
+            clusters: NDArray[np.int_] = super().cluster(embeddings, *args, **kwargs)
+            return clusters
+        linked = np.linspace(0, count - 1, self.max_clustered).round().astype(int)
+        clusters = super().cluster(embeddings[linked], *args, **kwargs)
+        centroids = [embeddings[linked][clusters == k].mean(axis=0) for k in range(clusters.max() + 1)]
+        nearest: NDArray[np.int_] = cdist(embeddings, np.stack(centroids), metric=self.metric).argmin(axis=1)
+        return nearest
+
+
+class WindowScores(Model):
+    """The segmentation network in the form that pyannote's pipeline asks for."""
+
+    def __init__(self, network: PyanNet) -> None:
+        super().__init__()
+        self.network = network
+        self.specifications = Specifications(
+            problem=Problem.MULTI_LABEL_CLASSIFICATION,
+            resolution=Resolution.FRAME,
+            duration=WINDOW_S,
+            classes=[f"speaker#{i + 1}" for i in range(SPEAKERS)],
+            permutation_invariant=True,
+        )
+
+    @property
+    def receptive_field(self) -> SlidingWindow:
+        """The frames."""
+        return SlidingWindow(start=0.0, duration=FRAME_WIDTH_S, step=FRAME_STEP_S)
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Shape (batch, 1, samples) to (batch, frames, local speakers)."""
+        scores: torch.Tensor = self.network(waveforms)
+        return scores
+
+
+class VoiceVectors(Model):
+    """The voice encoder in the form that pyannote's pipeline asks for: one masked 5 s window at a time."""
+
+    dimension = DIMENSION
+
+    def __init__(self, voices: Voices) -> None:
+        super().__init__()
+        self.voices = voices
+
+    def forward(self, waveforms: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Shapes (batch, 1, samples), (batch, frames) to (batch, 256)."""
+        audio = (waveforms[:, 0].numpy() * 2**15).round().astype(np.int16)
+        active = weights.numpy()[:, None, :, None] > 0
+        start_s = np.zeros(1)
+        vectors = [self.voices.describe(a, start_s, m)[0, 0] for a, m in zip(audio, active, strict=True)]
+        return torch.from_numpy(np.stack(vectors))
+
+
+class NoPLDA(PLDA):
+    """pyannote's pipeline insists on a PLDA, which only VBx clustering uses."""
+
+    def __init__(self) -> None:
+        pass
+
+
+def build(
+    config: DiarizerConfig, network: PyanNet, voices: Voices, kind: type[SpeakerDiarization] = PiecewiseDiarization
+) -> PiecewiseDiarization:
+    """The pipeline with the settings of `config`."""
+    pipeline = kind(
+        segmentation=WindowScores(network),
+        segmentation_step=config.step_s / WINDOW_S,
+        embedding=VoiceVectors(voices),
+        embedding_exclude_overlap=True,
+        plda=NoPLDA(),
+        clustering="AgglomerativeClustering",
+    )
+    pipeline.clustering = BoundedClustering(max_clustered=config.max_clustered)
+    return pipeline.instantiate(
+        {
+            "segmentation": {"threshold": config.activity_threshold, "min_duration_off": config.min_gap_s},
+            "clustering": {
+                "method": "average",
+                "threshold": config.clustering_threshold,
+                "min_cluster_size": config.min_cluster_size,
+            },
+        }
+    )
+
+
+def in_order(annotation: Annotation) -> list[Turn]:
+    """The turns of `annotation` in order of time, speakers numbered in order of first speech."""
+    numbers: dict[str, int] = {}
+    tracks = sorted(annotation.itertracks(yield_label=True), key=lambda track: (track[0].start, track[0].end))
+    return [
+        Turn(start_s=segment.start, end_s=segment.end, speaker=numbers.setdefault(label, len(numbers)))
+        for segment, _, label in tracks
+    ]

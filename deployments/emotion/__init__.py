@@ -1,0 +1,1 @@
+"""In which mood a segment is spoken, as far as voice and words tell."""

@@ -1,0 +1,31 @@
+"""The emotion analyser as a Ray Serve deployment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ray import serve
+
+from deployments import replica
+from deployments.emotion.config import EmotionConfig, model_version
+from deployments.emotion.engine import create
+
+if TYPE_CHECKING:
+    from deployments.types import Audio, Emotion, Segment, Tracks
+
+
+@serve.deployment
+class EmotionAnalyzer:
+    """Judges the mood of a job's segments, all of them in one call."""
+
+    def __init__(self, config: EmotionConfig) -> None:
+        replica.prepare()
+        self._config = config
+        self._engine = create(config)
+
+    def analyze(self, audio: Audio, tracks: Tracks, segments: list[Segment]) -> list[Emotion | None]:
+        """One judgement per segment, in order; None where there is nothing to judge by."""
+        return self._engine.analyze(audio, tracks, segments)
+
+    def __repr__(self) -> str:
+        return f"EmotionAnalyzer({model_version(self._config)})"

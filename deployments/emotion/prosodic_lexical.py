@@ -1,0 +1,94 @@
+"""The embedded emotion engine: arousal from the voice, valence from the words, and the mood that lies nearest.
+
+Knows nothing of Ray or jobs. Moods are places in the plane of valence and arousal (Russell 1980). The plane cannot tell
+fear or disgust from anger, nor surprise from joy: those three are named only where a word names them.
+Confidences follow from rules, not from labelled speech, and are kept low on that account.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp
+from typing import TYPE_CHECKING
+
+from deployments.emotion.arousal import Arousal, arousals
+from deployments.emotion.wording import Lexicon, Wording
+from deployments.types import Emotion
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deployments.types import Audio, Segment, Tracks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mood:
+    """Where a mood lies, and how far it reaches along arousal (1: as far as along valence)."""
+
+    valence: float
+    arousal: float
+    breadth: float = 1.0
+    named_only: bool = False
+
+
+MOODS = {
+    "neutral": Mood(valence=0.0, arousal=0.0, breadth=2.0),  # a raised voice alone is no mood
+    "happy": Mood(valence=0.6, arousal=0.5),
+    "sad": Mood(valence=-0.6, arousal=-0.4),
+    "angry": Mood(valence=-0.6, arousal=0.5),
+    "fearful": Mood(valence=-0.5, arousal=0.3, named_only=True),
+    "disgusted": Mood(valence=-0.6, arousal=0.1, named_only=True),
+    "surprised": Mood(valence=0.2, arousal=0.6, named_only=True),
+}
+REACH = 0.35
+NAMED = 2.0
+"""Weight that a word gives to the mood it names; the four moods of the plane have 1 without any."""
+CEILING = 0.75
+"""Never surer than this: two axes and a word list do not tell more."""
+MIN_EVIDENCE = 0.05
+
+
+class ProsodicLexicalEngine:
+    """Judges by rules; the same segments get the same answer."""
+
+    def __init__(self) -> None:
+        self._lexicon = Lexicon()
+
+    def analyze(
+        self,
+        audio: Audio,  # noqa: ARG002  the tracks hold what is needed of it
+        tracks: Tracks,
+        segments: Sequence[Segment],
+    ) -> list[Emotion | None]:
+        """See `EmotionEngine`. Without words: None, since the voice alone does not tell pleasant from unpleasant."""
+        wordings = [self._lexicon.read(segment.words) for segment in segments]
+        return [judge(w, a) for w, a in zip(wordings, arousals(tracks, segments), strict=True)]
+
+
+def judge(wording: Wording, arousal: Arousal) -> Emotion | None:
+    """The likeliest mood, or None where too few words were heard."""
+    if wording.trust < MIN_EVIDENCE:
+        return None
+    shares = mood_shares(wording, arousal)
+    label = max(shares, key=lambda name: shares[name])
+    evidence = (wording.trust + arousal.trust) / 2
+    return Emotion(label=label, confidence=round(CEILING * shares[label] * (1 + evidence) / 2, 3))
+
+
+def mood_shares(wording: Wording, arousal: Arousal) -> dict[str, float]:
+    """How near each mood lies, as shares that add up to 1."""
+    scores = {
+        name: _weight(name, mood, wording) * _nearness(mood, wording.valence, arousal.value * arousal.trust)
+        for name, mood in MOODS.items()
+    }
+    total = sum(scores.values())
+    return {name: score / total for name, score in scores.items()}
+
+
+def _weight(name: str, mood: Mood, wording: Wording) -> float:
+    return (0.0 if mood.named_only else 1.0) + (NAMED * wording.trust if name in wording.cues else 0.0)
+
+
+def _nearness(mood: Mood, valence: float, arousal: float) -> float:
+    distance = (valence - mood.valence) ** 2 + ((arousal - mood.arousal) / mood.breadth) ** 2
+    return exp(-distance / (2 * REACH**2))

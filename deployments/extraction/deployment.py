@@ -1,0 +1,130 @@
+"""Audio extraction on Ray Serve."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+from ray import serve
+
+from deployments import logs, replica
+from deployments.extraction import guarded
+from deployments.extraction.media import extract
+from deployments.extraction.scratch import Scratch
+from deployments.extraction.workdir import WorkDir
+from deployments.net.download import download
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from deployments.extraction.config import ExtractorConfig
+    from deployments.types import Audio, AudioInfo
+
+REPORT_EVERY_S = 0.5
+Part = Literal["download", "extract"]
+
+_log = logs.get_logger("extraction")
+
+
+@serve.deployment
+class AudioExtractor:
+    """Turns a video's URL into audio and keeps it while its job runs."""
+
+    def __init__(self, config: ExtractorConfig) -> None:
+        replica.prepare()
+        self._config = config
+        self._scratch = Scratch(config.scratch_url)
+        self._work = WorkDir(config.temp_dir)
+        self._busy = 0
+
+    def __repr__(self) -> str:
+        return f"AudioExtractor(busy={self._busy}, {self._scratch})"
+
+    async def prepare(self, job_id: str, run: int, url: str, report: Any = None) -> AudioInfo:
+        """Make sure that the audio of this run is kept: at once where it is, else download and decode.
+
+        `report` is an actor handle with a method `stage_progress(part, fraction)`, part being "download" or
+        "extract"; it is called at most twice a second and never waited for.
+
+        Raises:
+            JobError: What ended it, see `download` and `extract`.
+        """
+        kept = await guarded.in_thread(lambda _: self._scratch.info(job_id, run))
+        if kept is not None:
+            return kept
+        self._busy += 1
+        try:
+            with self._work.job() as folder:
+                return await self._extract(job_id, run, url, folder / "video", Reporter(report))
+        finally:
+            self._busy -= 1
+
+    async def _extract(self, job_id: str, run: int, url: str, video: Path, reporter: Reporter) -> AudioInfo:
+        began = time.monotonic()
+        got = await download(
+            url,
+            video,
+            policy=self._config.net,
+            limits=self._config.download,
+            on_progress=lambda done, total: reporter.tell("download", done / total) if total else None,
+        )
+        downloaded = time.monotonic()
+        decoded = await guarded.in_thread(
+            lambda stop: extract(
+                video,
+                limits=self._config.media,
+                on_fraction=lambda fraction: reporter.tell("extract", fraction),
+                stop=stop,
+            )
+        )
+        video.unlink()  # noqa: ASYNC240 - a local file: microseconds
+        info = await guarded.in_thread(
+            lambda _: self._scratch.save(
+                job_id, run, decoded.audio, duration_s=decoded.duration_s, warnings=decoded.warnings
+            )
+        )
+        _log.info(
+            "audio extracted",
+            extra=logs.about(
+                job_id,
+                run=run,
+                video_bytes=got.size_bytes,
+                cuts=got.cuts,
+                download_s=round(downloaded - began, 2),
+                extract_s=round(time.monotonic() - downloaded, 2),
+                audio_s=round(info.duration_s, 2),
+            ),
+        )
+        return info
+
+    def load(self, job_id: str, run: int) -> Audio:
+        """The audio of a prepared run, read-only; Ray hands it out through its object store.
+
+        Raises:
+            AudioMissingError: It is not there or damaged: prepare it again.
+        """
+        return self._scratch.load(job_id, run)
+
+    def discard(self, job_id: str) -> None:
+        """Remove all that is kept of a job."""
+        self._scratch.discard(job_id)
+
+    def kept_jobs(self) -> list[str]:
+        """The ids of the jobs of which audio is kept, for whoever sweeps up after lost jobs."""
+        return self._scratch.jobs()
+
+
+class Reporter:
+    """Passes progress on: each part's beginning and end, and at most every `REPORT_EVERY_S` between."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self._next: dict[Part, float] = {"download": 0.0, "extract": 0.0}
+
+    def tell(self, part: Part, fraction: float) -> None:
+        """Maybe report that `fraction` (0-1) of `part` is done."""
+        now = time.monotonic()
+        if self._handle is None or (now < self._next[part] and fraction < 1.0):
+            return
+        self._next[part] = now + REPORT_EVERY_S
+        self._handle.stage_progress.remote(part, fraction)

@@ -1,0 +1,162 @@
+"""Child processes under guard: bounded time, memory and output, stopped as a group.
+
+Knows nothing about media. The limits are set from outside (`prlimit`) right after the start, since Python code
+between fork and exec is not safe in a process with threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import IO, TypeAlias, TypeVar
+
+STOP_CHECK_S = 0.1
+"""How soon a stop is noticed."""
+
+STDERR_TAIL_BYTES = 2_000
+
+Read: TypeAlias = Callable[[int], int]
+"""Takes what is ready from the pipe with this descriptor, returns the bytes taken; 0: the pipe's end."""
+
+T = TypeVar("T")
+
+
+class StoppedError(Exception):
+    """Somebody set the stop event."""
+
+
+class ChildTimeoutError(Exception):
+    """The child ran longer than it may."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildLimits:
+    """Bounds of a child process."""
+
+    wall_s: float
+    cpu_s: int
+    address_space_bytes: int
+    file_size_bytes: int = 0
+    """Largest file that it may write."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a child ended: `returncode` as in `subprocess`, and the last words on stderr."""
+
+    returncode: int
+    stderr: str
+
+
+def run(command: Sequence[str], *, limits: ChildLimits, read: Read, stop: Event | None = None) -> Ended:
+    """Run `command` to its end, its output going through `read`. Blocks; an exception of `read` ends the child.
+
+    Raises:
+        ChildTimeoutError: It took longer than `limits.wall_s`; it is dead.
+        StoppedError: `stop` was set; it is dead.
+    """
+    deadline = time.monotonic() + limits.wall_s
+    process = subprocess.Popen(  # noqa: S603 - a list of our own making, no shell
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env=_environment(),
+    )
+    with process:
+        try:
+            _limit(process.pid, limits)
+            stderr = _pump(process, read, deadline=deadline, stop=stop)
+            while process.poll() is None:
+                _check(deadline, stop)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(STOP_CHECK_S)
+        finally:
+            _kill_group(process)
+    return Ended(returncode=process.returncode, stderr=stderr)
+
+
+async def in_thread(function: Callable[[Event], T]) -> T:
+    """Run blocking `function` in a thread, handing it an event that is set when the caller is cancelled.
+
+    A cancelled caller leaves only when the function has: then nothing runs on behind its back.
+    """
+    stop = Event()
+    work = asyncio.ensure_future(asyncio.to_thread(function, stop))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()
+        raise
+
+
+def _pump(process: subprocess.Popen[bytes], read: Read, *, deadline: float, stop: Event | None) -> str:
+    """Move the output until both pipes have ended; the tail of stderr."""
+    tail: deque[bytes] = deque(maxlen=STDERR_TAIL_BYTES // 100)
+    stdout, stderr = _pipe(process.stdout), _pipe(process.stderr)
+    with selectors.DefaultSelector() as selector:
+        selector.register(stdout, selectors.EVENT_READ)
+        selector.register(stderr, selectors.EVENT_READ)
+        while selector.get_map():
+            _check(deadline, stop)
+            for key, _ in selector.select(STOP_CHECK_S):
+                if key.fd == stdout:
+                    ended = read(stdout) == 0
+                else:
+                    tail.append(os.read(stderr, 4096))
+                    ended = not tail[-1]
+                if ended:
+                    selector.unregister(key.fd)
+    return b"".join(tail)[-STDERR_TAIL_BYTES:].decode(errors="replace")
+
+
+def _pipe(stream: IO[bytes] | None) -> int:
+    if stream is None:
+        raise TypeError("not a pipe")
+    return stream.fileno()
+
+
+def _check(deadline: float, stop: Event | None) -> None:
+    if stop is not None and stop.is_set():
+        raise StoppedError
+    if time.monotonic() > deadline:
+        raise ChildTimeoutError
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _limit(pid: int, limits: ChildLimits) -> None:
+    if sys.platform != "linux":  # elsewhere only time and output are bounded
+        return
+    for kind, value in (
+        (resource.RLIMIT_CPU, limits.cpu_s),
+        (resource.RLIMIT_AS, limits.address_space_bytes),
+        (resource.RLIMIT_FSIZE, limits.file_size_bytes),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, kind, (value, value))
+
+
+def _environment() -> dict[str, str]:
+    """No proxies, no library settings, no secrets of ours: a child gets what it needs to start, and a language."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    return {"HOME": "/", "LANG": "C.UTF-8", **kept}

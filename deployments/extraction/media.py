@@ -1,0 +1,184 @@
+"""The only door to ffmpeg: a media file on our own disk becomes 16 kHz mono int16.
+
+Never given a URL or a name from outside. Times count from the container's start: audio that begins later is padded
+with silence, gaps inside are filled. Knows nothing about downloads or jobs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import ffmpeg
+import imageio_ffmpeg
+import numpy as np
+
+from deployments import logs
+from deployments.errors import AudioExtractionError, VideoTooLongError
+from deployments.extraction import guarded
+from deployments.extraction.probe import DEMUXERS, Media, probe
+from deployments.types import SAMPLE_RATE_HZ, Audio
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from threading import Event
+
+    from deployments.extraction.config import MediaLimits
+
+GRACE_S = 1.0
+"""How much longer than the limit a video may be: encoders round up to whole frames."""
+
+SHORT_SHARE = 0.01
+"""Missing more than this of the audio's own length is worth a warning …"""
+
+LOST_SHARE = 0.5
+"""… and more than this is an error."""
+
+SHORT_S = 0.25
+"""Missing less than this is nothing: codecs' priming and padding."""
+
+READ_BYTES = 1 << 20
+OnFraction: TypeAlias = Callable[[float], None]
+"""Called with the share done, 0-1, from whichever thread works."""
+
+_log = logs.get_logger("extraction.media")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Decoded:
+    """The audio of a file, how long the file is (at least as long as its audio), and what was not quite right."""
+
+    audio: Audio
+    duration_s: float
+    warnings: tuple[str, ...] = ()
+
+
+def extract(
+    path: Path, *, limits: MediaLimits, on_fraction: OnFraction | None = None, stop: Event | None = None
+) -> Decoded:
+    """Probe and decode the first audio stream of `path`. Blocks; `stop` ends it within a second.
+
+    Raises:
+        AudioExtractionError: Not a media file, no audio, unsupported codec, over half of it missing, or too slow.
+        VideoTooLongError: By its own word or by counting.
+        guarded.StoppedError: `stop` was set.
+    """
+    media = probe(path, limits=_child(limits, limits.probe_s), stop=stop)
+    if not media.duration_is_guess and (media.duration_s or 0.0) > limits.max_duration_s + GRACE_S:
+        raise VideoTooLongError(limit_min=limits.max_duration_s / 60)
+    audio, warnings = decode(path, media, limits=limits, on_fraction=on_fraction, stop=stop)
+    length_s = len(audio) / SAMPLE_RATE_HZ
+    duration_s = length_s if media.duration_is_guess else max(media.duration_s or 0.0, length_s)
+    return Decoded(audio=audio, duration_s=round(duration_s, 3), warnings=warnings + _compare(media, length_s))
+
+
+def decode(
+    path: Path,
+    media: Media,
+    *,
+    limits: MediaLimits,
+    on_fraction: OnFraction | None = None,
+    stop: Event | None = None,
+) -> tuple[Audio, tuple[str, ...]]:
+    """The first audio stream of `path`, which was probed as `media`, and warnings.
+
+    The array is laid out for the longest video and filled from the pipe in place: memory that is never touched is
+    never used, and nothing is copied.
+
+    Raises:
+        AudioExtractionError: ffmpeg could make nothing of it, crashed, or was too slow.
+        VideoTooLongError: More samples than the limit.
+        guarded.StoppedError: `stop` was set.
+    """
+    audio = np.empty(round((limits.max_duration_s + GRACE_S) * SAMPLE_RATE_HZ), np.int16)
+    room = audio.data.cast("B")
+    filled = 2 * min(len(audio), _lead_samples(media))
+    room[:filled] = bytes(filled)
+    start = filled
+    expected_bytes = 2 * SAMPLE_RATE_HZ * (media.audio_end_s or media.duration_s or float("inf"))
+
+    def read(descriptor: int) -> int:
+        nonlocal filled
+        if filled == len(room):
+            if os.read(descriptor, 1):
+                raise VideoTooLongError(limit_min=limits.max_duration_s / 60)
+            return 0
+        got = os.readv(descriptor, [room[filled : filled + READ_BYTES]])
+        filled += got
+        if on_fraction is not None:
+            on_fraction(min(1.0, filled / expected_bytes))
+        return got
+
+    try:
+        ended = guarded.run(command(path, limits), limits=_child(limits, limits.decode_s), read=read, stop=stop)
+    except guarded.ChildTimeoutError:
+        raise AudioExtractionError(reason="timeout") from None
+    got_any = filled > start
+    if ended.returncode != 0 or not got_any:
+        words = ended.stderr.replace(str(path), "<video>")[-300:]
+        _log.info("ffmpeg complained", extra={"returncode": ended.returncode, "bytes": filled, "stderr": words})
+    if ended.returncode == -signal.SIGXCPU:
+        raise AudioExtractionError(reason="timeout")
+    if ended.returncode < 0 or not got_any:  # killed half-way must not pass for the end
+        raise AudioExtractionError(reason="unsupported" if ended.returncode else "no_audio")
+    return audio[: filled // 2], ("parts of the audio could not be decoded",) if ended.returncode else ()
+
+
+def command(path: Path, limits: MediaLimits) -> list[str]:
+    """The argument list for `path`. `async=1` with `first_pts=0` fills a late start and gaps with silence."""
+    resample = f"aresample=osr={SAMPLE_RATE_HZ}:ochl=mono:osf=s16:async=1:first_pts=0"
+    source = ffmpeg.input(
+        f"file:{path}",
+        protocol_whitelist="file",
+        format_whitelist=DEMUXERS,
+        threads=1,
+    )
+    output = ffmpeg.output(source["a:0"], "pipe:1", format="s16le", af=resample)
+    settings = ("-nostdin", "-hide_banner", "-v", "error", "-max_alloc", str(limits.max_alloc_mb << 20))
+    compiled: list[str] = output.global_args(*settings).compile(cmd=binary())
+    return compiled
+
+
+def binary() -> str:
+    """The system's ffmpeg where there is one, else the one that imageio-ffmpeg brings."""
+    return shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
+
+
+def _lead_samples(media: Media) -> int:
+    """Silence that ffmpeg does not fill in by itself.
+
+    It puts 0 at the container's start, but in a transport stream at the start of the streams that it decodes.
+    """
+    return max(0, round(media.audio_start_s * SAMPLE_RATE_HZ)) if media.demuxer == "mpegts" else 0
+
+
+def _compare(media: Media, length_s: float) -> tuple[str, ...]:
+    """Warnings where less came than was promised.
+
+    Only the audio's own word counts for an error: a picture may well go on after the sound.
+
+    Raises:
+        AudioExtractionError: More than half is missing.
+    """
+    if media.duration_is_guess:
+        return ()
+    own_s = media.audio_end_s if media.audio_end_s or not media.only_audio else media.duration_s
+    promised_s = own_s or media.duration_s or 0.0
+    missing_s = promised_s - length_s
+    if missing_s <= max(SHORT_S, SHORT_SHARE * promised_s):
+        return ()
+    if missing_s > LOST_SHARE * promised_s and own_s:
+        raise AudioExtractionError(reason="incomplete")
+    if own_s or missing_s > LOST_SHARE * promised_s:
+        return (f"{missing_s:.1f} s of {promised_s:.1f} s of the audio are missing",)
+    return ()
+
+
+def _child(limits: MediaLimits, wall_s: float) -> guarded.ChildLimits:
+    return guarded.ChildLimits(
+        wall_s=wall_s, cpu_s=max(1, round(wall_s)), address_space_bytes=limits.address_space_mb << 20
+    )

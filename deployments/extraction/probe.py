@@ -1,0 +1,92 @@
+"""What a media file says of itself, asked in a guarded child process (`probe_script.py`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deployments import logs
+from deployments.errors import AudioExtractionError
+from deployments.extraction import guarded
+
+if TYPE_CHECKING:
+    from threading import Event
+
+DEMUXERS = "mov,mp4,m4a,matroska,webm,mpegts,avi,wav,mp3,flac,ogg,aac,asf,flv"
+"""The only containers that are opened. Playlists (hls, concat, dash, …), which name other files, are not among them."""
+
+GUESSED_DURATION = frozenset({"mp3", "aac"})
+"""Demuxers that may reckon the duration from the first frames' bit rate: a hint only."""
+
+MAX_RATE_HZ = 768_000
+MAX_CHANNELS = 64
+
+_SCRIPT = Path(__file__).with_name("probe_script.py")
+_MAX_ANSWER_BYTES = 64_000
+_log = logs.get_logger("extraction.probe")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """A file with an audio stream; of several the first is meant. Times in seconds, 0 at the container's start.
+
+    `duration_s`: of the whole file, None where it does not say. `audio_end_s`: of the audio by its own word, None
+    where it gives none. `audio_start_s`: when its first packet is due.
+    """
+
+    demuxer: str
+    duration_s: float | None
+    audio_start_s: float
+    audio_end_s: float | None
+    only_audio: bool
+
+    @property
+    def duration_is_guess(self) -> bool:
+        """Whether `duration_s` may be far off."""
+        return self.demuxer in GUESSED_DURATION
+
+
+def probe(path: Path, *, limits: guarded.ChildLimits, stop: Event | None = None) -> Media:
+    """Look at the file `path`. Blocks.
+
+    Raises:
+        AudioExtractionError: not_media, no_audio, unsupported (no decoder knows the codec), or timeout.
+    """
+    answer = bytearray()
+
+    def read(descriptor: int) -> int:
+        got = os.read(descriptor, 8192)
+        answer.extend(got)
+        return len(got) if len(answer) < _MAX_ANSWER_BYTES else 0
+
+    command = [sys.executable, "-I", str(_SCRIPT), str(path), DEMUXERS]
+    try:
+        ended = guarded.run(command, limits=limits, read=read, stop=stop)
+    except guarded.ChildTimeoutError:
+        raise AudioExtractionError(reason="timeout") from None
+    found: dict[str, Any] = json.loads(answer) if ended.returncode == 0 and answer else {"error": "died"}
+    if "error" in found:
+        words = ended.stderr.replace(str(path), "<video>")[-300:] if found["error"] == "died" else ""
+        _log.info("not media", extra={"kind": found["error"], "returncode": ended.returncode, "stderr": words})
+        raise AudioExtractionError(reason="not_media")
+    return _media(found)
+
+
+def _media(found: dict[str, Any]) -> Media:
+    audio = found["audio"]
+    if audio is None:
+        raise AudioExtractionError(reason="no_audio")
+    if audio["codec"] is None or audio["rate_hz"] > MAX_RATE_HZ or audio["channels"] > MAX_CHANNELS:
+        raise AudioExtractionError(reason="unsupported")
+    zero_s = found["start_s"]
+    return Media(
+        demuxer=found["format"],
+        duration_s=found["duration_s"],
+        audio_start_s=audio["start_s"] - zero_s,
+        audio_end_s=None if audio["end_s"] is None else audio["end_s"] - zero_s,
+        only_audio=found["only_audio"],
+    )

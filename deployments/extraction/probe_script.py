@@ -1,0 +1,70 @@
+"""Runs in a child process of its own: looks at a media file with PyAV and prints what it is, as JSON.
+
+Started by path with `python -I`, so it imports nothing of this project. Arguments: the file, the allowed demuxers.
+A crash, a hang or a memory bomb in a demuxer ends this process only.
+"""
+
+import json
+import math
+import sys
+from typing import Any
+
+
+def seconds(value: int | None, base: Any) -> float | None:
+    """`value` in units of `base` as seconds."""
+    return None if value is None else float(value * base)
+
+
+def tagged_s(stream: Any) -> float | None:
+    """Matroska's DURATION tag (HH:MM:SS.fraction), which is the time of the stream's end."""
+    try:
+        hours, minutes, rest = stream.metadata["DURATION"].split(":")
+        end_s = int(hours) * 3600 + int(minutes) * 60 + float(rest)
+    except (KeyError, ValueError):
+        return None
+    return end_s if math.isfinite(end_s) else None
+
+
+def describe(container: Any) -> dict[str, Any]:
+    """What the container says of itself. Times in seconds on the file's own clock."""
+    streams = list(container.streams)
+    audio = next((stream for stream in streams if stream.type == "audio"), None)
+    found: dict[str, Any] = {
+        "format": container.format.name,
+        "start_s": seconds(container.start_time, 1e-6) or 0.0,
+        "duration_s": seconds(container.duration, 1e-6),
+        "only_audio": all(stream.type == "audio" for stream in streams),
+        "audio": None,
+    }
+    if "matroska" in found["format"] and found["duration_s"] is not None:
+        found["duration_s"] -= found["start_s"]  # counted from the clock's zero there
+    if audio is not None:
+        codec = audio.codec_context
+        start_s = seconds(audio.start_time, audio.time_base)
+        length_s = seconds(audio.duration, audio.time_base)
+        start_s = found["start_s"] if start_s is None else start_s
+        found["audio"] = {
+            "codec": None if codec is None else codec.name,
+            "rate_hz": 0 if codec is None else codec.sample_rate,
+            "channels": 0 if codec is None else codec.channels,
+            "start_s": start_s,
+            "end_s": tagged_s(audio) if length_s is None else start_s + length_s,
+        }
+    return found
+
+
+def main() -> None:
+    """Print the description, or {"error": …}."""
+    import av
+
+    path, demuxers = sys.argv[1:]
+    try:
+        with av.open(path, options={"protocol_whitelist": "file", "format_whitelist": demuxers}) as container:
+            found = describe(container)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        found = {"error": type(error).__name__}
+    sys.stdout.write(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

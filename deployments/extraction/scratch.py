@@ -1,0 +1,156 @@
+"""Where the extracted audio of running jobs is kept, so that a restart need not fetch it again.
+
+A folder, or any place that fsspec reaches. Per job a folder, in it per run an array (.npy) and, written last, a note
+(.json) with its digest: what does not match its note does not exist.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import shutil
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+import fsspec
+import numpy as np
+from fsspec.implementations.local import LocalFileSystem
+
+from deployments.errors import MLServerError, OutOfResourcesError
+from deployments.types import Audio, AudioInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BLOCK_BYTES = 4 << 20
+
+
+class AudioMissingError(MLServerError):
+    """The audio of this run is not there, or is damaged: it has to be extracted (again)."""
+
+
+class Scratch:
+    """The audio of running jobs, by job and run."""
+
+    def __init__(self, url: str) -> None:
+        self._fs, root = fsspec.core.url_to_fs(url)
+        self._root = str(root).rstrip("/")
+        self._local = isinstance(self._fs, LocalFileSystem)
+        self._fs.makedirs(self._root, exist_ok=True)
+
+    def __repr__(self) -> str:
+        return f"Scratch({'local folder' if self._local else self._fs.protocol})"
+
+    def save(self, job_id: str, run: int, audio: Audio, *, duration_s: float, warnings: tuple[str, ...]) -> AudioInfo:
+        """Keep `audio`; what it is known by from now on.
+
+        Raises:
+            OutOfResourcesError: No room.
+        """
+        data = np.ascontiguousarray(audio).data.cast("B")
+        info = AudioInfo(
+            duration_s=duration_s, samples=len(audio), sha256=hashlib.sha256(data).hexdigest(), warnings=warnings
+        )
+        self._fs.makedirs(self._folder(job_id), exist_ok=True)
+        with self._writing(self._path(job_id, run, "npy")) as file:
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(audio))
+            for start in range(0, len(data), BLOCK_BYTES):
+                file.write(data[start : start + BLOCK_BYTES])
+        with self._writing(self._path(job_id, run, "json")) as file:
+            file.write(json.dumps(asdict(info)).encode())
+        return info
+
+    def info(self, job_id: str, run: int) -> AudioInfo | None:
+        """What is known of a run's audio after reading and checking it, None where it has to be extracted (again)."""
+        try:
+            return self._read(job_id, run)[0]
+        except AudioMissingError:
+            return None
+
+    def load(self, job_id: str, run: int) -> Audio:
+        """The audio of a run, read-only.
+
+        Raises:
+            AudioMissingError: It is not there or does not match its digest.
+        """
+        return self._read(job_id, run)[1]
+
+    def discard(self, job_id: str) -> None:
+        """Remove all that is kept of a job. Nothing kept: nothing done."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm(self._folder(job_id), recursive=True)
+
+    def jobs(self) -> list[str]:
+        """The ids of the jobs of which something is kept: whoever knows which still run can discard the others."""
+        self._fs.invalidate_cache()
+        return sorted(unquote(str(path).rsplit("/", 1)[-1]) for path in self._fs.ls(self._root, detail=False))
+
+    def free_bytes(self) -> int | None:
+        """Room that is left, None where that cannot be told."""
+        return shutil.disk_usage(self._root).free if self._local else None
+
+    def _read(self, job_id: str, run: int) -> tuple[AudioInfo, Audio]:
+        try:
+            with self._fs.open(self._path(job_id, run, "json"), "rb") as file:
+                note: dict[str, Any] = json.loads(file.read())
+            info = AudioInfo(**{**note, "warnings": tuple(note["warnings"])})
+            with self._fs.open(self._path(job_id, run, "npy"), "rb") as file:
+                audio = _read_array(file, info.samples)
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            raise AudioMissingError from None
+        if hashlib.sha256(audio.data.cast("B")).hexdigest() != info.sha256:
+            raise AudioMissingError
+        audio.flags.writeable = False
+        return info, audio
+
+    @contextlib.contextmanager
+    def _writing(self, path: str) -> Iterator[IO[bytes]]:
+        """A file that appears whole or not at all; object stores do that by themselves."""
+        if not self._local:
+            with self._fs.open(path, "wb") as file:
+                yield file
+            return
+        unfinished = Path(f"{path}.{uuid.uuid4().hex}.tmp")
+        try:
+            with unfinished.open("wb") as file:
+                yield file
+            unfinished.replace(path)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise OutOfResourcesError from None
+            raise
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def _folder(self, job_id: str) -> str:
+        return f"{self._root}/{quote(job_id, safe='')}"
+
+    def _path(self, job_id: str, run: int, kind: str) -> str:
+        return f"{self._folder(job_id)}/{run}.{kind}"
+
+
+def _read_array(file: IO[bytes], samples: int) -> Audio:
+    """Read exactly `samples` int16 from an .npy file, straight into place.
+
+    Raises:
+        ValueError: It is not such a file.
+    """
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("not our array")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if shape != (samples,) or dtype != np.int16:
+        raise ValueError("not our array")
+    audio = np.empty(samples, np.int16)
+    room = audio.data.cast("B")
+    filled = 0
+    while filled < len(room):
+        got = file.readinto(room[filled : filled + BLOCK_BYTES])  # type: ignore[attr-defined]
+        if not got:
+            raise ValueError("truncated")
+        filled += got
+    return audio

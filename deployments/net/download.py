@@ -1,0 +1,332 @@
+"""Fetching a video: streamed to disk, counted, resumed after a cut, bounded in every direction.
+
+Knows nothing about media: bytes in, bytes out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, BinaryIO, Self, TypeAlias
+from urllib.parse import parse_qsl, urlsplit
+
+import httpx
+
+from deployments import logs
+from deployments.errors import DownloadError, FileTooLargeError, OutOfResourcesError
+from deployments.net.client import USER_AGENT, CheckedTransport, NetError, Resolve, exchange, resolve
+from deployments.net.limits import MIB, DownloadLimits
+from deployments.net.policy import AddressRefusedError, VideoPolicy, check_video_url
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+BLOCK_BYTES = MIB
+"""Written to disk at once, off the event loop."""
+
+URL_LIFE_S = 3600.0
+"""How long a URL is taken to live that does not say: the contract's one hour."""
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+OnProgress: TypeAlias = Callable[[int, int | None], None]
+"""Called with the bytes received and the total, None where the server does not tell it."""
+
+_log = logs.get_logger("net.download")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Downloaded:
+    """What came: its size, its version where the server told one, and how often the line was cut."""
+
+    size_bytes: int
+    etag: str | None
+    cuts: int
+
+
+class _CutError(Exception):
+    """A try ended early in a way that another try may mend. `reason` is what a DownloadError would say."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+async def download(
+    url: str,
+    to: Path,
+    *,
+    policy: VideoPolicy,
+    limits: DownloadLimits,
+    on_progress: OnProgress | None = None,
+    resolve: Resolve = resolve,
+) -> Downloaded:
+    """Fetch `url` into the file `to` (created or overwritten).
+
+    After a cut it goes on where it stopped (`Range` with `If-Range`) where the server gave a version of the file
+    (a strong ETag, else a date), and starts over where it gave none.
+
+    Raises:
+        DownloadError: Not allowed, unreachable, an error status, cut off, too slow, changed meanwhile, empty.
+        FileTooLargeError: By Content-Length or by counting.
+        OutOfResourcesError: No room on the disk.
+    """
+    transport = CheckedTransport(policy, resolve=resolve)
+    try:
+        async with asyncio.timeout(limits.deadline_s):
+            with _Transfer(
+                url, to, transport=transport, policy=policy, limits=limits, on_progress=on_progress
+            ) as transfer:
+                return await transfer.run()
+    except TimeoutError:
+        raise DownloadError(reason="timeout") from None
+    except OSError as error:
+        raise _about_disk(error) from None
+    finally:
+        await transport.aclose()
+
+
+def time_left_s(url: str, *, now: float, received: float | None = None) -> float:
+    """How long a presigned URL still lives, in seconds, 0 where it has expired.
+
+    Read from `X-Amz-Date` + `X-Amz-Expires` (S3, signature 4; Google's `X-Goog-` likewise) or `Expires` (S3
+    signature 2, CloudFront: an epoch). A URL that does not say is taken to live an hour from `received`.
+
+    Args:
+        url: Any URL.
+        now: Seconds since the epoch.
+        received: When the URL came, `now` where not given.
+    """
+    expires = _expiry(url)
+    if expires is None:
+        expires = (now if received is None else received) + URL_LIFE_S
+    return max(0.0, expires - now)
+
+
+def _expiry(url: str) -> float | None:
+    try:
+        query = {key.lower(): value for key, value in parse_qsl(urlsplit(url).query)}
+        for prefix in ("x-amz", "x-goog"):
+            if f"{prefix}-date" in query and f"{prefix}-expires" in query:
+                signed = datetime.strptime(query[f"{prefix}-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+                return signed.timestamp() + int(query[f"{prefix}-expires"])
+        return float(int(query["expires"]))
+    except (KeyError, ValueError, OverflowError):
+        return None
+
+
+def _about_disk(error: OSError) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return OutOfResourcesError()
+    return error
+
+
+class _Transfer:
+    """One download in its tries: the open file, and what is known of the other side."""
+
+    def __init__(
+        self,
+        url: str,
+        to: Path,
+        *,
+        transport: httpx.AsyncBaseTransport,
+        policy: VideoPolicy,
+        limits: DownloadLimits,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self._url = url
+        self._to = to
+        self._transport = transport
+        self._policy = policy
+        self._limits = limits
+        self._on_progress = on_progress
+        self._file: BinaryIO = to.open("wb")
+        self._received = 0
+        self._total: int | None = None
+        self._etag: str | None = None
+        self._version: str | None = None
+        self._pace = _Pace(limits)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+    async def run(self) -> Downloaded:
+        furthest = fruitless = cuts = 0
+        while True:
+            try:
+                await self._try()
+            except _CutError as cut:
+                cuts += 1
+                fruitless = 0 if self._received > furthest else fruitless + 1
+                furthest = max(furthest, self._received)
+                _log.info("download cut", extra={"reason": cut.reason, "received_bytes": self._received, "cuts": cuts})
+                if fruitless >= self._limits.max_tries or cuts >= self._limits.max_cuts:
+                    raise DownloadError(reason=cut.reason) from None
+                await asyncio.sleep(self._limits.pause_s * 2**fruitless)
+            else:
+                break
+        if self._received == 0:
+            raise DownloadError(reason="empty")
+        return Downloaded(size_bytes=self._received, etag=self._etag, cuts=cuts)
+
+    async def _try(self) -> None:
+        """One connection (with its redirects), read to its end. Raises _CutError where another may mend it."""
+        self._check(self._url)
+        url = httpx.URL(self._url)
+        try:
+            for _ in range(self._limits.max_redirects + 1):
+                request = httpx.Request("GET", url, headers=self._headers())
+                async with exchange(
+                    self._transport, request, connect_s=self._limits.connect_s, stall_s=self._limits.stall_s
+                ) as response:
+                    if response.status_code not in _REDIRECTS:
+                        await self._take(response)
+                        return
+                    url = self._next_hop(url, response)
+        except NetError as error:
+            if error.kind == "not_allowed":
+                raise DownloadError(reason="not_allowed") from None
+            raise _CutError(error.kind) from None
+        raise DownloadError(reason="too_many_redirects")
+
+    def _check(self, url: str) -> None:
+        try:
+            check_video_url(url, self._policy)
+        except AddressRefusedError as error:
+            _log.warning("download refused", extra={"rule": error.reason})
+            raise DownloadError(reason="not_allowed") from None
+
+    def _next_hop(self, url: httpx.URL, response: httpx.Response) -> httpx.URL:
+        location = response.headers.get("Location")
+        if not location:
+            raise DownloadError(reason=f"http_{response.status_code}")
+        try:
+            target = url.join(location)
+        except (httpx.InvalidURL, ValueError):
+            raise DownloadError(reason="not_allowed") from None
+        self._check(str(target))
+        return target
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
+        if self._received and self._version:
+            headers |= {"Range": f"bytes={self._received}-", "If-Range": self._version}
+        return headers
+
+    async def _take(self, response: httpx.Response) -> None:
+        """Judge the answer's head, then write its body."""
+        status = response.status_code
+        if status in _TRANSIENT:
+            raise _CutError(f"http_{status}")
+        if status == httpx.codes.OK:
+            await self._start_over(response)
+        elif status == httpx.codes.PARTIAL_CONTENT and self._received:
+            self._check_part(response)
+        else:
+            changed = status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and self._received
+            raise DownloadError(reason="changed" if changed else f"http_{status}")
+        self._check_size(self._total or 0)
+        self._check_room((self._total or self._received) - self._received)
+        await self._read(response)
+        if self._total is not None and self._received != self._total:
+            raise _CutError("cut_off")
+
+    async def _start_over(self, response: httpx.Response) -> None:
+        """The whole file comes, the first time or again: then it must still be the same."""
+        etag = response.headers.get("ETag")
+        version = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
+        if self._version is not None and version != self._version:
+            raise DownloadError(reason="changed")
+        self._etag, self._version = etag, version
+        self._total = _length(response.headers)
+        if self._received:
+            await asyncio.to_thread(self._file.truncate, 0)
+            self._file.seek(0)
+            self._received = 0
+
+    def _check_part(self, response: httpx.Response) -> None:
+        """The rest comes: it must be the asked-for part of the same file."""
+        etag = response.headers.get("ETag")
+        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != self._received:
+            raise DownloadError(reason="changed")
+        total = int(match[3]) if match[3] != "*" else self._total
+        if (etag is not None and etag != self._etag) or (self._total is not None and total != self._total):
+            raise DownloadError(reason="changed")
+        self._total = total
+
+    async def _read(self, response: httpx.Response) -> None:
+        self._pace.start()
+        block = bytearray()
+        try:
+            async for chunk in response.aiter_raw():
+                self._check_size(self._received + len(block) + len(chunk))
+                self._pace.add(len(chunk))
+                block += chunk
+                if len(block) >= BLOCK_BYTES:
+                    full, block = block, bytearray()
+                    await self._write(full)
+        except httpx.HTTPError:
+            await self._write(block)  # what has come need not come again
+            raise
+        await self._write(block)
+
+    async def _write(self, block: bytearray) -> None:
+        if not block:
+            return
+        await asyncio.to_thread(self._file.write, block)
+        self._received += len(block)
+        self._check_room(0)
+        if self._on_progress is not None:
+            self._on_progress(self._received, self._total)
+
+    def _check_size(self, size_bytes: int) -> None:
+        if size_bytes > self._limits.max_bytes:
+            raise FileTooLargeError(limit_mb=self._limits.max_bytes / MIB)
+
+    def _check_room(self, wanted_bytes: int) -> None:
+        if shutil.disk_usage(self._to.parent).free < wanted_bytes + self._limits.disk_reserve_bytes:
+            raise OutOfResourcesError
+
+
+class _Pace:
+    """The floor on speed."""
+
+    def __init__(self, limits: DownloadLimits) -> None:
+        self._limits = limits
+        self.start()
+
+    def start(self) -> None:
+        """A new connection: count from now."""
+        self._since = time.monotonic()
+        self._bytes = 0
+
+    def add(self, count: int) -> None:
+        """Count, and judge at the end of each window.
+
+        Raises:
+            DownloadError: Slower than the floor.
+        """
+        self._bytes += count
+        passed_s = time.monotonic() - self._since
+        if passed_s < self._limits.pace_window_s:
+            return
+        if self._bytes < self._limits.min_bytes_per_s * passed_s:
+            raise DownloadError(reason="too_slow")
+        self.start()
+
+
+def _length(headers: httpx.Headers) -> int | None:
+    value = headers.get("Content-Length", "")
+    return int(value) if value.isascii() and value.isdigit() else None

@@ -1,0 +1,193 @@
+"""What may be asked for: the checks of a URL before any connection, and the settings they follow.
+
+Names are not resolved here; the resolved addresses are checked when connecting (`client.py`), since a name can
+answer differently the next time. Both sides parse with `httpx.URL`, so that they never disagree on the host.
+"""
+
+import re
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, SecretStr, field_validator, model_validator
+
+from deployments.net.addresses import Address, parse, refused
+
+if TYPE_CHECKING:
+    import httpx
+
+Scheme = Literal["http", "https"]
+DEFAULT_PORTS: dict[str, int] = {"http": 80, "https": 443}
+LOOPBACK = IPv4Address("127.0.0.1")
+
+_HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_HOST_PATTERN = re.compile(r"[a-z0-9_.*:-]+")
+_ENDS_IN_NUMBER = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)$")
+_ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:(?P<port>[0-9]{1,5}|\*))?/?")
+
+
+class AddressRefusedError(Exception):
+    """The rules do not allow this address. Carries a word for the rule, never the address.
+
+    `reason`: malformed, scheme, credentials, host, port, address or origin.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class NetPolicy(BaseModel):
+    """How the server reaches out. Use `VideoPolicy` or `CallbackPolicy`.
+
+    They are two on purpose: naming the backend's private network must not open it to video URLs.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Special networks (private, loopback, …) that may be reached nonetheless."""
+
+    proxy: SecretStr | None = None
+    """An HTTP proxy's URL. Names are then resolved by the proxy, and the addresses behind them are its business."""
+
+    ca_file: Path | None = None
+    """Certificates (PEM) to trust instead of the bundled public ones."""
+
+
+class VideoPolicy(NetPolicy):
+    """Where videos may come from."""
+
+    schemes: frozenset[Scheme] = frozenset({"https"})
+    """Allowed URL schemes."""
+
+    hosts: tuple[str, ...] = ()
+    """Host patterns, `*` for any run of characters ("*.s3.*.amazonaws.com"). Empty: any host."""
+
+    ports: tuple[int, ...] | Literal["*"] = ()
+    """Ports allowed beside the scheme's own; "*": any."""
+
+    @field_validator("hosts")
+    @classmethod
+    def _spell_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        if bad := [host for host in hosts if not _HOST_PATTERN.fullmatch(host)]:
+            raise ValueError(f"not a host pattern (lower-case name with *): {bad}")
+        return hosts
+
+
+class CallbackPolicy(NetPolicy):
+    """Where callbacks may go."""
+
+    origins: tuple[str, ...] = ()
+    """Exact origins: "http://ecg-backend:8000", "https://api.example.com"; port `*` for any: "http://127.0.0.1:*"."""
+
+    @field_validator("origins")
+    @classmethod
+    def _spell_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if bad := [origin for origin in origins if not _ORIGIN.fullmatch(origin)]:
+            raise ValueError(f'not an origin ("http://name:8000", lower case, no path): {bad}')
+        return origins
+
+    @model_validator(mode="after")
+    def _name_networks(self) -> Self:
+        for origin in self.origins:
+            address = literal_address(Origin.of_entry(origin)[0].host)
+            if address is not None and refused(address, self.networks):
+                raise ValueError(f"{origin} lies in a special network: name that network in `networks`, too")
+        return self
+
+
+class Origin(NamedTuple):
+    """Scheme, host in ASCII lower case without a trailing dot, and port of a URL."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: "httpx.URL") -> Self:
+        """The origin of `url`.
+
+        Raises:
+            AddressRefusedError: It has no http(s) scheme, no sound host or port, or it carries credentials.
+        """
+        if url.scheme not in DEFAULT_PORTS:
+            raise AddressRefusedError("scheme")
+        if url.userinfo:
+            raise AddressRefusedError("credentials")
+        host = url.raw_host.decode("ascii").lower().removesuffix(".")
+        if parse(host) is None and not _HOST_NAME.fullmatch(host):
+            raise AddressRefusedError("malformed")
+        port = DEFAULT_PORTS[url.scheme] if url.port is None else url.port
+        if not 0 < port < 1 << 16:
+            raise AddressRefusedError("port")
+        return cls(url.scheme, host, port)
+
+    @classmethod
+    def of_entry(cls, entry: str) -> tuple[Self, bool]:
+        """A whitelist entry, and whether it holds for any port."""
+        match = _ORIGIN.fullmatch(entry)
+        if match is None:
+            raise ValueError(entry)
+        scheme, host, port = match["scheme"], match["host"].strip("[]"), match["port"]
+        return cls(scheme, host, int(port) if port and port != "*" else DEFAULT_PORTS[scheme]), port == "*"
+
+
+def check_video_url(url: str, policy: VideoPolicy) -> None:
+    """Refuse a video URL that the rules do not allow, as far as can be told without resolving its host.
+
+    Raises:
+        AddressRefusedError: With the rule that it breaks.
+    """
+    origin = Origin.of(_parsed(url))
+    if origin.scheme not in policy.schemes:
+        raise AddressRefusedError("scheme")
+    if policy.hosts and not any(fnmatchcase(origin.host, pattern) for pattern in policy.hosts):
+        raise AddressRefusedError("host")
+    if policy.ports != "*" and origin.port not in (DEFAULT_PORTS[origin.scheme], *policy.ports):
+        raise AddressRefusedError("port")
+    _check_literal(origin.host, policy)
+
+
+def check_callback_url(url: str, policy: CallbackPolicy) -> None:
+    """Refuse a callback URL (or its base) whose origin is not on the list.
+
+    Raises:
+        AddressRefusedError: With the rule that it breaks.
+    """
+    parsed = _parsed(url)
+    if parsed.query or parsed.fragment:
+        raise AddressRefusedError("malformed")
+    origin = Origin.of(parsed)
+    for entry in policy.origins:
+        listed, any_port = Origin.of_entry(entry)
+        if listed == (origin._replace(port=listed.port) if any_port else origin):
+            break
+    else:
+        raise AddressRefusedError("origin")
+    _check_literal(origin.host, policy)
+
+
+def literal_address(host: str) -> Address | None:
+    """The address that `host` names without being resolved: an IP address, or localhost."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return LOOPBACK
+    return parse(host)
+
+
+def _parsed(url: str) -> "httpx.URL":
+    import httpx
+
+    try:
+        return httpx.URL(url)
+    except (httpx.InvalidURL, TypeError, ValueError):
+        raise AddressRefusedError("malformed") from None
+
+
+def _check_literal(host: str, policy: NetPolicy) -> None:
+    address = literal_address(host)
+    if address is None and _ENDS_IN_NUMBER.search(host):  # 127.1, 0x7f000001, 2130706433, 0177.0.0.1
+        raise AddressRefusedError("address")
+    if address is not None and refused(address, policy.networks):
+        raise AddressRefusedError("address")

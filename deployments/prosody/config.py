@@ -1,0 +1,28 @@
+"""Settings of the ProsodyAnalyzer stage. Importing this loads no signal processing."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class ProsodyConfig(BaseModel):
+    """What `engine` measures, and within which bounds. It runs on one thread, whatever the machine has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    engine: Literal["librosa"] = "librosa"
+    """`librosa`: level and autocorrelation by librosa, pitch path after Boersma (1993)."""
+
+    f0_min_hz: float = Field(default=60.0, ge=40.0, le=200.0)
+    """Lowest pitch looked for. The analysis window is three periods of it: higher is quicker, and finer in time."""
+
+    f0_max_hz: float = Field(default=1000.0, ge=300.0, le=1600.0)
+    """Highest pitch looked for."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.f0_max_hz < 2 * self.f0_min_hz:
+            raise ValueError("f0_max_hz must be at least an octave above f0_min_hz")
+        return self

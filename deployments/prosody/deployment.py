@@ -1,0 +1,40 @@
+"""The ProsodyAnalyzer stage as a Ray Serve deployment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ray import serve
+
+from deployments import replica
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deployments.prosody.config import ProsodyConfig
+    from deployments.types import Audio, Segment, Span, Tracks, WordProsody
+
+
+@serve.deployment
+class ProsodyAnalyzer:
+    """Pitch and level: tracks from the audio, piece by piece beside the other stages, then values per word."""
+
+    def __init__(self, config: ProsodyConfig) -> None:
+        from deployments.prosody.engine import create
+
+        replica.prepare()  # no thread bound: nothing here uses torch or more than one thread
+        self._config = config
+        self._engine = create(config)
+
+    def tracks(self, audio: Audio, piece: Span) -> Tracks:
+        """Pitch and level of `piece` of the whole video's `audio`: about 0.3 s of one core for a minute."""
+        return self._engine.tracks(audio, piece)
+
+    def measure(self, tracks: Tracks, segments: Sequence[Segment]) -> list[tuple[WordProsody, ...]]:
+        """For each segment, one `WordProsody` per word."""
+        from deployments.prosody.words import measure
+
+        return measure(tracks, segments)
+
+    def __repr__(self) -> str:
+        return f"ProsodyAnalyzer({self._config.engine}, {self._config.f0_min_hz:g}-{self._config.f0_max_hz:g} Hz)"

@@ -1,0 +1,149 @@
+"""Pitch, and the decision whether there is any, from periodicity: the autocorrelation method known from Praat.
+
+P. Boersma, "Accurate short-term analysis of the fundamental frequency and the harmonics-to-noise ratio of a sampled
+sound", IFA Proceedings 17 (1993), 97-110; written from the paper, with its constants except where a comment says so.
+Each frame's autocorrelation, divided by the window's own, gives a few candidate periods; a Viterbi search then picks
+one of them, or "unvoiced", per frame, so that pitch does not jump an octave for one frame.
+
+Knows nothing of words, pieces or files: samples in, one F0 per frame out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import librosa
+import numpy as np
+import scipy.signal
+
+from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+HOP = SAMPLE_RATE_HZ // FRAMES_PER_S
+PERIODS_IN_WINDOW = 3
+CANDIDATES = 6
+BATCH_FRAMES = 256
+"""Frames per FFT call: more fall out of the processor's cache and take longer (measured)."""
+
+VOICING_THRESHOLD = 0.45
+"""Normalised autocorrelation above which a frame is rather voiced than not (harmonics 0.9 dB below the noise)."""
+SILENCE_THRESHOLD = 0.01
+"""Peaks below this part of the loud ones count as unvoiced. Boersma has 0.03; then soft second speakers are lost."""
+LOUD_PERCENTILE = 95
+"""What "the loud ones" are. Boersma takes the maximum; then one click silences all speech around it."""
+SILENT_PEAK = 2 / 32768
+"""Absolute floor of peaks: below two steps of int16 there is no waveform left to judge."""
+OCTAVE_COST = 0.01
+OCTAVE_JUMP_COST = 0.35
+VOICING_CHANGE_COST = 0.14
+RUMBLE_HZ = 45.0
+"""High-pass before the analysis: wind, handling and mains hum are periodic too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PitchRange:
+    """Where to look for pitch."""
+
+    min_hz: float = 60.0
+    max_hz: float = 1000.0
+
+    @property
+    def window(self) -> int:
+        """Length of the analysis window in samples, even."""
+        return 2 * round(PERIODS_IN_WINDOW * SAMPLE_RATE_HZ / self.min_hz / 2)
+
+    @property
+    def lags(self) -> tuple[int, int]:
+        """Shortest and longest period in samples, with a little room, so that a tone at the very edge is a peak."""
+        return int(SAMPLE_RATE_HZ / self.max_hz / 1.05), int(SAMPLE_RATE_HZ / self.min_hz * 1.05) + 1
+
+
+class Candidates(NamedTuple):
+    """Possible pitches per frame, in no order.
+
+    `f0_hz`: shape (frames, CANDIDATES), float32. `strength`: the same shape, up to 1, -inf where there is no candidate.
+    `peak`: shape (frames,), float32, the largest absolute sample in the frame, 0-1.
+    """
+
+    f0_hz: NDArray[np.float32]
+    strength: NDArray[np.float32]
+    peak: NDArray[np.float32]
+
+
+def pitch(samples: NDArray[np.float32], within: PitchRange) -> NDArray[np.float32]:
+    """F0 per frame in Hz, NaN where unvoiced.
+
+    `samples`: shape (samples,), float32, -1 to 1, 16 kHz, with half a window more on either side than the frames need:
+    frame i is centred at sample `within.window / 2 + i * HOP`.
+    """
+    high_pass = scipy.signal.butter(2, RUMBLE_HZ, "highpass", fs=SAMPLE_RATE_HZ, output="sos")
+    samples = scipy.signal.sosfilt(high_pass, samples.astype(np.float64)).astype(np.float32)
+    frames = librosa.util.frame(samples, frame_length=within.window, hop_length=HOP, axis=0)
+    batches = [candidates(frames[i : i + BATCH_FRAMES], within) for i in range(0, len(frames), BATCH_FRAMES)]
+    found = Candidates(*(np.concatenate(part) for part in zip(*batches, strict=True)))
+    return best_path(found)
+
+
+def candidates(frames: NDArray[np.float32], within: PitchRange) -> Candidates:
+    """The strongest peaks of each frame's autocorrelation. `frames`: shape (frames, `within.window`), float32."""
+    shortest, longest = within.lags
+    frames = frames - frames.mean(axis=1, keepdims=True)
+    peak = np.abs(frames).max(axis=1)
+    window = scipy.signal.get_window("hann", within.window).astype(np.float32)
+    curve = librosa.autocorrelate(frames * window, max_size=longest + 2, axis=1)
+    of_window = librosa.autocorrelate(window, max_size=longest + 2)
+    curve *= of_window[0] / of_window / np.maximum(curve[:, :1], SILENT_PEAK**2)
+    offset, height, is_peak = _parabolas(curve[:, shortest - 1 : longest + 2])
+    lag = np.arange(shortest, longest + 1, dtype=np.float32) + offset
+    np.divide(1, height, out=height, where=height > 1)  # above 1 only by interpolation; reflected, as Praat does
+    strength = height - OCTAVE_COST * np.log2(lag * np.float32(within.min_hz / SAMPLE_RATE_HZ))
+    strength[~is_peak | (height < VOICING_THRESHOLD / 2)] = -np.inf
+    best = np.argpartition(-strength, CANDIDATES, axis=1)[:, :CANDIDATES]
+    return Candidates(
+        f0_hz=np.float32(SAMPLE_RATE_HZ) / np.take_along_axis(lag, best, axis=1),
+        strength=np.take_along_axis(strength, best, axis=1),
+        peak=peak,
+    )
+
+
+def _parabolas(curve: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Vertex (offset within ±0.5, height) of the parabola through each inner point and its neighbours; is it a peak?"""
+    left, middle, right = curve[:, :-2], curve[:, 1:-1], curve[:, 2:]
+    is_peak = (middle >= left) & (middle > right)
+    slope = (right - left) / 2
+    bend = 2 * middle - left - right
+    offset = np.divide(slope, bend, out=np.zeros_like(slope), where=is_peak)
+    return offset, middle + slope * offset / 2, is_peak
+
+
+def unvoiced_strength(peak: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Strength of the candidate "unvoiced", shape (frames,): higher the quieter the frame is beside the others."""
+    loud = max(float(np.percentile(peak, LOUD_PERCENTILE)), SILENT_PEAK / SILENCE_THRESHOLD)
+    silent = peak * ((1 + VOICING_THRESHOLD) / (SILENCE_THRESHOLD * loud))
+    strength: NDArray[np.float32] = VOICING_THRESHOLD + np.maximum(0, 2 - silent)
+    return strength
+
+
+def best_path(found: Candidates) -> NDArray[np.float32]:
+    """F0 per frame, NaN where unvoiced, of the candidates with the greatest total strength less the cost of changes."""
+    strength = np.column_stack([unvoiced_strength(found.peak), found.strength])
+    octave = np.log2(found.f0_hz)
+    change = np.full((len(octave) - 1, CANDIDATES + 1, CANDIDATES + 1), VOICING_CHANGE_COST, np.float32)
+    change[:, 1:, 1:] = OCTAVE_JUMP_COST * np.abs(octave[1:, :, None] - octave[:-1, None, :])
+    change[:, 0, 0] = 0
+    came_from = np.empty((len(strength), CANDIDATES + 1), np.intp)
+    total = strength[0]
+    for i, cost in enumerate(change, start=1):
+        via = total - cost
+        came_from[i] = via.argmax(axis=1)
+        total = via.max(axis=1) + strength[i]
+    chosen = np.empty(len(strength), np.intp)
+    chosen[-1] = total.argmax()
+    for i in range(len(strength) - 1, 0, -1):
+        chosen[i - 1] = came_from[i, chosen[i]]
+    choices = np.column_stack([np.full(len(octave), np.nan, np.float32), found.f0_hz])
+    f0_hz: NDArray[np.float32] = choices[np.arange(len(chosen)), chosen]
+    return f0_hz

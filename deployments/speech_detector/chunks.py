@@ -1,0 +1,60 @@
+"""Spans of speech, put together: over the borders of pieces, and into chunks that a recogniser takes. Pure Python."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from deployments.types import Span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+TOUCH_S = 0.02
+"""Spans on both sides of a piece's border are one span if no more than a frame lies between them."""
+LATE_SHARE = 0.5
+"""A chunk is cut at its widest pause after this share of what it may hold, so that no chunk is needlessly short."""
+
+
+def join_spans(lists: Iterable[Sequence[Span]]) -> list[Span]:
+    """The spans of consecutive pieces as one list; speech that runs over a border becomes one span again.
+
+    Spans that touch inside a piece stay apart: the detector cut them there on purpose.
+    """
+    joined: list[Span] = []
+    for spans in lists:
+        rest = list(spans)
+        if joined and rest and rest[0].start_s - joined[-1].end_s <= TOUCH_S:
+            joined[-1] = Span(start_s=joined[-1].start_s, end_s=rest.pop(0).end_s)
+        joined += rest
+    return joined
+
+
+def cut_chunks(spans: Sequence[Span], max_s: float) -> list[Span]:
+    """Chunks of at most `max_s` that cover all `spans` (ascending): neighbours merged, cut at the widest late pause.
+
+    A span that is itself longer than `max_s` is cut into equal parts.
+    """
+    waiting = [part for span in spans for part in _parts(span, max_s)]
+    chunks = []
+    while waiting:
+        start_s = waiting[0].start_s
+        fitting = [span for span in waiting if span.end_s - start_s <= max_s]
+        count = len(fitting) if len(fitting) == len(waiting) else _widest_late_pause(waiting[: len(fitting) + 1], max_s)
+        chunks.append(Span(start_s=start_s, end_s=waiting[count - 1].end_s))
+        waiting = waiting[count:]
+    return chunks
+
+
+def _parts(span: Span, max_s: float) -> list[Span]:
+    count = max(1, -int(-span.duration_s // max_s))
+    borders = [span.start_s + span.duration_s * i / count for i in range(count)] + [span.end_s]
+    return [Span(start_s=start, end_s=end) for start, end in pairwise(borders)]
+
+
+def _widest_late_pause(spans: Sequence[Span], max_s: float) -> int:
+    """How many of `spans` (of which all but the last one fit) to take; of equal pauses the latest."""
+    start_s = spans[0].start_s
+    pauses = [after.start_s - before.end_s for before, after in pairwise(spans)]
+    late = [i for i, span in enumerate(spans[:-1]) if span.end_s - start_s >= LATE_SHARE * max_s]
+    return 1 + max(late or [len(pauses) - 1], key=lambda i: (round(pauses[i], 3), i))

@@ -1,0 +1,32 @@
+"""The Ray Serve class of speech detection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ray import serve
+
+from deployments import replica
+
+if TYPE_CHECKING:
+    from deployments.speech_detector.config import SpeechDetectorConfig
+    from deployments.types import Audio, Span
+
+
+@serve.deployment
+class SpeechDetector:
+    """Finds the speech in a piece of a video."""
+
+    def __init__(self, config: SpeechDetectorConfig) -> None:
+        replica.prepare(threads=config.threads)
+        from deployments.speech_detector.engine import create
+
+        self._config = config
+        self._engine = create(config)
+
+    def detect(self, audio: Audio, piece: Span) -> list[Span]:
+        """Speech inside `piece` of the whole video's `audio`. Put pieces together with `chunks.join_spans`."""
+        return self._engine.detect(audio, piece)
+
+    def __repr__(self) -> str:
+        return f"SpeechDetector({self._config.engine} on {self._config.device})"

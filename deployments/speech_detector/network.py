@@ -1,0 +1,219 @@
+"""The pyannote segmentation network (PyanNet) that the whisperx package carries, for inference only.
+
+Written anew on plain torch, because `import pyannote.audio` costs 20 s of CPU and 230 MB here (it pulls lightning,
+torchmetrics, torchvision and transformers), and its loader unpickles whatever the file says. The scores equal
+pyannote's own to 1e-4 (tests/unit/test_diarizer_oracle.py). Knows nothing of speakers, spans or Ray.
+
+Architecture: Bredin and Laurent, "End-to-end speaker segmentation for overlap-aware resegmentation", Interspeech 2021.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from deployments.types import SAMPLE_RATE_HZ, Audio
+
+WINDOW_S = 5.0
+WINDOW_SAMPLES = round(WINDOW_S * SAMPLE_RATE_HZ)
+FRAMES = 293
+"""Frames that the network gives for one window."""
+FRAME_STEP_S = 270 / SAMPLE_RATE_HZ
+FRAME_WIDTH_S = 991 / SAMPLE_RATE_HZ
+"""How much audio one frame sees before the recurrent layers (its receptive field)."""
+SPEAKERS = 3
+"""Local speakers of one window, in no order that would hold beyond it."""
+BATCH = 16
+"""Windows per forward pass: larger ones gain nothing on CPU and cost 14 MB each."""
+
+SINC_WIDTH = 251
+SINC_MIN_HZ = 50.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """Sliding windows over a whole video: window k starts at `k * step_s`; the last one may reach past the end.
+
+    The same grid as pyannote's `Inference.slide`, so windows do not depend on the pieces that a video is cut into.
+    """
+
+    samples: int
+    step_s: float
+
+    @property
+    def step_samples(self) -> int:
+        """Samples between the starts of neighbouring windows."""
+        return round(self.step_s * SAMPLE_RATE_HZ)
+
+    @property
+    def count(self) -> int:
+        """Number of windows; 0 for no audio at all."""
+        if self.samples == 0:
+            return 0
+        beyond_first = max(0, self.samples - WINDOW_SAMPLES)
+        return 1 + -(-beyond_first // self.step_samples)
+
+    def starting_in(self, start_s: float, end_s: float) -> range:
+        """The windows whose start lies in [start_s, end_s)."""
+        first, end = (max(0, -(-round(t * SAMPLE_RATE_HZ) // self.step_samples)) for t in (start_s, end_s))
+        return range(min(first, self.count), min(end, self.count))
+
+    def covering(self, start_s: float, end_s: float) -> range:
+        """The windows that share time with [start_s, end_s)."""
+        return self.starting_in(start_s - WINDOW_S + 1 / SAMPLE_RATE_HZ, end_s)
+
+
+class SincNet(nn.Module):
+    """Raw waveform to features: band-pass filters with learnt edges, then two convolutions.
+
+    Input (batch, 1, samples), output (batch, 60, frames).
+    """
+
+    filters: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wav_norm1d = nn.InstanceNorm1d(1, affine=True)
+        self.conv1d = nn.ModuleList([nn.Identity(), nn.Conv1d(80, 60, 5), nn.Conv1d(60, 60, 5)])
+        self.norm1d = nn.ModuleList([nn.InstanceNorm1d(width, affine=True) for width in (80, 60, 60)])
+        self.register_buffer("filters", torch.zeros(80, 1, SINC_WIDTH))
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """The features."""
+        x = functional.conv1d(self.wav_norm1d(waveforms), self.filters, stride=10).abs_()
+        x = functional.leaky_relu(self.norm1d[0](functional.max_pool1d(x, 3)))
+        for conv, norm in zip(self.conv1d[1:], self.norm1d[1:], strict=True):
+            x = functional.leaky_relu(norm(functional.max_pool1d(conv(x), 3)))
+        return x
+
+
+class PyanNet(nn.Module):
+    """Input (batch, 1, 80000) float32, output (batch, 293, 3) float32: each local speaker's activity, 0-1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sincnet = SincNet()
+        self.lstm = nn.LSTM(60, 128, num_layers=4, bidirectional=True, batch_first=True)
+        self.linear = nn.ModuleList([nn.Linear(256, 128), nn.Linear(128, 128)])
+        self.classifier = nn.Linear(128, SPEAKERS)
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """The activities."""
+        x, _ = self.lstm(self.sincnet(waveforms).transpose(1, 2))
+        for linear in self.linear:
+            x = functional.leaky_relu(linear(x))
+        return torch.sigmoid(self.classifier(x))
+
+
+class SegmentationNetwork:
+    """The loaded network over windows of a video. Safe to call from several threads."""
+
+    def __init__(self, *, device: str = "cpu", threads: int = 1) -> None:
+        self.device = torch.device(device)
+        self.threads = threads
+        self.network = load_network().to(self.device)
+
+    def scores(self, audio: Audio, grid: Grid, windows: range) -> NDArray[np.float32]:
+        """Activities in `windows` of `audio` (which is the whole video): shape (windows, 293, 3), 0-1."""
+        torch.set_num_threads(self.threads)
+        scores = np.empty((len(windows), FRAMES, SPEAKERS), np.float32)
+        for at in range(0, len(windows), BATCH):
+            batch = cut_windows(audio, grid, windows[at : at + BATCH])
+            with torch.inference_mode():
+                scores[at : at + BATCH] = self.network(torch.from_numpy(batch).to(self.device)).cpu().numpy()
+        return scores
+
+
+def cut_windows(audio: Audio, grid: Grid, windows: range) -> NDArray[np.float32]:
+    """`windows` of the whole video's `audio`, zeros past its end: shape (windows, 1, 80000), -1 to 1."""
+    waveforms = np.zeros((len(windows), 1, WINDOW_SAMPLES), np.float32)
+    for waveform, window in zip(waveforms, windows, strict=True):
+        samples = audio[window * grid.step_samples :][:WINDOW_SAMPLES]
+        waveform[0, : len(samples)] = samples
+    waveforms /= 2**15
+    return waveforms
+
+
+def load_network() -> PyanNet:
+    """PyanNet with the weights from the whisperx package.
+
+    Raises:
+        FileNotFoundError: whisperx is not installed, or without its asset.
+    """
+    weights = dict(read_checkpoint(package_file("whisperx", "assets/pytorch_model.bin"))["state_dict"])
+    bank = [weights.pop(f"sincnet.conv1d.0.filterbank.{name}") for name in ("low_hz_", "band_hz_", "window_", "n_")]
+    network = PyanNet()
+    network.load_state_dict(weights | {"sincnet.filters": sinc_filters(*bank)})
+    return network.eval()
+
+
+def package_file(package: str, relative: str) -> Path:
+    """A file of an installed package, which is not imported.
+
+    Raises:
+        FileNotFoundError: no such package, or no such file in it.
+    """
+    spec = find_spec(package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / relative
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"{relative} of the Python package {package}")
+
+
+def sinc_filters(
+    low_hz: torch.Tensor, band_hz: torch.Tensor, window: torch.Tensor, n: torch.Tensor
+) -> torch.Tensor:
+    """Band-pass filters, 40 even ones and 40 odd ones, from their learnt edges: shape (80, 1, 251).
+
+    `low_hz`, `band_hz`: shape (40, 1), beyond `SINC_MIN_HZ`; `window`, `n`: the left half's taper and angular times.
+    After Pariente et al., "Filterbank design for end-to-end speech separation", ICASSP 2020 (`ParamSincFB` of
+    asteroid-filterbanks), operation by operation: a filter's rounding error of 1e-6 moves single scores by 0.2.
+    """
+    low = SINC_MIN_HZ + low_hz.abs()
+    high = (low + SINC_MIN_HZ + band_hz.abs()).clamp(SINC_MIN_HZ, SAMPLE_RATE_HZ / 2)
+    width = high - low
+    below, above = low @ n, high @ n
+    even = ((above.sin() - below.sin()) / (n / 2)) * window
+    odd = ((below.cos() - above.cos()) / (n / 2)) * window
+    even = torch.cat([even, 2 * width, even.flip(1)], dim=1)
+    odd = torch.cat([odd, torch.zeros_like(width), -odd.flip(1)], dim=1)
+    return torch.cat([even / (2 * width), odd / (2 * width)]).unsqueeze(1)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A Lightning checkpoint, read without running any code of its own.
+
+    Its bookkeeping refers to classes of pyannote, omegaconf and others; these are read as empty shells.
+    """
+    known: dict[str, Any] = {"collections.defaultdict": defaultdict} | {
+        f"builtins.{kind.__name__}": kind for kind in (dict, list, int)
+    }
+    named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    allowed = [(known.get(name) or _shell(), name) for name in named]
+    with torch.serialization.safe_globals(allowed):
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return checkpoint
+
+
+def _shell() -> type:
+    class Shell:
+        def __new__(cls, *_args: object) -> Shell:
+            return object.__new__(cls)
+
+        def __init__(self, *_args: object) -> None:
+            pass
+
+        def __setstate__(self, _state: object) -> None:
+            pass
+
+    return Shell

@@ -1,0 +1,129 @@
+"""The embedded recogniser: CMU PocketSphinx 5 with the US English model in its wheel.
+
+Knows nothing of Ray or jobs. The model is from read and broadcast speech: clear speech it gets mostly right, telephone
+conversation mostly wrong (figures: docs/benchmarks.md). It runs on one core, and holds Python's lock for a whole piece.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from pocketsphinx import Decoder
+
+from deployments.transcriber.config import languages
+from deployments.transcriber.engine import AUTO, Chunk
+from deployments.transcriber.pauses import pieces
+from deployments.transcriber.spelling import written
+from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from deployments.transcriber.config import TranscriberConfig
+    from deployments.types import Audio
+
+FRAME_S: Final = 0.01
+MIN_PAUSE_S: Final = 0.25
+MIN_PIECE_S: Final = 1.5
+MAX_WORD_S: Final = 2.0
+"""A "word" longer than this is a hum or a constant tone."""
+QUIET_PEAK: Final = 16
+"""Audio that never leaves ±16 of 32768 (-66 dBFS) holds no speech."""
+LANGUAGE_UNKNOWN: Final = (
+    "The spoken language was not detected: the embedded recogniser knows English only and took the speech for English."
+)
+
+FRONT_END: Final = {"remove_noise": False}
+"""Its noise tracking costs 14 points of word errors on telephone speech and wins nothing on clean speech."""
+SEARCH: Final = {"maxhmmpf": 3000}
+"""Models kept per frame (default 30,000): a third to a half of the time, at no loss of words on the data at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A stretch of the decoder's best path, in frames of 10 ms; `probability` is its posterior."""
+
+    entry: str
+    first_frame: int
+    last_frame: int
+    probability: float
+
+
+class PocketsphinxRecognizer:
+    """One decoder, used by one thread at a time."""
+
+    def __init__(self, config: TranscriberConfig) -> None:
+        self._languages = languages(config)
+        self._lock = threading.Lock()
+        self._decoder: Any = Decoder(loglevel="FATAL", **SEARCH)
+        for name, value in FRONT_END.items():
+            # Only here do they count: the model's own feat.params overrules what the constructor is given.
+            self._decoder.config[name] = value
+
+    def transcribe(self, chunks: Sequence[Chunk]) -> list[Transcript | Exception]:
+        """See `Recognizer`."""
+        return [self._try(chunk) for chunk in chunks]
+
+    def _try(self, chunk: Chunk) -> Transcript | Exception:
+        try:
+            return self._transcribe(chunk)
+        except Exception as error:  # noqa: BLE001  a failure is this chunk's answer and must not cost the others theirs
+            return error
+
+    def _transcribe(self, chunk: Chunk) -> Transcript:
+        if chunk.language not in {AUTO, *self._languages}:
+            raise ValueError(f"language {chunk.language!r} is not one of {sorted(self._languages)}")
+        return Transcript(
+            language="en",
+            utterances=tuple(self._utterances(chunk)),
+            warnings=(LANGUAGE_UNKNOWN,) if chunk.language == AUTO else (),
+        )
+
+    def _utterances(self, chunk: Chunk) -> Iterator[Utterance]:
+        for first, end in pieces(chunk.audio, min_pause_s=MIN_PAUSE_S, min_piece_s=MIN_PIECE_S):
+            start_s = chunk.start_s + first / SAMPLE_RATE_HZ
+            end_s = chunk.start_s + end / SAMPLE_RATE_HZ
+            words = tuple(_words(self._decode(chunk.audio[first:end]), start_s=start_s, end_s=end_s))
+            if words:
+                yield _utterance(words)
+
+    def _decode(self, audio: Audio) -> list[_Entry]:
+        """The decoder's best path through `audio`, shape (samples,)."""
+        if int(np.abs(audio.astype(np.int32)).max(initial=0)) <= QUIET_PEAK:
+            return []
+        with self._lock:
+            # A fresh front end: without it, what it tracked in the last piece (noise, mean) colours this one.
+            self._decoder.reinit_feat(self._decoder.config)
+            self._decoder.start_utt()
+            try:
+                self._decoder.process_raw(audio.tobytes(), no_search=False, full_utt=True)
+            finally:
+                self._decoder.end_utt()
+            return [_Entry(s.word, s.start_frame, s.end_frame, s.prob) for s in self._decoder.seg() or ()]
+
+
+def _words(path: Iterable[_Entry], *, start_s: float, end_s: float) -> Iterator[Word]:
+    """The words of `path`, timed from `start_s` and kept inside the piece."""
+    for step in path:
+        text = written(step.entry)
+        word_start_s = start_s + step.first_frame * FRAME_S
+        word_end_s = min(start_s + (step.last_frame + 1) * FRAME_S, end_s)
+        if text is None or word_end_s <= word_start_s or word_end_s - word_start_s > MAX_WORD_S:
+            continue
+        confidence = min(max(step.probability, 0.0), 1.0)
+        yield Word(start_s=word_start_s, end_s=word_end_s, text=text, confidence=confidence)
+
+
+def _utterance(words: tuple[Word, ...]) -> Utterance:
+    """Words of one piece as an utterance; its confidence is their mean by duration."""
+    total_s = sum(word.duration_s for word in words)
+    return Utterance(
+        start_s=words[0].start_s,
+        end_s=words[-1].end_s,
+        text=" ".join(word.text for word in words),
+        words=words,
+        confidence=sum((word.confidence or 0.0) * word.duration_s for word in words) / total_s,
+    )

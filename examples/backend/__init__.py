@@ -1,0 +1,1 @@
+"""The ECG Backend as the integration guide writes it: see README.md beside this file."""

@@ -1,0 +1,1 @@
+"""The HTTP edge: plain FastAPI over a `JobService`, testable without Ray."""

@@ -1,0 +1,119 @@
+"""The refusals that a request can get, and the one body that they all have.
+
+    RequestError
+    ├── InvalidRequestError      400 INVALID_REQUEST
+    ├── CallbackNotAllowedError  400 CALLBACK_NOT_ALLOWED
+    ├── VideoUrlNotAllowedError  400 VIDEO_URL_NOT_ALLOWED
+    ├── UnauthorizedError        401 UNAUTHORIZED
+    ├── JobNotFoundError         404 JOB_NOT_FOUND
+    ├── JobConflictError         409 JOB_CONFLICT
+    ├── RequestTooLargeError     413 REQUEST_TOO_LARGE
+    ├── RateLimitedError         429 RATE_LIMITED, Retry-After
+    ├── QueueFullError           503 INSUFFICIENT_RESOURCES, Retry-After
+    └── UnavailableError         503 SERVICE_UNAVAILABLE, Retry-After
+
+404 NOT_FOUND, 405 METHOD_NOT_ALLOWED and 500 INTERNAL_ERROR come from the framework and get the same body.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from deployments.errors import RequestError
+
+
+class ApiError(RequestError):
+    """A refusal with status and code; its message is public."""
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    default: ClassVar[str] = ""
+
+    def __init__(self, message: str = "", *, job_id: str | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(message or self.default)
+        self.job_id = job_id
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What goes with it."""
+        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+
+
+class InvalidRequestError(ApiError):
+    """Malformed JSON, a missing or wrong field, an unknown language."""
+
+    status, code = 400, "INVALID_REQUEST"
+
+
+class CallbackNotAllowedError(ApiError):
+    """`fastapi_base_url` is not on the whitelist."""
+
+    status, code = 400, "CALLBACK_NOT_ALLOWED"
+    default = "fastapi_base_url is not on this server's callback whitelist"
+
+
+class VideoUrlNotAllowedError(ApiError):
+    """The video's scheme or host is refused."""
+
+    status, code = 400, "VIDEO_URL_NOT_ALLOWED"
+    default = "video_url is not allowed: its scheme, host or port is refused by this server"
+
+
+class UnauthorizedError(ApiError):
+    """No key, or a wrong one."""
+
+    status, code = 401, "UNAUTHORIZED"
+    default = "A valid API key is required: Authorization: Bearer <key>"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Which kind of key is wanted (RFC 6750)."""
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class JobNotFoundError(ApiError):
+    """No such job, or deleted."""
+
+    status, code = 404, "JOB_NOT_FOUND"
+    default = "There is no job with this job_id"
+
+
+class JobConflictError(ApiError):
+    """The id is known with other content, or the job's state does not allow what was asked."""
+
+    status, code = 409, "JOB_CONFLICT"
+    default = "This job_id is already known with different content"
+
+
+class RequestTooLargeError(ApiError):
+    """The body is over its limit."""
+
+    status, code = 413, "REQUEST_TOO_LARGE"
+    default = "The request body is too large"
+
+
+class RateLimitedError(ApiError):
+    """Too many requests of one client."""
+
+    status, code = 429, "RATE_LIMITED"
+    default = "Too many requests"
+
+
+class QueueFullError(ApiError):
+    """As many jobs as may run do, and the queue is full."""
+
+    status, code = 503, "INSUFFICIENT_RESOURCES"
+    default = "All slots are busy and the queue is full; try again later"
+
+
+class UnavailableError(ApiError):
+    """Draining, or the database is down."""
+
+    status, code = 503, "SERVICE_UNAVAILABLE"
+    default = "The service is temporarily unavailable; try again later"
+
+
+def body(code: str, message: str, job_id: str | None) -> dict[str, Any]:
+    """The contract's error object: v1.0 reads `error.message`, v1.1's backend reads the top-level `message`."""
+    return {"error": {"code": code, "message": message, "job_id": job_id}, "message": message}

@@ -1,0 +1,84 @@
+"""What a request must pass before a route sees it: the body's size, the client's key, the client's rate."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from typing import TYPE_CHECKING
+
+from limits import parse
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotation
+
+from serve_app.api.errors import RateLimitedError, RequestTooLargeError, UnauthorizedError, body
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class BodyLimit:
+    """ASGI middleware: answers 413 to a body over `max_bytes`, by its header or while it is read."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is small enough."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self._max_bytes:
+            await _refuse(send)
+            return
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._max_bytes:
+                raise RequestTooLargeError
+            return message
+
+        await self._app(scope, counted, send)
+
+
+async def _refuse(send: Send) -> None:
+    error = RequestTooLargeError()
+    content = json.dumps(body(error.code, str(error), None)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+class Gate:
+    """Who may ask, and how often. Keys are known by their SHA-256 only."""
+
+    def __init__(self, *, key_hashes: Sequence[str] | None, rate: str | None) -> None:
+        self._hashes = None if key_hashes is None else [bytes.fromhex(text) for text in key_hashes]
+        self._rate = parse(rate) if rate else None
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    async def __call__(self, request: Request) -> None:
+        """A FastAPI dependency. Raises `UnauthorizedError` or `RateLimitedError`."""
+        client = request.client.host if request.client else "unknown"
+        if self._hashes is not None:
+            client = self._known_key(request)
+        if self._rate and not await self._limiter.hit(self._rate, client):
+            reset_at, _ = await self._limiter.get_window_stats(self._rate, client)
+            raise RateLimitedError(retry_after_s=max(1, round(reset_at - time.time())))
+
+    def _known_key(self, request: Request) -> str:
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        given = hashlib.sha256(key.strip().encode()).digest()
+        known = [hmac.compare_digest(given, wanted) for wanted in self._hashes or ()]
+        if scheme.lower() != "bearer" or not any(known):
+            raise UnauthorizedError
+        return given.hex()

@@ -1,0 +1,134 @@
+"""What travels over HTTP, in the contract's words."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+
+JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}$"
+MAX_URL_LENGTH = 8192
+
+JobId = Annotated[
+    StrictStr, Field(pattern=JOB_ID_PATTERN, max_length=128, examples=["550e8400-e29b-41d4-a716-446655440000"])
+]
+WireStatus = Literal["accepted", "processing", "completed", "failed"]
+
+
+class ProcessVideoRequest(BaseModel):
+    """POST /api/upload-video/process-video. Unknown fields are ignored; null counts as absent."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    job_id: JobId
+    video_url: Annotated[StrictStr, Field(min_length=1, max_length=MAX_URL_LENGTH)]
+    fastapi_base_url: Annotated[StrictStr, Field(min_length=1, max_length=MAX_URL_LENGTH)] | None = None
+    language: Annotated[StrictStr, Field(min_length=1, max_length=16)] = "auto"
+    enable_gpu: StrictBool = True
+    emotion_detection: StrictBool = True
+    max_workers: Annotated[StrictInt, Field(ge=1, le=16)] = 4
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {key: value for key, value in data.items() if value is not None}
+        return data
+
+
+class ProcessVideoResponse(BaseModel):
+    """200, contract 1.1."""
+
+    job_id: str
+    status: WireStatus
+    message: str
+    status_url: str
+    estimated_time: int = Field(description="Seconds")
+
+
+class ProcessVideoResponseV10(BaseModel):
+    """200, contract 1.0."""
+
+    job_id: str
+    status: WireStatus
+    message: str
+    estimated_time: int = Field(description="Seconds")
+
+
+class CallbackView(BaseModel):
+    """How the telling of the job's end stands."""
+
+    state: Literal["none", "pending", "delivered", "undelivered"]
+    attempts: int
+    last_error: str | None
+
+
+class JobView(BaseModel):
+    """A job in lists and answers."""
+
+    job_id: str
+    status: WireStatus
+    progress: int
+    message: str
+    queue_position: int | None = None
+    created_at: str = Field(description="ISO 8601, UTC")
+    started_at: str | None = None
+    finished_at: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+class StatusResponse(JobView):
+    """GET /api/upload-video/status/{job_id}."""
+
+    result: dict[str, Any] | None = None
+    callback: CallbackView
+
+
+class JobList(BaseModel):
+    """GET /api/upload-video/jobs."""
+
+    jobs: list[JobView]
+    next_after: str | None = Field(description="Pass as `after` for the next page; null on the last")
+
+
+class DeletedResponse(BaseModel):
+    """DELETE of an ended job."""
+
+    job_id: str
+    deleted: Literal[True] = True
+
+
+class JobNumbers(BaseModel):
+    """How full the server is."""
+
+    running: int
+    queued: int
+    limit: int
+    queue_limit: int
+
+
+class HealthResponse(BaseModel):
+    """GET /health."""
+
+    status: Literal["healthy", "unhealthy"]
+    version: str
+    contract_version: str
+    accepting: bool
+    jobs: JobNumbers | None
+    failing: list[str] = Field(default_factory=list, description="The parts that are broken")
+
+
+class ErrorDetail(BaseModel):
+    """Inside `ErrorResponse`."""
+
+    code: str
+    message: str
+    job_id: str | None
+
+
+class ErrorResponse(BaseModel):
+    """Every 4xx and 5xx."""
+
+    error: ErrorDetail
+    message: str

@@ -1,0 +1,272 @@
+"""What the routes ask for: jobs stored, looked up, cancelled, told again.
+
+Knows the store and the outbox, and nothing of Ray: `Signals` are how it reaches the rest of the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from deployments import logs
+from deployments.errors import CancelledJobError
+from deployments.net.download import time_left_s
+from deployments.net.policy import AddressRefusedError, check_callback_url, check_video_url
+from serve_app import __version__
+from serve_app.api import errors, schemas
+from serve_app.callbacks.payloads import dump, status_url
+from serve_app.jobs.model import Counts, Job, JobOptions, NewJob, Outcome
+from serve_app.jobs.progress import SENTENCES
+from serve_app.jobs.states import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from serve_app.callbacks.outbox import Outbox
+    from serve_app.jobs.store import JobStore
+    from serve_app.settings import Settings
+
+UNKNOWN_ESTIMATE_S = 300
+HEALTH_CACHE_S = 0.5
+log = logs.get_logger("api")
+
+STARTED_MESSAGE = {"ko": "비디오 처리가 시작되었습니다", "en": "Video processing has started"}
+
+
+class Signals(Protocol):
+    """The rest of the server, as the HTTP edge sees it. No call may block or raise."""
+
+    def poke(self) -> None:
+        """There is something new in the job table."""
+
+    def discard(self, job_id: str) -> None:
+        """A job's files may go."""
+
+    def failing(self) -> Sequence[str]:
+        """The parts that are broken, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Health:
+    taken_at: float
+    counts: Counts | None
+
+
+class JobService:
+    """The job operations of the contract."""
+
+    def __init__(
+        self, settings: Settings, store: JobStore, outbox: Outbox, signals: Signals, *, languages: frozenset[str]
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._outbox = outbox
+        self._signals = signals
+        self._languages = languages
+        self._health = _Health(-math.inf, None)
+
+    async def submit(self, request: schemas.ProcessVideoRequest) -> dict[str, object]:
+        """Store the job, durably, and answer with its state. Raises the contract's refusals."""
+        new = self._check(request)
+        submission = await asyncio.to_thread(self._store.submit, new)
+        job = submission.job
+        if job is None:
+            raise errors.QueueFullError(job_id=new.job_id, retry_after_s=await self._retry_after_s())
+        if submission.conflict:
+            raise errors.JobConflictError(job_id=new.job_id)
+        if submission.started:
+            self._signals.poke()
+            log.info("accepted", extra=logs.about(job.job_id, run=job.run, options=job.options.model_dump()))
+        return await self._answer(job, started=submission.started)
+
+    def _check(self, request: schemas.ProcessVideoRequest) -> NewJob:
+        settings = self._settings
+        language = request.language.lower()
+        if language != "auto" and language not in self._languages:
+            known = ", ".join(["auto", *sorted(self._languages)])
+            raise errors.InvalidRequestError(
+                f"language is not one that this server can do: {known}", job_id=request.job_id
+            )
+        try:
+            check_video_url(request.video_url, settings.videos)
+        except AddressRefusedError as refusal:
+            raise errors.VideoUrlNotAllowedError(job_id=request.job_id) from refusal
+        base = request.fastapi_base_url or settings.backend_url
+        callback_url = None if base is None else base.rstrip("/") + settings.callback_path
+        if callback_url is not None:
+            try:
+                check_callback_url(callback_url, settings.callback_policy)
+            except AddressRefusedError as refusal:
+                raise errors.CallbackNotAllowedError(job_id=request.job_id) from refusal
+        now = time.time()
+        options = JobOptions(
+            language=language,
+            enable_gpu=request.enable_gpu,
+            emotion_detection=request.emotion_detection,
+            max_workers=request.max_workers,
+        )
+        return NewJob(
+            job_id=request.job_id,
+            video_url=request.video_url,
+            video_expires_at=now + time_left_s(request.video_url, now=now),
+            callback_url=callback_url,
+            options=options,
+            fingerprint=fingerprint(request.video_url, callback_url, options),
+        )
+
+    async def _answer(self, job: Job, *, started: bool) -> dict[str, object]:
+        estimate = await self._estimate_s(job)
+        if self._settings.contract_version == "1.0":
+            status = "accepted" if started else job.state.wire
+            return {"job_id": job.job_id, "status": status, "message": "Processing started", "estimated_time": estimate}
+        return {
+            "job_id": job.job_id,
+            "status": "processing" if started else job.state.wire,
+            "message": STARTED_MESSAGE[self._settings.locale],
+            "status_url": status_url(job.job_id),
+            "estimated_time": estimate,
+        }
+
+    async def _estimate_s(self, job: Job) -> int:
+        """From the rates measured so far: the queue moves by `running` jobs in the mean time of one."""
+        if job.state.ended:
+            return 0
+        mean = await asyncio.to_thread(self._store.mean_processing_s)
+        if mean is None:
+            return UNKNOWN_ESTIMATE_S
+        rounds = 1.0
+        if job.state is JobState.QUEUED:
+            position = await asyncio.to_thread(self._store.queue_position, job)
+            counts = await asyncio.to_thread(self._store.counts)
+            rounds += math.floor((counts.running + position - 1) / self._settings.limits.running_jobs)
+        return max(1, math.ceil(mean * rounds))
+
+    async def _retry_after_s(self) -> int:
+        """When a slot of the queue is likely to be free."""
+        mean = await asyncio.to_thread(self._store.mean_processing_s) or UNKNOWN_ESTIMATE_S
+        return max(1, math.ceil(mean / self._settings.limits.running_jobs))
+
+    async def status(self, job_id: str) -> bytes:
+        """The status answer as JSON; the result is the very bytes that the callback carried."""
+        job = await self._known(job_id)
+        callback = await asyncio.to_thread(self._outbox.status, job_id)
+        result = await asyncio.to_thread(self._store.result, job_id) if job.state is JobState.COMPLETED else None
+        view = (await self._view(job)).model_dump(exclude_none=True)
+        view["callback"] = {
+            "state": callback.state.value,
+            "attempts": callback.attempts,
+            "last_error": callback.last_error,
+        }
+        content = dump(view)
+        return content if result is None else content[:-1] + b',"result":' + result + b"}"
+
+    async def page(self, *, state: str | None, limit: int, after: str | None) -> schemas.JobList:
+        """One page, newest first."""
+        wanted = JobState.from_wire(state) if state else None
+        if state and wanted is None:
+            raise errors.InvalidRequestError("state must be accepted, processing, completed or failed")
+        page = await asyncio.to_thread(self._store.page, state=wanted, limit=limit + 1, after=after)
+        views = [await self._view(job) for job in page[:limit]]
+        return schemas.JobList(jobs=views, next_after=page[limit - 1].job_id if len(page) > limit else None)
+
+    async def _view(self, job: Job) -> schemas.JobView:
+        queued = job.state is JobState.QUEUED
+        position = await asyncio.to_thread(self._store.queue_position, job) if queued else None
+        return schemas.JobView(
+            job_id=job.job_id,
+            status=job.state.wire,
+            progress=job.progress,
+            message=job.error_message or SENTENCES[job.stage][self._settings.locale],
+            queue_position=position,
+            created_at=iso(job.created_at),
+            started_at=job.started_at and iso(job.started_at),
+            finished_at=job.finished_at and iso(job.finished_at),
+            error_code=job.error_code,
+            error_message=job.error_message,
+        )
+
+    async def cancel_or_delete(self, job_id: str) -> schemas.JobView | None:
+        """Cancel a job that has not ended (its state then), delete one that has (None)."""
+        cancelled = CancelledJobError()
+        outcome = Outcome(error_code=cancelled.code, error_message=cancelled.sentence(self._settings.locale))
+        before = await self._known(job_id)
+        if before.state.ended:
+            await asyncio.to_thread(self._store.delete, job_id)
+            self._signals.discard(job_id)
+            log.info("deleted", extra=logs.about(job_id))
+            return None
+        job = await asyncio.to_thread(self._store.cancel, job_id, outcome)
+        if job is None:
+            raise errors.JobNotFoundError(job_id=job_id)
+        self._signals.poke()
+        log.info("cancel requested", extra=logs.about(job_id, state=job.state))
+        return await self._view(job)
+
+    async def redeliver(self, job_id: str) -> schemas.JobView:
+        """Start telling the job's end over. Raises `JobConflictError` for a job that has not ended."""
+        job = await self._known(job_id)
+        if not job.state.ended:
+            raise errors.JobConflictError("This job has not ended", job_id=job_id)
+        if not await asyncio.to_thread(self._outbox.redeliver, job_id):
+            raise errors.JobConflictError("This job has no callback URL", job_id=job_id)
+        self._signals.poke()
+        return await self._view(job)
+
+    async def _known(self, job_id: str) -> Job:
+        job = await asyncio.to_thread(self._store.get, job_id)
+        if job is None:
+            raise errors.JobNotFoundError(job_id=job_id)
+        return job
+
+    async def health(self) -> schemas.HealthResponse:
+        """Never raises, never waits long: the counts are at most half a second old."""
+        limits = self._settings.limits
+        counts = await self._counts()
+        failing = list(self._signals.failing())
+        if counts is None:
+            failing.append("database")
+        numbers = counts and schemas.JobNumbers(
+            running=counts.running,
+            queued=counts.queued,
+            limit=limits.running_jobs,
+            queue_limit=limits.queued_jobs,
+        )
+        full = counts is not None and counts.running + counts.queued >= limits.running_jobs + limits.queued_jobs
+        return schemas.HealthResponse(
+            status="unhealthy" if failing else "healthy",
+            version=__version__,
+            contract_version=self._settings.contract_version,
+            accepting=counts is not None and not full,
+            jobs=numbers,
+            failing=failing,
+        )
+
+    async def _counts(self) -> Counts | None:
+        if time.monotonic() - self._health.taken_at > HEALTH_CACHE_S:
+            try:
+                counts = await asyncio.to_thread(self._store.counts)
+            except SQLAlchemyError:
+                counts = None
+            self._health = _Health(time.monotonic(), counts)
+        return self._health.counts
+
+
+def fingerprint(video_url: str, callback_url: str | None, options: JobOptions) -> str:
+    """What makes two requests the same: the URL without its query, who is told, and the options."""
+    parts = urlsplit(video_url)
+    content = [parts.scheme.lower(), parts.netloc.lower(), parts.path, callback_url, options.model_dump()]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def iso(epoch_s: float) -> str:
+    """UTC, with milliseconds."""
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,187 @@
+"""The outbox: terminal callbacks are rows until the backend has acknowledged them. Blocking: call it from a thread.
+
+A sender claims a row before it tries, by moving the row's next try beyond the longest time a try may take: so a
+driver and the manager never send the same callback at once, and a sender that dies leaves it to the next.
+A receiver that keeps failing is noted here too, for all senders: one of them probes it every 30 s, the others wait.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, delete, insert, select, update
+
+from serve_app.callbacks.schedule import RetrySchedule
+from serve_app.jobs.model import CallbackState, CallbackStatus, DueCallback
+from serve_app.jobs.tables import callbacks, jobs, receivers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import RowMapping, Select
+
+    from serve_app.jobs.database import Database
+
+CLAIM_S = 30.0
+"""Longer than one try may take (20 s)."""
+BREAKER_FAILURES = 5
+"""Failures in a row after which a receiver is only probed."""
+PROBE_EVERY_S = 30.0
+
+
+class Outbox:
+    """What is owed to backends."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        schedule: RetrySchedule | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._db = database
+        self._schedule = schedule or RetrySchedule()
+        self._clock = clock
+
+    def due(self, limit: int) -> Sequence[str]:
+        """Ids of callbacks whose time has come, the longest owed first."""
+        query = (
+            select(callbacks.c.id)
+            .where(callbacks.c.state == CallbackState.PENDING, callbacks.c.next_try_at <= self._clock())
+            .order_by(callbacks.c.next_try_at)
+            .limit(limit)
+        )
+        with self._db.read() as db:
+            return list(db.execute(query).scalars())
+
+    def claim(self, callback_id: str) -> DueCallback | None:
+        """Take a callback for one try; None where it is not due (any more)."""
+        now = self._clock()
+        with self._db.write() as db:
+            row = (
+                db.execute(
+                    update(callbacks)
+                    .where(
+                        callbacks.c.id == callback_id,
+                        callbacks.c.state == CallbackState.PENDING,
+                        callbacks.c.next_try_at <= now,
+                    )
+                    .values(next_try_at=now + CLAIM_S, attempts=callbacks.c.attempts + 1)
+                    .returning(callbacks)
+                )
+                .mappings()
+                .one_or_none()
+            )
+        return _due(row) if row else None
+
+    def delivered(self, callback: DueCallback) -> None:
+        """A 2xx came."""
+        self._settle(callback, state=CallbackState.DELIVERED, last_error=None)
+
+    def refused(self, callback: DueCallback, *, error: str) -> None:
+        """The receiver wants no more of it (410)."""
+        self._settle(callback, state=CallbackState.UNDELIVERED, last_error=error)
+
+    def failed(self, callback: DueCallback, *, error: str, retry_after_s: float | None = None) -> None:
+        """A try failed: plan the next one, or give up when 72 h have passed."""
+        now = self._clock()
+        wait = self._schedule.wait_s(
+            attempts=callback.attempts, age_s=now - callback.due_since, retry_after_s=retry_after_s
+        )
+        if wait is None:
+            self.refused(callback, error=error)
+        else:
+            self._settle(callback, next_try_at=now + wait, last_error=error)
+
+    def postpone(self, callback: DueCallback, until: float) -> None:
+        """Give a claimed callback back untried: its receiver is only probed now."""
+        self._settle(callback, next_try_at=until, attempts=callback.attempts - 1)
+
+    def _settle(self, callback: DueCallback, **values: object) -> None:
+        with self._db.write() as db:
+            db.execute(
+                update(callbacks)
+                .where(callbacks.c.id == callback.id, callbacks.c.state == CallbackState.PENDING)
+                .values(**values)
+            )
+
+    def redeliver(self, job_id: str) -> bool:
+        """Start the newest terminal callback of a job over; False where the job has none."""
+        now = self._clock()
+        with self._db.write() as db:
+            newest = db.execute(_newest(job_id)).mappings().one_or_none()
+            if newest is None:
+                return False
+            fresh = {"state": CallbackState.PENDING, "attempts": 0, "due_since": now, "next_try_at": now}
+            db.execute(update(callbacks).where(callbacks.c.id == newest["id"]).values(**fresh))
+            return True
+
+    def status(self, job_id: str) -> CallbackStatus:
+        """How telling the end of a job stands. A job that runs has nothing to tell yet."""
+        with self._db.read() as db:
+            row = db.execute(_newest(job_id)).mappings().one_or_none()
+        if row is None:
+            return CallbackStatus()
+        return CallbackStatus(state=CallbackState(row["state"]), attempts=row["attempts"], last_error=row["last_error"])
+
+    def pending(self) -> int:
+        """How many callbacks are owed."""
+        query = select(callbacks.c.id).where(callbacks.c.state == CallbackState.PENDING)
+        with self._db.read() as db:
+            return len(db.execute(query).all())
+
+    # Receivers that keep failing
+
+    def may_try(self, origin: str) -> float | None:
+        """None where `origin` may be tried now, else the epoch second from which it may be probed.
+
+        A caller that gets None for a failing receiver has taken this half minute's probe.
+        """
+        now = self._clock()
+        with self._db.read() as db:
+            row = db.execute(select(receivers).where(receivers.c.origin == origin)).mappings().one_or_none()
+        if row is None or row["failures"] < BREAKER_FAILURES:
+            return None
+        if row["next_probe_at"] > now:
+            return float(row["next_probe_at"])
+        with self._db.write() as db:
+            won = db.execute(
+                update(receivers)
+                .where(and_(receivers.c.origin == origin, receivers.c.next_probe_at <= now))
+                .values(next_probe_at=now + PROBE_EVERY_S)
+            ).rowcount
+        return None if won else now + PROBE_EVERY_S
+
+    def note(self, origin: str, *, ok: bool) -> None:
+        """Remember how a try at `origin` went."""
+        with self._db.read() as db:
+            known = db.execute(select(receivers.c.failures).where(receivers.c.origin == origin)).scalar()
+        if ok and known is None:
+            return
+        next_probe_at = self._clock() + PROBE_EVERY_S
+        with self._db.write() as db:
+            if ok:
+                db.execute(delete(receivers).where(receivers.c.origin == origin))
+                return
+            counted = db.execute(
+                update(receivers)
+                .where(receivers.c.origin == origin)
+                .values(failures=receivers.c.failures + 1, next_probe_at=next_probe_at)
+            ).rowcount
+            if not counted:
+                db.execute(insert(receivers).values(origin=origin, failures=1, next_probe_at=next_probe_at))
+
+
+def _newest(job_id: str) -> Select[Any]:
+    return (
+        select(callbacks)
+        .join(jobs, jobs.c.job_id == callbacks.c.job_id)
+        .where(callbacks.c.job_id == job_id, jobs.c.state.in_(("completed", "failed")))
+        .order_by(callbacks.c.sequence.desc())
+        .limit(1)
+    )
+
+
+def _due(row: RowMapping) -> DueCallback:
+    return DueCallback(**{name: row[name] for name in DueCallback.__dataclass_fields__})

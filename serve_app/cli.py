@@ -1,0 +1,157 @@
+"""The command line: `ml-server`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from serve_app import __version__
+from serve_app.settings import DEFAULT_STATE_DIR
+
+DEFAULT_SERVER = "http://127.0.0.1:8080"
+server_option = click.option(
+    "--server", default=DEFAULT_SERVER, envvar="MODEL_SERVER_URL", show_default=True, help="The server to ask."
+)
+key_option = click.option("--api-key", envvar="ML_SERVER_API_KEY", help="Sent as `Authorization: Bearer …`.")
+state_dir_option = click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="ML_SERVER_STATE_DIR",
+    help=f"Where database, scratch and logs lie.  [default: as the config says, else {DEFAULT_STATE_DIR}]",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="ml-server")
+def main() -> None:
+    """Who said what, when, how loud, how high, in which mood: videos in, callbacks out.
+
+    \b
+    Try it:            ml-server demo
+    Start a server:    ml-server up
+    Give it a video:   ml-server submit talk.mp4 --wait
+    Ask about a job:   ml-server status JOB_ID
+
+    The server answers the ECG Backend's POST /api/upload-video/process-video at once, works through a Ray Serve
+    graph (extraction, speech detection, diarization, transcription, prosody, emotion), and sends progress and the
+    result to the backend's callback URL.
+
+    On a Ray cluster use Ray's own commands: `serve deploy serve_config.yaml`.
+
+    Every setting has an environment name: ML_SERVER_CONTRACT_VERSION=1.0, ML_SERVER_LIMITS__RUNNING_JOBS=4, …
+    """  # noqa: D301 - \b is click's mark for lines to keep
+
+
+@main.command()
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A Serve config file.  [default: configs/local.yaml]",
+)
+@click.option("--host", help="Listen on this address.  [default: as the config says]")
+@click.option("--port", type=click.IntRange(1, 65535), help="Listen on this port.  [default: as the config says: 8080]")
+@state_dir_option
+@click.option("--address", help="Join this Ray cluster (`auto`, or HOST:PORT) in place of starting a private one.")
+@click.option("--num-gpus", type=click.IntRange(0), help="GPUs that the private Ray offers.  [default: what there is]")
+def up(
+    *,
+    config: Path | None,
+    host: str | None,
+    port: int | None,
+    state_dir: Path | None,
+    address: str | None,
+    num_gpus: int | None,
+) -> None:
+    """Run the server in the foreground; Ctrl-C or SIGTERM stops it and all that it started.
+
+    \b
+    ml-server up                                         a laptop: embedded engines, loopback only
+    ml-server up --config configs/gpu.yaml --port 9000   a machine with a GPU
+    ml-server up --address auto                          inside a Ray that `ray start --head` made
+    """  # noqa: D301
+    from serve_app.local import StartError, UpOptions, up
+
+    options = UpOptions(
+        config=config or default_config(), host=host, port=port, state_dir=state_dir, address=address, num_gpus=num_gpus
+    )
+    try:
+        up(options)
+    except StartError as error:
+        raise click.ClickException(f"the server did not start: {error}") from error
+
+
+@main.command()
+@click.argument("video")
+@click.option("--wait", is_flag=True, help="Show progress until the job ends, then the transcript.")
+@click.option("--language", default="auto", show_default=True, help="`auto` or a code such as `en`.")
+@click.option("--emotion/--no-emotion", default=True, show_default=True, help="Judge the mood of each segment.")
+@click.option("--max-workers", default=4, show_default=True, type=click.IntRange(1, 16), help="Pieces in flight.")
+@click.option("--callback", help="Base URL of a backend that is to be told as well.")
+@click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="With --wait: write the result here.")
+@server_option
+@key_option
+def submit(
+    *,
+    video: str,
+    wait: bool,
+    language: str,
+    emotion: bool,
+    max_workers: int,
+    callback: str | None,
+    save: Path | None,
+    server: str,
+    api_key: str | None,
+) -> None:
+    """Give the server a VIDEO: a URL, or a local file, which is served to it for the time of the job."""
+    from serve_app.submit import submit
+
+    code = submit(
+        server,
+        video,
+        wait=wait,
+        language=language,
+        emotion_detection=emotion,
+        max_workers=max_workers,
+        fastapi_base_url=callback,
+        api_key=api_key,
+        save_to=save,
+    )
+    sys.exit(code)
+
+
+@main.command()
+@click.argument("job_id")
+@server_option
+@key_option
+def status(*, job_id: str, server: str, api_key: str | None) -> None:
+    """Show where a job stands, with the transcript when it is completed."""
+    from serve_app.submit import print_status
+
+    sys.exit(print_status(server, job_id, api_key=api_key))
+
+
+@main.command()
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="[default: configs/local.yaml]")
+@state_dir_option
+def demo(*, config: Path | None, state_dir: Path | None) -> None:
+    """Show the whole thing: a server, an example backend, two sample videos, their transcripts.
+
+    Starts everything on free loopback ports, and stops it at the end.
+    """
+    from serve_app.demo import run_demo
+
+    where = (state_dir or DEFAULT_STATE_DIR).expanduser()
+    sys.exit(run_demo(state_dir=where, config=str(config or default_config())))
+
+
+def default_config() -> Path:
+    """`configs/local.yaml` of the checkout, or its copy in the installed package."""
+    package = Path(__file__).parent
+    here = package.parent / "configs" / "local.yaml"
+    return here if here.exists() else package / "_configs" / "local.yaml"
+
+
+if __name__ == "__main__":
+    main()

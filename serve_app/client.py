@@ -1,0 +1,123 @@
+"""The command line's side of the wire: a small client of a running ML Server.
+
+Used by `submit`, `status` and `demo` only; the server itself never calls out from here (`serve_app/net` does).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TIMEOUT_S = 30.0
+PROCESS_PATH = "/api/upload-video/process-video"
+STATUS_PATH = "/api/upload-video/status"
+
+ENDED = ("completed", "failed")
+
+
+class ClientError(Exception):
+    """Base. The text is a plain sentence for the user."""
+
+
+class UnreachableError(ClientError):
+    """Nobody answers at the server's address."""
+
+
+class RefusedError(ClientError):
+    """The server answered with an error in the contract's form."""
+
+    def __init__(self, message: str, *, code: str, http_status: int) -> None:
+        super().__init__(message)
+        self.code = code
+        self.http_status = http_status
+
+
+class ServerClient:
+    """Calls to the ML Server at `server_url`. Each raises `ClientError`; use it as a context manager."""
+
+    def __init__(self, server_url: str, *, api_key: str | None = None) -> None:
+        if not is_http_url(server_url):
+            raise ClientError(f"{server_url} is no address of a server; http://127.0.0.1:8080 would be one.")
+        self.server_url = server_url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.server_url,
+            timeout=TIMEOUT_S,
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            trust_env=not is_loopback(self.server_url),  # a proxy cannot reach this machine's loopback
+        )
+
+    def process_video(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Start a job; the server's answer."""
+        return self._call("POST", PROCESS_PATH, json=dict(request))
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        """The job's state, with its result when it is completed."""
+        return self._call("GET", f"{STATUS_PATH}/{quote(job_id, safe='')}")
+
+    def health(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the server is healthy, and what it says about itself."""
+        response = self._send("GET", "/health")
+        return response.is_success, json_object(response)
+
+    def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        response = self._send(method, path, **arguments)
+        body = json_object(response)
+        if response.is_success and body:
+            return body
+        error = body.get("error")
+        error = error if isinstance(error, dict) else {}
+        message = body.get("message") or error.get("message") or f"It answered HTTP {response.status_code}"
+        if retry_after := response.headers.get("Retry-After"):
+            message = f"{message} (try again in {retry_after} s)"
+        raise RefusedError(str(message), code=str(error.get("code", "")), http_status=response.status_code)
+
+    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **arguments)
+        except httpx.TimeoutException as error:
+            raise UnreachableError(f"The server at {self.server_url} did not answer within {TIMEOUT_S:g} s.") from error
+        except httpx.ConnectError as error:
+            raise UnreachableError(
+                f"No server answers at {self.server_url}. Start one with: ml-server up --config configs/local.yaml"
+            ) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise UnreachableError(f"The connection to {self.server_url} failed: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._http.close()
+
+
+def json_object(response: httpx.Response) -> dict[str, Any]:
+    """The body as a JSON object; empty where it is something else (a proxy's page)."""
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def is_http_url(text: str) -> bool:
+    """Whether this is an address that can be called at all."""
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname)
+    except ValueError:
+        return False
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the URL's host is this machine by its loopback address."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,219 @@
+"""`ml-server demo`: everything on one machine, from a video to a transcript on the terminal.
+
+Makes two sample videos, starts the server and the example backend as programs of their own, asks the backend (as a
+frontend would) to process the videos, shows the progress that the callbacks bring, prints the results, and stops
+what it started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from deployments.extraction.samples import VideoNotMadeError, make_test_video
+from serve_app.child_process import ChildProcess, free_port
+from serve_app.client import ENDED, ClientError, ServerClient
+from serve_app.example_backend import ExampleBackend
+from serve_app.media_server import MediaServer
+from serve_app.plain_text import plain
+from serve_app.progress_bar import ProgressBar
+from serve_app.render import render_result
+from serve_app.samples import MissingSampleError, Sample, all_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+
+POLL_S = 0.25
+START_TIMEOUT_S = 300
+JOB_TIMEOUT_S = 900
+KEPT_RUNS = 5
+"""Folders of earlier demos that stay: each holds its videos, results and logs."""
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the text is a sentence for the user."""
+
+
+def run_demo(
+    *,
+    state_dir: Path,
+    config: str = "configs/local.yaml",
+    samples: Sequence[Sample] | None = None,
+    server_command: Callable[[int, Path], Sequence[str]] | None = None,
+    console: Console | None = None,
+) -> int:
+    """The whole demo; the exit code. Leaves videos, results and logs in `state_dir`/demo, and no process.
+
+    `server_command` makes the command that starts the server from a port and a state folder; `ml-server up` by default.
+    """
+    console = console or Console()
+    command = server_command or (lambda port, server_dir: up_command(config, port, server_dir))
+    try:
+        with signals_as_interrupt():
+            folder = new_run_folder(state_dir / "demo")
+            results = play(samples or all_samples(), folder, command, console)
+    except (DemoError, ClientError, MissingSampleError, VideoNotMadeError) as error:
+        console.print(Text(f"The demo failed. {error}", style="bold red"), soft_wrap=True)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        console.print(Text("Stopped; nothing is left running.", style="yellow"))
+        return EXIT_INTERRUPTED
+    shutil.rmtree(folder / "server", ignore_errors=True)
+    console.rule()
+    for path in results:
+        console.print(Text.assemble(("Full result: ", "bold"), str(path)), soft_wrap=True)
+    return EXIT_OK
+
+
+def play(
+    samples: Sequence[Sample], folder: Path, server_command: Callable[[int, Path], Sequence[str]], console: Console
+) -> list[Path]:
+    """Run all samples through a server and a backend that live as long as this call; the paths of the results."""
+    with console.status("Making the sample videos"):
+        videos = [make_video(sample, folder) for sample in samples]
+    port = free_port()
+    server_url = f"http://127.0.0.1:{port}"
+    server = ChildProcess(
+        server_command(port, folder / "server"),
+        log_path=folder / "server.log",
+        environment={"ML_SERVER_LOCALE": os.environ.get("ML_SERVER_LOCALE", "en"), "NO_PROXY": "127.0.0.1"},
+    )
+    with ExitStack() as stack:
+        media = stack.enter_context(MediaServer(videos))
+        stack.enter_context(stopping(console, server))
+        wait_until_healthy(server_url, server, console)
+        backend = stack.enter_context(
+            ExampleBackend(server_url=server_url, video_base_url=media.base_url, log_path=folder / "backend.log")
+        )
+        return [
+            process_sample(sample, video, backend, server, console)
+            for sample, video in zip(samples, videos, strict=True)
+        ]
+
+
+def make_video(sample: Sample, folder: Path) -> Path:
+    """The sample's sound under a moving test picture."""
+    path = folder / f"{sample.name}.mp4"
+    make_test_video(sample.audio, path)
+    return path
+
+
+def up_command(config: str, port: int, state_dir: Path) -> list[str]:
+    """How the real server is started."""
+    arguments = ("up", "--config", config, "--port", str(port), "--state-dir", str(state_dir))
+    return [sys.executable, "-m", "serve_app.cli", *arguments]
+
+
+@contextmanager
+def stopping(console: Console, server: ChildProcess) -> Iterator[None]:
+    """Run the server inside; show the end of its log when something goes wrong there; stop it in any case."""
+    with server:
+        try:
+            yield
+        except (DemoError, ClientError):
+            console.print(Text(f"The end of the server's log, {server.log_path}:", style="yellow"), soft_wrap=True)
+            console.print(Text(server.tail()), soft_wrap=True)
+            raise
+        finally:
+            console.print(Text("Stopping the server.", style="dim"))
+
+
+def wait_until_healthy(server_url: str, server: ChildProcess, console: Console) -> None:
+    """Until the server is ready to work. Raises `DemoError` when it ends instead, or takes too long."""
+    started_s = time.monotonic()
+    with ServerClient(server_url) as client, console.status("Starting the server") as status:
+        while (missing := missing_part(client)) is not None:
+            waited_s = time.monotonic() - started_s
+            if server.exit_code is not None:
+                raise DemoError(f"The server ended while it started (exit code {server.exit_code}).")
+            if waited_s > START_TIMEOUT_S:
+                raise DemoError(f"The server was not ready after {START_TIMEOUT_S} s: {missing}.")
+            status.update(Text(f"Starting the server, {waited_s:.0f} s: {missing}"))
+            time.sleep(POLL_S)
+    console.print(Text(f"The server is ready after {time.monotonic() - started_s:.0f} s."))
+
+
+def missing_part(client: ServerClient) -> str | None:
+    """What the server still waits for, in words; None when it is ready."""
+    try:
+        healthy, health = client.health()
+    except ClientError:
+        return "Ray and the server's processes are starting"
+    if healthy and health.get("status") == "healthy":
+        return None
+    names = ", ".join(map(str, health.get("failing") or ()))
+    return f"waiting for {plain(names)}" if names else "the models are being loaded"
+
+
+def process_sample(
+    sample: Sample, video: Path, backend: ExampleBackend, server: ChildProcess, console: Console
+) -> Path:
+    """Have the backend process one video; print the result; the path of its JSON. Raises `DemoError`."""
+    console.rule(Text(sample.title))
+    console.print(Text(sample.note, style="dim"))
+    job_id = backend.request_process(video.name)
+    with ProgressBar(console, title=video.name) as bar:
+        state = follow(backend, server, job_id, bar.show)
+    if state["status"] == "failed":
+        raise DemoError(f"The job of {video.name} failed: {state['error_message']} [{state['error_code']}]")
+    path = video.with_suffix(".json")
+    path.write_text(json.dumps(state["result"], ensure_ascii=False, indent=1), encoding="utf-8")
+    render_result(state["result"], console, reference=sample.reference)
+    return path
+
+
+def follow(
+    backend: ExampleBackend, server: ChildProcess, job_id: str, show: Callable[[Mapping[str, Any]], None]
+) -> dict[str, Any]:
+    """Poll the backend, which knows what the callbacks told, until the job ended. Raises `DemoError`."""
+    deadline_s = time.monotonic() + JOB_TIMEOUT_S
+    while True:
+        state = backend.job_status(job_id)
+        show(state)
+        if state["status"] in ENDED:
+            return state
+        if server.exit_code is not None:
+            raise DemoError(f"The server ended while it worked (exit code {server.exit_code}).")
+        if time.monotonic() > deadline_s:
+            raise DemoError(f"No result came within {JOB_TIMEOUT_S} s.")
+        time.sleep(POLL_S)
+
+
+def new_run_folder(parent: Path) -> Path:
+    """A fresh folder for this run; the oldest runs beyond `KEPT_RUNS` are removed."""
+    folder = parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    (folder / "server").mkdir(parents=True)
+    for old in sorted(path for path in parent.iterdir() if path.is_dir())[:-KEPT_RUNS]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+@contextmanager
+def signals_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end the demo as Ctrl-C does: in order, with nothing left running."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

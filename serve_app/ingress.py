@@ -1,0 +1,130 @@
+"""The deployment that answers HTTP, and its line to the job manager."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+import ray
+from ray import serve
+from ray.exceptions import RayActorError
+
+from deployments import logs
+from deployments.transcriber.config import languages
+from serve_app.api.app import create_api
+from serve_app.api.service import JobService
+from serve_app.jobs.driver import NAMESPACE
+from serve_app.jobs.manager import MANAGER_NAME, JobManager
+from serve_app.jobs.opening import open_store
+from serve_app.jobs.pipeline import Stages
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from fastapi import FastAPI
+    from ray.actor import ActorHandle
+
+    from serve_app.settings import Settings
+
+LOOK_EVERY_S = 2.0
+MANAGER_SILENCE_S = 60.0
+"""A manager whose loop has not turned for so long is broken."""
+
+log = logs.get_logger("ingress")
+
+
+class ManagerLine:
+    """Keeps a manager of this release alive, passes signals to it, and knows whether it answers."""
+
+    def __init__(self, settings: Settings, stages: Stages) -> None:
+        self._settings = settings
+        self._stages = stages
+        self._manager: ActorHandle[Any] | None = None
+        self._failing: tuple[str, ...] = ("job manager",)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def poke(self) -> None:
+        """There is something new in the job table."""
+        if self._manager is not None:
+            self._manager.poke.remote()
+
+    def discard(self, job_id: str) -> None:
+        """A job's files may go."""
+        if self._manager is not None:
+            self._manager.discard.remote(job_id)
+
+    def failing(self) -> Sequence[str]:
+        """The parts that are broken, as of the last look."""
+        return self._failing
+
+    def start(self) -> None:
+        """Begin to look after the manager."""
+        self._spawn(self._watch())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watch(self) -> None:
+        await self._replace_other_release()
+        while True:
+            self._failing = await self._look()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _look(self) -> tuple[str, ...]:
+        try:
+            self._manager = await asyncio.to_thread(self._get_or_create)
+            async with asyncio.timeout(LOOK_EVERY_S):
+                silent_s = await self._manager.silent_s.remote()
+        except (RayActorError, TimeoutError) as error:
+            log.warning("the job manager does not answer", extra={"error": type(error).__name__})
+            return ("job manager",)
+        return ("job manager",) if silent_s > MANAGER_SILENCE_S else ()
+
+    async def _replace_other_release(self) -> None:
+        """A manager of another release leaves; jobs that run keep their drivers."""
+        try:
+            manager = await asyncio.to_thread(self._get_or_create)
+            if await manager.release.remote() != self._settings.identity:
+                log.info("the job manager is replaced by this release's")
+                await manager.leave.remote()
+        except RayActorError:
+            return
+
+    def _get_or_create(self) -> ActorHandle[Any]:
+        manager: Any = (
+            ray.remote(JobManager)
+            .options(
+                name=MANAGER_NAME,
+                namespace=NAMESPACE,
+                lifetime="detached",
+                get_if_exists=True,
+                max_restarts=-1,
+                num_cpus=0,
+                max_concurrency=1000,
+            )
+            .remote(self._settings, self._stages)
+        )
+        return cast("ActorHandle[Any]", manager)
+
+
+class _Ingress:
+    """POST a job, look it up, cancel it, tell it again."""
+
+    def __init__(self, settings: Settings, **stages: Any) -> None:
+        logs.configure()
+        self._settings = settings
+        self._line = ManagerLine(settings, Stages(**stages))
+        self._line.start()
+        store, outbox = open_store(settings)
+        self._service = JobService(settings, store, outbox, self._line, languages=languages(settings.transcriber))
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_api(self._settings, self._service)
+
+    def __repr__(self) -> str:
+        return "Ingress"
+
+
+Ingress = serve.deployment(name="Ingress")(serve.ingress()(_Ingress))

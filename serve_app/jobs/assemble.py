@@ -1,0 +1,146 @@
+"""Puts the stages' answers together: words get speakers, segments, sound and mood; then the contract's result.
+
+Plain functions over the shared types; knows nothing of Ray, the database or how a stage works.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from deployments.types import Segment, Turn, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from deployments.types import Emotion, Utterance, WordProsody
+
+ONLY_SPEAKER = 0
+"""Who speaks where the diarization found nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """All that is known of a video, ready to be told."""
+
+    duration_s: float
+    language: str
+    segments: Sequence[Segment]
+    prosody: Sequence[Sequence[WordProsody]]
+    emotions: Sequence[Emotion | None] | None
+    """None where no emotion was asked for."""
+    filename: str
+    model_version: str
+    device: str
+    processing_s: float
+    stages_s: dict[str, float]
+    warnings: Sequence[str] = field(default=())
+
+
+def segments_of(utterances: Iterable[Utterance], turns: Sequence[Turn]) -> list[Segment]:
+    """Segments in order of time: an utterance, cut where the speaker changes, each word spoken by one of `turns`."""
+    turns = sorted(turns, key=lambda turn: turn.start_s)
+    segments = []
+    for utterance in sorted(utterances, key=lambda utterance: utterance.start_s):
+        speakers = [speaker_of(word, turns) for word in utterance.words]
+        spoken = zip(speakers, utterance.words, strict=True)
+        for speaker, group in groupby(spoken, key=lambda pair: pair[0]):
+            segments.append(_segment(speaker, [word for _, word in group]))
+    return _renumbered(segments)
+
+
+def speaker_of(word: Word, turns: Sequence[Turn]) -> int:
+    """The speaker whose turns cover most of the word; where none does, the one whose turn is nearest."""
+    covered: dict[int, float] = {}
+    for turn in turns:
+        if overlap := word.overlap_s(turn):
+            covered[turn.speaker] = covered.get(turn.speaker, 0.0) + overlap
+    if covered:
+        return max(covered, key=lambda speaker: covered[speaker])
+    if not turns:
+        return ONLY_SPEAKER
+    return min(turns, key=lambda turn: max(turn.start_s - word.end_s, word.start_s - turn.end_s)).speaker
+
+
+def _segment(speaker: int, words: Sequence[Word]) -> Segment:
+    known = [word.confidence for word in words if word.confidence is not None]
+    return Segment(
+        start_s=words[0].start_s,
+        end_s=max(word.end_s for word in words),
+        speaker=speaker,
+        words=tuple(words),
+        confidence=sum(known) / len(known) if known else None,
+    )
+
+
+def _renumbered(segments: Sequence[Segment]) -> list[Segment]:
+    """Speakers numbered in order of their first speech."""
+    order: dict[int, int] = {}
+    for segment in segments:
+        order.setdefault(segment.speaker, len(order))
+    return [replace(segment, speaker=order[segment.speaker]) for segment in segments]
+
+
+def result_of(analysis: Analysis) -> dict[str, Any]:
+    """The contract's `result` object."""
+    emotions = analysis.emotions or [None] * len(analysis.segments)
+    return {
+        "text": " ".join(segment.text for segment in analysis.segments),
+        "language": analysis.language,
+        "duration": _seconds(analysis.duration_s),
+        "metadata": {
+            "filename": analysis.filename,
+            "duration": _seconds(analysis.duration_s),
+            "total_segments": len(analysis.segments),
+            "unique_speakers": len({segment.speaker for segment in analysis.segments}),
+            "model_version": analysis.model_version,
+            "processing_time": _seconds(analysis.processing_s),
+            "device": analysis.device,
+            "stages": {stage: _seconds(seconds) for stage, seconds in analysis.stages_s.items()},
+            "warnings": list(analysis.warnings),
+        },
+        "segments": [
+            _segment_object(segment, prosody, emotion)
+            for segment, prosody, emotion in zip(analysis.segments, analysis.prosody, emotions, strict=True)
+        ],
+    }
+
+
+def _segment_object(segment: Segment, prosody: Sequence[WordProsody], emotion: Emotion | None) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "start_time": _seconds(segment.start_s),
+        "end_time": _seconds(segment.end_s),
+        "speaker": {"speaker_id": f"SPEAKER_{segment.speaker:02d}"},
+        "text": segment.text,
+        "words": [_word_object(word, sound) for word, sound in zip(segment.words, prosody, strict=True)],
+    }
+    if segment.confidence is not None:
+        content["confidence"] = round(segment.confidence, 3)
+    if emotion is not None:
+        content["emotion"] = {"label": emotion.label, "confidence": round(emotion.confidence, 3)}
+    return content
+
+
+def _word_object(word: Word, sound: WordProsody) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "word": word.text,
+        "start": _seconds(word.start_s),
+        "end": _seconds(word.end_s),
+        "volume_db": round(sound.volume_db, 2),
+        "pitch_hz": round(sound.pitch_hz, 2),
+        "voiced": sound.voiced,
+    }
+    if word.confidence is not None:
+        content["confidence"] = round(word.confidence, 3)
+    return content
+
+
+def _seconds(value: float) -> float:
+    return round(value, 3)
+
+
+def filename_of(video_url: str) -> str:
+    """The URL path's last part, percent-decoded."""
+    return unquote(urlsplit(video_url).path.rsplit("/", 1)[-1])

@@ -1,0 +1,86 @@
+"""How a driver calls the stages: bounded per job, retried when a replica dies, never when the stage itself says no."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+from deployments import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+
+RETRIES = 6
+FIRST_WAIT_S = 0.5
+TRANSIENT = (RayActorError, ObjectLostError, BackPressureError, DeploymentUnavailableError)
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+log = logs.get_logger("calls")
+
+
+class StageCalls:
+    """The calls of one job: at most `max_in_flight` at once over all stages."""
+
+    def __init__(self, job_id: str, max_in_flight: int, *, on_object_lost: Callable[[], None]) -> None:
+        self._job_id = job_id
+        self._on_object_lost = on_object_lost
+        self._max_in_flight = max_in_flight
+        self._slots = asyncio.Semaphore(max_in_flight)
+
+    async def call(self, remote: Callable[..., Any], *args: Any) -> Any:
+        """Await one stage call in a slot. Raises what the stage raised, or Ray's error when retries did not help."""
+        async with self._slots:
+            for attempt in range(RETRIES):
+                try:
+                    return await self._once(remote, *args)
+                except TRANSIENT as error:
+                    if isinstance(error, ObjectLostError):
+                        self._on_object_lost()
+                    log.warning("stage call retried", extra=logs.about(self._job_id, error=type(error).__name__))
+                    await asyncio.sleep(FIRST_WAIT_S * 2**attempt * random.uniform(0.8, 1.2))  # noqa: S311
+            return await self._once(remote, *args)
+
+    async def _once(self, remote: Callable[..., Any], *args: Any) -> Any:
+        response = remote(*args)
+        try:
+            return await response
+        except asyncio.CancelledError:
+            response.cancel()  # type: ignore[no-untyped-call]
+            raise
+        except RayTaskError as error:
+            if isinstance(error, TRANSIENT) or not isinstance(error.cause, Exception):
+                raise
+            raise error.cause from error
+
+    async def map(self, work: Callable[[Item], Awaitable[Answer]], items: Iterable[Item]) -> list[Answer]:
+        """`work` for each item, some at a time, answers in order. The first failure cancels the rest.
+
+        No more items wait for a slot than may be in flight, so a stage with many pieces does not starve the others.
+        """
+        answers: dict[int, Answer] = {}
+        todo = enumerate(items)
+
+        async def worker() -> None:
+            for index, item in todo:
+                answers[index] = await work(item)
+
+        await together(*(worker() for _ in range(self._max_in_flight)))
+        return [answers[index] for index in sorted(answers)]
+
+
+async def together(*coroutines: Awaitable[Any]) -> list[Any]:
+    """All at once; the first failure cancels the others and is raised as it is, not in a group."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

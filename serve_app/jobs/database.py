@@ -1,0 +1,69 @@
+"""Opens the database: SQLite (WAL, durable commits) by default, PostgreSQL by URL.
+
+Knows the two dialects' differences and nothing of jobs.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+
+from serve_app.jobs.tables import metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SQLITE_BUSY_TIMEOUT_S = 30
+_ADMISSION_LOCK = 7_201_984
+"""Key of PostgreSQL's advisory lock: writers that count the queue take it, as SQLite's writers do by nature."""
+
+
+class Database:
+    """A pool of connections with two ways in: `write` (one transaction, serialised on SQLite) and `read`."""
+
+    def __init__(self, url: str) -> None:
+        parsed = make_url(url)
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        options: dict[str, Any] = {"pool_pre_ping": True}
+        if self.is_sqlite:
+            options = {"connect_args": {"timeout": SQLITE_BUSY_TIMEOUT_S, "check_same_thread": False}}
+        self._engine: Engine = create_engine(parsed, **options)
+        if self.is_sqlite:
+            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "begin", _begin_immediate)
+        self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def create(self) -> None:
+        """Make the tables that are missing."""
+        with self.write() as connection:
+            metadata.create_all(connection)
+
+    @contextmanager
+    def write(self, *, admission: bool = False) -> Iterator[Connection]:
+        """One transaction, committed durably at the end. `admission`: others that count the queue wait."""
+        with self._engine.begin() as connection:
+            if admission and not self.is_sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADMISSION_LOCK})
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Statements that each see the newest committed state."""
+        with self._reader.connect() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver's own implicit BEGIN would be a deferred one
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,185 @@
+"""The actor that runs one job: `job:<id>` in the Ray dashboard.
+
+It starts itself from the job's row, so it does not matter who created it or whether that one still lives, nor
+whether Ray restarted it: an attempt is counted before its work starts, and only the newest attempt may write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from deployments import logs
+from deployments.errors import (
+    CancelledJobError,
+    InternalJobError,
+    JobError,
+    OutOfResourcesError,
+    ProcessingTimeoutError,
+)
+from deployments.net.client import CallbackClient
+from serve_app.callbacks.payloads import dump
+from serve_app.callbacks.sender import ProgressTeller, Sender
+from serve_app.jobs.calls import TRANSIENT
+from serve_app.jobs.model import Attempt, Job, Outcome
+from serve_app.jobs.opening import open_store
+from serve_app.jobs.pipeline import Pipeline, Stages
+from serve_app.jobs.progress import Progress, ProgressMeter
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+    from serve_app.settings import Settings
+
+NAMESPACE = "ml-server"
+log = logs.get_logger("driver")
+
+
+def actor_name(job_id: str) -> str:
+    """What the dashboard shows; a job_id has been checked against the contract's alphabet."""
+    return f"job:{job_id}"
+
+
+class JobDriver:
+    """Runs one job from its row to its stored end, and makes the first try to tell it."""
+
+    def __init__(self, job_id: str, run: int, settings: Settings, stages: Stages, manager: ActorHandle[Any]) -> None:
+        logs.configure()
+        self._job_id = job_id
+        self._run = run
+        self._settings = settings
+        self._stages = stages
+        self._manager = manager
+        self._store, self._outbox = open_store(settings)
+        self._pipeline: Pipeline | None = None
+        self._cancelled = False
+        self._work: asyncio.Task[Outcome] | None = None
+        self._task = asyncio.get_running_loop().create_task(self._live())
+
+    def __repr__(self) -> str:
+        return f"JobDriver({self._job_id})"
+
+    async def ping(self) -> None:
+        """Answer, which proves that the actor is there."""
+
+    async def stage_progress(self, step: str, fraction: float) -> None:
+        """The extractor's report on its way."""
+        if self._pipeline is not None:
+            self._pipeline.extraction_progress(step, fraction)
+
+    async def cancel(self) -> None:
+        """Stop the work; the job ends as cancelled."""
+        self._cancelled = True
+        if self._work is not None:
+            self._work.cancel()
+
+    async def leave(self) -> None:
+        """End this actor for good: Ray neither restarts it nor keeps its name."""
+        ray.actor.exit_actor()  # type: ignore[no-untyped-call]
+
+    async def _live(self) -> None:
+        try:
+            job = await asyncio.to_thread(self._store.begin_attempt, self._job_id, self._run)
+            if job is not None:
+                await self._attempt(job)
+        except Exception:
+            log.exception("driver failed", extra=logs.about(self._job_id))
+        finally:
+            self._manager.poke.remote()
+            ray.get_runtime_context().current_actor.leave.remote()
+
+    async def _attempt(self, job: Job) -> None:
+        attempt = Attempt(job_id=job.job_id, run=job.run, number=job.attempt)
+        started = time.monotonic()
+        async with CallbackClient(self._settings.callback_policy) as client:
+            secrets = [secret.get_secret_value() for secret in self._settings.webhook_secrets]
+            sender = Sender(client, self._outbox, secrets=secrets)
+            meter = ProgressMeter()
+            spent = _Spent()
+
+            async def report(now: Progress) -> int | None:
+                return await asyncio.to_thread(self._store.tell, attempt, now, spent_s=spent.take())
+
+            teller = ProgressTeller(
+                sender,
+                job_id=job.job_id,
+                url=job.callback_url,
+                locale=self._settings.locale,
+                now=lambda: meter.now,
+                report=report,
+            )
+            self._pipeline = Pipeline(job, self._settings, self._stages, meter=meter, changed=teller.changed)
+            self._work = asyncio.create_task(self._outcome(job, self._pipeline))
+            if self._cancelled or job.cancel_requested:
+                self._work.cancel()
+            outcome = await self._ended(self._work)
+            await teller.close()
+            callback_id = await asyncio.to_thread(self._store.finish, attempt, outcome)
+            self._manager.poke.remote()
+            self._log_end(job, outcome, time.monotonic() - started)
+            if callback_id is not None:
+                await sender.deliver(callback_id)
+
+    async def _ended(self, work: asyncio.Task[Outcome]) -> Outcome:
+        try:
+            return await work
+        except asyncio.CancelledError:
+            return self._failure(CancelledJobError())
+
+    async def _outcome(self, job: Job, pipeline: Pipeline) -> Outcome:
+        limits = self._settings.limits
+        if job.attempt > limits.attempts:
+            return self._failure(InternalJobError())
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(limits.processing_s - job.spent_s):
+                reporter = ray.get_runtime_context().current_actor
+                result = await pipeline.run(reporter, spent_s=job.spent_s)
+            return Outcome(
+                result=dump(result),
+                duration_s=result["duration"],
+                processing_s=job.spent_s + time.monotonic() - started,
+            )
+        except TimeoutError:
+            return self._failure(ProcessingTimeoutError(limit_min=limits.processing_s / 60))
+        except JobError as error:
+            log.warning("job failed", exc_info=error, extra=logs.about(job.job_id, code=error.code))
+            return self._failure(error)
+        except (MemoryError, *TRANSIENT):
+            log.exception("no resources", extra=logs.about(job.job_id))
+            return self._failure(OutOfResourcesError())
+        except Exception:
+            log.exception("internal error", extra=logs.about(job.job_id))
+            return self._failure(InternalJobError())
+
+    def _failure(self, error: JobError) -> Outcome:
+        return Outcome(error_code=error.code, error_message=error.sentence(self._settings.locale))
+
+    def _log_end(self, job: Job, outcome: Outcome, seconds: float) -> None:
+        """The canonical line: one per attempt that ended, with all that one wants to count by."""
+        fields: dict[str, Any] = {
+            "run": job.run,
+            "attempt": job.attempt,
+            "state": outcome.state.value,
+            "error_code": outcome.error_code,
+            "waited_s": round((job.started_at or 0) - job.queued_at, 3),
+            "seconds": round(seconds, 3),
+            "video_s": round(outcome.duration_s, 3),
+            "language": job.options.language,
+        }
+        log.info("job ended", extra=logs.about(job.job_id, **fields))
+
+
+class _Spent:
+    """Seconds since the last time somebody asked."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    def take(self) -> float:
+        now = time.monotonic()
+        seconds, self._since = now - self._since, now
+        return seconds

@@ -1,0 +1,28 @@
+"""Opens what is durable, as the settings say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from serve_app.callbacks.outbox import Outbox
+from serve_app.jobs.database import Database
+from serve_app.jobs.store import JobStore
+
+if TYPE_CHECKING:
+    from serve_app.settings import Settings
+
+
+def open_store(settings: Settings) -> tuple[JobStore, Outbox]:
+    """The job table and the outbox, over one database whose tables exist."""
+    settings.prepare()
+    database = Database(settings.database)
+    database.create()
+    limits = settings.limits
+    store = JobStore(
+        database,
+        queue_limit=limits.queued_jobs,
+        running_limit=limits.running_jobs,
+        locale=settings.locale,
+        max_body_bytes=limits.callback_bytes,
+    )
+    return store, Outbox(database)

@@ -1,0 +1,376 @@
+"""The job table's questions and changes, each one transaction. Blocking: call it from a thread.
+
+Whoever works on a job proves itself by its `Attempt`: a write of an attempt that is no longer the row's own, or of
+a run that has ended, changes nothing and says so by its return value.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, case, delete, func, insert, or_, select, tuple_, update
+
+from serve_app.callbacks.payloads import completed, failed, new_message_id
+from serve_app.jobs.model import Attempt, CallbackState, Counts, Job, NewJob, Outcome
+from serve_app.jobs.progress import Progress, Stage
+from serve_app.jobs.states import JobState, check
+from serve_app.jobs.tables import callbacks, jobs, results
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import ColumnElement, Connection
+
+    from deployments.errors import Locale
+    from serve_app.jobs.database import Database
+
+RATE_SAMPLE = 20
+"""How many of the newest completed jobs the estimate of processing time looks at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What became of a POST."""
+
+    job: Job | None
+    """The row as it stands now; None where the queue is full."""
+    started: bool = False
+    """This POST began a run."""
+    conflict: bool = False
+    """The id is known with other content."""
+
+
+class JobStore:
+    """All that is durable about jobs."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        queue_limit: int,
+        running_limit: int,
+        locale: Locale = "ko",
+        max_body_bytes: int = 50_000_000,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._db = database
+        self._queue_limit = queue_limit
+        self._running_limit = running_limit
+        self._locale: Locale = locale
+        self._max_body_bytes = max_body_bytes
+        self._clock = clock
+
+    # What the HTTP edge asks for
+
+    def submit(self, new: NewJob) -> Submission:
+        """Store a request, or find that it is known; durable when this returns."""
+        with self._db.write(admission=True) as db:
+            known = _get(db, new.job_id)
+            if known and known.fingerprint != new.fingerprint:
+                return Submission(job=known, conflict=True)
+            if known and known.state is not JobState.FAILED:
+                self._renew_url(db, known, new)
+                return Submission(job=known)
+            if not self._has_room(db):
+                return Submission(job=None)
+            self._queue(db, known, new)
+            return Submission(job=_get(db, new.job_id), started=True)
+
+    def _has_room(self, db: Connection) -> bool:
+        counts = _counts(db)
+        return counts.running + counts.queued < self._running_limit + self._queue_limit
+
+    def _queue(self, db: Connection, known: Job | None, new: NewJob) -> None:
+        now = self._clock()
+        fresh: dict[str, Any] = {
+            "state": JobState.QUEUED,
+            "attempt": 0,
+            "video_url": new.video_url,
+            "video_expires_at": new.video_expires_at,
+            "callback_url": new.callback_url,
+            "options": new.options.model_dump(),
+            "stage": Stage.QUEUED,
+            "progress": 0,
+            "queued_at": now,
+            "told_at": now,
+            "started_at": None,
+            "finished_at": None,
+            "spent_s": 0.0,
+            "error_code": None,
+            "error_message": None,
+            "cancel_requested": False,
+            "prefetch": "none",
+        }
+        if known:
+            check(known.state, JobState.QUEUED)
+            db.execute(update(jobs).where(jobs.c.job_id == new.job_id).values(run=known.run + 1, **fresh))
+            db.execute(
+                update(callbacks)
+                .where(callbacks.c.job_id == new.job_id, callbacks.c.state == CallbackState.PENDING)
+                .values(state=CallbackState.UNDELIVERED, last_error="a new run began")
+            )
+        else:
+            row = {"job_id": new.job_id, "fingerprint": new.fingerprint, "run": 1, "sequence": 0, "created_at": now}
+            db.execute(insert(jobs).values(**row, **fresh))
+
+    def _renew_url(self, db: Connection, known: Job, new: NewJob) -> None:
+        """A retry carries a newly signed URL, which counts while the download is not done."""
+        if not known.state.ended and known.video_url != new.video_url:
+            db.execute(
+                update(jobs)
+                .where(jobs.c.job_id == known.job_id)
+                .values(
+                    video_url=new.video_url,
+                    video_expires_at=new.video_expires_at,
+                    prefetch=case((jobs.c.prefetch == "failed", "none"), else_=jobs.c.prefetch),
+                )
+            )
+
+    def get(self, job_id: str) -> Job | None:
+        """The row."""
+        with self._db.read() as db:
+            return _get(db, job_id)
+
+    def result(self, job_id: str) -> bytes | None:
+        """The result object as stored, None where there is none."""
+        with self._db.read() as db:
+            return db.execute(select(results.c.body).where(results.c.job_id == job_id)).scalar()
+
+    def page(self, *, state: JobState | None, limit: int, after: str | None) -> Sequence[Job]:
+        """Newest first; `after` is the last job_id of the page before."""
+        query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.job_id.desc()).limit(limit)
+        if state:
+            query = query.where(jobs.c.state == state)
+        if after:
+            last = select(jobs.c.created_at, jobs.c.job_id).where(jobs.c.job_id == after)
+            query = query.where(tuple_(jobs.c.created_at, jobs.c.job_id) < last.scalar_subquery())
+        with self._db.read() as db:
+            return [Job.of(row) for row in db.execute(query).mappings()]
+
+    def queue_position(self, job: Job) -> int:
+        """1 for the job that is next."""
+        ahead = or_(
+            jobs.c.queued_at < job.queued_at, and_(jobs.c.queued_at == job.queued_at, jobs.c.job_id <= job.job_id)
+        )
+        with self._db.read() as db:
+            return _count(db, jobs.c.state == JobState.QUEUED, ahead)
+
+    def counts(self) -> Counts:
+        """How many run and wait."""
+        with self._db.read() as db:
+            return _counts(db)
+
+    def mean_processing_s(self) -> float | None:
+        """Mean over the newest completed jobs, None where none has completed."""
+        newest = (
+            select(results.c.processing_s)
+            .join(jobs, jobs.c.job_id == results.c.job_id)
+            .order_by(jobs.c.finished_at.desc())
+            .limit(RATE_SAMPLE)
+            .subquery()
+        )
+        with self._db.read() as db:
+            return db.execute(select(func.avg(newest.c.processing_s))).scalar()
+
+    def cancel(self, job_id: str, outcome: Outcome) -> Job | None:
+        """End a queued job at once, mark a running one; the row as it stands then, None where there is none."""
+        with self._db.write(admission=True) as db:
+            job = _get(db, job_id)
+            if job and job.state is JobState.QUEUED:
+                self._end(db, job, outcome)
+            elif job and job.state is JobState.RUNNING:
+                db.execute(update(jobs).where(jobs.c.job_id == job_id).values(cancel_requested=True))
+            return _get(db, job_id)
+
+    def delete(self, job_id: str) -> None:
+        """Remove an ended job with its result and callbacks."""
+        with self._db.write() as db:
+            db.execute(delete(jobs).where(jobs.c.job_id == job_id, jobs.c.state.in_(_ENDED)))
+
+    # What the manager asks for
+
+    def admit(self) -> Sequence[Job]:
+        """Give free slots to those who wait longest; the rows that now run."""
+        with self._db.write(admission=True) as db:
+            free = self._running_limit - _count(db, jobs.c.state == JobState.RUNNING)
+            waiting = self._oldest(db, max(0, free))
+            now = self._clock()
+            for job in waiting:
+                check(job.state, JobState.RUNNING)
+                db.execute(
+                    update(jobs)
+                    .where(jobs.c.job_id == job.job_id)
+                    .values(state=JobState.RUNNING, stage=Stage.STARTING, started_at=now)
+                )
+            return [job for row in waiting if (job := _get(db, row.job_id))]
+
+    def _oldest(self, db: Connection, limit: int) -> list[Job]:
+        order = (jobs.c.queued_at, jobs.c.job_id)
+        query = select(jobs).where(jobs.c.state == JobState.QUEUED).order_by(*order).limit(limit)
+        return [Job.of(row) for row in db.execute(query).mappings()]
+
+    def running(self) -> Sequence[Job]:
+        """All that have a slot."""
+        return self._where(jobs.c.state == JobState.RUNNING)
+
+    def waiting_untold(self, *, since_s: float) -> Sequence[Job]:
+        """Queued jobs whose backend heard nothing for `since_s` seconds, marked as told now."""
+        now = self._clock()
+        with self._db.write() as db:
+            query = select(jobs).where(
+                jobs.c.state == JobState.QUEUED,
+                jobs.c.told_at <= now - since_s,
+                jobs.c.callback_url.is_not(None),
+            )
+            told = [Job.of(row) for row in db.execute(query).mappings()]
+            db.execute(
+                update(jobs)
+                .where(jobs.c.job_id.in_([job.job_id for job in told]), jobs.c.state == JobState.QUEUED)
+                .values(told_at=now, sequence=jobs.c.sequence + 1)
+            )
+            return [job for row in told if (job := _get(db, row.job_id))]
+
+    def to_prefetch(self, limit: int) -> Sequence[Job]:
+        """Queued jobs whose audio nobody fetched yet, the URL with the least time left first."""
+        query = (
+            select(jobs)
+            .where(jobs.c.state == JobState.QUEUED, jobs.c.prefetch == "none")
+            .order_by(jobs.c.video_expires_at)
+            .limit(limit)
+        )
+        with self._db.read() as db:
+            return [Job.of(row) for row in db.execute(query).mappings()]
+
+    def set_prefetch(self, job: Job, state: str) -> None:
+        """Note how fetching ahead stands."""
+        with self._db.write() as db:
+            db.execute(update(jobs).where(jobs.c.job_id == job.job_id, jobs.c.run == job.run).values(prefetch=state))
+
+    def reset_prefetch(self) -> None:
+        """A new manager fetches again what the old one was at."""
+        with self._db.write() as db:
+            db.execute(update(jobs).where(jobs.c.prefetch == "running").values(prefetch="none"))
+
+    def ended_before(self, epoch_s: float) -> Sequence[Job]:
+        """Ended jobs that are older than the retention and have nothing left to deliver."""
+        pending = select(callbacks.c.job_id).where(callbacks.c.state == CallbackState.PENDING)
+        return self._where(jobs.c.state.in_(_ENDED), jobs.c.finished_at < epoch_s, jobs.c.job_id.not_in(pending))
+
+    def _where(self, *conditions: ColumnElement[bool]) -> Sequence[Job]:
+        with self._db.read() as db:
+            return [Job.of(row) for row in db.execute(select(jobs).where(*conditions)).mappings()]
+
+    # What the driver asks for
+
+    def begin_attempt(self, job_id: str, run: int) -> Job | None:
+        """Count an attempt before its work starts; None where there is nothing (more) to do in this run."""
+        with self._db.write() as db:
+            changed = db.execute(
+                update(jobs)
+                .where(jobs.c.job_id == job_id, jobs.c.run == run, jobs.c.state == JobState.RUNNING)
+                .values(attempt=jobs.c.attempt + 1)
+            )
+            return _get(db, job_id) if changed.rowcount else None
+
+    def tell(self, attempt: Attempt, progress: Progress, *, spent_s: float) -> int | None:
+        """Store progress and the processing time since the last call, and take the next callback number.
+
+        None where the attempt no longer counts.
+        """
+        with self._db.write() as db:
+            return db.execute(
+                update(jobs)
+                .where(_fence(attempt))
+                .values(
+                    progress=progress.percent,
+                    stage=progress.stage,
+                    sequence=jobs.c.sequence + 1,
+                    spent_s=jobs.c.spent_s + spent_s,
+                )
+                .returning(jobs.c.sequence)
+            ).scalar()
+
+    def finish(self, attempt: Attempt, outcome: Outcome) -> str | None:
+        """End the run: state, result and the callback that is due, in one commit.
+
+        Returns the callback's id; None where nobody is to be told or the attempt no longer counts.
+        """
+        with self._db.write(admission=True) as db:
+            job = _get(db, attempt.job_id)
+            if job is None or (job.run, job.attempt) != (attempt.run, attempt.number) or job.state.ended:
+                return None
+            return self._end(db, job, outcome)
+
+    def _end(self, db: Connection, job: Job, outcome: Outcome) -> str | None:
+        check(job.state, outcome.state)
+        now = self._clock()
+        done = outcome.state is JobState.COMPLETED
+        db.execute(
+            update(jobs)
+            .where(jobs.c.job_id == job.job_id)
+            .values(
+                state=outcome.state,
+                stage=Stage.DONE if done else job.stage,
+                progress=100 if done else job.progress,
+                finished_at=now,
+                error_code=outcome.error_code,
+                error_message=outcome.error_message,
+                sequence=jobs.c.sequence + 1,
+            )
+        )
+        db.execute(delete(results).where(results.c.job_id == job.job_id))
+        if outcome.result is not None:
+            row = {"job_id": job.job_id, "body": outcome.result, "duration_s": outcome.duration_s}
+            db.execute(insert(results).values(**row, processing_s=outcome.processing_s))
+        return self._owe(db, job, outcome, now) if job.callback_url else None
+
+    def _owe(self, db: Connection, job: Job, outcome: Outcome, now: float) -> str:
+        """Put the terminal callback into the outbox."""
+        if outcome.result is not None:
+            body = completed(job.job_id, outcome.result, locale=self._locale, max_bytes=self._max_body_bytes)
+        else:
+            body = failed(job.job_id, job.progress, code=str(outcome.error_code), message=str(outcome.error_message))
+        callback_id = new_message_id()
+        db.execute(
+            insert(callbacks).values(
+                id=callback_id,
+                job_id=job.job_id,
+                url=job.callback_url,
+                sequence=job.sequence + 1,
+                body=body,
+                state=CallbackState.PENDING,
+                attempts=0,
+                due_since=now,
+                next_try_at=now,
+            )
+        )
+        return callback_id
+
+
+_ENDED = (JobState.COMPLETED, JobState.FAILED)
+
+
+def _fence(attempt: Attempt) -> ColumnElement[bool]:
+    return and_(
+        jobs.c.job_id == attempt.job_id,
+        jobs.c.run == attempt.run,
+        jobs.c.attempt == attempt.number,
+        jobs.c.state == JobState.RUNNING,
+    )
+
+
+def _get(db: Connection, job_id: str) -> Job | None:
+    row = db.execute(select(jobs).where(jobs.c.job_id == job_id)).mappings().one_or_none()
+    return Job.of(row) if row else None
+
+
+def _count(db: Connection, *conditions: ColumnElement[bool]) -> int:
+    return db.execute(select(func.count()).select_from(jobs).where(*conditions)).scalar_one()
+
+
+def _counts(db: Connection) -> Counts:
+    query = select(jobs.c.state, func.count()).where(jobs.c.state.not_in(_ENDED)).group_by(jobs.c.state)
+    found: dict[str, int] = {row[0]: row[1] for row in db.execute(query)}
+    return Counts(running=found.get(JobState.RUNNING, 0), queued=found.get(JobState.QUEUED, 0))

@@ -1,0 +1,88 @@
+"""The tables: one row per job, its result, its callbacks that are due, and the receivers that keep failing.
+
+Times are epoch seconds (UTC). Migrations to later versions are Alembic's business; this module is the newest form.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_id", String(128), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("run", Integer, nullable=False, doc="What a POST starts; rises when a failed job is posted again"),
+    Column("attempt", Integer, nullable=False, doc="Counted before work starts; together with run the fence"),
+    Column("fingerprint", String(64), nullable=False, doc="SHA-256 of the content: the URL without query, the options"),
+    Column("video_url", Text, nullable=False, doc="A secret: its query signs the download"),
+    Column("video_expires_at", Float, nullable=False),
+    Column("callback_url", Text, doc="Full URL of the callbacks; NULL where nobody is to be told"),
+    Column("options", JSON, nullable=False),
+    Column("stage", String(16), nullable=False),
+    Column("progress", Integer, nullable=False),
+    Column("sequence", Integer, nullable=False, doc="Of the newest callback, over all runs"),
+    Column("created_at", Float, nullable=False),
+    Column("queued_at", Float, nullable=False, doc="Orders the queue"),
+    Column("told_at", Float, nullable=False, doc="When the backend was last told that the job waits"),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    Column("spent_s", Float, nullable=False, doc="Processing time of this run's ended attempts"),
+    Column("error_code", String(64)),
+    Column("error_message", Text),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column(
+        "prefetch", String(16), nullable=False, doc="none, running, done or failed: audio extracted ahead of its turn"
+    ),
+)
+Index("jobs_by_state", jobs.c.state, jobs.c.queued_at)
+Index("jobs_by_age", jobs.c.created_at, jobs.c.job_id)
+
+results = Table(
+    "results",
+    metadata,
+    Column("job_id", ForeignKey("jobs.job_id", ondelete="CASCADE"), primary_key=True),
+    Column("body", LargeBinary, nullable=False, doc="The result object as JSON, UTF-8"),
+    Column("duration_s", Float, nullable=False),
+    Column("processing_s", Float, nullable=False),
+)
+
+callbacks = Table(
+    "callbacks",
+    metadata,
+    Column("id", String(64), primary_key=True, doc="webhook-id"),
+    Column("job_id", ForeignKey("jobs.job_id", ondelete="CASCADE"), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False, doc="The exact bytes of every try"),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, doc="Tries since the schedule last began"),
+    Column("due_since", Float, nullable=False),
+    Column("next_try_at", Float, nullable=False),
+    Column("last_error", String(200)),
+)
+Index("callbacks_due", callbacks.c.state, callbacks.c.next_try_at)
+Index("callbacks_of_job", callbacks.c.job_id)
+
+receivers = Table(
+    "receivers",
+    metadata,
+    Column("origin", String(300), primary_key=True),
+    Column("failures", Integer, nullable=False, doc="In a row"),
+    Column("next_probe_at", Float, nullable=False),
+)

@@ -1,0 +1,224 @@
+"""Runs the server in the foreground, from a Serve config, on a private Ray or on one that is joined."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import httpx
+import yaml
+
+from deployments.logs import LOG_FILE_VARIABLE
+from serve_app.logview import LogView
+from serve_app.settings import DEFAULT_STATE_DIR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FIRST_DASHBOARD_PORT = 8265
+START_TIMEOUT_S = 300.0
+LONGEST_RAY_DIR = 40
+"""Ray puts Unix sockets below its folder; their names may have 107 bytes in all."""
+POLL_S = 0.25
+ASK_SERVE_EVERY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpOptions:
+    """What `ml-server up` was asked for; None: as the config says."""
+
+    config: Path
+    host: str | None
+    port: int | None
+    state_dir: Path | None
+    address: str | None
+    num_gpus: int | None
+
+
+class StartError(Exception):
+    """The server did not come up; the message says why."""
+
+
+def up(options: UpOptions) -> None:
+    """Start, say where, and serve until SIGINT or SIGTERM. Raises `StartError`."""
+    config = load_config(options)
+    state_dir = _state_dir(options, config)
+    stop = threading.Event()
+    _on_signals(stop)
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _environment(state_dir, options)
+    with _logs(state_dir, private=options.address is None), _ray(state_dir, options) as dashboard:
+        _on_signals(stop)  # once more: Ray has set its own
+        _deploy(config, dashboard)
+        url = _url(config)
+        _wait_until_healthy(url, dashboard, stop)
+        if not stop.is_set():
+            click.echo(f"ML Server ready: {url} (API {url}/docs, health {url}/health), Ray dashboard {dashboard}")
+        stop.wait()
+        click.echo("Stopping …")
+        if options.address is not None:
+            _withdraw(config)
+
+
+def _on_signals(stop: threading.Event) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+
+
+def load_config(options: UpOptions) -> dict[str, Any]:
+    """The Serve config file, with what the command line says put into its place."""
+    config: dict[str, Any] = yaml.safe_load(options.config.read_text(encoding="utf-8"))
+    http = config.setdefault("http_options", {})
+    if options.host is not None:
+        http["host"] = options.host
+    if options.port is not None:
+        http["port"] = options.port
+    if options.state_dir is not None:
+        args = config["applications"][0].setdefault("args", {})
+        args["state_dir"] = str(options.state_dir.absolute())
+    return config
+
+
+def _state_dir(options: UpOptions, config: dict[str, Any]) -> Path:
+    named = options.state_dir or os.environ.get("ML_SERVER_STATE_DIR")
+    return Path(named or config["applications"][0].get("args", {}).get("state_dir") or DEFAULT_STATE_DIR).expanduser()
+
+
+def _environment(state_dir: Path, options: UpOptions) -> None:
+    """What the processes of a private Ray inherit. A Ray that is joined has its own environment."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("PYANNOTE_METRICS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    if options.address is not None:
+        return
+    token = state_dir / "ray-token"
+    if not token.exists():
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token))
+    if options.state_dir is not None:
+        os.environ["ML_SERVER_STATE_DIR"] = str(options.state_dir.absolute())
+
+
+@contextmanager
+def _logs(state_dir: Path, *, private: bool) -> Iterator[None]:
+    """Show what all processes log, where they can all reach one file."""
+    if not private:
+        yield
+        return
+    path = (state_dir / "logs" / "ml-server.jsonl").absolute()
+    path.parent.mkdir(exist_ok=True)
+    os.environ[LOG_FILE_VARIABLE] = str(path)
+    view = LogView(path, as_text=sys.stdout.isatty())
+    try:
+        yield
+    finally:
+        view.close()
+
+
+@contextmanager
+def _ray(state_dir: Path, options: UpOptions) -> Iterator[str]:
+    """Ray for the time of the block; yields the dashboard's URL."""
+    import ray
+
+    if options.address is not None:
+        context = ray.init(address=options.address, log_to_driver=False, logging_level=logging.WARNING)
+    else:
+        context = ray.init(
+            address="local",
+            num_cpus=max(2, os.cpu_count() or 1),
+            num_gpus=options.num_gpus,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            dashboard_port=free_port(FIRST_DASHBOARD_PORT),
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _temp_dir=_ray_dir(state_dir),
+        )
+    try:
+        yield f"http://{context.dashboard_url}"
+    finally:
+        ray.shutdown()
+
+
+def _ray_dir(state_dir: Path) -> str:
+    path = (state_dir / "ray").absolute()
+    return str(path) if len(str(path)) <= LONGEST_RAY_DIR else tempfile.mkdtemp(prefix="ml-server-")
+
+
+def _deploy(config: dict[str, Any], dashboard: str) -> None:
+    """The same way as `serve deploy`."""
+    from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+
+    ServeSubmissionClient(dashboard).deploy_applications(config)
+
+
+def _wait_until_healthy(url: str, dashboard: str, stop: threading.Event) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    asked_at = time.monotonic()
+    while not stop.wait(POLL_S):
+        try:
+            if httpx.get(f"{url}/health", timeout=2, trust_env=False).status_code == httpx.codes.OK:
+                return
+        except httpx.HTTPError:
+            pass
+        if time.monotonic() - asked_at > ASK_SERVE_EVERY_S:
+            asked_at = time.monotonic()
+            if failure := _failure(dashboard):
+                raise StartError(failure)
+        if time.monotonic() > deadline:
+            raise StartError(f"not healthy after {START_TIMEOUT_S:.0f} s")
+
+
+def _failure(dashboard: str) -> str | None:
+    """What Serve says of an app that cannot start."""
+    from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+
+    details = ServeSubmissionClient(dashboard).get_serve_details()
+    for app in details.get("applications", {}).values():
+        if app["status"] in {"DEPLOY_FAILED", "UNHEALTHY"}:
+            return str(app["message"])
+    return None
+
+
+def _withdraw(config: dict[str, Any]) -> None:
+    """Take the app off a cluster that goes on without it."""
+    import ray
+    from ray import serve
+
+    from serve_app.jobs.driver import NAMESPACE
+    from serve_app.jobs.manager import MANAGER_NAME
+
+    serve.delete(config["applications"][0]["name"])
+    try:
+        ray.kill(ray.get_actor(MANAGER_NAME, NAMESPACE))
+    except ValueError:
+        return
+
+
+def _url(config: dict[str, Any]) -> str:
+    http = config.get("http_options", {})
+    host = http.get("host", "127.0.0.1")
+    return f"http://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{http.get('port', 8000)}"  # noqa: S104
+
+
+def free_port(first: int) -> int:
+    """The first port from `first` on that nobody listens on."""
+    for port in range(first, first + 100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise StartError(f"no free port from {first} on")

@@ -1,0 +1,198 @@
+"""Prints a result (the contract's `result` object) for people: who said what, when, how loud, how high, in which mood.
+
+Knows the wire's words only; nothing of the server, of jobs or of files.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from serve_app.plain_text import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.console import Console
+
+SPEAKER_STYLES = ("cyan", "yellow", "green", "magenta", "blue", "red")
+NOTHING = "-"
+
+_NOT_A_WORD = re.compile(r"[^\w' ]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceLine:
+    """What somebody really said: the truth to hold a transcript against. Times in seconds from the video's start."""
+
+    start_s: float
+    end_s: float
+    speaker: str
+    text: str
+
+
+def render_result(
+    result: Mapping[str, Any], console: Console, *, reference: Sequence[ReferenceLine] | None = None
+) -> None:
+    """Print what was found: the figures, the warnings, the transcript; the reference beside it where there is one."""
+    console.print(metadata_table(result))
+    for warning in result.get("metadata", {}).get("warnings") or ():
+        console.print(Text(f"Warning: {plain(str(warning))}", style="yellow"))
+    if reference:
+        console.print(comparison_table(result, reference))
+        console.print(Text(agreement(result, reference)))
+    if result.get("segments"):
+        console.print(transcript_table(result))
+    else:
+        console.print(Text("No speech was found in this video.", style="italic"))
+
+
+def metadata_table(result: Mapping[str, Any]) -> Table:
+    """The result's figures, one a line: the engines that really ran come first."""
+    metadata = result.get("metadata", {})
+    table = Table.grid(padding=(0, 2))
+    rows = {
+        "engines": metadata.get("model_version"),
+        "file": metadata.get("filename"),
+        "language": result.get("language"),
+        "duration": _seconds(result.get("duration")),
+        "processing time": _seconds(metadata.get("processing_time")),
+        "speakers": metadata.get("unique_speakers"),
+        "segments": metadata.get("total_segments"),
+        "device": metadata.get("device"),
+        "stages": ", ".join(f"{name} {_seconds(value)}" for name, value in (metadata.get("stages") or {}).items()),
+    }
+    for name, value in rows.items():
+        if value not in (None, ""):
+            table.add_row(Text(name, style="dim"), Text(plain(str(value))))
+    return table
+
+
+def transcript_table(result: Mapping[str, Any]) -> Table:
+    """A row per segment: times, speaker, text, emotion, and the mean level and pitch of its words."""
+    table = Table(title="Transcript", title_justify="left", expand=True)
+    table.add_column("Time (s)", justify="right", no_wrap=True)
+    table.add_column("Speaker", no_wrap=True)
+    table.add_column("Text", ratio=1)
+    table.add_column("Emotion")
+    table.add_column("Volume", justify="right", no_wrap=True)
+    table.add_column("Pitch", justify="right", no_wrap=True)
+    for segment in result.get("segments") or ():
+        speaker = speaker_of(segment)
+        words = segment.get("words") or ()
+        volume_db, pitch_hz = mean_volume_db(words), mean_pitch_hz(words)
+        table.add_row(
+            f"{segment['start_time']:.2f} - {segment['end_time']:.2f}",
+            Text(plain(speaker), style=style_of(speaker)),
+            Text(plain(str(segment.get("text", "")))),
+            emotion_of(segment),
+            NOTHING if volume_db is None else f"{volume_db:.0f} dB",
+            NOTHING if pitch_hz is None else f"{pitch_hz:.0f} Hz",
+        )
+    return table
+
+
+def comparison_table(result: Mapping[str, Any], reference: Sequence[ReferenceLine]) -> Table:
+    """A row per reference line, and beside it the words recognised in its time, each run named by its speaker."""
+    table = Table(title="What was said, and what was recognised", title_justify="left", expand=True)
+    table.add_column("Time (s)", justify="right", no_wrap=True)
+    table.add_column("Reference", ratio=1)
+    table.add_column("Recognised", ratio=1)
+    for line, words in zip(reference, words_by_line(result, reference), strict=True):
+        spoken = Text.assemble((plain(line.speaker), "bold"), " ", plain(line.text))
+        table.add_row(f"{line.start_s:.2f} - {line.end_s:.2f}", spoken, _speaker_runs(words))
+    return table
+
+
+def words_by_line(result: Mapping[str, Any], reference: Sequence[ReferenceLine]) -> list[list[tuple[str, str]]]:
+    """For each reference line the (speaker, word) pairs whose middle is nearer to it than to its neighbours."""
+    lines: list[list[tuple[str, str]]] = [[] for _ in reference]
+    borders_s = [(left.end_s + right.start_s) / 2 for left, right in pairwise(reference)]
+    for segment in result.get("segments") or ():
+        for word in segment.get("words") or ():
+            middle_s = (word["start"] + word["end"]) / 2
+            lines[sum(border_s <= middle_s for border_s in borders_s)].append((speaker_of(segment), word["word"]))
+    return lines
+
+
+def _speaker_runs(words: Sequence[tuple[str, str]]) -> Text:
+    text = Text()
+    last = None
+    for speaker, word in words:
+        if speaker != last:
+            text.append(plain(f"{speaker} "), style=style_of(speaker))
+            last = speaker
+        text.append(plain(f"{word} "))
+    return text
+
+
+def agreement(result: Mapping[str, Any], reference: Sequence[ReferenceLine]) -> str:
+    """How near the transcript is to the reference, in a sentence."""
+    rate = word_error_rate(" ".join(line.text for line in reference), str(result.get("text", "")))
+    said = len({line.speaker for line in reference})
+    found = result.get("metadata", {}).get("unique_speakers", 0)
+    return f"Word error rate {rate:.0%}; {found} speakers found, {said} really spoke."
+
+
+def word_error_rate(reference: str, recognised: str) -> float:
+    """Word substitutions, insertions and deletions per word of the reference (Levenshtein 1966, over words).
+
+    Case and punctuation do not count. Without any reference word: 0 for an empty transcript, else 1.
+    """
+    said, heard = normalised_words(reference), normalised_words(recognised)
+    if not said:
+        return float(bool(heard))
+    costs = list(range(len(heard) + 1))
+    for row, word in enumerate(said, start=1):
+        diagonal, costs[0] = costs[0], row
+        for column, other in enumerate(heard, start=1):
+            best = min(costs[column] + 1, costs[column - 1] + 1, diagonal + (word != other))
+            diagonal, costs[column] = costs[column], best
+    return costs[-1] / len(said)
+
+
+def normalised_words(text: str) -> list[str]:
+    """Lower-case words without punctuation."""
+    return _NOT_A_WORD.sub(" ", text.lower()).split()
+
+
+def speaker_of(segment: Mapping[str, Any]) -> str:
+    """The segment's speaker, as the wire names him."""
+    return str(segment.get("speaker", {}).get("speaker_id", "?"))
+
+
+def style_of(speaker: str) -> str:
+    """A colour that stays with the speaker."""
+    digits = "".join(filter(str.isdigit, speaker))
+    return SPEAKER_STYLES[int(digits or 0) % len(SPEAKER_STYLES)]
+
+
+def emotion_of(segment: Mapping[str, Any]) -> str:
+    """The emotion and how sure the engine is, or a dash where the stage did not run."""
+    emotion = segment.get("emotion")
+    if not emotion:
+        return NOTHING
+    return f"{plain(str(emotion.get('label')))} {emotion.get('confidence', 0):.0%}"
+
+
+def mean_volume_db(words: Sequence[Mapping[str, Any]]) -> float | None:
+    """Mean of the words' levels in dBFS; None without words."""
+    return _mean([float(word["volume_db"]) for word in words])
+
+
+def mean_pitch_hz(words: Sequence[Mapping[str, Any]]) -> float | None:
+    """Mean pitch of the words that have one of their own (a word that says `"voiced": false` borrowed it)."""
+    return _mean([float(word["pitch_hz"]) for word in words if word.get("voiced", True)])
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _seconds(value: Any) -> str:
+    return f"{value:.1f} s" if isinstance(value, int | float) else ""

@@ -1,0 +1,211 @@
+"""All settings: one class, a docstring per field, an environment name for each.
+
+Precedence: command line, environment, config file, default. The command line speaks through the environment too.
+Names: `ML_SERVER_` + the field, nested ones with `__`: `ML_SERVER_LIMITS__RUNNING_JOBS=4`.
+"""
+
+import hashlib
+import json
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from deployments.aligner.config import AlignerConfig
+from deployments.diarizer.config import DiarizerConfig
+from deployments.emotion import config as emotion_config
+from deployments.emotion.config import EmotionConfig
+from deployments.extraction.config import ExtractorConfig
+from deployments.net.policy import CallbackPolicy, VideoPolicy
+from deployments.prosody.config import ProsodyConfig
+from deployments.speech_detector.config import SpeechDetectorConfig
+from deployments.transcriber import config as transcriber_config
+from deployments.transcriber.config import TranscriberConfig
+
+CALLBACK_PATHS = {"1.1": "/api/upload-video/result", "1.0": "/api/v1/ml/ml-results"}
+DEFAULT_STATE_DIR = Path("~/.local/state/ml-server")
+
+
+class Limits(BaseModel):
+    """How much at once, how large, how long. The contract's numbers are the defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    running_jobs: int = Field(default=10, ge=1)
+    """Jobs that are worked on at once."""
+    queued_jobs: int = Field(default=100, ge=0)
+    """Jobs that wait beyond these; more get 503."""
+    processing_s: float = Field(default=1800, gt=0)
+    """Processing time of one run, its attempts added up; waiting in the queue does not count."""
+    request_bytes: int = 65_536
+    """Body of a request."""
+    callback_bytes: int = 50_000_000
+    """Body of a callback; over it the result is shortened."""
+    attempts: int = Field(default=3, ge=1)
+    """Tries of one run after crashes of the worker."""
+    prefetches: int = Field(default=2, ge=0)
+    """Waiting jobs whose video is fetched at the same time."""
+    prefetch_bytes: int = 5_000_000_000
+    """Prefetching pauses while less disk than this is free."""
+
+
+class Auth(BaseModel):
+    """Who may ask."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Literal["none", "keys"] = "none"
+    """`keys`: every route but /health wants `Authorization: Bearer <key>`."""
+    key_hashes: tuple[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")], ...] = ()
+    """SHA-256 of each valid key, hex: two are valid during a rotation."""
+
+    @model_validator(mode="after")
+    def _keys_exist(self) -> "Auth":
+        if self.mode == "keys" and not self.key_hashes:
+            raise ValueError("auth.mode is keys, but auth.key_hashes is empty: nobody could ask")
+        return self
+
+    @property
+    def hashes(self) -> tuple[str, ...] | None:
+        """The hashes, None where no key is wanted."""
+        return self.key_hashes if self.mode == "keys" else None
+
+
+class Settings(BaseSettings):
+    """The server's settings; also the `args` of the application in the config files."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ML_SERVER_", env_nested_delimiter="__", extra="forbid", frozen=True, populate_by_name=True
+    )
+
+    profile: Literal["local", "production"] = "production"
+    """`production` refuses to start with settings that only a laptop may have."""
+    release: str = ""
+    """Changes with the code: a new value restarts every replica on `serve deploy`."""
+    contract_version: Literal["1.1", "1.0"] = "1.1"
+    """Chooses the words of the answer to a POST and the path of the callbacks."""
+    locale: Literal["ko", "en"] = "ko"
+    """Language of progress and error messages."""
+    state_dir: Path = DEFAULT_STATE_DIR
+    """Database, scratch and logs lie here."""
+    database_url: SecretStr | None = None
+    """SQLAlchemy URL; default: SQLite in `state_dir`."""
+    backend_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("ML_SERVER_BACKEND_URL", "FASTAPI_BASE_URL", "BACKEND_URL")
+    )
+    """Base of the callback URL where a request names none; on the whitelist by itself."""
+    webhook_secrets: tuple[SecretStr, ...] = ()
+    """Standard Webhooks secrets (`whsec_…`); callbacks are signed with each."""
+    auth: Auth = Auth()
+    rate_limit: str | None = None
+    """Per client, in the notation of the `limits` library, such as `600/minute`."""
+    retention_days: float = 7
+    """Ended jobs are kept this long."""
+    limits: Limits = Limits()
+    callbacks: CallbackPolicy = CallbackPolicy()
+    """Where callbacks may go."""
+
+    extractor: ExtractorConfig = ExtractorConfig()
+    speech_detector: SpeechDetectorConfig = SpeechDetectorConfig()
+    transcriber: TranscriberConfig = TranscriberConfig()
+    aligner: AlignerConfig = AlignerConfig()
+    diarizer: DiarizerConfig = DiarizerConfig()
+    prosody: ProsodyConfig = ProsodyConfig()
+    emotion: EmotionConfig = EmotionConfig()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the base class's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over what a config file passes in."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _safe_in_production(self) -> "Settings":
+        if self.profile == "production":
+            if self.backend_url is None:
+                raise ValueError(
+                    "no callback base: set backend_url in the config, or FASTAPI_BASE_URL (or BACKEND_URL) in the"
+                    " environment, to the ECG Backend's address"
+                )
+            if "http" in self.videos.schemes:
+                raise ValueError("videos.schemes allows http: production takes videos by https only")
+        return self
+
+    @cached_property
+    def directory(self) -> Path:
+        """`state_dir`, absolute."""
+        return self.state_dir.expanduser().absolute()
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.directory / 'ml-server.db'}"
+
+    @property
+    def videos(self) -> VideoPolicy:
+        """Where videos may come from."""
+        return self.extractor.net
+
+    @property
+    def extraction(self) -> ExtractorConfig:
+        """The extractor's settings, with a place in the state directory where the config names none."""
+        places = {"scratch_url": str(self.directory / "scratch"), "temp_dir": self.directory / "tmp"}
+        unset = {name: place for name, place in places.items() if name not in self.extractor.model_fields_set}
+        return self.extractor.model_copy(update=unset)
+
+    @property
+    def model_version(self) -> str:
+        """What the result says of the engines that made it."""
+        return "+".join(
+            (
+                transcriber_config.model_version(self.transcriber),
+                self.diarizer.engine,
+                emotion_config.model_version(self.emotion),
+            )
+        )
+
+    @property
+    def device(self) -> str:
+        """Where the recogniser computes."""
+        return transcriber_config.device(self.transcriber)
+
+    @property
+    def identity(self) -> str:
+        """Changes with the code's version and with every setting."""
+        content = json.dumps(self.model_dump(), default=_in_order, sort_keys=True)
+        return hashlib.sha256(f"{version('ecg-ml-server')} {content}".encode()).hexdigest()[:16]
+
+    @property
+    def callback_path(self) -> str:
+        """The contract version's own."""
+        return CALLBACK_PATHS[self.contract_version]
+
+    @property
+    def callback_policy(self) -> CallbackPolicy:
+        """The whitelist, the configured default included."""
+        if self.backend_url is None:
+            return self.callbacks
+        parts = urlsplit(self.backend_url)
+        origin = f"{parts.scheme}://{parts.netloc}".lower()
+        return self.callbacks.model_copy(update={"origins": (*self.callbacks.origins, origin)})
+
+    def prepare(self) -> None:
+        """Make the state directory, for nobody else to read."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _in_order(value: object) -> object:
+    """Sets in an order that is the same in every process, whatever its hash seed."""
+    return sorted(value) if isinstance(value, frozenset) else str(value)

@@ -1,0 +1,202 @@
+"""`ml-server submit` and `ml-server status`: send one video to a running server, and see what became of it.
+
+A local file is served to the server on loopback for as long as the server needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from serve_app.client import ENDED, STATUS_PATH, ClientError, RefusedError, ServerClient, UnreachableError, is_loopback
+from serve_app.media_server import MediaServer
+from serve_app.plain_text import plain
+from serve_app.progress_bar import ProgressBar, words_of
+from serve_app.render import render_result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+
+POLL_S = 0.5
+PATIENCE_S = 60
+"""How long a server that stops answering while a job runs may stay away: it can be restarting, and resumes the job."""
+
+FETCHED_PROGRESS = 25
+"""Beyond this the server has the audio and does not need the file any more (the contract's progress table)."""
+
+
+def submit(
+    server_url: str,
+    video: str,
+    *,
+    wait: bool = False,
+    language: str = "auto",
+    enable_gpu: bool = True,
+    emotion_detection: bool = True,
+    max_workers: int = 4,
+    fastapi_base_url: str | None = None,
+    api_key: str | None = None,
+    save_to: Path | None = None,
+    console: Console | None = None,
+) -> int:
+    """Submit `video`, a URL or a local file, as a new job; the exit code.
+
+    With `wait` it shows progress until the job ends and prints the transcript (and writes the result as JSON to
+    `save_to`). Without, a URL returns at once, and a file as soon as the server has fetched it.
+    """
+    console = console or Console()
+    request = {
+        "job_id": str(uuid.uuid4()),
+        "language": language,
+        "enable_gpu": enable_gpu,
+        "emotion_detection": emotion_detection,
+        "max_workers": max_workers,
+    }
+    if fastapi_base_url:
+        request["fastapi_base_url"] = fastapi_base_url
+    try:
+        with ServerClient(server_url, api_key=api_key) as client, published(video, server_url) as video_url:
+            answer = client.process_video(request | {"video_url": video_url})
+            job_id = str(answer["job_id"])
+            _announce(console, client, answer)
+            served = video_url != video
+            if not wait and not served:
+                return EXIT_OK
+            state = _follow(client, job_id, console, until=has_ended if wait else is_fetched, served=served)
+            return _conclude(console, state, wait=wait, save_to=save_to)
+    except ClientError as error:
+        return complain(error)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def print_status(server_url: str, job_id: str, *, api_key: str | None = None, console: Console | None = None) -> int:
+    """Print what the server knows of a job; the exit code: 0 also for a failed job, 1 where it cannot be looked up."""
+    console = console or Console()
+    try:
+        with ServerClient(server_url, api_key=api_key) as client:
+            state = client.status(job_id)
+    except ClientError as error:
+        return complain(error)
+    print_state(state, console)
+    return EXIT_OK
+
+
+def print_state(state: Mapping[str, Any], console: Console) -> None:
+    """A job's state in a few lines, with the transcript where there is one."""
+    console.print(_line("Job", state.get("job_id")))
+    console.print(_line("Status", f"{state.get('status')}, {state.get('progress', 0)} %: {words_of(state)}"))
+    for name in ("created_at", "started_at", "finished_at"):
+        if state.get(name):
+            console.print(_line(name.removesuffix("_at").capitalize(), state[name]))
+    if state.get("status") == "failed":
+        console.print(_line("Error", f"{state.get('error_message')} [{state.get('error_code')}]"))
+    if callback := state.get("callback"):
+        console.print(_line("Callback", ", ".join(f"{k} {v}" for k, v in callback.items() if v not in (None, ""))))
+    if result := state.get("result"):
+        render_result(result, console)
+
+
+@contextmanager
+def published(video: str, server_url: str) -> Iterator[str]:
+    """The URL under which the server finds `video`: itself, or a local file's address while the context is open."""
+    if video.startswith(("http://", "https://")):
+        yield video
+        return
+    path = Path(video).expanduser()
+    if not path.is_file():
+        raise ClientError(f"There is no file {video}, and it is no http(s) URL either.")
+    if not is_loopback(server_url):
+        raise ClientError(f"A server at {server_url} cannot fetch a file from this machine. Give it an https URL.")
+    with MediaServer([path]) as media:
+        yield media.url(path)
+
+
+def has_ended(state: Mapping[str, Any]) -> bool:
+    """The job is over."""
+    return state.get("status") in ENDED
+
+
+def is_fetched(state: Mapping[str, Any]) -> bool:
+    """The server does not need the file any more."""
+    return has_ended(state) or int(state.get("progress") or 0) > FETCHED_PROGRESS
+
+
+def _follow(
+    client: ServerClient, job_id: str, console: Console, *, until: Callable[[Mapping[str, Any]], bool], served: bool
+) -> dict[str, Any]:
+    """Poll and show the job until `until` holds; its last state. Ctrl-C leaves the job running, and says so."""
+    fetched = not served
+    with ProgressBar(console, title="Processing") as bar:
+
+        def shown(state: dict[str, Any]) -> bool:
+            nonlocal fetched
+            fetched = fetched or is_fetched(state)
+            bar.show(state)
+            return until(state)
+
+        try:
+            return next(filter(shown, poll(client, job_id)))
+        except KeyboardInterrupt:
+            prospect = "goes on without us" if fetched else "will fail: the server had not fetched the file yet"
+            console.print(Text(f"The job {prospect}. To see it: ml-server status {job_id}"), soft_wrap=True)
+            raise
+
+
+def poll(client: ServerClient, job_id: str) -> Iterator[dict[str, Any]]:
+    """The job's state, again and again. A server that stops answering gets `PATIENCE_S` to come back."""
+    last_answer_s = time.monotonic()
+    while True:
+        try:
+            yield client.status(job_id)
+            last_answer_s = time.monotonic()
+        except UnreachableError:
+            if time.monotonic() - last_answer_s > PATIENCE_S:
+                raise
+        except RefusedError as error:  # 429, 503: a busy or draining server is asked again
+            if error.http_status not in (429, 503) or time.monotonic() - last_answer_s > PATIENCE_S:
+                raise
+        time.sleep(POLL_S)
+
+
+def _announce(console: Console, client: ServerClient, answer: Mapping[str, Any]) -> None:
+    status_url = str(answer.get("status_url") or f"{STATUS_PATH}/{answer['job_id']}")
+    console.print(_line("Job", answer["job_id"]))
+    console.print(_line("Status", client.server_url + status_url))
+
+
+def _conclude(console: Console, state: Mapping[str, Any], *, wait: bool, save_to: Path | None) -> int:
+    if state.get("status") == "failed":
+        message = plain(str(state.get("error_message") or state.get("message")))
+        return complain(f"The job failed: {message} [{state.get('error_code')}]")
+    if not wait:
+        console.print(Text(f"The server has the file. To see the job: ml-server status {state.get('job_id')}"))
+        return EXIT_OK
+    result = state.get("result") or {}
+    render_result(result, console)
+    if save_to:
+        save_to.write_text(json.dumps(result, ensure_ascii=False, indent=1))
+        console.print(_line("Full result", save_to))
+    return EXIT_OK
+
+
+def complain(error: ClientError | str) -> int:
+    """Tell on stderr what went wrong, in a sentence; the exit code."""
+    sentence = plain(str(error))
+    if isinstance(error, RefusedError):
+        sentence = f"The server refused: {sentence}" + (f" [{error.code}]" if error.code else "")
+    Console(stderr=True, soft_wrap=True).print(Text(sentence, style="red"))
+    return EXIT_FAILED
+
+
+def _line(name: str, value: Any) -> Text:
+    return Text.assemble((f"{name}: ", "bold"), plain(str(value)))

@@ -1,0 +1,334 @@
+"""From media files to audio: right times, right level, clean failures."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from deployments.errors import AudioExtractionError, JobError, VideoTooLongError
+from deployments.extraction import guarded
+from deployments.extraction.config import MediaLimits
+from deployments.extraction.media import Decoded, binary, command, extract
+from deployments.extraction.probe import DEMUXERS, probe
+from deployments.types import SAMPLE_RATE_HZ
+from tests.support.clips import GOOD, PICTURE, TONE_DBFS, TONE_HZ, make, run_ffmpeg, silence
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from deployments.types import Audio
+
+LIMITS = MediaLimits()
+LATE_S = 2.0
+
+
+def onset_s(audio: Audio) -> float:
+    """When the tone begins."""
+    return float(np.argmax(np.abs(audio.astype(int)) > 3000)) / SAMPLE_RATE_HZ
+
+
+def pitch_hz(audio: Audio) -> float:
+    """The strongest frequency."""
+    return float(np.argmax(np.abs(np.fft.rfft(audio)))) * SAMPLE_RATE_HZ / len(audio)
+
+
+def level_dbfs(audio: Audio) -> float:
+    """RMS level."""
+    return float(20 * np.log10(np.sqrt(np.mean((audio / 32768.0) ** 2))))
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_m1_good_formats(name: str, tmp_path: Path) -> None:
+    """M1: each usual format gives 2 s of audio with the tone at its place, its pitch and its level."""
+    got = extract(make(tmp_path / name, GOOD[name]), limits=LIMITS)
+    audio = got.audio
+    assert audio.dtype == np.int16
+    assert len(audio) / SAMPLE_RATE_HZ == pytest.approx(2, abs=0.09)
+    assert onset_s(audio) == pytest.approx(1, abs=0.06)
+    tone = audio[round(1.2 * SAMPLE_RATE_HZ) : round(1.8 * SAMPLE_RATE_HZ)]
+    assert pitch_hz(tone) == pytest.approx(TONE_HZ, abs=5)
+    assert level_dbfs(tone) == pytest.approx(TONE_DBFS, abs=0.5)
+    assert got.duration_s == pytest.approx(2, abs=0.15)
+    assert got.warnings == ()
+
+
+@pytest.mark.parametrize(("layout", "rate"), [("mono", 8000), ("mono", 96_000), ("5.1", 44_100)])
+def test_channels_and_rates_become_mono_16_khz(layout: str, rate: int, tmp_path: Path) -> None:
+    """Whatever rate and channel layout come, mono at 16 kHz leaves; a mix never clips."""
+    audio = extract(make(tmp_path / "a.wav", "-vn", layout=layout, rate=rate), limits=LIMITS).audio
+    assert len(audio) == 2 * SAMPLE_RATE_HZ
+    tone = audio[round(1.2 * SAMPLE_RATE_HZ) : round(1.8 * SAMPLE_RATE_HZ)]
+    assert level_dbfs(tone) == pytest.approx(TONE_DBFS, abs=0.5)
+
+
+SOUND_3S = ("-f", "lavfi", "-i", "aevalsrc=0.5*sin(2*PI*1000*t):s=48000:d=3")
+PICTURE_5S = ("-f", "lavfi", "-i", PICTURE.replace("d=2", "d=5"))
+SHIFT = ("-itsoffset", str(LATE_S))
+
+
+@pytest.mark.parametrize("offset_s", [0, 100])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.flv"])
+def test_times_count_from_the_videos_start(name: str, offset_s: int, tmp_path: Path) -> None:
+    """Audio that begins 2 s after the picture is padded, not shifted, whatever the file's own clock starts at."""
+    path = tmp_path / name
+    at = ("-output_ts_offset", str(offset_s)) if offset_s else ()
+    codecs = ("-c:v", "flv" if name.endswith("flv") else "mpeg2video", "-c:a", "aac")
+    run_ffmpeg(*PICTURE_5S, *SHIFT, *SOUND_3S, *codecs, *at, path)
+    got = extract(path, limits=LIMITS)
+    assert onset_s(got.audio) == pytest.approx(LATE_S, abs=0.03)
+    assert len(got.audio) / SAMPLE_RATE_HZ == pytest.approx(LATE_S + 3, abs=0.05)
+    assert got.duration_s == pytest.approx(LATE_S + 3, abs=0.1)
+    assert got.warnings == ()
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_audio_before_the_picture_starts_the_video(name: str, tmp_path: Path) -> None:
+    """Where the sound comes first, the file's start is the sound's: nothing of it is cut off."""
+    path = tmp_path / name
+    run_ffmpeg(*SHIFT, *PICTURE_5S, *SOUND_3S, "-map", "0:v", "-map", "1:a", "-c:v", "mpeg2video", "-c:a", "aac", path)
+    got = extract(path, limits=LIMITS)
+    assert onset_s(got.audio) == pytest.approx(0, abs=0.03)
+    assert len(got.audio) / SAMPLE_RATE_HZ == pytest.approx(3, abs=0.05)
+    assert got.duration_s == pytest.approx(7, abs=0.1)
+
+
+def test_a_gap_in_the_sound_is_kept(tmp_path: Path) -> None:
+    """Where sound is missing in the middle, silence stands for it and what follows stays in its place."""
+    path = tmp_path / "gap.mkv"
+    cut = ("-af", "aselect='not(between(t,1,3))'")
+    run_ffmpeg("-f", "lavfi", "-i", "aevalsrc=0.5*sin(2*PI*1000*t):s=48000:d=5", *cut, "-c:a", "pcm_s16le", path)
+    audio = extract(path, limits=LIMITS).audio
+    assert len(audio) / SAMPLE_RATE_HZ == pytest.approx(5, abs=0.05)
+    assert np.abs(audio[round(1.3 * SAMPLE_RATE_HZ) : round(2.7 * SAMPLE_RATE_HZ)].astype(int)).max() < 50
+    assert level_dbfs(audio[round(3.3 * SAMPLE_RATE_HZ) :]) == pytest.approx(TONE_DBFS, abs=0.5)
+
+
+def test_the_first_of_several_audio_streams_counts(tmp_path: Path) -> None:
+    """Of two audio streams the first one is taken."""
+    path = tmp_path / "two.mkv"
+    second = ("-f", "lavfi", "-i", "aevalsrc=0.5*sin(2*PI*3000*t):s=48000:d=2")
+    run_ffmpeg(*PICTURE_5S, *SOUND_3S, *second, "-map", "0", "-map", "1", "-map", "2", "-c:v", "mpeg4", path)
+    assert pitch_hz(extract(path, limits=LIMITS).audio) == pytest.approx(TONE_HZ, abs=5)
+
+
+def test_a_picture_that_outlasts_the_sound_is_no_fault(tmp_path: Path) -> None:
+    """A video of 5 s with 1 s of sound is complete: no error, the video's own duration."""
+    for name in ("a.mp4", "a.mkv", "a.avi"):
+        sound = ("-f", "lavfi", "-i", "sine=1000:d=1")
+        run_ffmpeg(*PICTURE_5S, *sound, "-c:v", "mpeg4", "-c:a", "libmp3lame", tmp_path / name)
+        got = extract(tmp_path / name, limits=LIMITS)
+        assert got.duration_s == pytest.approx(5, abs=0.1)
+        assert len(got.audio) / SAMPLE_RATE_HZ == pytest.approx(1, abs=0.1)
+
+
+def test_progress_rises_to_the_end(tmp_path: Path) -> None:
+    """Progress is the share of samples that have come out, not a timer."""
+    path = silence(tmp_path / "long.wav", 120)
+    seen: list[float] = []
+    extract(path, limits=LIMITS, on_fraction=seen.append)
+    assert seen == sorted(seen)
+    assert len(seen) > 5
+    assert seen[-1] == pytest.approx(1, abs=0.01)
+
+
+def fault(path: Path, limits: MediaLimits = LIMITS) -> JobError:
+    """The error that extracting `path` ends in."""
+    with pytest.raises(JobError) as caught:
+        extract(path, limits=limits)
+    for locale in ("ko", "en"):
+        assert path.name not in caught.value.sentence(locale)
+    return caught.value
+
+
+def reason(path: Path) -> str:
+    error = fault(path)
+    assert isinstance(error, AudioExtractionError)
+    return str(error.values["reason"])
+
+
+@pytest.fixture
+def canary() -> socket.socket:
+    """A listener that must not be connected to."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        yield listener
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+def test_m1_playlists_in_disguise_reach_nothing(tmp_path: Path, canary: socket.socket) -> None:
+    """M1: a playlist called .mp4 gets neither another job's sound nor a connection."""
+    secret = make(tmp_path / "secret.wav", "-vn")
+    segment = make(tmp_path / "secret.ts", "-c:v mpeg2video -c:a aac")
+    url = f"http://127.0.0.1:{canary.getsockname()[1]}/x.ts"
+    hls = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n"
+    texts = {
+        "hls-name": hls.format(segment.name),
+        "hls-path": hls.format(segment),
+        "hls-file": hls.format(f"file://{segment}"),
+        "hls-http": hls.format(url),
+        "hls-concat": hls.format(f"concat:{segment}|{segment}"),
+        "hls-key": hls.format(segment.name).replace("#EXTINF", f'#EXT-X-KEY:METHOD=AES-128,URI="{url}"\n#EXTINF'),
+        "concat": f"ffconcat version 1.0\nfile '{secret.name}'\n",
+        "concat-path": f"ffconcat version 1.0\nfile '{secret}'\n",
+        "concat-http": f"ffconcat version 1.0\nfile '{url}'\n",
+        "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet'
+        f' mimeType="audio/mp4"><Representation id="1" bandwidth="1"><BaseURL>{url}</BaseURL></Representation>'
+        "</AdaptationSet></Period></MPD>",
+        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
+        "rtsp": f"rtsp://127.0.0.1:{canary.getsockname()[1]}/x",
+        "asx": f'<asx version="3.0"><entry><ref href="{url}"/></entry></asx>',
+        "ffmetadata": ";FFMETADATA1\ntitle=x\n",
+    }
+    for name, text in texts.items():
+        path = tmp_path / f"{name}.mp4"
+        path.write_text(text)
+        assert reason(path) == "not_media", name
+
+
+def test_m1_ffmpeg_itself_refuses_them(tmp_path: Path) -> None:
+    """M1: also without the probe before it, the command line opens no playlist."""
+    make(tmp_path / "secret.wav", "-vn")
+    path = tmp_path / "a.mp4"
+    path.write_text("ffconcat version 1.0\nfile secret.wav\n")
+    got = bytearray()
+
+    def read(descriptor: int) -> int:
+        part = os.read(descriptor, 65536)
+        got.extend(part)
+        return len(part)
+
+    bounds = guarded.ChildLimits(wall_s=10, cpu_s=10, address_space_bytes=1 << 30)
+    open_line = [word for word in command(path, LIMITS) if word not in ("-format_whitelist", DEMUXERS)]
+    assert guarded.run(open_line, limits=bounds, read=read).returncode == 0
+    assert got, "the playlist is a working one: without the list of demuxers it does read the other file"
+    got.clear()
+    assert guarded.run(command(path, LIMITS), limits=bounds, read=read).returncode != 0
+    assert not got
+
+
+def test_files_that_are_no_media(tmp_path: Path) -> None:
+    """Text, nothing, pictures, archives and noise are told apart from media."""
+    good = make(tmp_path / "good.mp4", GOOD["aac.mp4"]).read_bytes()
+    run_ffmpeg("-f", "lavfi", "-i", PICTURE, "-frames:v", "1", tmp_path / "picture.png")
+    for name, content in {
+        "text": b"this is not a video\n" * 100,
+        "empty": b"",
+        "zeros": bytes(100_000),
+        "png": (tmp_path / "picture.png").read_bytes(),
+        "zip": b"PK\x03\x04" + bytes(1000),
+        "head": good[:40],
+        "cut": good[: len(good) // 2],  # the index at the end is lost
+        "noise": np.random.default_rng(1).bytes(50_000),
+    }.items():
+        path = tmp_path / f"{name}.mp4"
+        path.write_bytes(content)
+        assert reason(path) == "not_media", name
+
+
+def test_a_video_without_sound(tmp_path: Path) -> None:
+    """No audio track is an error of its own."""
+    for name in ("a.mp4", "a.mkv", "a.avi"):
+        run_ffmpeg("-f", "lavfi", "-i", PICTURE, "-c:v", "mpeg4", tmp_path / name)
+        assert reason(tmp_path / name) == "no_audio"
+
+
+def test_an_unknown_codec(tmp_path: Path) -> None:
+    """A codec that nobody decodes is named as such."""
+    path = silence(tmp_path / "a.wav", 1, format_tag=0x7ABC)
+    assert reason(path) == "unsupported"
+
+
+@pytest.mark.parametrize(("kept", "expected"), [(0.3, "error"), (0.75, "warning"), (1.0, "nothing")])
+def test_m3_a_truncated_file(kept: float, expected: str, tmp_path: Path) -> None:
+    """M3: over half of the sound missing is an error, a part of it a warning: never a silently short transcript."""
+    path = tmp_path / "a.mp4"
+    run_ffmpeg("-f", "lavfi", "-i", "sine=1000:r=16000:d=30", "-c:a", "aac", "-movflags", "+faststart", path)
+    content = path.read_bytes()
+    path.write_bytes(content[: round(kept * len(content))])
+    if expected == "error":
+        assert reason(path) == "incomplete"
+    else:
+        got = extract(path, limits=LIMITS)
+        assert bool(got.warnings) == (expected == "warning")
+        assert len(got.audio) / SAMPLE_RATE_HZ == pytest.approx(30 * kept, abs=1.5)
+
+
+def test_61_minutes_are_too_long(tmp_path: Path) -> None:
+    """An hour is the limit, by the file's own word, before anything is decoded."""
+    path = silence(tmp_path / "a.wav", 61 * 60)
+    assert "60 minutes" in str(fault(path))
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.aac", "live.flac", "live.webm"])
+def test_length_is_counted_where_the_file_does_not_tell(name: str, tmp_path: Path) -> None:
+    """A file whose length is unknown or a guess is cut off at the limit with an error, not silently."""
+    path = tmp_path / name
+    sound = ("-f", "lavfi", "-i", "sine=1000:r=16000:d=8")
+    if name == "live.flac":
+        with path.open("wb") as file:  # a pipe: the header's length stays 0
+            file.write(_piped(*sound, "-f", "flac"))
+    else:
+        run_ffmpeg(*sound, *(("-live", "1", "-c:a", "libopus") if name == "live.webm" else ()), path)
+    assert isinstance(fault(path, MediaLimits(max_duration_s=5)), VideoTooLongError)
+    assert isinstance(fault(path, MediaLimits(max_duration_s=6.9)), VideoTooLongError)
+    assert isinstance(extract(path, limits=MediaLimits(max_duration_s=8)), Decoded)
+
+
+def _piped(*arguments: str) -> bytes:
+    command = [binary(), "-nostdin", "-v", "error", *arguments, "pipe:1"]
+    return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
+
+
+def test_a_jump_of_the_clock_makes_no_hours_of_silence(tmp_path: Path) -> None:
+    """A gap of ten hours inside a file ends at the limit."""
+    path = tmp_path / "a.mkv"
+    jump = ("-af", "asetpts='PTS+if(gt(T,1),36000/TB,0)'")
+    run_ffmpeg("-f", "lavfi", "-i", "sine=1000:r=16000:d=3", *jump, "-c:a", "pcm_s16le", path)
+    assert isinstance(fault(path, MediaLimits(max_duration_s=60)), VideoTooLongError)
+
+
+def test_extraction_stops_within_a_moment(tmp_path: Path) -> None:
+    """A stop in the middle ends ffmpeg; nothing decodes on."""
+    path = silence(tmp_path / "a.wav", 3600)
+    stop = threading.Event()
+    stopped = []
+
+    def stop_now(_: float) -> None:
+        stopped.append(time.monotonic())
+        stop.set()
+
+    with pytest.raises(guarded.StoppedError):
+        extract(path, limits=LIMITS, stop=stop, on_fraction=stop_now)
+    assert time.monotonic() - stopped[0] < 1
+
+
+def test_a_slow_decoder_is_cut(tmp_path: Path) -> None:
+    """Decoding has a deadline of its own."""
+    path = silence(tmp_path / "a.wav", 3600)
+    error = fault(path, MediaLimits(decode_s=0.05))
+    assert error.values == {"reason": "timeout"}
+
+
+def test_m4_a_lack_of_memory_is_a_clean_failure(tmp_path: Path) -> None:
+    """M4: where the address space is too small, the child fails and we do not."""
+    path = make(tmp_path / "a.mp4", GOOD["aac.mp4"])
+    assert isinstance(fault(path, MediaLimits(address_space_mb=32)), AudioExtractionError)
+
+
+def test_probe_tells_the_streams_own_times(tmp_path: Path) -> None:
+    """The probe's times count from the container's start."""
+    path = tmp_path / "a.mp4"
+    run_ffmpeg(*PICTURE_5S, *SHIFT, *SOUND_3S, "-c:v", "mpeg4", "-c:a", "aac", path)
+    media = probe(path, limits=guarded.ChildLimits(wall_s=30, cpu_s=30, address_space_bytes=1 << 30))
+    assert media.duration_s == pytest.approx(5, abs=0.05)
+    assert media.audio_start_s == pytest.approx(2, abs=0.03)
+    assert media.audio_end_s == pytest.approx(5, abs=0.05)
+    assert not media.only_audio

@@ -1,0 +1,191 @@
+"""The whole extraction, from URL to kept audio, in its Ray class but without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from deployments import replica
+from deployments.errors import AudioExtractionError, DownloadError
+from deployments.extraction.config import ExtractorConfig, MediaLimits
+from deployments.extraction.scratch import AudioMissingError
+from deployments.net.limits import DownloadLimits
+from deployments.net.policy import VideoPolicy
+from tests.support.clips import GOOD, make, silence
+from tests.support.servers import dripping, serving, status, whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Progress:
+    """Stands where an actor's handle would: `handle.stage_progress.remote(part, fraction)`."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, float]] = []
+
+    @property
+    def stage_progress(self) -> Progress:
+        return self
+
+    def remote(self, part: str, fraction: float) -> None:
+        self.told.append((part, fraction))
+
+
+@pytest.fixture
+def extractor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The class behind the deployment, on folders of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own, at its import
+        from deployments.extraction.deployment import AudioExtractor
+    monkeypatch.setattr(replica, "prepare", lambda **_: None)
+    config = ExtractorConfig(
+        net=VideoPolicy(schemes={"http"}, networks=("127.0.0.0/8",), ports="*"),
+        download=DownloadLimits(max_tries=1, disk_reserve_bytes=0),
+        media=MediaLimits(max_duration_s=1200),
+        scratch_url=str(tmp_path / "scratch"),
+        temp_dir=tmp_path / "temp",
+    )
+    return AudioExtractor.func_or_class(config)
+
+
+def leftovers(tmp_path: Path) -> list[str]:
+    """Temporary files that are still there."""
+    return [path.name for path in (tmp_path / "temp").rglob("*") if path.is_file() and path.name != ".lock"]
+
+
+def test_prepare_load_discard(extractor: Any, tmp_path: Path) -> None:
+    """A URL becomes audio once: the second time it is there at once; after `discard` it is gone."""
+    video = make(tmp_path / "a.mp4", GOOD["aac.mp4"]).read_bytes()
+    progress = Progress()
+
+    async def main() -> tuple[Any, Any, int]:
+        async with serving(whole(video)) as server:
+            first = await extractor.prepare("job", 1, server.url(), progress)
+            second = await extractor.prepare("job", 1, server.url(), progress)
+            return first, second, server.connections
+
+    first, second, connections = asyncio.run(main())
+    assert first == second
+    assert connections == 1
+    audio = extractor.load("job", 1)
+    assert hashlib.sha256(audio.data.cast("B")).hexdigest() == first.sha256
+    assert len(audio) == first.samples
+    assert {part for part, _ in progress.told} == {"download", "extract"}
+    assert all(0 <= fraction <= 1 for _, fraction in progress.told)
+    assert leftovers(tmp_path) == []
+    assert extractor.kept_jobs() == ["job"]
+    extractor.discard("job")
+    with pytest.raises(AudioMissingError):
+        extractor.load("job", 1)
+
+
+def test_damaged_audio_is_extracted_again(extractor: Any, tmp_path: Path) -> None:
+    """D5: a checkpoint that does not match its digest costs a new extraction, not a wrong transcript."""
+    video = make(tmp_path / "a.mp4", GOOD["aac.mp4"]).read_bytes()
+
+    async def main() -> tuple[Any, Any, int]:
+        async with serving(whole(video)) as server:
+            first = await extractor.prepare("job", 1, server.url())
+            array = tmp_path / "scratch" / "job" / "1.npy"
+            array.write_bytes(array.read_bytes()[:-100])
+            return first, await extractor.prepare("job", 1, server.url()), server.connections
+
+    first, second, connections = asyncio.run(main())
+    assert first == second
+    assert connections == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "error"), [(None, DownloadError), (b"no video at all", AudioExtractionError), (b"", DownloadError)]
+)
+def test_failures_leave_nothing(body: bytes | None, error: type[Exception], extractor: Any, tmp_path: Path) -> None:
+    """A failed extraction raises its error and leaves no file."""
+
+    async def main() -> None:
+        async with serving(status(404) if body is None else whole(body)) as server:
+            await extractor.prepare("job", 1, server.url())
+
+    with pytest.raises(error):
+        asyncio.run(main())
+    assert leftovers(tmp_path) == []
+    assert extractor.kept_jobs() == []
+
+
+def test_cancelling_the_download_leaves_nothing(extractor: Any, tmp_path: Path) -> None:
+    """A job cancelled while it downloads stops within a second, its temporary files are gone."""
+
+    async def main() -> float:
+        async with serving(dripping()) as server:
+            task = asyncio.create_task(extractor.prepare("job", 1, server.url()))
+            await server.arrived.wait()
+            return await _cancel(task)
+
+    assert asyncio.run(main()) < 1
+    assert leftovers(tmp_path) == []
+
+
+def test_cancelling_the_decoder_leaves_nothing(extractor: Any, tmp_path: Path) -> None:
+    """A job cancelled while ffmpeg runs stops within a second: no process, no file."""
+    video = silence(tmp_path / "a.wav", 1200).read_bytes()
+
+    class Cancelling(Progress):
+        """Calls when the first decoded sample has come."""
+
+        def remote(self, part: str, fraction: float) -> None:
+            super().remote(part, fraction)
+            if part == "extract":
+                loop.call_soon_threadsafe(decoding.set)
+
+    async def main() -> float:
+        nonlocal loop, decoding
+        loop, decoding = asyncio.get_running_loop(), asyncio.Event()
+        async with serving(whole(video)) as server:
+            task = asyncio.create_task(extractor.prepare("job", 1, server.url(), Cancelling()))
+            await decoding.wait()
+            return await _cancel(task)
+
+    loop: Any = None
+    decoding: Any = None
+    assert asyncio.run(main()) < 1
+    assert leftovers(tmp_path) == []
+
+
+async def _cancel(task: asyncio.Task[Any]) -> float:
+    began = time.monotonic()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    return time.monotonic() - began
+
+
+def test_many_at_once_do_not_mix(extractor: Any, tmp_path: Path) -> None:
+    """Four videos at once: each job has its own sound."""
+    videos = {
+        f"job{i}": make(tmp_path / f"{i}.wav", "-vn", rate=8000 * (i + 1)).read_bytes()[: -4000 * i or None]
+        for i in range(4)
+    }
+
+    async def one(job_id: str, video: bytes) -> Any:
+        async with serving(whole(video)) as server:
+            return await extractor.prepare(job_id, 1, server.url())
+
+    async def main() -> list[Any]:
+        return await asyncio.gather(*(one(*item) for item in videos.items()))
+
+    infos = asyncio.run(main())
+    assert len({info.sha256 for info in infos}) == 4
+    for job_id, info in zip(videos, infos, strict=True):
+        assert len(extractor.load(job_id, 1)) == info.samples
+        assert np.abs(extractor.load(job_id, 1)).max() > 10_000
+
+
+def test_its_name_on_the_dashboard_tells_its_load(extractor: Any) -> None:
+    """The dashboard's line is short and tells what it does."""
+    assert repr(extractor) == "AudioExtractor(busy=0, Scratch(local folder))"

@@ -1,0 +1,59 @@
+"""W10: which addresses are never reached."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from deployments.net.addresses import refused
+
+REFUSED_TABLE = """
+0.0.0.0 0.0.0.1 0.255.255.255 10.0.0.0 10.0.0.1 10.255.255.255 100.64.0.0 100.64.0.1 100.100.100.200 100.127.255.255
+127.0.0.0 127.0.0.1 127.0.0.53 127.1.2.3 127.255.255.255 168.63.129.16 169.254.0.0 169.254.169.254 169.254.170.2
+169.254.255.255 172.16.0.0 172.17.0.1 172.31.255.255 192.0.0.0 192.0.0.8 192.0.0.170 192.0.0.192 192.0.2.0
+192.0.2.255 192.31.196.1 192.52.193.1 192.88.99.0 192.88.99.1 192.168.0.0 192.168.1.1 192.168.255.255 192.175.48.1
+198.18.0.0 198.19.255.255 198.51.100.1 203.0.113.0 203.0.113.255 224.0.0.0 224.0.0.1 224.0.0.251 232.0.0.1
+239.255.255.250 239.255.255.255 240.0.0.0 240.0.0.1 255.255.255.254 255.255.255.255 :: ::1 ::2 ::7f00:1 ::a00:1
+::ffff:0:127.0.0.1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:8.8.8.8 ::ffff:169.254.169.254 64:ff9b::7f00:1
+64:ff9b::808:808 64:ff9b:1::1 64:ff9b:1:ffff::a9fe:a9fe 100::1 100:0:0:1::1 200::1 1000::1 2001::1
+2001:0:4136:e378:8000:63bf:3fff:fdd2 2001:1::1 2001:2::1 2001:3::1 2001:4:112::1 2001:10::1 2001:20::1
+2001:1ff:ffff::1 2001:db8::1 2001:db8:ffff::1 2002::1 2002:7f00:1::1 2002:a9fe:a9fe::1 2620:4f:8000::1 3ffe::1
+3fff::1 3fff:fff::1 4000::1 5f00::1 8000::1 c000::1 e000::1 fc00::1 fd00::1 fd00:ec2::254 fdff:ffff::1 fe00::1
+fe80::1 fe80::1%eth0 2600::1%eth0 feb0::1 febf::1 fec0::1 fec0:0:0:ffff::1 ff01::1 ff02::1 ff02::fb ff05::2 ff0e::1
+"""
+PUBLIC_TABLE = """
+1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 52.216.0.1 99.255.255.255 100.63.255.255 100.128.0.0 126.255.255.255
+128.0.0.1 168.63.129.15 169.253.255.255 169.255.0.0 172.15.255.255 172.32.0.0 191.255.255.255 192.0.1.0 192.0.3.0
+192.167.255.255 192.169.0.0 198.17.255.255 198.20.0.0 203.0.112.255 203.0.114.0 223.255.255.255 2001:200::1
+2001:4860:4860::8888 2400:cb00::1 2600:1f00::1 2606:4700:4700::1111 2620:0:2d0::1 2a00:1450::1 2c0f::1 3ffd::1
+3fff:1000::1
+"""
+REFUSED = REFUSED_TABLE.split()
+PUBLIC = PUBLIC_TABLE.split()
+
+
+@pytest.mark.parametrize("address", REFUSED)
+def test_special_addresses_are_refused(address: str) -> None:
+    """W10: an address that is not a public unicast one is refused, however it is dressed."""
+    assert refused(ip_address(address))
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses_pass(address: str) -> None:
+    """The list is not wider than it must be: the neighbours of the refused ranges pass."""
+    assert not refused(ip_address(address))
+
+
+def test_the_table_is_long_enough() -> None:
+    """W10 asks for at least 85 addresses."""
+    assert len(set(REFUSED)) >= 85
+
+
+def test_a_named_network_is_reachable_and_only_it() -> None:
+    """Naming a network opens that network, not its neighbours and not its disguises."""
+    allowed = (ip_network("10.1.0.0/16"), ip_network("::1/128"))
+    assert not refused(ip_address("10.1.2.3"), allowed)
+    assert not refused(ip_address("::1"), allowed)
+    for other in ("10.2.0.1", "127.0.0.1", "::ffff:10.1.2.3", "64:ff9b::a01:203", "::2"):
+        assert refused(ip_address(other), allowed)

@@ -1,0 +1,420 @@
+"""Downloads: bounded in every direction, resumed after a cut, and silent about the URL's query."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import random
+import shutil
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deployments.errors import DownloadError, FileTooLargeError, JobError, OutOfResourcesError
+from deployments.net.download import Downloaded, download, time_left_s
+from deployments.net.limits import DownloadLimits
+from deployments.net.policy import VideoPolicy
+from tests.support.servers import (
+    Server,
+    cutting,
+    dripping,
+    endless,
+    hanging,
+    head,
+    promising,
+    reset,
+    resetting,
+    serving,
+    short,
+    status,
+    whole,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.servers import Handler, Request
+
+LOCAL = VideoPolicy(schemes={"http"}, networks=("127.0.0.0/8",), ports="*")
+SECRET = "s3cr3t"  # noqa: S105 - stands for the signature of a presigned URL
+QUERY = f"X-Amz-Expires=60&X-Amz-Signature={SECRET}"
+LIMITS = DownloadLimits(
+    max_bytes=1_000_000,
+    deadline_s=5,
+    connect_s=1,
+    stall_s=0.2,
+    min_bytes_per_s=10_000,
+    pace_window_s=0.2,
+    max_tries=3,
+    pause_s=0,
+    disk_reserve_bytes=0,
+)
+BODY = random.Random(1).randbytes(300_000)  # noqa: S311 - any bytes do
+
+
+def fetch(handler: Handler, to: Path, *, policy: VideoPolicy = LOCAL, **limits: Any) -> tuple[Downloaded, Server]:
+    """Download from `handler` into the file `to`."""
+
+    async def main() -> tuple[Downloaded, Server]:
+        async with serving(handler) as server:
+            bounds = LIMITS.model_copy(update=limits)
+            return await download(server.url(query=QUERY), to, policy=policy, limits=bounds), server
+
+    return asyncio.run(main())
+
+
+def test_a_file_arrives_whole(tmp_path: Path) -> None:
+    """One GET, the bytes, the ETag."""
+    got, server = fetch(whole(BODY, ETag='"v1"'), tmp_path / "v")
+    assert (tmp_path / "v").read_bytes() == BODY
+    assert got == Downloaded(size_bytes=len(BODY), etag='"v1"', cuts=0)
+    (request,) = server.requests
+    assert request.method == "GET"
+    assert request.target.endswith(QUERY)
+    assert request.headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_progress_counts_bytes(tmp_path: Path, *, told: bool) -> None:
+    """Progress rises to the whole; the total is told where the server tells it."""
+    body = BODY * 10
+    seen: list[tuple[int, int | None]] = []
+
+    async def chunked(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(head(200, Transfer_Encoding="chunked") + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n")
+        await writer.drain()
+
+    async def main() -> None:
+        async with serving(whole(body) if told else chunked) as server:
+            await download(
+                server.url(),
+                tmp_path / "v",
+                policy=LOCAL,
+                limits=LIMITS.model_copy(update={"max_bytes": 10_000_000}),
+                on_progress=lambda done, total: seen.append((done, total)),
+            )
+
+    asyncio.run(main())
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert seen[-1] == (len(body), len(body) if told else None)
+    assert len(seen) >= 3
+
+
+BAD: list[tuple[str, Handler, type[JobError], str]] = [
+    ("403", status(403), DownloadError, "http_403"),
+    ("404", status(404), DownloadError, "http_404"),
+    ("410", status(410), DownloadError, "http_410"),
+    ("500", status(500), DownloadError, "http_500"),
+    ("503", status(503), DownloadError, "http_503"),
+    ("206 unasked", status(206), DownloadError, "http_206"),
+    ("204", status(204), DownloadError, "http_204"),
+    ("redirect to nowhere", status(302), DownloadError, "http_302"),
+    ("redirect inside", status(302, Location="http://169.254.169.254/"), DownloadError, "not_allowed"),
+    ("redirect to a file", status(302, Location="file:///etc/passwd"), DownloadError, "not_allowed"),
+    ("redirect to nonsense", status(302, Location="http://[::1/"), DownloadError, "not_allowed"),
+    ("redirect to itself", status(302, Location="/again"), DownloadError, "too_many_redirects"),
+    ("0 bytes", whole(b""), DownloadError, "empty"),
+    ("short", short(BODY, missing=5), DownloadError, "cut_off"),
+    ("endless", endless, FileTooLargeError, ""),
+    ("too long by header", promising(1_000_001), FileTooLargeError, ""),
+    ("too long by counting", whole(bytes(1_000_001)), FileTooLargeError, ""),
+    ("dripping", dripping(), DownloadError, "too_slow"),
+    ("hanging", hanging, DownloadError, "timeout"),
+    ("hanging half-way", promising(100), DownloadError, "timeout"),
+    ("reset at once", resetting(), DownloadError, "cut_off"),
+    ("reset half-way", resetting(BODY), DownloadError, "cut_off"),
+]
+
+
+@pytest.mark.parametrize(("handler", "kind", "reason"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_m5_lying_servers(
+    handler: Handler, kind: type[JobError], reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """M5: each lie has its error, soon; M7: and neither error nor log holds the query or a path."""
+    caplog.set_level(logging.DEBUG)
+    began = time.monotonic()
+    with pytest.raises(kind) as caught:
+        fetch(handler, tmp_path / "v")
+    assert time.monotonic() - began < 3
+    assert caught.value.values.get("reason", "") == reason
+    told = caplog.text + "".join(str(vars(record)) for record in caplog.records)
+    told += "".join(traceback.format_exception(caught.value)) + caught.value.sentence("ko") + _chain(caught.value)
+    assert SECRET not in told
+    assert "127.0.0.1" not in caught.value.sentence("en") + _chain(caught.value)
+
+
+def _chain(error: BaseException | None) -> str:
+    """What an error and all errors behind it say, whether shown or not."""
+    return "" if error is None else f"{error!r} {_chain(error.__cause__)} {_chain(error.__context__)}"
+
+
+def test_an_absent_server(tmp_path: Path) -> None:
+    """Nobody listens: `unreachable`."""
+
+    async def main() -> None:
+        async with serving(hanging) as server:
+            pass
+        await download(server.url(), tmp_path / "v", policy=LOCAL, limits=LIMITS)
+
+    with pytest.raises(DownloadError) as caught:
+        asyncio.run(main())
+    assert caught.value.values == {"reason": "unreachable"}
+
+
+def test_the_limit_itself_passes(tmp_path: Path) -> None:
+    """A file of exactly the allowed size is no error."""
+    assert fetch(whole(bytes(1_000_000)), tmp_path / "v")[0].size_bytes == 1_000_000
+
+
+def test_the_limit_is_told_in_megabytes(tmp_path: Path) -> None:
+    """The public sentence names the limit, and a length in the header costs no download."""
+    with pytest.raises(FileTooLargeError) as caught:
+        fetch(promising(3 << 30), tmp_path / "v", max_bytes=2 << 30)
+    assert "2048 MB" in str(caught.value)
+    assert (tmp_path / "v").stat().st_size == 0
+
+
+def test_the_deadline_holds_for_the_whole(tmp_path: Path) -> None:
+    """A server that is fast enough at each moment is cut when the time is up."""
+    began = time.monotonic()
+    with pytest.raises(DownloadError) as caught:
+        fetch(dripping(0.005), tmp_path / "v", min_bytes_per_s=0, deadline_s=0.3)
+    assert caught.value.values == {"reason": "timeout"}
+    assert time.monotonic() - began < 1
+
+
+def test_a_full_disk_is_told_before_the_download(tmp_path: Path) -> None:
+    """Where the file would not fit, nothing is fetched."""
+    free = shutil.disk_usage(tmp_path).free
+    with pytest.raises(OutOfResourcesError):
+        fetch(promising(free + (1 << 30)), tmp_path / "v", max_bytes=free * 2)
+    with pytest.raises(OutOfResourcesError):
+        fetch(whole(BODY), tmp_path / "v", disk_reserve_bytes=2 * free)
+
+
+def test_a_disk_that_fills_up(tmp_path: Path) -> None:
+    """A write that finds no room is a lack of resources, not a crash."""
+    with pytest.raises(OutOfResourcesError):
+        fetch(whole(BODY), Path("/dev/full"))
+
+
+@pytest.mark.parametrize("hops", [0, 1, 3, 4])
+def test_redirects_are_followed_within_bounds(hops: int, tmp_path: Path) -> None:
+    """Three hops are followed (S3 answers 307 for new buckets), the fourth is not."""
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> None:
+        at = int(request.target.strip("/").split("?")[0] or 0) if request.target[1:2].isdigit() else 0
+        await (status(307, Location=f"/{at + 1}") if at < hops else whole(BODY))(request, writer)
+
+    if hops > 3:
+        with pytest.raises(DownloadError, match="redirects"):
+            fetch(handle, tmp_path / "v")
+    else:
+        _, server = fetch(handle, tmp_path / "v")
+        assert len(server.requests) == hops + 1
+        assert (tmp_path / "v").read_bytes() == BODY
+
+
+def test_a_redirect_to_a_forbidden_address_reaches_nobody(tmp_path: Path) -> None:
+    """The canary on an address that is not named gets no connection, neither by address nor by name."""
+
+    async def main() -> int:
+        async with serving(whole(BODY), host="127.0.0.1") as canary:
+            for target in (canary.url(), f"http://inside.example:{canary.port}/", f"//127.0.0.1:{canary.port}/"):
+                async with serving(status(302, Location=target), host="127.0.0.2") as server:
+                    policy = LOCAL.model_validate({**LOCAL.model_dump(), "networks": ("127.0.0.2/32",)})
+                    with pytest.raises(DownloadError, match="not allowed"):
+                        await download(
+                            server.url(), tmp_path / "v", policy=policy, limits=LIMITS, resolve=_resolve_inside
+                        )
+            return canary.connections
+
+    assert asyncio.run(main()) == 0
+
+
+async def _resolve_inside(_: str, __: int) -> list[str]:
+    return ["127.0.0.1"]
+
+
+def test_a_forbidden_url_makes_no_connection(tmp_path: Path) -> None:
+    """What the policy refuses is refused here, too, whoever forgot to ask before."""
+
+    async def main() -> int:
+        async with serving(whole(BODY)) as server:
+            with pytest.raises(DownloadError, match="not allowed"):
+                await download(server.url(), tmp_path / "v", policy=VideoPolicy(), limits=LIMITS)
+            return server.connections
+
+    assert asyncio.run(main()) == 0
+
+
+def resume(tmp_path: Path, *, size: int, cuts: int, etags: Callable[[int], str]) -> tuple[Downloaded, Server, bytes]:
+    """Fetch `size` bytes over a line that is cut `cuts` times."""
+    body = random.Random(2).randbytes(size)  # noqa: S311
+
+    async def main() -> tuple[Downloaded, Server, bytes]:
+        box: list[Server] = []
+        handler = cutting(lambda: box[0], body, every=-(-size // (cuts + 1)), etags=etags)
+        async with serving(handler) as server:
+            box.append(server)
+            limits = LIMITS.model_copy(update={"max_bytes": size, "deadline_s": 30, "stall_s": 5})
+            return await download(server.url(query=QUERY), tmp_path / "v", policy=LOCAL, limits=limits), server, body
+
+    return asyncio.run(main())
+
+
+def test_m6_twenty_cuts(tmp_path: Path) -> None:
+    """M6: after 20 cuts the digest is right and nothing was sent twice."""
+    got, server, body = resume(tmp_path, size=20_000_000, cuts=20, etags=lambda _: '"v1"')
+    assert hashlib.sha256((tmp_path / "v").read_bytes()).digest() == hashlib.sha256(body).digest()
+    assert got.cuts == 20
+    assert server.sent_bytes == len(body)
+    assert [request.headers.get("if-range") for request in server.requests] == [None] + ['"v1"'] * 20
+
+
+def test_m6_a_changed_file_fails(tmp_path: Path) -> None:
+    """M6: where the ETag has changed after a cut, two files must not be glued together."""
+    with pytest.raises(DownloadError) as caught:
+        resume(tmp_path, size=100_000, cuts=3, etags=lambda answer: f'"v{answer // 2}"')
+    assert caught.value.values == {"reason": "changed"}
+
+
+def test_without_a_version_a_cut_starts_over(tmp_path: Path) -> None:
+    """A server without ETag and date cannot be resumed from: the file is fetched anew, and right."""
+    answers = iter([short(BODY[:1000], missing=len(BODY) - 1000), short(BODY[:70_000], missing=1), whole(BODY)])
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> None:
+        assert "range" not in request.headers
+        await next(answers)(request, writer)
+
+    got, _ = fetch(handle, tmp_path / "v")
+    assert (tmp_path / "v").read_bytes() == BODY
+    assert got.cuts == 2
+
+
+def test_a_server_that_ignores_ranges_starts_over(tmp_path: Path) -> None:
+    """The same ETag with 200 instead of 206: the whole comes again, and the start is not kept twice."""
+    answers = iter([short(BODY[:200_000], missing=100_000, ETag='"v1"'), whole(BODY, ETag='"v1"')])
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> None:
+        await next(answers)(request, writer)
+
+    fetch(handle, tmp_path / "v")
+    assert (tmp_path / "v").read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        head(206, Content_Length=1, Content_Range="bytes 5-5/300000", ETag='"v1"'),
+        head(206, Content_Length=1, Content_Range="bytes 200000-299999/300001", ETag='"v1"'),
+        head(206, Content_Length=1, ETag='"v1"'),
+        head(206, Content_Length=1, Content_Range="bytes 200000-299999/300000", ETag='"v2"'),
+        head(416, Content_Length=0),
+    ],
+)
+def test_a_wrong_part_is_not_glued_on(answer: bytes, tmp_path: Path) -> None:
+    """A part that does not fit where the first one ended is refused."""
+    first = [short(BODY[:200_000], missing=100_000, ETag='"v1"')]
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> None:
+        if first:
+            await first.pop()(request, writer)
+        else:
+            writer.write(answer + b"x")
+            await writer.drain()
+
+    with pytest.raises(DownloadError) as caught:
+        fetch(handle, tmp_path / "v")
+    assert caught.value.values == {"reason": "changed"}
+
+
+def test_an_expired_url_after_a_cut(tmp_path: Path) -> None:
+    """Where the URL has expired meanwhile, its status is the reason."""
+    answers = iter([short(BODY, missing=5, ETag='"v1"'), status(403)])
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> None:
+        await next(answers)(request, writer)
+
+    with pytest.raises(DownloadError) as caught:
+        fetch(handle, tmp_path / "v")
+    assert caught.value.values == {"reason": "http_403"}
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_passing_troubles_are_mended(failures: int, tmp_path: Path) -> None:
+    """Two bad answers in a row are survived, with three tries the third ends it."""
+    left = [status(503), status(500), resetting()][:failures]
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> None:
+        await (left.pop(0) if left else whole(BODY))(request, writer)
+
+    if failures < 3:
+        assert fetch(handle, tmp_path / "v")[0].cuts == failures
+    else:
+        with pytest.raises(DownloadError):
+            fetch(handle, tmp_path / "v")
+
+
+def test_a_crumb_per_connection_does_not_go_on_for_ever(tmp_path: Path) -> None:
+    """Cuts are bounded, progress or not."""
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> None:
+        start = int(request.headers.get("range", "bytes=0-")[6:-1])
+        where = f"bytes {start}-999/1000"
+        writer.write(head(206 if start else 200, Content_Length=1000 - start, Content_Range=where, ETag='"v"') + b"x")
+        await writer.drain()
+        reset(writer)
+
+    with pytest.raises(DownloadError, match="cut off"):
+        fetch(handle, tmp_path / "v", max_cuts=7)
+
+
+def test_cancelling_closes_the_connection(tmp_path: Path) -> None:
+    """A cancelled download stops within a moment."""
+
+    async def main() -> float:
+        async with serving(dripping()) as server:
+            limits = LIMITS.model_copy(update={"min_bytes_per_s": 0})
+            task = asyncio.create_task(download(server.url(), tmp_path / "v", policy=LOCAL, limits=limits))
+            await server.arrived.wait()
+            began = time.monotonic()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return time.monotonic() - began
+
+    assert asyncio.run(main()) < 0.5
+
+
+NOW = 1_735_376_400.0  # 2024-12-28T09:00:00Z
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("X-Amz-Date=20241228T090000Z&X-Amz-Expires=3600&X-Amz-Signature=x", 3600.0),
+        ("X-Amz-Date=20241228T083000Z&X-Amz-Expires=3600", 1800.0),
+        ("x-amz-date=20241228T083000Z&x-amz-expires=3600", 1800.0),
+        ("X-Amz-Date=20241228T080000Z&X-Amz-Expires=60", 0.0),
+        ("X-Goog-Date=20241228T090000Z&X-Goog-Expires=900", 900.0),
+        (f"AWSAccessKeyId=a&Expires={int(NOW) + 70}&Signature=x", 70.0),
+        (f"Expires={int(NOW) - 70}", 0.0),
+        ("", 3000.0),
+        ("X-Amz-Date=yesterday&X-Amz-Expires=60", 3000.0),
+        ("X-Amz-Date=20241228T090000Z", 3000.0),
+        ("Expires=never", 3000.0),
+    ],
+)
+def test_the_time_a_presigned_url_has_left(query: str, expected: float) -> None:
+    """Read from the URL where it tells, else an hour from its arrival (ten minutes ago here)."""
+    assert time_left_s(f"https://b.s3.amazonaws.com/v?{query}", now=NOW, received=NOW - 600) == expected
+
+
+def test_the_time_left_of_a_broken_url() -> None:
+    """Nonsense has the default, too."""
+    assert time_left_s("http://[::1", now=NOW) == 3600.0

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import time
+import tracemalloc
+
+import numpy as np
+import prosody_truth as truth
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from deployments.prosody.config import ProsodyConfig
+from deployments.prosody.engine import create
+from deployments.prosody.tracks import BLOCK_FRAMES, join, tracks
+from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ, Audio, Span, Tracks, pieces
+
+SPEECH = np.concatenate([truth.real_call(), truth.man(), truth.woman(), truth.man()])
+SPEECH.flags.writeable = False  # as Ray hands it out
+
+
+def whole(audio: Audio) -> Tracks:
+    return tracks(audio, Span(start_s=0, end_s=audio.size / SAMPLE_RATE_HZ))
+
+
+WHOLE = whole(SPEECH)
+
+
+def sine(amplitude: float, f0_hz: float = 200.0, duration_s: float = 1.0) -> Audio:
+    times_s = np.arange(round(duration_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    return np.round(32767 * amplitude * np.sin(2 * np.pi * f0_hz * times_s)).astype(np.int16)
+
+
+def assert_same(one: Tracks, other: Tracks) -> None:
+    assert one.start_s == other.start_s
+    np.testing.assert_array_equal(one.f0_hz, other.f0_hz)
+    np.testing.assert_array_equal(one.level_dbfs, other.level_dbfs)
+
+
+# -- pieces -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("piece_s", [30.0, 7.0, 19.99])
+def test_pieces_joined_equal_the_whole(piece_s: float) -> None:
+    """Cutting the video changes nothing, bit by bit."""
+    parts = [tracks(SPEECH, piece) for piece in pieces(SPEECH.size / SAMPLE_RATE_HZ, piece_s)]
+    assert_same(join(parts), WHOLE)
+
+
+@settings(max_examples=8, deadline=None)
+@given(cuts=st.lists(st.floats(19, 21), max_size=2))
+def test_any_cuts_joined_equal_the_whole(cuts: list[float]) -> None:
+    """Wherever the cuts are, between frames too, every frame belongs to exactly one piece."""
+    edges = [19.0, *sorted(cuts), 21.0]
+    found = join([tracks(SPEECH, Span(start_s=start, end_s=end)) for start, end in itertools.pairwise(edges)])
+    np.testing.assert_array_equal(found.f0_hz, WHOLE.f0_hz[1900:2100])
+    np.testing.assert_array_equal(found.level_dbfs, WHOLE.level_dbfs[1900:2100])
+
+
+def test_block_edges_do_not_show() -> None:
+    """The inner blocks' context is long enough: with the block grid elsewhere, all but stray frames are the same."""
+    shift = 7 * FRAMES_PER_S
+    later = whole(np.concatenate([np.zeros(shift * SAMPLE_RATE_HZ // FRAMES_PER_S, np.int16), SPEECH]))
+    same = np.isclose(later.f0_hz[shift:], WHOLE.f0_hz, rtol=1e-3, equal_nan=True)
+    assert same.mean() > 0.99
+    edges = np.arange(BLOCK_FRAMES, WHOLE.f0_hz.size, BLOCK_FRAMES)
+    assert all(same[edge - 2 : edge + 2].all() for edge in edges)
+
+
+def test_frames_lie_on_whole_hundredths() -> None:
+    """A piece that starts between two frames gets the later one, and says so."""
+    found = tracks(SPEECH, Span(start_s=3.004, end_s=4.004))
+    assert found.start_s == 3.01
+    np.testing.assert_array_equal(found.f0_hz, WHOLE.f0_hz[301:401])
+
+
+def test_join_refuses_a_gap() -> None:
+    """A lost piece is an error and not a shift in time."""
+    first, _, third = (tracks(SPEECH, piece) for piece in pieces(3.0, 1.0))
+    with pytest.raises(ValueError, match="do not follow"):
+        join([first, third])
+    with pytest.raises(ValueError, match="no tracks"):
+        join([])
+
+
+def test_beyond_the_audio_is_silence() -> None:
+    """A video longer than its sound, and no sound at all, give silent frames and no error."""
+    found = tracks(sine(0.5), Span(start_s=0, end_s=3))
+    assert found.f0_hz.shape == found.level_dbfs.shape == (300,)
+    assert np.isfinite(found.f0_hz[5:95]).all()
+    assert np.isnan(found.f0_hz[105:]).all()
+    assert (found.level_dbfs[101:] == -120).all()
+    assert np.isnan(tracks(np.zeros(0, np.int16), Span(start_s=0, end_s=1)).f0_hz).all()
+    assert tracks(sine(0.5), Span(start_s=0, end_s=0)).f0_hz.size == 0
+
+
+def test_tracks_are_float32_and_the_audio_is_left_alone() -> None:
+    """What crosses to the next stage has the promised types; the shared audio is not written to."""
+    before = SPEECH.copy()
+    found = tracks(SPEECH, Span(start_s=0, end_s=2))
+    assert found.f0_hz.dtype == found.level_dbfs.dtype == np.float32
+    np.testing.assert_array_equal(SPEECH, before)
+
+
+# -- level ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("amplitude", [1.0, 0.1, 0.003])
+def test_level_of_a_sine_is_its_rms(amplitude: float) -> None:
+    """The formula: 20 log10 of amplitude over the root of 2."""
+    level_dbfs = whole(sine(amplitude)).level_dbfs[1:]
+    np.testing.assert_allclose(level_dbfs, 20 * np.log10(amplitude / np.sqrt(2)), atol=0.1)
+
+
+def test_level_has_a_floor_and_a_ceiling() -> None:
+    """Digital silence is -120, a full-scale square wave 0."""
+    assert (whole(np.zeros(16_000, np.int16)).level_dbfs == -120).all()
+    square = np.where(np.arange(16_000) % 80 < 40, 32767, -32768).astype(np.int16)
+    np.testing.assert_allclose(whole(square).level_dbfs[1:], 0, atol=0.01)
+
+
+def test_mean_power_of_the_frames_is_that_of_the_samples() -> None:
+    """No sample is counted twice or lost, so that words can be measured from the track."""
+    level_dbfs = whole(SPEECH).level_dbfs[100:200].astype(np.float64)
+    samples = SPEECH[100 * 160 - 80 : 200 * 160 - 80] / 32768
+    assert np.mean(10 ** (level_dbfs / 10)) == pytest.approx(np.mean(samples**2), rel=1e-4)
+
+
+def test_frame_i_is_centred_at_its_time() -> None:
+    """Sound that begins at 0.5 s: frame 50 is half in it, frame 49 is silent, frame 51 is full."""
+    audio = np.concatenate([np.zeros(8000, np.int16), sine(0.5, f0_hz=1000)])
+    level_dbfs = whole(audio).level_dbfs
+    assert level_dbfs[49] == -120
+    assert level_dbfs[51] - level_dbfs[50] == pytest.approx(3.01, abs=0.1)
+
+
+# -- bounds -----------------------------------------------------------------------------------------------------------
+
+
+def test_memory_does_not_grow_with_the_video() -> None:
+    """Block by block: four times as much audio needs no more memory beside its own tracks."""
+
+    def peak_bytes(repeats: int) -> int:
+        audio = np.tile(SPEECH, repeats)
+        tracemalloc.start()
+        whole(audio)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    long = peak_bytes(4)
+    assert long < 1.05 * peak_bytes(1) + 3 * 8 * WHOLE.f0_hz.size
+    assert long < 40e6
+
+
+def test_fast_enough_to_be_no_burden() -> None:
+    """At least 50 times realtime in processor time (the bench shows what it really is: over 200)."""
+    audio = np.tile(SPEECH, 2)
+    started = time.process_time()
+    whole(audio)
+    assert audio.size / SAMPLE_RATE_HZ / (time.process_time() - started) > 50
+
+
+def test_settings_reach_the_engine() -> None:
+    """A tone below the configured range is not found at its own pitch."""
+    narrow = create(ProsodyConfig(f0_min_hz=150, f0_max_hz=400))
+    found = narrow.tracks(sine(0.5, f0_hz=100), Span(start_s=0, end_s=1)).f0_hz
+    assert not np.any(np.abs(found / 100 - 1) < 0.2)
+    wide = create(ProsodyConfig())
+    assert np.nanmedian(wide.tracks(sine(0.5, f0_hz=100), Span(start_s=0, end_s=1)).f0_hz) == pytest.approx(
+        100, rel=0.01
+    )
+
+
+def test_settings_refuse_nonsense() -> None:
+    """Unknown engines, unknown names and a range upside down stop the start-up."""
+    for bad in ({"engine": "praat"}, {"f0_min": 60}, {"f0_min_hz": 200, "f0_max_hz": 300}):
+        with pytest.raises(ValidationError):
+            ProsodyConfig.model_validate(bad)
+
+
+def test_settings_are_light() -> None:
+    """Reading the settings does not load signal processing."""
+    code = "import sys, deployments.prosody.config; sys.exit(bool({'librosa', 'scipy', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import itertools
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import select
+
+from serve_app.callbacks.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, Outbox
+from serve_app.callbacks.schedule import GIVE_UP_AFTER_S, RetrySchedule
+from serve_app.jobs.database import Database
+from serve_app.jobs.model import Attempt, CallbackState, JobOptions, NewJob, Outcome
+from serve_app.jobs.progress import Progress, Stage
+from serve_app.jobs.states import TRANSITIONS, IllegalTransitionError, JobState, check
+from serve_app.jobs.store import JobStore
+from serve_app.jobs.tables import callbacks
+
+CALLBACK = "http://127.0.0.1:8000/api/upload-video/result"
+DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
+BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def database(tmp_path):
+    database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
+    database.create()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def store(database, clock):
+    return JobStore(database, queue_limit=3, running_limit=2, clock=clock)
+
+
+@pytest.fixture
+def outbox(database, clock):
+    return Outbox(database, schedule=RetrySchedule(spread=0), clock=clock)
+
+
+def new(job_id: str = "a", *, url: str = "https://v/1.mp4?sig=1", fingerprint: str = "f", callback: str | None = CALLBACK):
+    return NewJob(
+        job_id=job_id,
+        video_url=url,
+        video_expires_at=2_000_000.0,
+        callback_url=callback,
+        options=JobOptions(),
+        fingerprint=fingerprint,
+    )
+
+
+def started(store, job_id: str = "a", **options) -> Attempt:
+    """A job that a driver works on."""
+    store.submit(new(job_id, **options))
+    store.admit()
+    job = store.begin_attempt(job_id, store.get(job_id).run)
+    return Attempt(job_id=job_id, run=job.run, number=job.attempt)
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(JobState, JobState)))
+def test_only_the_drawn_arrows_are_legal(before, after):
+    """A job changes state only along the arrows of the diagram."""
+    legal = {("queued", "running"), ("queued", "failed"), ("running", "completed"), ("running", "failed"), ("failed", "queued")}
+    if (before, after) in legal:
+        check(before, after)
+    else:
+        with pytest.raises(IllegalTransitionError):
+            check(before, after)
+    assert (after in TRANSITIONS[before]) == ((before, after) in legal)
+
+
+def test_a_new_job_waits(store):
+    """A POST stores the job as queued, in its first run."""
+    submission = store.submit(new())
+    assert submission.started
+    assert (submission.job.state, submission.job.run, submission.job.progress) == (JobState.QUEUED, 1, 0)
+
+
+def test_the_same_content_again_starts_nothing_and_renews_the_url(store):
+    """A retry of the backend never starts a second job, and its newly signed URL replaces the stored one."""
+    store.submit(new())
+    again = store.submit(new(url="https://v/1.mp4?sig=2"))
+    assert not again.started
+    assert not again.conflict
+    assert store.get("a").video_url == "https://v/1.mp4?sig=2"
+    assert store.counts().queued == 1
+
+
+def test_other_content_under_a_known_id_is_a_conflict(store):
+    """Different content under a known job_id is refused, and changes nothing."""
+    store.submit(new())
+    assert store.submit(new(url="https://v/2.mp4", fingerprint="g")).conflict
+    assert store.get("a").video_url == "https://v/1.mp4?sig=1"
+
+
+def test_a_failed_job_posted_again_is_a_new_run_with_rising_sequence(store):
+    """The one arrow out of failed: progress starts over, the callback sequence rises on."""
+    attempt = started(store)
+    store.tell(attempt, Progress(percent=40, stage=Stage.DIARIZATION), spent_s=1)
+    store.finish(attempt, BROKEN)
+    before = store.get("a").sequence
+    again = store.submit(new())
+    assert again.started
+    assert (again.job.run, again.job.attempt, again.job.progress, again.job.error_code) == (2, 0, 0, None)
+    assert again.job.sequence == before
+    assert store.tell(attempt, Progress(percent=50, stage=Stage.DIARIZATION), spent_s=1) is None
+
+
+def test_a_completed_job_posted_again_stays_completed(store):
+    """A retry after the end gets the present state and no second run."""
+    attempt = started(store)
+    store.finish(attempt, DONE)
+    again = store.submit(new())
+    assert not again.started
+    assert again.job.state is JobState.COMPLETED
+
+
+def test_the_queue_is_bounded(store):
+    """Two run, three wait, the next is refused; the refused one leaves no trace."""
+    for job_id in "abcde":
+        assert store.submit(new(job_id)).started
+    assert store.submit(new("f")).job is None
+    assert store.get("f") is None
+
+
+def test_many_posts_at_once_never_overfill_the_queue(store):
+    """The bound holds when requests come at the same time."""
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda i: store.submit(new(f"job-{i}")), range(40)))
+    assert sum(answer.started for answer in answers) == 5
+    assert store.counts().queued == 5
+
+
+def test_the_oldest_are_admitted_up_to_the_limit(store, clock):
+    """Slots go to those who wait longest, and never to more than the limit; positions fall."""
+    for job_id in "abcd":
+        store.submit(new(job_id))
+        clock.now += 1
+    assert [job.job_id for job in store.admit()] == ["a", "b"]
+    assert store.admit() == []
+    assert [store.queue_position(store.get(job_id)) for job_id in "cd"] == [1, 2]
+    store.finish(Attempt(job_id="a", run=1, number=0), BROKEN)
+    assert [job.job_id for job in store.admit()] == ["c"]
+    assert store.queue_position(store.get("d")) == 1
+
+
+def test_the_end_and_its_callback_are_one_commit(store, outbox):
+    """Result, state and the due callback appear together; the callback carries the result's own bytes."""
+    attempt = started(store)
+    callback_id = store.finish(attempt, DONE)
+    job = store.get("a")
+    assert (job.state, job.progress) == (JobState.COMPLETED, 100)
+    assert store.result("a") == DONE.result
+    due = outbox.claim(callback_id)
+    assert json.loads(due.body)["result"] == json.loads(DONE.result)
+    assert due.sequence == job.sequence
+
+
+def test_an_old_attempt_writes_nothing(store):
+    """The fence: when a newer attempt has begun, the old one's progress and end are refused."""
+    old = started(store)
+    newer = store.begin_attempt("a", 1)
+    assert newer.attempt == old.number + 1
+    assert store.tell(old, Progress(percent=99, stage=Stage.ASSEMBLY), spent_s=1) is None
+    assert store.finish(old, DONE) is None
+    assert store.get("a").state is JobState.RUNNING
+    assert store.finish(Attempt(job_id="a", run=1, number=newer.attempt), DONE) is not None
+
+
+def test_a_finished_run_never_changes(store):
+    """No write reaches a run that has ended, and no attempt begins in it."""
+    attempt = started(store)
+    store.finish(attempt, DONE)
+    assert store.finish(attempt, BROKEN) is None
+    assert store.begin_attempt("a", 1) is None
+    assert store.get("a").state is JobState.COMPLETED
+
+
+def test_time_spent_adds_up_over_attempts(store):
+    """What a crashed attempt used of the run's time stays counted."""
+    first = started(store)
+    store.tell(first, Progress(percent=10, stage=Stage.EXTRACTION), spent_s=5.0)
+    second = store.begin_attempt("a", 1)
+    store.tell(Attempt(job_id="a", run=1, number=second.attempt), Progress(percent=10, stage=Stage.EXTRACTION), spent_s=2.0)
+    assert store.get("a").spent_s == 7.0
+
+
+def test_cancel_ends_a_queued_job_and_marks_a_running_one(store, outbox):
+    """A queued job ends at once with its terminal callback; a running one is left to its driver."""
+    started(store)
+    store.submit(new("b"))
+    assert store.cancel("b", BROKEN).state is JobState.FAILED
+    assert outbox.status("b").state is CallbackState.PENDING
+    running = store.cancel("a", BROKEN)
+    assert running.state is JobState.RUNNING
+    assert running.cancel_requested
+
+
+def test_delete_takes_result_and_callbacks_along(store, outbox):
+    """A deleted job leaves nothing behind, and one that runs cannot be deleted."""
+    attempt = started(store)
+    store.delete("a")
+    assert store.get("a") is not None
+    callback_id = store.finish(attempt, DONE)
+    store.delete("a")
+    assert store.get("a") is None
+    assert store.result("a") is None
+    assert outbox.claim(callback_id) is None
+
+
+def test_pages_are_newest_first_and_do_not_overlap(store, clock, database):
+    """Walking the pages by `after` meets every job once, the newest first."""
+    roomy = JobStore(database, queue_limit=100, running_limit=2, clock=clock)
+    for i in range(7):
+        roomy.submit(new(f"job-{i}"))
+        clock.now += i % 2
+    seen, after = [], None
+    while page := roomy.page(state=None, limit=3, after=after):
+        seen += [job.job_id for job in page]
+        after = seen[-1]
+    assert seen == [f"job-{i}" for i in (6, 5, 4, 3, 2, 1, 0)]
+
+
+def test_a_waiting_job_is_told_of_at_most_once_per_interval(store, clock):
+    """The manager's heartbeat for queued jobs: due after the interval, then not again before the next."""
+    store.submit(new())
+    assert store.waiting_untold(since_s=25) == []
+    clock.now += 26
+    [told] = store.waiting_untold(since_s=25)
+    assert told.sequence == 1
+    assert store.waiting_untold(since_s=25) == []
+
+
+def test_least_time_left_is_fetched_first(store):
+    """Prefetching prefers the URL that expires first and takes each job once."""
+    store.submit(new("a"))
+    urgent = NewJob(**{name: getattr(new("b"), name) for name in NewJob.__dataclass_fields__} | {"video_expires_at": 1.0})
+    store.submit(urgent)
+    first, second = store.to_prefetch(5)
+    assert (first.job_id, second.job_id) == ("b", "a")
+    store.set_prefetch(first, "running")
+    assert [job.job_id for job in store.to_prefetch(5)] == ["a"]
+
+
+def test_a_claimed_callback_is_nobody_elses(store, outbox, clock):
+    """Two senders never try the same callback at once; a sender that dies gives it back after its claim."""
+    callback_id = store.finish(started(store), DONE)
+    assert outbox.claim(callback_id).attempts == 1
+    assert outbox.claim(callback_id) is None
+    assert outbox.due(10) == []
+    clock.now += CLAIM_S + 1
+    assert outbox.due(10) == [callback_id]
+    assert outbox.claim(callback_id).attempts == 2
+
+
+def test_the_whole_schedule_of_a_dead_backend(store, outbox, clock, database):
+    """1 s, 5 s, 30 s, 2 min, then every 5 min to 6 h, then every 30 min to 72 h, then undelivered."""
+    callback_id = store.finish(started(store), DONE)
+    began = clock.now
+    waits = []
+    while due := outbox.claim(callback_id):
+        outbox.failed(due, error="http_500")
+        if outbox.status("a").state is not CallbackState.PENDING:
+            break
+        with database.read() as db:
+            next_try_at = db.execute(select(callbacks.c.next_try_at)).scalar_one()
+        waits.append(next_try_at - clock.now)
+        clock.now = next_try_at - 0.1
+        assert outbox.due(1) == []
+        clock.now = next_try_at
+    assert waits[:5] == [1.0, 5.0, 30.0, 120.0, 300.0]
+    assert set(waits[4:70]) == {300.0}
+    assert set(waits[-100:]) == {1800.0}
+    assert clock.now - began == pytest.approx(GIVE_UP_AFTER_S, rel=0.01)
+    assert outbox.status("a").last_error == "http_500"
+
+
+def test_retry_after_is_obeyed_up_to_an_hour():
+    """A receiver's own wish for a pause counts where it is longer, and never more than an hour."""
+    schedule = RetrySchedule(spread=0)
+    assert schedule.wait_s(attempts=1, age_s=0, retry_after_s=60) == 60
+    assert schedule.wait_s(attempts=4, age_s=0, retry_after_s=60) == 120
+    assert schedule.wait_s(attempts=1, age_s=0, retry_after_s=90_000) == 3600
+
+
+def test_jitter_spreads_by_a_fifth():
+    """Waits differ, within ±20 %."""
+    waits = [RetrySchedule().wait_s(attempts=3, age_s=0) for _ in range(300)]
+    assert 24 <= min(waits) < 25.5
+    assert 34.5 < max(waits) <= 36
+
+
+def test_redelivery_starts_the_schedule_over(store, outbox, clock):
+    """After giving up, `redeliver` sends the same callback again, under the same id."""
+    callback_id = store.finish(started(store), DONE)
+    clock.now += GIVE_UP_AFTER_S
+    outbox.failed(outbox.claim(callback_id), error="timeout")
+    assert outbox.status("a").state is CallbackState.UNDELIVERED
+    assert outbox.redeliver("a")
+    assert outbox.claim(callback_id).attempts == 1
+
+
+def test_a_failing_receiver_gets_one_probe_per_half_minute(outbox, clock):
+    """After several failures in a row only one try per 30 s goes out, for all senders together."""
+    for _ in range(BREAKER_FAILURES):
+        assert outbox.may_try("http://b") is None
+        outbox.note("http://b", ok=False)
+    assert outbox.may_try("http://b") == clock.now + PROBE_EVERY_S
+    clock.now += PROBE_EVERY_S
+    assert outbox.may_try("http://b") is None
+    assert outbox.may_try("http://b") is not None
+    assert outbox.may_try("http://other") is None
+    outbox.note("http://b", ok=True)
+    assert outbox.may_try("http://b") is None
+
+
+def test_a_job_without_callback_owes_none(store, outbox):
+    """Where nobody is to be told, the job ends without a callback."""
+    attempt = started(store, callback=None)
+    assert store.finish(attempt, DONE) is None
+    assert outbox.status("a").state is CallbackState.NONE
+
+
+def test_answered_means_durable(tmp_path):
+    """Another process that opens the file sees a stored job at once, in WAL mode with full sync."""
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    first = Database(url)
+    first.create()
+    JobStore(first, queue_limit=3, running_limit=2).submit(new())
+    with first.read() as db:
+        assert db.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert db.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+    second = Database(url)
+    assert JobStore(second, queue_limit=3, running_limit=2).get("a") is not None
+    first.close()
+    second.close()
