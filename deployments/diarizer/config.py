@@ -27,7 +27,7 @@ class DiarizerConfig(BaseModel):
     """Score above which a local speaker is active."""
     min_gap_s: float = Field(default=0.3, ge=0)
     """A shorter gap inside one speaker's turn is filled."""
-    clustering_threshold: float = Field(default=0.2, gt=0, lt=2)
+    clustering_threshold: float = Field(default=0.24, gt=0, lt=2)
     """Cosine distance (average linkage) up to which voices are one speaker."""
     min_cluster_size: int = Field(default=3, ge=1)
     """A smaller cluster of embeddings is no speaker: it goes to the nearest larger one."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from deployments.diarizer.engine import Embeddings, Segmentation
 from deployments.diarizer.voices import Voices
-from deployments.speech_detector.network import FRAMES, SPEAKERS, WINDOW_S, Grid, SegmentationNetwork
+from deployments.speech_detector.network import Grid, SegmentationNetwork
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Turn
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class PyannoteGE2EEngine:
         vectors = joined([(each.first_window, each.vectors) for each in embeddings])
         if len(scores) != len(vectors):
             raise ValueError(f"{len(scores)} windows of scores, {len(vectors)} of embeddings")
-        if not (scores > self.config.activity_threshold).any():
+        if np.isnan(vectors).any(axis=-1).all():  # no speech, or too little to know a voice by
             return []
         turns = self._pipeline.result().turns(
             scores, vectors, min_speakers=min_speakers, max_speakers=max_speakers, num_speakers=num_speakers

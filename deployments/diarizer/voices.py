@@ -30,7 +30,7 @@ WINDOW_FRAMES = 160
 """The encoder hears 1.6 s at a time."""
 HEARING_STEP = 40
 """Frames between the stretches that the encoder hears."""
-OWN_SHARE = 0.5
+OWN_SHARE = 0.95
 """A stretch counts for a speaker if so much of it is his alone; where none does, the best one from `LEAST_SHARE` on."""
 LEAST_SHARE = 0.25
 LEAST_ALONE_S = 0.25

@@ -38,10 +38,12 @@ MOODS = {
     "angry": Mood(valence=-0.6, arousal=0.5),
     "fearful": Mood(valence=-0.5, arousal=0.3, named_only=True),
     "disgusted": Mood(valence=-0.6, arousal=0.1, named_only=True),
-    "surprised": Mood(valence=0.2, arousal=0.6, named_only=True),
+    "surprised": Mood(valence=0.3, arousal=0.5, named_only=True),
 }
 REACH = 0.35
-NAMED = 2.0
+LOWEST, HIGHEST = -0.5, 0.6
+"""Arousal beyond these tells no more: so more of it never makes the raised moods less likely, nor less the low one."""
+NAMED = 4.0
 """Weight that a word gives to the mood it names; the four moods of the plane have 1 without any."""
 CEILING = 0.75
 """Never surer than this: two axes and a word list do not tell more."""
@@ -77,9 +79,9 @@ def judge(wording: Wording, arousal: Arousal) -> Emotion | None:
 
 def mood_shares(wording: Wording, arousal: Arousal) -> dict[str, float]:
     """How near each mood lies, as shares that add up to 1."""
+    known = min(max(arousal.value * arousal.trust, LOWEST), HIGHEST)
     scores = {
-        name: _weight(name, mood, wording) * _nearness(mood, wording.valence, arousal.value * arousal.trust)
-        for name, mood in MOODS.items()
+        name: _weight(name, mood, wording) * _nearness(mood, wording.valence, known) for name, mood in MOODS.items()
     }
     total = sum(scores.values())
     return {name: score / total for name, score in scores.items()}

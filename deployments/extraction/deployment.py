@@ -37,6 +37,10 @@ class AudioExtractor:
         self._work = WorkDir(config.temp_dir)
         self._busy = 0
 
+    def __del__(self) -> None:  # Serve calls it when a replica shuts down
+        if work := getattr(self, "_work", None):
+            work.close()
+
     def __repr__(self) -> str:
         return f"AudioExtractor(busy={self._busy}, {self._scratch})"
 

@@ -24,9 +24,10 @@ class WorkDir:
         parent = parent or Path(tempfile.gettempdir())
         parent.mkdir(parents=True, exist_ok=True)
         sweep(parent)
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        made = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent))
+        self._lock = os.open(made / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.path = made.rename(parent / made.name.removeprefix("."))  # seen by others only once it is locked
 
     @contextlib.contextmanager
     def job(self) -> Iterator[Path]:
@@ -52,7 +53,7 @@ def sweep(parent: Path) -> int:
 def _remove_if_dead(folder: Path) -> bool:
     try:
         lock = os.open(folder / _LOCK, os.O_RDWR)
-    except OSError:  # just being made, or not ours
+    except OSError:  # not ours
         return False
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -55,7 +55,7 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
         """Where a job stands, with its result when it is completed."""
         return Response(await service.status(job_id), media_type="application/json")
 
-    @router.get("/jobs", response_model_exclude_none=True)
+    @router.get("/jobs")
     async def list_jobs(
         state: Annotated[str | None, Query()] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,

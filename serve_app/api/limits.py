@@ -37,17 +37,22 @@ class BodyLimit:
         if declared.isdigit() and int(declared) > self._max_bytes:
             await _refuse(send)
             return
-        seen = 0
+        seen, answered = 0, False
 
         async def counted() -> Message:
-            nonlocal seen
+            nonlocal seen, answered
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self._max_bytes:
-                raise RequestTooLargeError
-            return message
+            if seen > self._max_bytes and not answered:
+                answered = True
+                await _refuse(send)
+            return {"type": "http.disconnect"} if answered else message
 
-        await self._app(scope, counted, send)
+        async def unless_answered(message: Message) -> None:
+            if not answered:
+                await send(message)
+
+        await self._app(scope, counted, unless_answered)
 
 
 async def _refuse(send: Send) -> None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from serve_app import demo
-from serve_app.child_process import ChildProcess
-from serve_app.samples import conversation
+from serve_app.cli import demo
+from serve_app.cli.child_process import ChildProcess
+from serve_app.cli.samples import conversation
 from tests.support.screen import Screen
 
 if TYPE_CHECKING:
@@ -110,8 +110,8 @@ def test_an_interrupted_demo_stops_all_that_it_started(marked: Path, number: sig
     program = f"""
         import json, sys
         from pathlib import Path
-        from serve_app import demo
-        from serve_app.samples import conversation
+        from serve_app.cli import demo
+        from serve_app.cli.samples import conversation
         from tests.integration.test_demo import fake_server
         command = fake_server("--script", json.dumps({{"stop_at": 45}}))
         sys.exit(demo.run_demo(state_dir=Path({str(marked)!r}), samples=[conversation()], server_command=command))

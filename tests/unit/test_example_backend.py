@@ -17,7 +17,7 @@ from examples.backend.app import MAX_CALLBACK_BYTES, create_app
 from examples.backend.jobs import MAX_JOBS, Callback, JobStore
 from examples.backend.ml_video import error_of
 from examples.backend.settings import Settings
-from serve_app.child_process import free_port
+from serve_app.cli.child_process import free_port
 from tests.support.fake_ml_server import Script, result_for
 from tests.support.fake_ml_server import create_app as create_fake
 from tests.support.live_server import serving

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_app.media_server import MAX_CONNECTIONS, MediaServer, byte_range
+from serve_app.cli.media_server import MAX_CONNECTIONS, MediaServer, byte_range
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_app.progress_bar import ProgressBar
-from serve_app.render import (
+from serve_app.cli.progress_bar import ProgressBar
+from serve_app.cli.render import (
     ReferenceLine,
     mean_pitch_hz,
     mean_volume_db,
@@ -17,7 +17,7 @@ from serve_app.render import (
     word_error_rate,
     words_by_line,
 )
-from serve_app.samples import all_samples, conversation, read_stm
+from serve_app.cli.samples import all_samples, conversation, read_stm
 from tests.support.fake_ml_server import result_for
 from tests.support.screen import Screen
 

@@ -11,11 +11,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
-from serve_app import submit as submit_module
-from serve_app.child_process import free_port
-from serve_app.client import ServerClient, is_loopback
-from serve_app.media_server import MediaServer
-from serve_app.submit import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, print_status, submit
+from serve_app.cli import submit as submit_module
+from serve_app.cli.child_process import free_port
+from serve_app.cli.client import ServerClient, is_loopback
+from serve_app.cli.media_server import MediaServer
+from serve_app.cli.submit import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, print_status, submit
 from tests.support.fake_ml_server import Script, create_app, result_for
 from tests.support.live_server import serving
 from tests.support.screen import Screen

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
-from serve_app.child_process import ChildProcess, free_port
-from serve_app.client import ClientError, json_object
-from serve_app.samples import examples_folder
+from serve_app.cli.child_process import ChildProcess, free_port
+from serve_app.cli.client import ClientError, json_object
+from serve_app.cli.samples import examples_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

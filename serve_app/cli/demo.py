@@ -21,14 +21,14 @@ from rich.console import Console
 from rich.text import Text
 
 from deployments.extraction.samples import VideoNotMadeError, make_test_video
-from serve_app.child_process import ChildProcess, free_port
-from serve_app.client import ENDED, ClientError, ServerClient
-from serve_app.example_backend import ExampleBackend
-from serve_app.media_server import MediaServer
-from serve_app.plain_text import plain
-from serve_app.progress_bar import ProgressBar
-from serve_app.render import render_result
-from serve_app.samples import MissingSampleError, Sample, all_samples
+from serve_app.cli.child_process import ChildProcess, free_port
+from serve_app.cli.client import ENDED, ClientError, ServerClient
+from serve_app.cli.example_backend import ExampleBackend
+from serve_app.cli.media_server import MediaServer
+from serve_app.cli.plain_text import plain
+from serve_app.cli.progress_bar import ProgressBar
+from serve_app.cli.render import render_result
+from serve_app.cli.samples import MissingSampleError, Sample, all_samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

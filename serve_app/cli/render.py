@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from serve_app.plain_text import plain
+from serve_app.cli.plain_text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

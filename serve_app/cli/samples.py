@@ -6,7 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from serve_app.render import ReferenceLine
+from serve_app.cli.render import ReferenceLine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ def clear_speech() -> Sample:
 
 def examples_folder() -> Path:
     """`examples/` of the checkout, or its copy in the installed package. Raises `MissingSampleError`."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     for folder in (package.parent / "examples", package / "_examples"):
         if (folder / "backend" / "app.py").is_file():
             return folder

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from serve_app.plain_text import plain
+from serve_app.cli.plain_text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from serve_app.client import ENDED, STATUS_PATH, ClientError, RefusedError, ServerClient, UnreachableError, is_loopback
-from serve_app.media_server import MediaServer
-from serve_app.plain_text import plain
-from serve_app.progress_bar import ProgressBar, words_of
-from serve_app.render import render_result
+from serve_app.cli.client import ENDED, STATUS_PATH, ClientError, RefusedError, ServerClient, UnreachableError, is_loopback
+from serve_app.cli.media_server import MediaServer
+from serve_app.cli.plain_text import plain
+from serve_app.cli.progress_bar import ProgressBar, words_of
+from serve_app.cli.render import render_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

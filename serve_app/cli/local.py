@@ -21,7 +21,7 @@ import httpx
 import yaml
 
 from deployments.logs import LOG_FILE_VARIABLE
-from serve_app.logview import LogView
+from serve_app.cli.logview import LogView
 from serve_app.settings import DEFAULT_STATE_DIR
 
 if TYPE_CHECKING:

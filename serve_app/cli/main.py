@@ -71,7 +71,7 @@ def up(
     ml-server up --config configs/gpu.yaml --port 9000   a machine with a GPU
     ml-server up --address auto                          inside a Ray that `ray start --head` made
     """  # noqa: D301
-    from serve_app.local import StartError, UpOptions, up
+    from serve_app.cli.local import StartError, UpOptions, up
 
     options = UpOptions(
         config=config or default_config(), host=host, port=port, state_dir=state_dir, address=address, num_gpus=num_gpus
@@ -105,7 +105,7 @@ def submit(
     api_key: str | None,
 ) -> None:
     """Give the server a VIDEO: a URL, or a local file, which is served to it for the time of the job."""
-    from serve_app.submit import submit
+    from serve_app.cli.submit import submit
 
     code = submit(
         server,
@@ -127,7 +127,7 @@ def submit(
 @key_option
 def status(*, job_id: str, server: str, api_key: str | None) -> None:
     """Show where a job stands, with the transcript when it is completed."""
-    from serve_app.submit import print_status
+    from serve_app.cli.submit import print_status
 
     sys.exit(print_status(server, job_id, api_key=api_key))
 
@@ -140,7 +140,7 @@ def demo(*, config: Path | None, state_dir: Path | None) -> None:
 
     Starts everything on free loopback ports, and stops it at the end.
     """
-    from serve_app.demo import run_demo
+    from serve_app.cli.demo import run_demo
 
     where = (state_dir or DEFAULT_STATE_DIR).expanduser()
     sys.exit(run_demo(state_dir=where, config=str(config or default_config())))
@@ -148,7 +148,7 @@ def demo(*, config: Path | None, state_dir: Path | None) -> None:
 
 def default_config() -> Path:
     """`configs/local.yaml` of the checkout, or its copy in the installed package."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     here = package.parent / "configs" / "local.yaml"
     return here if here.exists() else package / "_configs" / "local.yaml"
 

@@ -1,0 +1,169 @@
+"""Diarization and speech detection on everything with a reference: a markdown table of errors and of time.
+
+DER is pyannote.metrics' `DiarizationErrorRate` with collar 0, overlap included, no speaker count given, over the whole
+file. `tune_*` and the sample were there to choose the settings; `held_*` were not looked at before they were chosen.
+
+    python tests/benchmarks/bench_diarization.py [--minutes 10]
+
+`--minutes` adds a long file: turns of three voices, drawn again and again, for time and memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import time
+import warnings
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soundfile
+
+from deployments.diarizer.config import PIECE_S, DiarizerConfig
+from deployments.diarizer.engine import create
+from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
+from deployments.speech_detector.config import SpeechDetectorConfig
+from deployments.speech_detector.engine import create as create_detector
+from deployments.types import SAMPLE_RATE_HZ, Audio, Turn, pieces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyannote.core import Annotation
+
+    from deployments.diarizer.engine import DiarizerEngine
+    from deployments.speech_detector.engine import SpeechEngine
+
+DIALOGUES = Path(__file__).parents[1] / "data" / "dialogues"
+LONG_VOICES = "tune_3b"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """Audio and who really spoke."""
+
+    name: str
+    audio: Audio
+    reference: list[tuple[float, float, str]]
+
+    @property
+    def duration_s(self) -> float:
+        """Its length."""
+        return len(self.audio) / SAMPLE_RATE_HZ
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=0)
+    minutes = parser.parse_args().minutes
+    warnings.simplefilter("ignore")
+    os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
+    engine, detector = create(DiarizerConfig()), create_detector(SpeechDetectorConfig())
+    sample = next(recordings())
+    measure(engine, detector, sample)  # loads what loads late
+    idle_mb = memory_mb()
+    print("| data | s | voices | found | DER % | missed | false alarm | confusion | RTF segment | embed | cluster | speech |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    for recording in recordings():
+        print(measure(engine, detector, recording), flush=True)
+    if minutes:
+        print(measure(engine, detector, long_recording(minutes * 60)))
+        print(f"\nMemory above idle ({idle_mb:.0f} MB) at its highest: {peak_mb() - idle_mb:.0f} MB")
+
+
+def measure(engine: DiarizerEngine, detector: SpeechEngine, recording: Recording) -> str:
+    """One row."""
+    parts = list(pieces(recording.duration_s, PIECE_S))
+    clock = [time.process_time()]
+    segmentations = [engine.segment(recording.audio, piece) for piece in parts]
+    clock.append(time.process_time())
+    embeddings = [engine.embed(recording.audio, segmentation) for segmentation in segmentations]
+    clock.append(time.process_time())
+    turns = engine.cluster(segmentations, embeddings)
+    clock.append(time.process_time())
+    for piece in pieces(recording.duration_s, DETECTION_PIECE_S):
+        detector.detect(recording.audio, piece)
+    clock.append(time.process_time())
+    rates = " | ".join(f"{each:.4f}" for each in np.diff(clock) / recording.duration_s)
+    errors = " | ".join(f"{100 * each:.1f}" for each in diarization_errors(recording, turns))
+    voices = len({voice for _, _, voice in recording.reference})
+    found = len({turn.speaker for turn in turns})
+    return f"| {recording.name} | {recording.duration_s:.0f} | {voices} | {found} | {errors} | {rates} |"
+
+
+def diarization_errors(recording: Recording, turns: list[Turn]) -> tuple[float, float, float, float]:
+    """DER, and its parts missed speech, false alarm and confusion, each as a share of the speech."""
+    from pyannote.core import Segment
+    from pyannote.metrics.diarization import DiarizationErrorRate
+
+    reference = annotation(recording.reference)
+    hypothesis = annotation([(turn.start_s, turn.end_s, str(turn.speaker)) for turn in turns])
+    uem = Segment(0, recording.duration_s)
+    detail = DiarizationErrorRate(collar=0.0, skip_overlap=False)(reference, hypothesis, uem=uem, detailed=True)
+    missed, false, confused = (detail[k] / detail["total"] for k in ("missed detection", "false alarm", "confusion"))
+    return missed + false + confused, missed, false, confused
+
+
+def annotation(turns: list[tuple[float, float, str]]) -> Annotation:
+    """The turns in pyannote's form."""
+    from pyannote.core import Annotation, Segment
+
+    made = Annotation()
+    for track, (start_s, end_s, speaker) in enumerate(turns):
+        made[Segment(start_s, end_s), track] = speaker
+    return made
+
+
+def recordings() -> Iterator[Recording]:
+    """pyannote's sample, then the dialogues."""
+    spec = find_spec("pyannote.audio")
+    sample = Path(next(iter(spec.submodule_search_locations or []))) / "sample" / "sample.wav" if spec else Path()
+    for path in [sample, *sorted(DIALOGUES.glob("tune_*.ogg")), *sorted(DIALOGUES.glob("held_*.ogg"))]:
+        yield load(path)
+
+
+def load(path: Path) -> Recording:
+    """The audio at `path` with the .rttm beside it."""
+    audio, rate_hz = soundfile.read(path, dtype="int16")
+    assert rate_hz == SAMPLE_RATE_HZ
+    rows = [line.split() for line in path.with_suffix(".rttm").read_text().splitlines()]
+    reference = [(float(row[3]), float(row[3]) + float(row[4]), row[7]) for row in rows]
+    return Recording(name=path.stem, audio=audio, reference=reference)
+
+
+def long_recording(duration_s: float) -> Recording:
+    """Dense talk: the turns of `LONG_VOICES` in random order, each time at another level, with short pauses."""
+    source = load(DIALOGUES / f"{LONG_VOICES}.ogg")
+    draw = np.random.default_rng(0)
+    audio = np.zeros(round(duration_s * SAMPLE_RATE_HZ), np.int16)
+    reference: list[tuple[float, float, str]] = []
+    at_s = 0.5
+    while True:
+        start_s, end_s, voice = source.reference[draw.integers(len(source.reference))]
+        if at_s + end_s - start_s > duration_s:
+            return Recording(name=f"{LONG_VOICES}, {duration_s / 60:g} min", audio=audio, reference=reference)
+        turn = source.audio[round(start_s * SAMPLE_RATE_HZ) : round(end_s * SAMPLE_RATE_HZ)]
+        first = round(at_s * SAMPLE_RATE_HZ)
+        audio[first : first + len(turn)] = turn * 10 ** (draw.uniform(-6, 3) / 20)
+        reference.append((at_s, at_s + len(turn) / SAMPLE_RATE_HZ, voice))
+        at_s = reference[-1][1] + draw.uniform(0.2, 0.6)
+
+
+def memory_mb() -> float:
+    """What this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def peak_mb() -> float:
+    """The most that this process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+if __name__ == "__main__":
+    main()

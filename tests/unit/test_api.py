@@ -1,0 +1,372 @@
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from fastapi.testclient import TestClient
+
+from deployments.errors import CancelledJobError
+from serve_app.api.app import create_api
+from serve_app.api.service import JobService
+from serve_app.callbacks.outbox import Outbox
+from serve_app.jobs.database import Database
+from serve_app.jobs.model import Attempt, Outcome
+from serve_app.jobs.progress import Progress, Stage
+from serve_app.jobs.store import JobStore
+from serve_app.settings import Settings
+
+POST = "/api/upload-video/process-video"
+LOCAL = {
+    "profile": "local",
+    "extractor": {"net": {"schemes": ["http", "https"], "ports": "*", "networks": ["127.0.0.0/8"]}},
+    "callbacks": {"origins": ["http://127.0.0.1:*"], "networks": ["127.0.0.0/8"]},
+}
+VIDEO = "http://127.0.0.1:9000/videos/a%20b.mp4?X-Amz-Signature=secret"
+RESULT = {"text": "hi", "segments": [], "duration": 1.0}
+
+
+class Signals:
+    """The rest of the server, standing still."""
+
+    def __init__(self) -> None:
+        self.pokes = 0
+        self.discarded: list[str] = []
+        self.broken: list[str] = []
+
+    def poke(self) -> None:
+        self.pokes += 1
+
+    def discard(self, job_id: str) -> None:
+        self.discarded.append(job_id)
+
+    def failing(self) -> list[str]:
+        return self.broken
+
+
+class Edge:
+    """The HTTP edge over a real store, with nobody working on the jobs but the test."""
+
+    def __init__(self, folder, **overrides) -> None:
+        self.settings = Settings(**{**LOCAL, **overrides})
+        self.database = Database(f"sqlite:///{folder / 'jobs.db'}")
+        self.database.create()
+        limits = self.settings.limits
+        self.store = JobStore(
+            self.database,
+            queue_limit=limits.queued_jobs,
+            running_limit=limits.running_jobs,
+            locale=self.settings.locale,
+        )
+        self.signals = Signals()
+        outbox = Outbox(self.database)
+        service = JobService(self.settings, self.store, outbox, self.signals, languages=frozenset({"en"}))
+        self.http = TestClient(create_api(self.settings, service), raise_server_exceptions=False)
+
+    def post(self, job_id="a", **fields):
+        return self.http.post(POST, json={"job_id": job_id, "video_url": VIDEO} | fields)
+
+    def run(self, job_id="a", outcome: Outcome | None = None) -> None:
+        """What a driver does to the row."""
+        self.store.admit()
+        job = self.store.begin_attempt(job_id, self.store.get(job_id).run)
+        attempt = Attempt(job_id=job_id, run=job.run, number=job.attempt)
+        self.store.tell(attempt, Progress(percent=42, stage=Stage.DIARIZATION), spent_s=1)
+        if outcome:
+            self.store.finish(attempt, outcome)
+
+
+@pytest.fixture
+def edge(tmp_path):
+    edge = Edge(tmp_path)
+    yield edge
+    edge.database.close()
+
+
+def make(tmp_path, request, **overrides):
+    edge = Edge(tmp_path, **overrides)
+    request.addfinalizer(edge.database.close)
+    return edge
+
+
+def assert_refused(answer, status: int, code: str, job_id=None) -> str:
+    """Every 4xx and 5xx has the one body of the contract."""
+    content = answer.json()
+    assert (answer.status_code, content["error"]["code"]) == (status, code), content
+    assert content["message"] == content["error"]["message"]
+    assert content["error"]["job_id"] == job_id
+    assert set(content) == {"error", "message"}
+    assert "secret" not in answer.text
+    assert answer.headers["content-type"] == "application/json"
+    return content["message"]
+
+
+def test_the_answer_of_version_1_1(edge):
+    """A v1.1 answer, word for word, with the job's own status_url."""
+    answer = edge.post()
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "job_id": "a",
+        "status": "processing",
+        "message": "비디오 처리가 시작되었습니다",
+        "status_url": "/api/upload-video/status/a",
+        "estimated_time": 300,
+    }
+    assert edge.signals.pokes == 1
+
+
+def test_the_answer_of_version_1_0(tmp_path, request):
+    """Under contract_version 1.0: the old words, no status_url, and the old callback path."""
+    edge = make(tmp_path, request, contract_version="1.0")
+    answer = edge.post(fastapi_base_url="http://127.0.0.1:8000/")
+    assert answer.json() == {
+        "job_id": "a",
+        "status": "accepted",
+        "message": "Processing started",
+        "estimated_time": 300,
+    }
+    assert edge.store.get("a").callback_url == "http://127.0.0.1:8000/api/v1/ml/ml-results"
+
+
+def test_the_callback_url_is_the_requests_own(edge):
+    """`fastapi_base_url` is the base of the callback URL."""
+    edge.post(fastapi_base_url="http://127.0.0.1:8000")
+    assert edge.store.get("a").callback_url == "http://127.0.0.1:8000/api/upload-video/result"
+
+
+def test_a_retry_starts_nothing(edge):
+    """The same content again: 200, the present state, no second run; a newly signed URL replaces the old one."""
+    edge.post()
+    again = edge.post(video_url=VIDEO.replace("secret", "newer"))
+    assert (again.status_code, again.json()["status"]) == (200, "accepted")
+    assert edge.signals.pokes == 1
+    assert edge.store.get("a").video_url.endswith("newer")
+    edge.run(outcome=Outcome(result=json.dumps(RESULT).encode()))
+    assert edge.post().json()["status"] == "completed"
+    assert edge.signals.pokes == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"video_url": VIDEO.replace("a%20b", "c")}, {"language": "en"}, {"max_workers": 2}, {"emotion_detection": False}],
+    ids=lambda change: next(iter(change)),
+)
+def test_other_content_is_a_conflict(edge, change):
+    """Different content under a known id: 409."""
+    edge.post()
+    assert_refused(edge.post(**change), 409, "JOB_CONFLICT", "a")
+
+
+def test_a_failed_job_runs_again(edge):
+    """The same job_id after a failure starts a new run."""
+    edge.post()
+    edge.run(outcome=Outcome(error_code="DOWNLOAD_ERROR", error_message="no"))
+    assert edge.post().json()["status"] == "processing"
+    assert edge.store.get("a").run == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"video_url": None}, "video_url is required"),
+        ({"job_id": None}, "job_id is required"),
+        ({"job_id": ""}, "job_id"),
+        ({"job_id": "../etc"}, "job_id"),
+        ({"job_id": "a" * 129}, "job_id"),
+        ({"job_id": "a b"}, "job_id"),
+        ({"job_id": "a\n"}, "job_id"),
+        ({"job_id": 7}, "job_id"),
+        ({"video_url": ""}, "video_url"),
+        ({"video_url": ["x"]}, "video_url"),
+        ({"video_url": "http://h/" + "a" * 9000}, "video_url"),
+        ({"language": "klingon"}, "auto, en"),
+        ({"language": "ko"}, "auto, en"),
+        ({"language": ""}, "language"),
+        ({"enable_gpu": "yes"}, "enable_gpu"),
+        ({"emotion_detection": 2}, "emotion_detection"),
+        ({"max_workers": 0}, "max_workers"),
+        ({"max_workers": 17}, "max_workers"),
+        ({"max_workers": "4"}, "max_workers"),
+        ({"max_workers": 2.5}, "max_workers"),
+    ],
+    ids=str,
+)
+def test_wrong_fields_are_named(edge, fields, words):
+    """Missing, wrong, empty and huge fields: 400 that names the field, and nothing stored."""
+    content = {"job_id": "a", "video_url": VIDEO} | fields
+    answer = edge.http.post(POST, json={key: value for key, value in content.items() if value is not None})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "INVALID_REQUEST"
+    assert words in answer.json()["message"]
+    assert edge.store.counts().queued == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"x"', b"null", b"\xff\xfe", b'{"job_id": "a",}'], ids=repr)
+def test_what_is_not_a_json_object_is_refused(edge, content):
+    """Malformed JSON and JSON that is no object: 400 in the contract's form."""
+    answer = edge.http.post(POST, content=content, headers={"content-type": "application/json"})
+    assert_refused(answer, 400, "INVALID_REQUEST")
+
+
+def test_null_counts_as_absent_and_unknown_fields_are_ignored(edge):
+    """A v1.0 backend and one that sends null or more than we know are both served."""
+    assert edge.post(language=None, fastapi_base_url=None, max_workers=None, priority="high").status_code == 200
+    assert edge.store.get("a").options.model_dump() == {
+        "language": "auto",
+        "enable_gpu": True,
+        "emotion_detection": True,
+        "max_workers": 4,
+    }
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/a", "http://10.0.0.1/a", "http://u:secret@127.0.0.1/a", "file:///etc/passwd", "nonsense"])
+def test_refused_videos(edge, url):
+    """Scheme, private address, credentials: VIDEO_URL_NOT_ALLOWED, and the URL is not repeated."""
+    message = assert_refused(edge.post(video_url=url), 400, "VIDEO_URL_NOT_ALLOWED", "a")
+    assert "passwd" not in message
+
+
+def test_refused_callbacks(edge):
+    """A callback base off the whitelist: CALLBACK_NOT_ALLOWED."""
+    assert_refused(edge.post(fastapi_base_url="http://evil.example.com"), 400, "CALLBACK_NOT_ALLOWED", "a")
+    assert_refused(edge.post(fastapi_base_url="https://127.0.0.1:8000"), 400, "CALLBACK_NOT_ALLOWED", "a")
+
+
+def test_unknown_places(edge):
+    """404, 405 and unknown jobs have the contract's body too."""
+    assert_refused(edge.http.get("/nothing"), 404, "NOT_FOUND")
+    assert_refused(edge.http.get(POST), 405, "METHOD_NOT_ALLOWED")
+    for method, path in [("GET", "status/x"), ("DELETE", "jobs/x"), ("POST", "jobs/x/redeliver")]:
+        assert_refused(edge.http.request(method, f"/api/upload-video/{path}"), 404, "JOB_NOT_FOUND", "x")
+
+
+def test_a_large_body_is_refused(edge):
+    """Over the limit: 413, by its header and by counting a body without one."""
+    large = json.dumps({"job_id": "a", "video_url": VIDEO, "padding": "x" * 70_000}).encode()
+    assert_refused(edge.http.post(POST, content=large), 413, "REQUEST_TOO_LARGE")
+    chunks = (large[start : start + 10_000] for start in range(0, len(large), 10_000))
+    assert_refused(edge.http.post(POST, content=chunks), 413, "REQUEST_TOO_LARGE")
+
+
+def test_a_full_queue_says_when_to_come_back(tmp_path, request):
+    """503 with Retry-After, and /health still answers 200 with accepting false."""
+    edge = make(tmp_path, request, limits={"running_jobs": 1, "queued_jobs": 1})
+    assert edge.post("a").status_code == 200
+    assert edge.post("b").status_code == 200
+    refused = edge.post("c")
+    assert_refused(refused, 503, "INSUFFICIENT_RESOURCES", "c")
+    assert int(refused.headers["retry-after"]) >= 1
+    health = edge.http.get("/health")
+    assert (health.status_code, health.json()["accepting"]) == (200, False)
+
+
+def test_health_names_what_is_broken(edge):
+    """200 while all is well; 503 with the same shape and the failing part's name."""
+    well = edge.http.get("/health")
+    assert well.status_code == 200
+    assert well.json()["jobs"] == {"running": 0, "queued": 0, "limit": 10, "queue_limit": 100}
+    edge.signals.broken = ["job manager"]
+    ill = edge.http.get("/health")
+    assert (ill.status_code, ill.json()["status"], ill.json()["failing"]) == (503, "unhealthy", ["job manager"])
+    assert set(ill.json()) == set(well.json())
+
+
+def test_the_status_of_a_job_through_its_life(edge):
+    """accepted with its place in the queue, processing, completed with the very result object."""
+    edge.post("a")
+    edge.post("b")
+    waiting = edge.http.get("/api/upload-video/status/b").json()
+    assert (waiting["status"], waiting["progress"], waiting["queue_position"]) == ("accepted", 0, 2)
+    edge.run("a")
+    running = edge.http.get("/api/upload-video/status/a").json()
+    assert (running["status"], running["progress"]) == ("processing", 42)
+    assert "queue_position" not in running
+    edge.run("a", Outcome(result=json.dumps(RESULT).encode()))
+    done = edge.http.get("/api/upload-video/status/a").json()
+    assert (done["status"], done["progress"], done["result"]) == ("completed", 100, RESULT)
+    assert done["callback"] == {"state": "none", "attempts": 0, "last_error": None}
+    assert done["created_at"] <= done["started_at"] <= done["finished_at"]
+
+
+def test_cancel_and_delete(edge):
+    """DELETE cancels what has not ended (202), deletes what has (200), and finds nothing afterwards (404)."""
+    edge.post("a", fastapi_base_url="http://127.0.0.1:8000")
+    cancelled = edge.http.delete("/api/upload-video/jobs/a")
+    assert (cancelled.status_code, cancelled.json()["status"], cancelled.json()["error_code"]) == (202, "failed", CancelledJobError.code)
+    assert edge.http.get("/api/upload-video/status/a").json()["callback"]["state"] == "pending"
+    assert edge.http.delete("/api/upload-video/jobs/a").status_code == 200
+    assert edge.signals.discarded == ["a"]
+    assert_refused(edge.http.delete("/api/upload-video/jobs/a"), 404, "JOB_NOT_FOUND", "a")
+
+
+def test_redelivery_is_for_ended_jobs(edge):
+    """202 for an ended job, 409 for one that runs."""
+    edge.post("a", fastapi_base_url="http://127.0.0.1:8000")
+    assert_refused(edge.http.post("/api/upload-video/jobs/a/redeliver"), 409, "JOB_CONFLICT", "a")
+    edge.run("a", Outcome(error_code="DOWNLOAD_ERROR", error_message="no"))
+    assert edge.http.post("/api/upload-video/jobs/a/redeliver").status_code == 202
+
+
+def test_the_list_is_paged_and_filtered(edge):
+    """Newest first, by state, with a cursor."""
+    for i in range(5):
+        edge.post(f"job-{i}")
+    first = edge.http.get("/api/upload-video/jobs", params={"limit": 3}).json()
+    rest = edge.http.get("/api/upload-video/jobs", params={"limit": 3, "after": first["next_after"]}).json()
+    assert [job["job_id"] for job in first["jobs"] + rest["jobs"]] == [f"job-{i}" for i in (4, 3, 2, 1, 0)]
+    assert rest["next_after"] is None
+    assert edge.http.get("/api/upload-video/jobs", params={"state": "completed"}).json()["jobs"] == []
+    assert_refused(edge.http.get("/api/upload-video/jobs", params={"state": "lost"}), 400, "INVALID_REQUEST")
+
+
+def test_keys_are_wanted_where_they_are_set(tmp_path, request):
+    """auth: keys: 401 without or with a wrong key on every route but /health; either of two active keys is good."""
+    hashes = [hashlib.sha256(key.encode()).hexdigest() for key in ("old", "new")]
+    edge = make(tmp_path, request, auth={"mode": "keys", "key_hashes": hashes})
+    assert_refused(edge.post(), 401, "UNAUTHORIZED")
+    assert_refused(edge.http.get("/api/upload-video/jobs", headers={"authorization": "Bearer wrong"}), 401, "UNAUTHORIZED")
+    assert_refused(edge.http.get("/api/upload-video/jobs", headers={"authorization": "Basic old"}), 401, "UNAUTHORIZED")
+    for key in ("old", "new"):
+        assert edge.http.get("/api/upload-video/jobs", headers={"authorization": f"Bearer {key}"}).status_code == 200
+    assert edge.http.get("/health").status_code == 200
+
+
+def test_rates_are_limited(tmp_path, request):
+    """429 with Retry-After beyond the configured rate."""
+    edge = make(tmp_path, request, rate_limit="2/minute")
+    for _ in range(2):
+        assert edge.http.get("/api/upload-video/jobs").status_code == 200
+    refused = edge.http.get("/api/upload-video/jobs")
+    assert_refused(refused, 429, "RATE_LIMITED")
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+
+
+def test_a_broken_database_is_unavailable_not_a_crash(edge):
+    """The database away: 503 SERVICE_UNAVAILABLE with Retry-After, no internals; /health names it."""
+    with edge.database.write() as db:
+        db.exec_driver_sql("ALTER TABLE jobs RENAME TO gone")
+    refused = edge.post()
+    assert_refused(refused, 503, "SERVICE_UNAVAILABLE")
+    assert "retry-after" in refused.headers
+    health = edge.http.get("/health")
+    assert (health.status_code, health.json()["failing"]) == (503, ["database"])
+
+
+def test_an_unexpected_error_says_nothing(edge, monkeypatch):
+    """A bug of ours: 500 with a generic sentence, the details for the log only."""
+
+    def broken(_):
+        raise RuntimeError("/secret/path")
+
+    monkeypatch.setattr(edge.store, "submit", broken)
+    assert assert_refused(edge.post(), 500, "INTERNAL_ERROR") == "Internal server error"
+
+
+def test_the_estimate_follows_the_rates_measured(tmp_path, request):
+    """300 while nothing is known; then the mean of the completed jobs, times the rounds the queue needs."""
+    edge = make(tmp_path, request, limits={"running_jobs": 1, "queued_jobs": 9})
+    assert edge.post("a").json()["estimated_time"] == 300
+    edge.run("a", Outcome(result=b"{}", processing_s=60.0))
+    assert edge.post("b").json()["estimated_time"] == 60
+    assert edge.post("c").json()["estimated_time"] == 120
+    assert edge.post("a").json()["estimated_time"] == 0

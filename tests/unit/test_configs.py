@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
+from ray.serve.schema import ServeDeploySchema
+
+from serve_app.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = [ROOT / "serve_config.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
+GRAPH = {
+    "Ingress",
+    "AudioExtractor",
+    "SpeechDetector",
+    "Transcriber",
+    "Diarizer",
+    "ProsodyAnalyzer",
+    "EmotionAnalyzer",
+}
+JOBS = 10
+PIECES = 4
+
+
+@pytest.fixture(params=CONFIGS, ids=lambda path: path.name)
+def config(request):
+    return yaml.safe_load(request.param.read_text(encoding="utf-8"))
+
+
+def unknown_keys(content, model: type[BaseModel], path: str = "") -> list[str]:
+    """Keys that Serve would silently ignore."""
+    names = {name for name in model.model_fields} | {field.alias for field in model.model_fields.values()}
+    found = []
+    for key, value in content.items():
+        if key not in names:
+            found.append(f"{path}{key}")
+        field = model.model_fields.get(key)
+        for inner in models_in(field.annotation) if field else ():
+            values = value if isinstance(value, list) else [value]
+            for each in values:
+                if isinstance(each, dict):
+                    found += unknown_keys(each, inner, f"{path}{key}.")
+    return found
+
+
+def models_in(annotation) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in models_in(part)]
+
+
+def test_no_key_is_misspelled(config):
+    """Serve drops unknown keys without a word, so none may be in our files."""
+    ServeDeploySchema.model_validate(config)
+    assert unknown_keys(config, ServeDeploySchema) == []
+
+
+def test_a_misspelled_key_would_be_found():
+    """The check above sees a typo at every depth."""
+    content = {"applications": [{"import_path": "a:b", "deployments": [{"name": "A", "max_ongoing_request": 1}]}], "prox": 1}
+    assert sorted(unknown_keys(content, ServeDeploySchema)) == ["applications.deployments.max_ongoing_request", "prox"]
+
+
+def test_the_deployments_are_the_graphs(config):
+    """Every deployment that a config tunes is in the graph, and every one of the graph is tuned."""
+    names = [deployment["name"] for deployment in config["applications"][0]["deployments"]]
+    assert sorted(names) == sorted(GRAPH)
+
+
+def test_the_arguments_are_settings(config):
+    """`args` are accepted by the settings class, and what it does not know is refused."""
+    args = config["applications"][0]["args"]
+    Settings(**args)
+    with pytest.raises(ValidationError, match="misspelled"):
+        Settings(**args, misspelled=1)
+
+
+def test_replicas_follow_from_ten_jobs(config):
+    """At the most replicas, the recogniser and the extractor take what ten jobs can have in flight; port 8080."""
+    deployments = {deployment["name"]: deployment for deployment in config["applications"][0]["deployments"]}
+    assert config["http_options"]["port"] == 8080
+    scaling = deployments["Transcriber"]["autoscaling_config"]
+    assert scaling["max_replicas"] <= math.ceil(JOBS * PIECES / scaling["target_ongoing_requests"])
+    extractor = deployments["AudioExtractor"]
+    replicas = extractor.get("autoscaling_config", {}).get("max_replicas", 1)
+    assert extractor["max_ongoing_requests"] * replicas >= JOBS
+
+
+def test_one_gpu_is_enough_for_the_gpu_config():
+    """The fractions of configs/gpu.yaml add up to no more than the one card."""
+    config = yaml.safe_load((ROOT / "configs" / "gpu.yaml").read_text(encoding="utf-8"))
+    total = 0.0
+    for deployment in config["applications"][0]["deployments"]:
+        replicas = deployment.get("autoscaling_config", {}).get("max_replicas", deployment.get("num_replicas", 1))
+        total += replicas * deployment["ray_actor_options"].get("num_gpus", 0)
+    assert 0 < total <= 1
+
+
+@pytest.mark.parametrize("name", ["serve_config.yaml", "configs/gpu.yaml", "configs/cluster.yaml"])
+def test_production_configs_are_strict(name, monkeypatch):
+    """Production takes https videos only, and refuses to start without a place to send callbacks to."""
+    args = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))["applications"][0]["args"]
+    assert Settings(**args).videos.schemes == {"https"}
+    with pytest.raises(ValidationError, match="https only"):
+        Settings(**{**args, "extractor": {"net": {"schemes": ["http"]}}})
+    without = {key: value for key, value in args.items() if key != "backend_url"}
+    for variable in ("FASTAPI_BASE_URL", "BACKEND_URL", "ML_SERVER_BACKEND_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(ValidationError, match="no callback base"):
+        Settings(**without)
+    monkeypatch.setenv("BACKEND_URL", "https://backend.example.com")
+    assert Settings(**without).backend_url == "https://backend.example.com"
