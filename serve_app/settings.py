@@ -103,6 +103,8 @@ class Settings(BaseSettings):
     auth: Auth = Auth()
     rate_limit: str | None = None
     """Per client, in the notation of the `limits` library, such as `600/minute`."""
+    heartbeat_s: float = Field(default=25, gt=0, le=30)
+    """A job's backend hears of it at least this often; the contract promises 30."""
     retention_days: float = 7
     """Ended jobs are kept this long."""
     limits: Limits = Limits()

@@ -51,8 +51,8 @@ class PyannoteGE2EEngine:
     def embed(self, audio: Audio, segmentation: Segmentation) -> Embeddings:
         """One vector per window and local speaker."""
         active = segmentation.scores > self.config.activity_threshold
-        starts_s = (segmentation.first_window + np.arange(len(active))) * self.config.step_s
-        vectors = self._voices.describe(audio, starts_s, active)
+        windows = np.arange(segmentation.first_window, segmentation.first_window + len(active), dtype=np.float64)
+        vectors = self._voices.describe(audio, windows * self.config.step_s, active)
         return Embeddings(first_window=segmentation.first_window, vectors=vectors)
 
     def cluster(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from deployments.diarizer.config import DiarizerConfig
 
 
-class PiecewiseDiarization(SpeakerDiarization):
+class PiecewiseDiarization(SpeakerDiarization):  # type: ignore[misc]  # pyannote has no types
     """Takes scores and embeddings from the `file` mapping where pyannote would compute them from its audio."""
 
     def get_segmentations(self, file: dict[str, Any], hook: object = None) -> SlidingWindowFeature:  # noqa: ARG002
@@ -67,31 +67,46 @@ class PiecewiseDiarization(SpeakerDiarization):
         return float(self._segmentation.step)
 
 
-class BoundedClustering(AgglomerativeClustering):
+class BoundedClustering(AgglomerativeClustering):  # type: ignore[misc]  # pyannote has no types
     """Agglomerative clustering of at most `max_clustered` embeddings, the others by the nearest of its centroids.
 
     Linkage needs memory by the square of the count: 1.6 GB for 14,400, and an hour of dense talk may have 21,600.
-    Those that are linked are spread evenly over time.
+    Those that are linked are spread evenly over time. On longer recordings a cluster must also be a share of all
+    (`min_cluster_share`), else the few odd moments that any hour has would pass for speakers.
     """
 
-    def __init__(self, metric: str = "cosine", *, max_clustered: int) -> None:
+    def __init__(self, metric: str = "cosine", *, max_clustered: int, min_cluster_share: float) -> None:
         super().__init__(metric=metric)
         self.max_clustered = max_clustered
+        self.min_cluster_share = min_cluster_share
 
-    def cluster(self, embeddings: NDArray[np.float32], *args: Any, **kwargs: Any) -> NDArray[np.int_]:
+    def __call__(
+        self, embeddings: NDArray[np.float32], *args: Any, **kwargs: Any
+    ) -> tuple[NDArray[np.int_], NDArray[np.float64], NDArray[np.float64]]:
+        """As pyannote's; but a local speaker without a vector stays out (-2) instead of joining cluster 0."""
+        hard, soft, centroids = super().__call__(embeddings, *args, **kwargs)
+        hard[np.isnan(embeddings).any(axis=-1)] = -2
+        return hard, soft, centroids
+
+    def cluster(self, embeddings: NDArray[np.float32], **counts: Any) -> NDArray[np.int_]:
         """The cluster of each of `embeddings`, which are in order of time."""
-        count = len(embeddings)
-        if count <= self.max_clustered:
-            clusters: NDArray[np.int_] = super().cluster(embeddings, *args, **kwargs)
+        linked = np.unique(np.linspace(0, len(embeddings) - 1, self.max_clustered).round().astype(int))
+        linkage = AgglomerativeClustering(metric=self.metric).instantiate(
+            {
+                "method": self.method,
+                "threshold": self.threshold,
+                "min_cluster_size": max(self.min_cluster_size, round(self.min_cluster_share * len(linked))),
+            }
+        )
+        clusters: NDArray[np.int_] = linkage.cluster(embeddings[linked], **counts)
+        if len(linked) == len(embeddings):
             return clusters
-        linked = np.linspace(0, count - 1, self.max_clustered).round().astype(int)
-        clusters = super().cluster(embeddings[linked], *args, **kwargs)
         centroids = [embeddings[linked][clusters == k].mean(axis=0) for k in range(clusters.max() + 1)]
         nearest: NDArray[np.int_] = cdist(embeddings, np.stack(centroids), metric=self.metric).argmin(axis=1)
         return nearest
 
 
-class WindowScores(Model):
+class WindowScores(Model):  # type: ignore[misc]  # pyannote has no types
     """The segmentation network in the form that pyannote's pipeline asks for."""
 
     def __init__(self, network: PyanNet) -> None:
@@ -116,7 +131,7 @@ class WindowScores(Model):
         return scores
 
 
-class VoiceVectors(Model):
+class VoiceVectors(Model):  # type: ignore[misc]  # pyannote has no types
     """The voice encoder in the form that pyannote's pipeline asks for: one masked 5 s window at a time."""
 
     dimension = DIMENSION
@@ -134,7 +149,7 @@ class VoiceVectors(Model):
         return torch.from_numpy(np.stack(vectors))
 
 
-class NoPLDA(PLDA):
+class NoPLDA(PLDA):  # type: ignore[misc]  # pyannote has no types
     """pyannote's pipeline insists on a PLDA, which only VBx clustering uses."""
 
     def __init__(self) -> None:
@@ -153,8 +168,10 @@ def build(
         plda=NoPLDA(),
         clustering="AgglomerativeClustering",
     )
-    pipeline.clustering = BoundedClustering(max_clustered=config.max_clustered)
-    return pipeline.instantiate(
+    pipeline.clustering = BoundedClustering(
+        max_clustered=config.max_clustered, min_cluster_share=config.min_cluster_share
+    )
+    instantiated: PiecewiseDiarization = pipeline.instantiate(
         {
             "segmentation": {"threshold": config.activity_threshold, "min_duration_off": config.min_gap_s},
             "clustering": {
@@ -164,6 +181,7 @@ def build(
             },
         }
     )
+    return instantiated
 
 
 def in_order(annotation: Annotation) -> list[Turn]:

@@ -28,12 +28,13 @@ MELS = 40
 DIMENSION = 256
 WINDOW_FRAMES = 160
 """The encoder hears 1.6 s at a time."""
-HEARING_STEP = 40
+HEARING_STEP = 50
 """Frames between the stretches that the encoder hears."""
 OWN_SHARE = 0.95
-"""A stretch counts for a speaker if so much of it is his alone; where none does, the best one from `LEAST_SHARE` on."""
+"""A stretch counts for a speaker if so much of it is theirs alone; where none does, the best one from `LEAST_SHARE` on."""
 LEAST_SHARE = 0.25
-LEAST_ALONE_S = 0.25
+LEAST_ALONE_FRAMES = 30
+"""Who speaks alone no longer than half a second is described by all their speech, as in pyannote's pipeline."""
 LEAST_LEVEL_DBFS = -30.0
 """Quieter speech is amplified to this level, as resemblyzer does."""
 BATCH = 64
@@ -68,8 +69,8 @@ def load_encoder() -> VoiceEncoder:
 class Voices:
     """The loaded encoder over the local speakers of sliding windows. Safe to call from several threads.
 
-    The encoder hears each 1.6 s of a global grid once; a local speaker is the mean of those that are (nearly) all his,
-    weighted by how much. Hearing each window's speech on its own, as the usual pipelines do, costs four times as much
+    The encoder hears each 1.6 s of a global grid once; a local speaker is the mean of those in which
+    (nearly) nobody else speaks, weighted by how much of them is speech. Hearing each window's speech on its own, as the usual pipelines do, costs four times as much
     at this step and is no better (docs/decisions.md).
     """
 
@@ -78,9 +79,7 @@ class Voices:
         self.threads = threads
         self.encoder = load_encoder().to(self.device)
 
-    def describe(
-        self, audio: Audio, starts_s: NDArray[np.float64], active: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
+    def describe(self, audio: Audio, starts_s: NDArray[np.float64], active: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Vectors of shape (windows, local speakers, 256), of length 1; NaN for who is not heard enough.
 
         `starts_s`: shape (windows,). `active`: shape (windows, frames, local speakers), from 5 s windows.
@@ -113,19 +112,19 @@ class Voices:
 
 
 def hearings_between(first: int, end: int) -> NDArray[np.int_]:
-    """First frames of the stretches, on the grid over the whole video, that share a frame with [first, end)."""
-    return np.arange(max(0, first - WINDOW_FRAMES) // HEARING_STEP, -(-end // HEARING_STEP)) * HEARING_STEP
+    """First frames of the stretches, on the grid over the whole video, inside [first, end)."""
+    return np.arange(-(-first // HEARING_STEP), (end - WINDOW_FRAMES) // HEARING_STEP + 1) * HEARING_STEP
 
 
 def own_frames(active: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """When each local speaker speaks alone, in frames of 10 ms: shape (windows * local speakers, 500).
 
-    Who hardly ever speaks alone gets all his speech.
+    Who hardly ever speaks alone gets all their speech.
     """
     centres_s = np.arange(round(WINDOW_S * FRAMES_PER_S)) / FRAMES_PER_S
     nearest = np.rint((centres_s - FRAME_WIDTH_S / 2) / FRAME_STEP_S).astype(int).clip(0, active.shape[1] - 1)
     alone = active & (active.sum(axis=2, keepdims=True) == 1)
-    enough = alone.sum(axis=1, keepdims=True) * FRAME_STEP_S >= LEAST_ALONE_S
+    enough = alone.sum(axis=1, keepdims=True) > LEAST_ALONE_FRAMES
     own = np.where(enough, alone, active)[:, nearest]
     return own.swapaxes(1, 2).reshape(-1, len(nearest))
 
@@ -138,9 +137,11 @@ def hearing_weights(
     `own`: as from `own_frames`, whose rows begin at frames `starts`. The stretches begin at frames `hearings`.
     """
     said = np.pad(own.cumsum(axis=1), ((0, 0), (1, 0)))
-    relative = hearings[None, :] - starts[:, None]
-    first, end = (edge.clip(0, own.shape[1]) for edge in (relative, relative + WINDOW_FRAMES))
-    share = (np.take_along_axis(said, end, axis=1) - np.take_along_axis(said, first, axis=1)) / WINDOW_FRAMES
+    first = hearings[None, :] - starts[:, None]
+    inside = (first >= 0) & (first + WINDOW_FRAMES <= own.shape[1])
+    first = np.where(inside, first, 0)
+    before, after = (np.take_along_axis(said, frame, axis=1) for frame in (first, first + WINDOW_FRAMES))
+    share = np.where(inside, after - before, 0) / WINDOW_FRAMES
     best = np.maximum(share.max(axis=1, keepdims=True, initial=0), LEAST_SHARE)
     counted = share >= np.minimum(best, OWN_SHARE)
     return np.where(counted, share, 0).astype(np.float32)
@@ -156,7 +157,7 @@ def mel_power(audio: Audio, first: int, count: int) -> NDArray[np.float32]:
         torch.from_numpy(samples), FFT, HOP, window=torch.hann_window(FFT), center=False, return_complex=True
     )
     power: NDArray[np.float32] = spectrum.abs().square_().numpy()
-    return power.T @ mel_filters()
+    return np.matmul(power.T, mel_filters(), dtype=np.float32)
 
 
 def power_gains(audio: Audio, hearings: NDArray[np.int_]) -> NDArray[np.float32]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from ray import serve
@@ -15,6 +17,7 @@ from deployments.extraction.workdir import WorkDir
 from deployments.net.download import download
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from deployments.extraction.config import ExtractorConfig
@@ -35,14 +38,14 @@ class AudioExtractor:
         self._config = config
         self._scratch = Scratch(config.scratch_url)
         self._work = WorkDir(config.temp_dir)
-        self._busy = 0
+        self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def __del__(self) -> None:  # Serve calls it when a replica shuts down
         if work := getattr(self, "_work", None):
             work.close()
 
     def __repr__(self) -> str:
-        return f"AudioExtractor(busy={self._busy}, {self._scratch})"
+        return f"AudioExtractor(busy={len(self._busy)}, {self._scratch})"
 
     async def prepare(self, job_id: str, run: int, url: str, report: Any = None) -> AudioInfo:
         """Make sure that the audio of this run is kept: at once where it is, else download and decode.
@@ -53,15 +56,25 @@ class AudioExtractor:
         Raises:
             JobError: What ended it, see `download` and `extract`.
         """
-        kept = await guarded.in_thread(lambda _: self._scratch.info(job_id, run))
-        if kept is not None:
-            return kept
-        self._busy += 1
-        try:
+        async with self._one_at_a_time(job_id):
+            kept = await guarded.in_thread(lambda _: self._scratch.info(job_id, run))
+            if kept is not None:
+                return kept
             with self._work.job() as folder:
                 return await self._extract(job_id, run, url, folder / "video", Reporter(report))
+
+    @asynccontextmanager
+    async def _one_at_a_time(self, job_id: str) -> AsyncIterator[None]:
+        """A job that comes to its turn while it is fetched ahead waits for that and finds its audio."""
+        lock, users = self._busy.get(job_id, (asyncio.Lock(), 0))
+        self._busy[job_id] = lock, users + 1
+        try:
+            async with lock:
+                yield
         finally:
-            self._busy -= 1
+            lock, users = self._busy.pop(job_id)
+            if users > 1:
+                self._busy[job_id] = lock, users - 1
 
     async def _extract(self, job_id: str, run: int, url: str, video: Path, reporter: Reporter) -> AudioInfo:
         began = time.monotonic()

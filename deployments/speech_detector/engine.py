@@ -66,22 +66,20 @@ class PyannoteSpeechEngine:
         windows = grid.covering(span.start_s, span.end_s)
         activities = self._network.scores(audio, grid, windows).max(axis=2, initial=0.0)
         first, scores = overlap_add(activities, grid, windows)
-        times_s = (np.arange(len(scores)) + first) * FRAME_STEP_S + FRAME_WIDTH_S / 2
+        times_s = np.arange(first, first + len(scores), dtype=np.float64) * FRAME_STEP_S + FRAME_WIDTH_S / 2
         inside = (times_s >= span.start_s) & (times_s < span.end_s)
         return times_s[inside], scores[inside]
 
     def _regions(self, times_s: NDArray[np.float64], scores: NDArray[np.float32]) -> list[tuple[float, float]]:
         config = self.config
         regions = hysteresis(scores, config.onset, config.offset)
-        seconds = [(times_s[i] - FRAME_STEP_S / 2, times_s[j - 1] + FRAME_STEP_S / 2) for i, j in regions]
+        seconds = [(float(times_s[i]) - FRAME_STEP_S / 2, float(times_s[j - 1]) + FRAME_STEP_S / 2) for i, j in regions]
         filled = merge(seconds, gap_s=config.min_silence_s)
         padded = [(a - config.pad_s, b + config.pad_s) for a, b in filled if b - a >= config.min_speech_s]
         return merge(padded, gap_s=0.0)
 
 
-def overlap_add(
-    activities: NDArray[np.float32], grid: Grid, windows: range
-) -> tuple[int, NDArray[np.float32]]:
+def overlap_add(activities: NDArray[np.float32], grid: Grid, windows: range) -> tuple[int, NDArray[np.float32]]:
     """Hamming-weighted mean over the windows that see a frame, as in pyannote's `Inference.aggregate`.
 
     `activities`: shape (windows, 293). Returns the number of the first frame and the scores from there on.

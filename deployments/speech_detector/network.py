@@ -13,15 +13,17 @@ from collections import defaultdict
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
 from deployments.types import SAMPLE_RATE_HZ, Audio
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 WINDOW_S = 5.0
 WINDOW_SAMPLES = round(WINDOW_S * SAMPLE_RATE_HZ)
@@ -170,9 +172,7 @@ def package_file(package: str, relative: str) -> Path:
     raise FileNotFoundError(f"{relative} of the Python package {package}")
 
 
-def sinc_filters(
-    low_hz: torch.Tensor, band_hz: torch.Tensor, window: torch.Tensor, n: torch.Tensor
-) -> torch.Tensor:
+def sinc_filters(low_hz: torch.Tensor, band_hz: torch.Tensor, window: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
     """Band-pass filters, 40 even ones and 40 odd ones, from their learnt edges: shape (80, 1, 251).
 
     `low_hz`, `band_hz`: shape (40, 1), beyond `SINC_MIN_HZ`; `window`, `n`: the left half's taper and angular times.
@@ -199,21 +199,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         f"builtins.{kind.__name__}": kind for kind in (dict, list, int)
     }
     named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    allowed = [(known.get(name) or _shell(), name) for name in named]
+    allowed: list[Any] = [(known.get(name) or type("Shell", (_Shell,), {}), name) for name in named]
     with torch.serialization.safe_globals(allowed):
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return checkpoint
 
 
-def _shell() -> type:
-    class Shell:
-        def __new__(cls, *_args: object) -> Shell:
-            return object.__new__(cls)
+class _Shell:
+    """Takes whatever the checkpoint gives it, and does nothing."""
 
-        def __init__(self, *_args: object) -> None:
-            pass
+    def __new__(cls, *_args: object) -> Self:
+        return object.__new__(cls)
 
-        def __setstate__(self, _state: object) -> None:
-            pass
+    def __init__(self, *_args: object) -> None:
+        pass
 
-    return Shell
+    def __setstate__(self, _state: object) -> None:
+        pass

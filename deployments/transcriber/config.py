@@ -21,7 +21,7 @@ class TranscriberConfig(BaseModel):
     engine: Literal["pocketsphinx"] = "pocketsphinx"
     """`pocketsphinx`: CMU's small recogniser with the English model in its wheel; no download, CPU only."""
     max_chunk_s: float = Field(default=8.0, gt=0, le=30)
-    """The caller cuts speech at pauses into chunks no longer than this. Longer ones win no words and make longer calls."""
+    """The caller cuts speech at pauses into chunks no longer than this. Longer ones win no words, only longer calls."""
     threads: int | None = Field(default=None, ge=1)
     """Bound of torch's thread pool; None for engines without torch (pocketsphinx decodes on one core)."""
 

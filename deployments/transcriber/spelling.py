@@ -21,9 +21,9 @@ _ALWAYS_CAPITAL = _DAYS | _MONTHS | {"english", "american"}
 
 def written(entry: str) -> str | None:
     """The dictionary's `entry` as it is written, or None for silence and noises."""
-    if _FILLER.fullmatch(entry):
-        return None
     word = _ALTERNATIVE.sub("", entry)
+    if _FILLER.fullmatch(word):
+        return None
     stem = word.removesuffix("'s")
     if stem.rstrip(".") in _TITLES:
         return _TITLES[stem.rstrip(".")] + word[len(stem) :]

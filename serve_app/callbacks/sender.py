@@ -30,8 +30,6 @@ CONNECT_S = 5.0
 ANSWER_BYTES = 20_000
 PROGRESS_TRIES = 3
 MIN_INTERVAL_S = 1.0
-HEARTBEAT_S = 25.0
-"""The contract promises 30; a try may need a moment."""
 GONE = 410
 USER_AGENT = "ML-Server/1.0"
 
@@ -132,7 +130,7 @@ class ProgressTeller:
         locale: Locale,
         now: Callable[[], Progress],
         report: Callable[[Progress], Awaitable[int | None]],
-        heartbeat_s: float = HEARTBEAT_S,
+        heartbeat_s: float,
     ) -> None:
         self._sender = sender
         self._job_id = job_id

@@ -44,6 +44,7 @@ class UpOptions:
     port: int | None
     state_dir: Path | None
     address: str | None
+    num_cpus: int | None
     num_gpus: int | None
 
 
@@ -139,7 +140,7 @@ def _ray(state_dir: Path, options: UpOptions) -> Iterator[str]:
     else:
         context = ray.init(
             address="local",
-            num_cpus=max(2, os.cpu_count() or 1),
+            num_cpus=options.num_cpus or max(2, os.cpu_count() or 1),
             num_gpus=options.num_gpus,
             include_dashboard=True,
             dashboard_host="127.0.0.1",

@@ -54,6 +54,7 @@ def main() -> None:
 @click.option("--port", type=click.IntRange(1, 65535), help="Listen on this port.  [default: as the config says: 8080]")
 @state_dir_option
 @click.option("--address", help="Join this Ray cluster (`auto`, or HOST:PORT) in place of starting a private one.")
+@click.option("--num-cpus", type=click.IntRange(1), help="Cores that the private Ray offers.  [default: what there is]")
 @click.option("--num-gpus", type=click.IntRange(0), help="GPUs that the private Ray offers.  [default: what there is]")
 def up(
     *,
@@ -62,6 +63,7 @@ def up(
     port: int | None,
     state_dir: Path | None,
     address: str | None,
+    num_cpus: int | None,
     num_gpus: int | None,
 ) -> None:
     """Run the server in the foreground; Ctrl-C or SIGTERM stops it and all that it started.
@@ -74,7 +76,13 @@ def up(
     from serve_app.cli.local import StartError, UpOptions, up
 
     options = UpOptions(
-        config=config or default_config(), host=host, port=port, state_dir=state_dir, address=address, num_gpus=num_gpus
+        config=config or default_config(),
+        host=host,
+        port=port,
+        state_dir=state_dir,
+        address=address,
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
     )
     try:
         up(options)

@@ -76,10 +76,6 @@ class JobDriver:
         if self._work is not None:
             self._work.cancel()
 
-    async def leave(self) -> None:
-        """End this actor for good: Ray neither restarts it nor keeps its name."""
-        ray.actor.exit_actor()  # type: ignore[no-untyped-call]
-
     async def _live(self) -> None:
         try:
             job = await asyncio.to_thread(self._store.begin_attempt, self._job_id, self._run)
@@ -89,7 +85,8 @@ class JobDriver:
             log.exception("driver failed", extra=logs.about(self._job_id))
         finally:
             self._manager.poke.remote()
-            ray.get_runtime_context().current_actor.leave.remote()
+            # Gone at once, name and all, and not restarted. `exit_actor` would wait for Serve's long polls: 45 s.
+            ray.kill(ray.get_runtime_context().current_actor)
 
     async def _attempt(self, job: Job) -> None:
         attempt = Attempt(job_id=job.job_id, run=job.run, number=job.attempt)
@@ -110,6 +107,7 @@ class JobDriver:
                 locale=self._settings.locale,
                 now=lambda: meter.now,
                 report=report,
+                heartbeat_s=self._settings.heartbeat_s,
             )
             self._pipeline = Pipeline(job, self._settings, self._stages, meter=meter, changed=teller.changed)
             self._work = asyncio.create_task(self._outcome(job, self._pipeline))
@@ -118,6 +116,7 @@ class JobDriver:
             outcome = await self._ended(self._work)
             await teller.close()
             callback_id = await asyncio.to_thread(self._store.finish, attempt, outcome)
+            self._stages.extractor.discard.remote(job.job_id)
             self._manager.poke.remote()
             self._log_end(job, outcome, time.monotonic() - started)
             if callback_id is not None:

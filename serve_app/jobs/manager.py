@@ -8,6 +8,7 @@ deliver what is due, fetch ahead, clear away what is old.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +19,7 @@ from deployments import logs
 from deployments.errors import CancelledJobError, InternalJobError, ProcessingTimeoutError
 from deployments.net.client import CallbackClient
 from serve_app.callbacks import payloads
-from serve_app.callbacks.sender import HEARTBEAT_S, Sender
+from serve_app.callbacks.sender import Sender
 from serve_app.jobs.driver import NAMESPACE, JobDriver, actor_name
 from serve_app.jobs.model import Attempt, Job, Outcome
 from serve_app.jobs.opening import open_store
@@ -83,7 +84,8 @@ class JobManager:
         """Make room for a manager of another release. Jobs go on: their drivers do not depend on it."""
         self._task.cancel()
         await asyncio.gather(self._task, *self._busy.values(), return_exceptions=True)
-        ray.actor.exit_actor()  # type: ignore[no-untyped-call]
+        await self._client.close()
+        ray.kill(ray.get_runtime_context().current_actor)
 
     async def discard(self, job_id: str) -> None:
         """Delete what the extractor kept of a job."""
@@ -109,7 +111,7 @@ class JobManager:
             log.info("admitted", extra=logs.about(job.job_id, waited_s=round(time.time() - job.queued_at, 3)))
         for job in await asyncio.to_thread(self._store.running):
             self._once(f"drive:{job.job_id}", self._look_after(job))
-        for job in await asyncio.to_thread(self._store.waiting_untold, since_s=HEARTBEAT_S):
+        for job in await asyncio.to_thread(self._store.waiting_untold, since_s=self._settings.heartbeat_s):
             self._once(f"tell:{job.job_id}", self._tell_waiting(job))
         await self._deliver_due()
         await self._fetch_ahead()
@@ -206,11 +208,15 @@ class JobManager:
     async def _fetch_ahead(self) -> None:
         limits = self._settings.limits
         free = limits.prefetches - sum(key.startswith("fetch:") for key in self._busy)
-        if free <= 0:
+        counts = await asyncio.to_thread(self._store.counts)
+        if free <= 0 or counts.running < limits.running_jobs or self._free_bytes() < limits.prefetch_bytes:
             return
         for job in await asyncio.to_thread(self._store.to_prefetch, free):
             await asyncio.to_thread(self._store.set_prefetch, job, "running")
             self._once(f"fetch:{job.job_id}", self._fetch(job))
+
+    def _free_bytes(self) -> int:
+        return shutil.disk_usage(self._settings.directory).free
 
     async def _fetch(self, job: Job) -> None:
         """Extract a waiting job's audio before its URL expires; a failure is left to its turn."""

@@ -20,7 +20,7 @@ from deployments.diarizer.config import PIECE_S as DIARIZATION_PIECE_S
 from deployments.emotion import config as emotion_config
 from deployments.errors import JobError, TranscriptionError
 from deployments.speech_detector.chunks import cut_chunks, join_spans
-from deployments.types import AudioInfo, Span, Tracks, Transcript, WordProsody, join_tracks, pieces
+from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcript, WordProsody, join_tracks, pieces
 from serve_app.jobs.assemble import Analysis, filename_of, result_of, segments_of
 from serve_app.jobs.calls import StageCalls, together
 from serve_app.jobs.progress import ProgressMeter, Stage
@@ -159,7 +159,7 @@ class Pipeline:
         return transcripts
 
     async def _detect(self, info: AudioInfo) -> list[Span]:
-        todo = list(pieces(info.duration_s, DETECTION_PIECE_S))
+        todo = list(pieces(_audio_s(info), DETECTION_PIECE_S))
         counted = _Counted(len(todo), lambda fraction: self._progress(Stage.DETECTION, fraction))
 
         async def detect(piece: Span) -> list[Span]:
@@ -200,7 +200,7 @@ class Pipeline:
 
     async def _find_turns(self, info: AudioInfo) -> list[Turn]:
         diarizer = self._stages.diarizer
-        todo = list(pieces(info.duration_s, DIARIZATION_PIECE_S))
+        todo = list(pieces(_audio_s(info), DIARIZATION_PIECE_S))
         counted = _Counted(len(todo) + 1, lambda fraction: self._progress(Stage.DIARIZATION, fraction))
 
         async def embed(piece: Span) -> tuple[Any, Any]:
@@ -214,7 +214,7 @@ class Pipeline:
         return turns
 
     async def _track(self, info: AudioInfo) -> Tracks | None:
-        todo = list(pieces(info.duration_s, PROSODY_PIECE_S))
+        todo = list(pieces(_audio_s(info), PROSODY_PIECE_S))
         counted = _Counted(len(todo) * 2, lambda fraction: self._progress(Stage.ANALYSIS, fraction))
 
         async def track(piece: Span) -> Tracks:
@@ -267,6 +267,11 @@ class Pipeline:
             log.warning(warning, exc_info=error, extra=logs.about(self._job.job_id))
             self._warnings.append(warning)
             return otherwise
+
+
+def _audio_s(info: AudioInfo) -> float:
+    """Length of the sound, which may end before the picture does."""
+    return info.samples / SAMPLE_RATE_HZ
 
 
 class _Counted:

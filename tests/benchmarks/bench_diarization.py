@@ -67,7 +67,10 @@ def main() -> None:
     sample = next(recordings())
     measure(engine, detector, sample)  # loads what loads late
     idle_mb = memory_mb()
-    print("| data | s | voices | found | DER % | missed | false alarm | confusion | RTF segment | embed | cluster | speech |")
+    print(
+        "| data | s | voices | found | DER % | missed | false alarm | confusion "
+        "| RTF segment | embed | cluster | speech detection |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for recording in recordings():
         print(measure(engine, detector, recording), flush=True)
@@ -120,7 +123,7 @@ def annotation(turns: list[tuple[float, float, str]]) -> Annotation:
 
 
 def recordings() -> Iterator[Recording]:
-    """pyannote's sample, then the dialogues."""
+    """The sample of pyannote.audio, then the dialogues."""
     spec = find_spec("pyannote.audio")
     sample = Path(next(iter(spec.submodule_search_locations or []))) / "sample" / "sample.wav" if spec else Path()
     for path in [sample, *sorted(DIALOGUES.glob("tune_*.ogg")), *sorted(DIALOGUES.glob("held_*.ogg"))]:

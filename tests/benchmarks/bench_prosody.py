@@ -66,7 +66,7 @@ METHODS: dict[str, Method] = {"ours": ours, "librosa.pyin": pyin, "librosa.yin":
 def data_sets() -> Iterator[tuple[str, list[truth.Known]]]:
     """Rows of the table; the errors of a row are pooled over its frames."""
     yield "pure tones 60-1000 Hz", [truth.tones(harmonics=1)]
-    yield "harmonic tones 60-1000 Hz", [truth.tones(harmonics=20)]
+    yield "sawtooths 60-1000 Hz", [truth.tones(harmonics=120)]
     yield "vibrato 110, 220, 440 Hz", [truth.vibrato(centre_hz) for centre_hz in (110, 220, 440)]
     for voice in truth.VOICES:
         yield voice, [truth.speech(voice)]

@@ -81,9 +81,9 @@ def frames_of(audio: Audio) -> int:
 
 
 def voice(f0_hz: NDArray[np.floating], *, harmonics: int) -> Audio:
-    """A contour given per sample as sound: `harmonics` partials falling with 1/n below 4 kHz (1: a pure tone)."""
+    """A contour given per sample as sound: `harmonics` partials (1: a sine) falling with 1/n, up to 7.5 kHz."""
     phase = 2 * np.pi * np.cumsum(f0_hz) / SAMPLE_RATE_HZ
-    return to_audio(sum(np.sin(n * phase) / n * (n * f0_hz < SAMPLE_RATE_HZ / 4) for n in range(1, harmonics + 1)))
+    return to_audio(sum(np.sin(n * phase) / n * (n * f0_hz < 7500) for n in range(1, harmonics + 1)))
 
 
 def tone(f0_hz: float, duration_s: float = 1.0, *, harmonics: int = 1) -> Known:
@@ -99,7 +99,7 @@ def tones(*, harmonics: int) -> Known:
         parts.append(tone(f0_hz, 0.5, harmonics=harmonics))
         parts.append(Known(name="pause", audio=np.zeros(3200, np.int16), f0_hz=np.full(20, np.nan)))
     return Known(
-        name="pure tones 60-1000 Hz" if harmonics == 1 else "harmonic tones 60-1000 Hz",
+        name="pure tones 60-1000 Hz" if harmonics == 1 else "sawtooths 60-1000 Hz",
         audio=np.concatenate([part.audio for part in parts]),
         f0_hz=np.concatenate([part.f0_hz for part in parts]),
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -321,6 +323,30 @@ def test_m4_a_lack_of_memory_is_a_clean_failure(tmp_path: Path) -> None:
     """M4: where the address space is too small, the child fails and we do not."""
     path = make(tmp_path / "a.mp4", GOOD["aac.mp4"])
     assert isinstance(fault(path, MediaLimits(address_space_mb=32)), AudioExtractionError)
+
+
+def test_m4_ten_bombs_at_once(tmp_path: Path) -> None:
+    """M4: ten hostile files at once are ten clean failures, and our own memory hardly grows."""
+    good = make(tmp_path / "good.mp4", GOOD["aac.mp4"]).read_bytes()
+    bombs = [silence(tmp_path / f"long{i}.wav", 10 * 3600) for i in range(3)]
+    for i in range(7):  # an index that claims two thousand million entries
+        tag, at = ((b"stsz", 12), (b"stts", 8))[i % 2]
+        where = good.index(tag) + at
+        bombs.append(tmp_path / f"index{i}.mp4")
+        bombs[-1].write_bytes(good[:where] + b"\x7f\xff\xff\xff" + good[where + 4 :])
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with ThreadPoolExecutor(10) as pool:
+        errors = list(pool.map(_error_of, bombs))
+    assert [type(error) for error in errors] == [VideoTooLongError] * 3 + [AudioExtractionError] * 7
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 100_000
+
+
+def _error_of(path: Path) -> JobError | None:
+    try:
+        extract(path, limits=LIMITS)
+    except JobError as error:
+        return error
+    return None
 
 
 def test_probe_tells_the_streams_own_times(tmp_path: Path) -> None:

@@ -81,12 +81,11 @@ def test_pitch_is_clipped_to_the_contract() -> None:
 
 
 def test_unvoiced_word_is_interpolated_over_time() -> None:
-    """Between two voiced neighbours by its place in time, here a quarter of the way; at the ends the nearest one."""
-    found = only(
-        measure(track([NAN, 200, NAN, NAN, NAN, 300, NAN]), [segment(*((i / 10, i / 10 + 0.09) for i in range(7)))])
-    )
-    assert [round(word.pitch_hz) for word in found] == [200, 200, 225, 250, 275, 300, 300]
-    assert [word.voiced for word in found] == [False, True, False, False, False, True, False]
+    """Between two voiced neighbours by its place in time and not in the row; at the ends the nearest one."""
+    heard = track([NAN, 200, NAN, NAN, NAN, 300, NAN])
+    found = only(measure(heard, [segment(*((i / 10, i / 10 + 0.09) for i in (0, 1, 2, 4, 5, 6)))]))
+    assert [round(word.pitch_hz) for word in found] == [200, 200, 225, 275, 300, 300]
+    assert [word.voiced for word in found] == [False, True, False, False, True, False]
 
 
 def test_neighbours_of_another_segment_do_not_count_but_the_speakers_median_does() -> None:

@@ -111,7 +111,7 @@ def main() -> None:
 def make(name: str, voices: list[str]) -> None:
     """Write `name`.ogg and `name`.rttm."""
     draw = random.Random(name)  # noqa: S311
-    lines = draw.sample(SENTENCES[name.split("_")[0]], 6 if len(voices) == 1 else 10)
+    lines = draw.sample(SENTENCES[name.split("_", maxsplit=1)[0]], 6 if len(voices) == 1 else 10)
     level_db = {voice: draw.uniform(-27, -19) for voice in voices}
     parts, turns, at = [silence(draw.uniform(0.3, 1.0))], [], 0.0
     for line, voice in zip(lines, order(voices, len(lines), draw), strict=True):
@@ -152,19 +152,19 @@ def speak(voice: tuple[str, str, float], line: str) -> np.ndarray:
             run("text2wave", "-eval", f"(voice_{name})", "-o", wav, text=line)
         run("sox", wav, out, "speed", str(speed), "rate", "-v", str(RATE_HZ))
         samples, _ = soundfile.read(out)
-    return samples
+    return np.asarray(samples)
 
 
 def run(*command: str, text: str | None = None) -> None:
     """Run a program."""
-    subprocess.run(command, input=text, text=True, check=True, capture_output=True)  # noqa: S603
+    subprocess.run(command, input=text, text=True, check=True, capture_output=True)
 
 
 def quiet(samples: np.ndarray) -> np.ndarray:
     """For every 10 ms whether it is silent."""
     frames = samples[: len(samples) // 160 * 160].reshape(-1, 160)
     level_db = 10 * np.log10(np.mean(frames**2, axis=1) + 1e-12)
-    return level_db < level_db.max() + QUIET_DB
+    return np.asarray(level_db < level_db.max() + QUIET_DB)
 
 
 def trimmed(samples: np.ndarray) -> np.ndarray:
@@ -182,7 +182,7 @@ def sounding(samples: np.ndarray) -> list[tuple[float, float]]:
 
 def at_level(samples: np.ndarray, level_db: float) -> np.ndarray:
     """`samples` with that RMS level in dBFS."""
-    return samples * 10 ** (level_db / 20) / np.sqrt(np.mean(samples**2))
+    return np.asarray(samples * 10 ** (level_db / 20) / np.sqrt(np.mean(samples**2)))
 
 
 def silence(duration_s: float) -> np.ndarray:

@@ -1,0 +1,137 @@
+"""What can be wrong with a video, over the wire: each ends in a clear error of the contract, and nothing leaks."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from tests.support import servers
+from tests.support.clips import run_ffmpeg, silence
+from tests.support.sources import SECRET
+
+GIB = 1 << 30
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("videos")
+
+
+@pytest.fixture(scope="module")
+def dead_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        yield listener.getsockname()[1]
+
+
+def assert_fails(server, backend, url: str, code: str, *words: str, within_s: float = 40) -> None:
+    """The job ends `failed` with `code`, in callback and status alike, and neither tells what it must not."""
+    job_id = server.start(url, fastapi_base_url=backend.url)
+    end = backend.wait_end(job_id, within_s=within_s)
+    assert set(end.body) == {"job_id", "status", "progress", "message", "error_message", "error_code"}
+    assert (end.body["status"], end.body["error_code"]) == ("failed", code), end.body
+    assert end.body["progress"] < 100
+    for word in words:
+        assert word in end.body["error_message"]
+    state = server.http.get(f"/api/upload-video/status/{job_id}")
+    assert (state.json()["error_code"], state.json()["error_message"]) == (code, end.body["error_message"])
+    for text in [got.raw.decode() for got in backend.of(job_id)] + [state.text]:
+        assert SECRET not in text
+        assert "/" not in end.body["error_message"].replace("http://", "")
+        assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_a_source_that_refuses(server, backend, sources, status):
+    """An expired or missing presigned URL: DOWNLOAD_ERROR that tells the status."""
+    assert_fails(server, backend, sources.serve(servers.status(status)), "DOWNLOAD_ERROR", f"HTTP {status}")
+
+
+def test_a_source_that_is_not_there(server, backend, dead_port):
+    """Nobody listens: DOWNLOAD_ERROR."""
+    assert_fails(server, backend, f"http://127.0.0.1:{dead_port}/v.mp4?{SECRET}", "DOWNLOAD_ERROR")
+
+
+def test_a_source_that_hangs_and_a_stage_that_is_silent(server, backend, sources):
+    """A source that never answers ends in DOWNLOAD_ERROR, and the heartbeat holds while nothing happens."""
+    job_id = server.start(sources.serve(servers.hanging), fastapi_base_url=backend.url)
+    end = backend.wait_end(job_id, within_s=90)
+    assert end.body["error_code"] == "DOWNLOAD_ERROR"
+    heard = backend.of(job_id)
+    gaps = [later.at - earlier.at for earlier, later in zip(heard, heard[1:], strict=False)]
+    assert len(heard) >= 3
+    assert max(gaps) < 4, gaps
+
+
+def test_a_source_that_is_cut_off_half_way(server, backend, sources, short):
+    """Half the bytes and an end, again and again: DOWNLOAD_ERROR."""
+    half = short.read_bytes()
+    url = sources.serve(servers.short(half[: len(half) // 2], missing=len(half)))
+    assert_fails(server, backend, url, "DOWNLOAD_ERROR")
+
+
+def test_too_large_by_header(server, backend, sources):
+    """Content-Length over the limit: FILE_TOO_LARGE before anything is read."""
+    assert_fails(server, backend, sources.serve(servers.promising(3 * GIB)), "FILE_TOO_LARGE")
+
+
+def test_too_large_by_counting(server, backend, sources):
+    """A source without a length that never ends: FILE_TOO_LARGE when the limit is passed."""
+    assert_fails(server, backend, sources.serve(servers.endless), "FILE_TOO_LARGE")
+
+
+def test_an_empty_file(server, backend, sources):
+    """0 bytes: DOWNLOAD_ERROR."""
+    assert_fails(server, backend, sources.serve(servers.whole(b"")), "DOWNLOAD_ERROR")
+
+
+def test_a_text_file_called_mp4(server, backend, sources):
+    """Not a media file: AUDIO_EXTRACTION_ERROR."""
+    assert_fails(server, backend, sources.serve(servers.whole(b"just words\n" * 500)), "AUDIO_EXTRACTION_ERROR")
+
+
+def test_a_video_without_sound(server, backend, sources, folder):
+    """No audio track: AUDIO_EXTRACTION_ERROR."""
+    path = folder / "mute.mp4"
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x64:rate=5:duration=2", "-c:v", "mpeg4", path)
+    assert_fails(server, backend, sources.file(path), "AUDIO_EXTRACTION_ERROR")
+
+
+def test_sixty_one_minutes(server, backend, sources, folder):
+    """Longer than the limit: VIDEO_TOO_LONG, named in minutes."""
+    path = folder / "long.flac"
+    silence(folder / "long.wav", 61 * 60)
+    run_ffmpeg("-i", folder / "long.wav", path)
+    assert_fails(server, backend, sources.file(path), "VIDEO_TOO_LONG", "60")
+
+
+def test_silence(server, backend, sources, folder):
+    """A video without speech completes: no segments, empty text, no speakers, the requested language."""
+    path = folder / "silence.wav"
+    silence(path, 5)
+    job_id = server.start(sources.file(path), fastapi_base_url=backend.url)
+    result = backend.wait_end(job_id).body["result"]
+    assert (result["segments"], result["text"], result["language"]) == ([], "", "auto")
+    assert (result["metadata"]["total_segments"], result["metadata"]["unique_speakers"]) == (0, 0)
+    assert result["duration"] == pytest.approx(5, abs=0.05)
+
+
+def test_an_audio_file_and_a_real_video(server, backend, sources, folder, short):
+    """Sound alone works, and a video of the same sound gives the same words at the same times."""
+    path = folder / "picture.mp4"
+    picture = ("-f", "lavfi", "-i", "testsrc2=size=64x64:rate=5:duration=4")
+    run_ffmpeg(*picture, "-i", short, "-map", "0:v", "-map", "1:a", "-c:v", "mpeg4", "-c:a", "flac", "-strict", "-2", path)
+    ids = [server.start(sources.file(each), fastapi_base_url=backend.url) for each in (short, path)]
+    audio, video = [backend.wait_end(job_id).body["result"] for job_id in ids]
+    assert audio["text"]
+    assert video["text"] == audio["text"]
+    for one, other in zip(audio["segments"], video["segments"], strict=True):
+        assert one["start_time"] == pytest.approx(other["start_time"], abs=0.03)
+
+
+def test_nothing_of_it_is_in_the_logs(server):
+    """After all of the above: no query of a presigned URL in the log, and a canonical line for each job."""
+    log = (server.state_dir / "logs" / "ml-server.jsonl").read_text()
+    assert SECRET not in log
+    assert log.count('"message": "job ended"') >= 10
