@@ -15,6 +15,7 @@ $(READY): pyproject.toml configs/constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python \
 	    --constraints configs/constraints.txt --group dev --editable .
+	$(BIN)/python -c "from deployments.prosody import config, engine; engine.create(config.ProsodyConfig())"  # numba's cache
 	touch $@
 
 demo: setup

@@ -39,7 +39,8 @@ class PyannoteGE2EEngine:
     def _load_pipeline(self) -> PiecewiseDiarization:
         from deployments.diarizer.pyannote_pipeline import build
 
-        return build(self.config, self._network.network, self._voices)
+        pipeline: PiecewiseDiarization = build(self.config, self._network.network, self._voices)
+        return pipeline
 
     def segment(self, audio: Audio, piece: Span) -> Segmentation:
         """Scores of the windows that start in `piece`."""

@@ -75,10 +75,15 @@ class BoundedClustering(AgglomerativeClustering):  # type: ignore[misc]  # pyann
     (`min_cluster_share`), else the few odd moments that any hour has would pass for speakers.
     """
 
-    def __init__(self, metric: str = "cosine", *, max_clustered: int, min_cluster_share: float) -> None:
-        super().__init__(metric=metric)
-        self.max_clustered = max_clustered
-        self.min_cluster_share = min_cluster_share
+    def __init__(self, config: DiarizerConfig) -> None:
+        super().__init__(metric="cosine")
+        self.config = config
+        self.settings = {
+            "method": "average",
+            "threshold": config.clustering_threshold,
+            "min_cluster_size": config.min_cluster_size,
+        }
+        self.instantiate(self.settings)
 
     def __call__(
         self, embeddings: NDArray[np.float32], *args: Any, **kwargs: Any
@@ -88,16 +93,24 @@ class BoundedClustering(AgglomerativeClustering):  # type: ignore[misc]  # pyann
         hard[np.isnan(embeddings).any(axis=-1)] = -2
         return hard, soft, centroids
 
+    def filter_embeddings(
+        self, embeddings: NDArray[np.float32], segmentations: SlidingWindowFeature
+    ) -> tuple[NDArray[np.float32], NDArray[np.int_], NDArray[np.int_]]:
+        """Those that are sure enough to find the speakers by, with their windows and local speakers.
+
+        Where no one speaks long enough alone, pyannote's own, lower bar holds.
+        """
+        share = self.config.min_own_speech_s / WINDOW_S
+        sure: tuple[NDArray[np.float32], NDArray[np.int_], NDArray[np.int_]]
+        sure = super().filter_embeddings(embeddings, segmentations, min_active_ratio=share)
+        return sure if len(sure[0]) else super().filter_embeddings(embeddings, segmentations)
+
     def cluster(self, embeddings: NDArray[np.float32], **counts: Any) -> NDArray[np.int_]:
         """The cluster of each of `embeddings`, which are in order of time."""
-        linked = np.unique(np.linspace(0, len(embeddings) - 1, self.max_clustered).round().astype(int))
-        linkage = AgglomerativeClustering(metric=self.metric).instantiate(
-            {
-                "method": self.method,
-                "threshold": self.threshold,
-                "min_cluster_size": max(self.min_cluster_size, round(self.min_cluster_share * len(linked))),
-            }
-        )
+        linked = np.unique(np.linspace(0, len(embeddings) - 1, self.config.max_clustered).round().astype(int))
+        min_size = max(self.config.min_cluster_size, round(self.config.min_cluster_share * len(linked)))
+        linkage = AgglomerativeClustering(metric=self.metric)
+        linkage.instantiate(self.settings | {"min_cluster_size": min_size})
         clusters: NDArray[np.int_] = linkage.cluster(embeddings[linked], **counts)
         if len(linked) == len(embeddings):
             return clusters
@@ -158,8 +171,8 @@ class NoPLDA(PLDA):  # type: ignore[misc]  # pyannote has no types
 
 def build(
     config: DiarizerConfig, network: PyanNet, voices: Voices, kind: type[SpeakerDiarization] = PiecewiseDiarization
-) -> PiecewiseDiarization:
-    """The pipeline with the settings of `config`."""
+) -> SpeakerDiarization:
+    """The pipeline with the settings of `config`; `SpeakerDiarization` itself computes everything from audio."""
     pipeline = kind(
         segmentation=WindowScores(network),
         segmentation_step=config.step_s / WINDOW_S,
@@ -168,18 +181,10 @@ def build(
         plda=NoPLDA(),
         clustering="AgglomerativeClustering",
     )
-    pipeline.clustering = BoundedClustering(
-        max_clustered=config.max_clustered, min_cluster_share=config.min_cluster_share
-    )
-    instantiated: PiecewiseDiarization = pipeline.instantiate(
-        {
-            "segmentation": {"threshold": config.activity_threshold, "min_duration_off": config.min_gap_s},
-            "clustering": {
-                "method": "average",
-                "threshold": config.clustering_threshold,
-                "min_cluster_size": config.min_cluster_size,
-            },
-        }
+    pipeline.clustering = BoundedClustering(config)
+    segmentation = {"threshold": config.activity_threshold, "min_duration_off": config.min_gap_s}
+    instantiated: SpeakerDiarization = pipeline.instantiate(
+        {"segmentation": segmentation, "clustering": pipeline.clustering.settings}
     )
     return instantiated
 

@@ -31,8 +31,9 @@ WINDOW_FRAMES = 160
 HEARING_STEP = 50
 """Frames between the stretches that the encoder hears."""
 OWN_SHARE = 0.95
-"""A stretch counts for a speaker if so much of it is theirs alone; where none does, the best one from `LEAST_SHARE` on."""
+"""A stretch counts for a speaker if so much of it is theirs alone."""
 LEAST_SHARE = 0.25
+"""Where none does, the best one counts if it has at least this share."""
 LEAST_ALONE_FRAMES = 30
 """Who speaks alone no longer than half a second is described by all their speech, as in pyannote's pipeline."""
 LEAST_LEVEL_DBFS = -30.0
@@ -69,9 +70,9 @@ def load_encoder() -> VoiceEncoder:
 class Voices:
     """The loaded encoder over the local speakers of sliding windows. Safe to call from several threads.
 
-    The encoder hears each 1.6 s of a global grid once; a local speaker is the mean of those in which
-    (nearly) nobody else speaks, weighted by how much of them is speech. Hearing each window's speech on its own, as the usual pipelines do, costs four times as much
-    at this step and is no better (docs/decisions.md).
+    The encoder hears each stretch of 1.6 s of a grid over the video once. A local speaker is the mean of the stretches
+    of the window in which nobody else speaks, weighted by how much of them is speech. To let the encoder hear each
+    window's speech on its own, as pipelines usually do, costs three times as much and is no better (docs/decisions.md).
     """
 
     def __init__(self, *, device: str = "cpu", threads: int = 1) -> None:
@@ -157,14 +158,14 @@ def mel_power(audio: Audio, first: int, count: int) -> NDArray[np.float32]:
         torch.from_numpy(samples), FFT, HOP, window=torch.hann_window(FFT), center=False, return_complex=True
     )
     power: NDArray[np.float32] = spectrum.abs().square_().numpy()
-    return np.matmul(power.T, mel_filters(), dtype=np.float32)
+    return np.asarray(power.T @ mel_filters(), np.float32)
 
 
 def power_gains(audio: Audio, hearings: NDArray[np.int_]) -> NDArray[np.float32]:
     """What brings each stretch's mean power up to `LEAST_LEVEL_DBFS`, 1 where it is louder: shape (hearings,)."""
     count = WINDOW_FRAMES * HOP
     power = np.array([np.mean(np.square(samples_at(audio, first * HOP, count))) for first in hearings])
-    return np.maximum(1, 10 ** (LEAST_LEVEL_DBFS / 10) / np.maximum(power, 1e-10)).astype(np.float32)
+    return np.asarray(np.maximum(1, 10 ** (LEAST_LEVEL_DBFS / 10) / np.maximum(power, 1e-10)), np.float32)
 
 
 def samples_at(audio: Audio, first: int, count: int) -> NDArray[np.float32]:

@@ -6,14 +6,20 @@ import pytest
 from deployments.emotion.arousal import UNKNOWN, arousals
 
 
-@pytest.mark.parametrize("trait", ["level_dbfs", "f0_hz", "swing_st"])
-def test_arousal_rises_with_each_trait(trait: str) -> None:
+@pytest.mark.parametrize(
+    "rising",
+    [
+        [voices.Voice(level_dbfs=level) for level in (-36.0, -33.0, -24.0, -18.0)],
+        [voices.Voice(f0_hz=f0) for f0 in (100.0, 110.0, 140.0, 170.0)],
+        [voices.Voice(swing_st=swing) for swing in (0.25, 0.5, 2.0, 4.0)],
+    ],
+    ids=["level", "pitch", "range"],
+)
+def test_arousal_rises_with_each_trait(rising: list[voices.Voice]) -> None:
     """Louder, higher and livelier each raise the arousal, step by step, when the other two stay."""
-    steps = {"level_dbfs": (-36, -30, -24, -18), "f0_hz": (100, 120, 140, 170), "swing_st": (0.5, 1, 2, 4)}[trait]
-    values = [_of_last(voices.Voice(**{trait: step})) for step in steps]
-    assert values == sorted(values)
-    assert values[0] < 0 < values[-1] or trait == "swing_st"
-    assert len(set(values)) == len(values)
+    values = [_of_last(voice) for voice in rising]
+    assert values == sorted(set(values))
+    assert values[1] < 0 < values[2]
 
 
 def test_the_norm_is_the_speakers_own() -> None:

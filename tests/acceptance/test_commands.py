@@ -1,0 +1,172 @@
+"""The commands as a user gives them: processes, signals, Ray's own tools."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serve_app.cli.child_process import ChildProcess, free_port, session_members
+from tests.support.process import ROOT, RunningServer, clean_environment, environment_marked, wait_healthy
+
+BIN = Path(sys.executable).parent
+CLEAR = ROOT / "examples" / "media" / "clear.flac"
+
+
+@pytest.fixture
+def state_dir():
+    path = Path(tempfile.mkdtemp(prefix="ml-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def call(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | clean_environment() | environment, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def test_help_teaches():
+    """`--help` shows what to type, for the whole and for each command."""
+    whole = call(str(BIN / "ml-server"), "--help").stdout
+    for words in ("ml-server up", "ml-server submit talk.mp4 --wait", "ml-server demo", "ML_SERVER_CONTRACT_VERSION"):
+        assert words in whole
+    for command in ("up", "submit", "status", "demo"):
+        assert "Usage: ml-server" in call(str(BIN / "ml-server"), command, "--help").stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_up_stops_cleanly(state_dir, number):
+    """`ml-server up` says that it is ready and where, shows JSON lines where there is no terminal, submits a local
+    file, and leaves no process behind when it is told to stop."""
+    port = free_port()
+    mark = f"mark-{uuid.uuid4()}"
+    command = [str(BIN / "ml-server"), "up", "--port", str(port), "--state-dir", str(state_dir)]
+    process = ChildProcess(command, log_path=state_dir / "up.log", environment=clean_environment() | {"TEST_MARK": mark})
+    with process:
+        url = f"http://127.0.0.1:{port}"
+        wait_healthy(url, lambda: process.exit_code is None, state_dir / "up.log")
+        if number == signal.SIGTERM:
+            done = call(str(BIN / "ml-server"), "submit", str(CLEAR), "--wait", "--server", url, "--save", str(state_dir / "r.json"))
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "SPEAKER_01" in done.stdout
+            assert (state_dir / "r.json").stat().st_size > 1000
+            unknown = call(str(BIN / "ml-server"), "status", "nobody", "--server", url)
+            assert unknown.returncode == 1
+            assert "JOB_NOT_FOUND" in unknown.stdout + unknown.stderr
+        assert len(environment_marked(mark)) > 5
+        leader = min(session_members(process._process.pid))
+        os.kill(leader, number)
+        deadline = time.monotonic() + 40
+        while process.exit_code is None:
+            assert time.monotonic() < deadline, process.tail()
+            time.sleep(0.1)
+        assert process.exit_code == 0, process.tail()
+        while left := environment_marked(mark):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
+    log = (state_dir / "up.log").read_text()
+    assert f"ML Server ready: {url}" in log
+    assert "Ray dashboard http://127.0.0.1:" in log
+
+
+def test_a_config_that_cannot_start_says_why(state_dir):
+    """A production config without a callback base: the server does not start, and one sentence says why."""
+    text = (ROOT / "serve_config.yaml").read_text().replace("    backend_url: http://ecg-backend:8000\n", "")
+    config = state_dir / "config.yaml"
+    config.write_text(text)
+    failed = call(
+        str(BIN / "ml-server"), "up", "--config", str(config), "--port", str(free_port()), "--state-dir", str(state_dir),
+        FASTAPI_BASE_URL="", BACKEND_URL="",
+    )
+    assert failed.returncode != 0
+    assert "no callback base" in failed.stdout + failed.stderr
+
+
+@contextmanager
+def a_ray(state_dir: Path):
+    """`ray start --head` on ports of its own; the environment for its clients."""
+    port, dashboard = free_port(), free_port()
+    environment = clean_environment() | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(state_dir / "token"),
+        "RAY_ADDRESS": f"127.0.0.1:{port}",
+        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+        "RAY_DASHBOARD_ADDRESS": f"http://127.0.0.1:{dashboard}",
+        "ML_SERVER_STATE_DIR": str(state_dir),
+        "PYTHONPATH": str(ROOT),
+    }
+    (state_dir / "token").write_text("a" * 64)
+    head = [
+        str(BIN / "ray"), "start", "--head", "--block", "--port", str(port), "--dashboard-host", "127.0.0.1",
+        "--dashboard-port", str(dashboard), "--ray-client-server-port", str(free_port()), "--temp-dir", str(state_dir / "r"),
+        "--num-cpus", "4", "--disable-usage-stats",
+    ]
+    process = ChildProcess(head, log_path=state_dir / "ray.log", environment=environment)
+    with process:
+        deadline = time.monotonic() + 60
+        while True:
+            assert process.exit_code is None, process.tail()
+            assert time.monotonic() < deadline, process.tail()
+            try:
+                httpx.get(f"http://127.0.0.1:{dashboard}/api/version", timeout=2, trust_env=False)
+                break
+            except httpx.HTTPError:
+                time.sleep(0.3)
+        yield environment
+
+
+def on_port(config: Path, folder: Path, port: int) -> Path:
+    """A copy of a config that listens elsewhere."""
+    copy = folder / config.name
+    copy.write_text(config.read_text().replace("port: 8080", f"port: {port}"))
+    return copy
+
+
+def finish_a_job(url: str, state_dir: Path) -> None:
+    """A file goes in, a transcript comes out."""
+    done = call(str(BIN / "ml-server"), "submit", str(CLEAR), "--wait", "--server", url, "--save", str(state_dir / "r.json"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_serve_deploy_and_serve_run(state_dir):
+    """Ray's own ways: `ray start --head`, `serve deploy configs/local.yaml`, and `serve run serve_app.app:build`."""
+    with a_ray(state_dir) as environment:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        config = on_port(ROOT / "configs" / "local.yaml", state_dir, port)
+        deployed = call(str(BIN / "serve"), "deploy", str(config), **environment)
+        assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+        wait_healthy(url, lambda: True, state_dir / "ray.log")
+        finish_a_job(url, state_dir)
+        call(str(BIN / "serve"), "shutdown", "-y", **environment)
+        run = ChildProcess(
+            [str(BIN / "serve"), "run", "--name", "ml-server", "serve_app.app:build", "profile=local"],
+            log_path=state_dir / "run.log",
+            environment=environment,
+        )
+        with run:
+            # `serve run` takes no port for a builder: Serve's default is 8000.
+            server = RunningServer("http://127.0.0.1:8000", state_dir, run)
+            wait_healthy(server.url, lambda: run.exit_code is None, state_dir / "run.log")
+            assert server.post("https://10.0.0.1/v.mp4").json()["error"]["code"] == "VIDEO_URL_NOT_ALLOWED"
+            server.http.close()
+
+
+def test_the_demo(state_dir):
+    """`ml-server demo` shows both samples from POST to transcript and exits 0."""
+    done = call(str(BIN / "ml-server"), "demo", "--state-dir", str(state_dir))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for words in ("pocketsphinx", "SPEAKER_00", "SPEAKER_01", "Full result:", "Sheila"):
+        assert words in done.stdout

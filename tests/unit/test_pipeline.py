@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.exceptions import ActorDiedError
+
+from deployments.errors import AudioExtractionError, TranscriptionError
+from deployments.types import AudioInfo, Emotion, Span, Tracks, Transcript, Turn, Utterance, Word, WordProsody
+from serve_app.jobs.model import Job, JobOptions
+from serve_app.jobs.pipeline import Pipeline, Stages
+from serve_app.jobs.progress import ProgressMeter, Stage
+from serve_app.jobs.states import JobState
+from serve_app.settings import Settings
+
+SECONDS = 20.0
+
+
+class Response:
+    """What a handle's call gives: awaitable, and passed on as an argument without being awaited."""
+
+    def __init__(self, work: Any) -> None:
+        self._work = work
+
+    def __await__(self) -> Any:
+        return self._work().__await__()
+
+    def cancel(self) -> None:
+        pass
+
+
+class Stub:
+    """A handle whose methods are given functions; `calls` counts them, `busy` the ones at once."""
+
+    def __init__(self, **methods: Any) -> None:
+        self._methods = methods
+        self.calls: list[str] = []
+        self.busy = self.most_busy = 0
+
+    def __getattr__(self, name: str) -> Any:
+        stub, method = self, self._methods[name]
+
+        class Method:
+            @staticmethod
+            def remote(*args: Any) -> Response:
+                async def work() -> Any:
+                    stub.calls.append(name)
+                    stub.busy += 1
+                    stub.most_busy = max(stub.busy, stub.most_busy)
+                    try:
+                        await asyncio.sleep(0.002)
+                        return method(*args)
+                    finally:
+                        stub.busy -= 1
+
+                return Response(work)
+
+        return Method
+
+
+def fails(error: Exception):
+    def call(*_: Any) -> Any:
+        raise error
+
+    return call
+
+
+def heard(_audio: Any, chunk: Span, _language: str) -> Transcript:
+    """One word per second of the chunk."""
+    words = tuple(
+        Word(start_s=chunk.start_s + i, end_s=chunk.start_s + i + 0.5, text=f"w{chunk.start_s + i:.0f}", confidence=0.5)
+        for i in range(int(chunk.duration_s))
+    )
+    text = " ".join(word.text for word in words)
+    return Transcript(language="en", utterances=(Utterance(start_s=chunk.start_s, end_s=chunk.end_s, text=text, words=words),))
+
+
+def measure(_tracks: Any, segments: Any) -> Any:
+    return [[WordProsody(volume_db=-20.0, pitch_hz=200.0, voiced=True)] * len(segment.words) for segment in segments]
+
+
+def graph(**replaced: Any) -> Stages:
+    tracks = Tracks(start_s=0, f0_hz=np.zeros(4, np.float32), level_dbfs=np.zeros(4, np.float32))
+    stages: dict[str, Any] = {
+        "extractor": Stub(
+            prepare=lambda *_: AudioInfo(duration_s=SECONDS + 1, samples=int(SECONDS * 16_000), sha256=""), load=lambda *_: None
+        ),
+        "detector": Stub(detect=lambda _audio, _piece: [Span(start_s=0, end_s=8), Span(start_s=10, end_s=18)]),
+        "transcriber": Stub(transcribe=heard),
+        "aligner": None,
+        "diarizer": Stub(
+            segment=lambda *_: "s",
+            embed=lambda *_: "e",
+            cluster=lambda *_: [Turn(start_s=9, end_s=20, speaker=4), Turn(start_s=0, end_s=9, speaker=7)],
+        ),
+        "prosody": Stub(tracks=lambda *_: tracks, measure=measure),
+        "emotion": Stub(analyze=lambda _audio, _tracks, segments: [Emotion(label="happy", confidence=0.4)] * len(segments)),
+    }
+    return Stages(**stages | replaced)
+
+
+def job(**options: Any) -> Job:
+    fields = dict.fromkeys(Job.__dataclass_fields__)
+    return Job(**fields | {"job_id": "a", "state": JobState.RUNNING, "run": 1, "video_url": "http://h/a%20b.mp4?s", "options": JobOptions(**options)})
+
+
+def run(stages: Stages, meter: ProgressMeter | None = None, **options: Any) -> dict[str, Any]:
+    """The result of a run over `stages`."""
+    pipeline = Pipeline(job(**options), Settings(profile="local"), stages, meter=meter or ProgressMeter(), changed=lambda: None)
+    return asyncio.run(pipeline.run(None, spent_s=3.0))
+
+
+def test_the_stages_answers_become_the_result():
+    """Words get the speaker of their turn, numbered in order of first speech; sound and mood are in their places."""
+    result = run(graph())
+    first, second = result["segments"]
+    assert (first["speaker"]["speaker_id"], second["speaker"]["speaker_id"]) == ("SPEAKER_00", "SPEAKER_01")
+    assert (first["start_time"], second["start_time"]) == (0, 10)
+    assert first["words"][1] == {"word": "w1", "start": 1.0, "end": 1.5, "volume_db": -20.0, "pitch_hz": 200.0, "voiced": True, "confidence": 0.5}
+    assert first["emotion"] == {"label": "happy", "confidence": 0.4}
+    assert (result["duration"], result["language"], result["metadata"]["filename"]) == (SECONDS + 1, "en", "a b.mp4")
+    assert result["metadata"]["processing_time"] >= 3.0
+    assert set(result["metadata"]["stages"]) == {"extraction", "detection", "transcription", "diarization", "prosody", "analysis"}
+
+
+def test_without_diarization_there_is_one_speaker_and_a_warning():
+    """A failing diarizer never costs the transcript."""
+    result = run(graph(diarizer=Stub(segment=fails(ValueError("x")))))
+    assert {segment["speaker"]["speaker_id"] for segment in result["segments"]} == {"SPEAKER_00"}
+    assert any("diarization failed" in warning for warning in result["metadata"]["warnings"])
+
+
+@pytest.mark.parametrize("broken", [{"tracks": fails(ValueError("x"))}, {"tracks": lambda *_: None, "measure": fails(ValueError("x"))}])
+def test_without_prosody_there_are_floor_values_and_a_warning(broken):
+    """A failing prosody stage gives -60 dB, 100 Hz, not voiced."""
+    tracks = Tracks(start_s=0, f0_hz=np.zeros(4, np.float32), level_dbfs=np.zeros(4, np.float32))
+    result = run(graph(prosody=Stub(**{"tracks": lambda *_: tracks} | broken)))
+    word = result["segments"][0]["words"][0]
+    assert (word["volume_db"], word["pitch_hz"], word["voiced"]) == (-60.0, 100.0, False)
+    assert any("prosody failed" in warning for warning in result["metadata"]["warnings"])
+
+
+def test_without_emotion_there_is_a_warning():
+    """A failing emotion stage leaves its fields out."""
+    result = run(graph(emotion=Stub(analyze=fails(ValueError("x")))))
+    assert all("emotion" not in segment for segment in result["segments"])
+    assert any("emotion analysis failed" in warning for warning in result["metadata"]["warnings"])
+
+
+def test_emotion_that_was_not_asked_for_is_not_judged():
+    """emotion_detection false: the stage is not called."""
+    stages = graph()
+    result = run(stages, emotion_detection=False)
+    assert stages.emotion.calls == []
+    assert all("emotion" not in segment for segment in result["segments"])
+
+
+def test_without_a_recogniser_the_job_fails():
+    """The transcript itself cannot be done without; the library's words stay in the cause."""
+    with pytest.raises(TranscriptionError) as failure:
+        run(graph(transcriber=Stub(transcribe=fails(ValueError("/secret/path")))))
+    assert "secret" not in str(failure.value)
+
+
+def test_a_failed_extraction_ends_everything():
+    """No audio: the extractor's own error, and no other stage is asked."""
+    stages = graph(extractor=Stub(prepare=fails(AudioExtractionError(reason="no_audio"))))
+    with pytest.raises(AudioExtractionError):
+        run(stages)
+    assert stages.detector.calls == []
+
+
+def test_a_dead_replica_is_asked_again(monkeypatch):
+    """ActorDied is retried, a stage's own error is not."""
+    monkeypatch.setattr("serve_app.jobs.calls.FIRST_WAIT_S", 0.001)
+    deaths = iter([ActorDiedError(), ActorDiedError()])
+
+    def dies_twice(audio: Any, piece: Span) -> Any:
+        if death := next(deaths, None):
+            raise death
+        return [Span(start_s=0, end_s=8)]
+
+    assert run(graph(detector=Stub(detect=dies_twice)))["segments"]
+    once = Stub(transcribe=fails(ValueError("x")))
+    with pytest.raises(TranscriptionError):
+        run(graph(transcriber=once), max_workers=1)
+    assert len(once.calls) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_max_workers_bounds_what_is_in_flight(workers):
+    """Never more pieces of a job at once than it allows."""
+    many = [Span(start_s=float(i), end_s=i + 0.9) for i in range(0, 300, 16)]
+    stages = graph(detector=Stub(detect=lambda *_: many))
+    run(stages, max_workers=workers)
+    assert stages.transcriber.most_busy <= workers
+    if workers > 1:
+        assert stages.transcriber.most_busy > 1
+
+
+def test_no_speech_gives_an_empty_result():
+    """No segments, text "", 0 speakers, and the requested language."""
+    result = run(graph(detector=Stub(detect=lambda *_: [])))
+    assert (result["segments"], result["text"], result["language"]) == ([], "", "auto")
+    assert result["metadata"]["unique_speakers"] == 0
+
+
+def test_progress_names_the_earliest_stage_and_never_goes_back():
+    """Fractions of later stages do not show before the earlier ones are done."""
+    meter = ProgressMeter()
+    meter.done(Stage.STARTING)
+    meter.done(Stage.EXTRACTION)
+    meter.set(Stage.TRANSCRIPTION, 0.9)
+    assert (meter.now.percent, meter.now.stage) == (25, Stage.DETECTION)
+    meter.set(Stage.DETECTION, 0.5)
+    assert meter.now.percent == 32
+    meter.set(Stage.DETECTION, 0.1)
+    assert meter.now.percent == 32
+    meter.done(Stage.DETECTION)
+    meter.done(Stage.DIARIZATION)
+    assert (meter.now.percent, meter.now.stage) == (73, Stage.TRANSCRIPTION)
+
+
+def test_all_stages_are_counted():
+    """At the end of a run every stage is done, and 100 is left to the completed callback."""
+    meter = ProgressMeter()
+    run(graph(), meter)
+    assert (meter.now.percent, meter.now.stage) == (99, Stage.ASSEMBLY)
+
+
+def test_diarization_runs_beside_transcription():
+    """The wall time is that of the longer branch, not of both."""
+
+    def slow(seconds: float, answer: Any):
+        async def work(*_: Any) -> Any:
+            await asyncio.sleep(seconds)
+            return answer
+
+        return work
+
+    class Slow(Stub):
+        def __getattr__(self, name: str) -> Any:
+            method = self._methods[name]
+
+            class Method:
+                @staticmethod
+                def remote(*args: Any) -> Response:
+                    return Response(lambda: method(*args))
+
+            return Method
+
+    diarizer = Slow(segment=slow(0.4, "s"), embed=slow(0, "e"), cluster=slow(0, []))
+
+    async def recognise(*args: Any) -> Transcript:
+        await asyncio.sleep(0.4)
+        return heard(*args)
+
+    began = time.monotonic()
+    run(graph(diarizer=diarizer, transcriber=Slow(transcribe=recognise)))
+    assert time.monotonic() - began < 0.75
