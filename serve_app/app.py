@@ -4,6 +4,8 @@ Serve turns the config file's `args` into `Settings` only where the annotation i
 without `from __future__ import annotations`.
 """
 
+from typing import Any
+
 from ray.serve import Application
 
 from deployments.aligner.deployment import Aligner
@@ -17,7 +19,8 @@ from deployments.transcriber.deployment import Transcriber
 from serve_app.ingress import Ingress
 from serve_app.settings import Settings
 
-APP_NAME = "ml-server"
+SHARE = {"num_cpus": 0.25}
+"""What a replica claims of the cores where no config says otherwise: the whole graph then fits on two."""
 
 
 def build(args: Settings) -> Application:
@@ -26,13 +29,19 @@ def build(args: Settings) -> Application:
     A job's way through it is in `serve_app/jobs/pipeline.py`; how many replicas each part has, in `configs/`.
     """
     needs_aligner = not has_word_times(args.transcriber)
-    return Ingress.bind(
+    return _bind(
+        Ingress,
         args,
-        extractor=AudioExtractor.bind(args.extraction),
-        detector=SpeechDetector.bind(args.speech_detector),
-        transcriber=Transcriber.bind(args.transcriber),
-        aligner=Aligner.bind(args.aligner) if needs_aligner else None,
-        diarizer=Diarizer.bind(args.diarizer),
-        prosody=ProsodyAnalyzer.bind(args.prosody),
-        emotion=EmotionAnalyzer.bind(args.emotion),
+        extractor=_bind(AudioExtractor, args.extraction),
+        detector=_bind(SpeechDetector, args.speech_detector),
+        transcriber=_bind(Transcriber, args.transcriber),
+        aligner=_bind(Aligner, args.aligner) if needs_aligner else None,
+        diarizer=_bind(Diarizer, args.diarizer),
+        prosody=_bind(ProsodyAnalyzer, args.prosody),
+        emotion=_bind(EmotionAnalyzer, args.emotion),
     )
+
+
+def _bind(deployment: Any, *args: Any, **handles: Any) -> Application:
+    bound: Application = deployment.options(ray_actor_options=SHARE).bind(*args, **handles)
+    return bound

@@ -79,7 +79,12 @@ class Settings(BaseSettings):
     """The server's settings; also the `args` of the application in the config files."""
 
     model_config = SettingsConfigDict(
-        env_prefix="ML_SERVER_", env_nested_delimiter="__", extra="forbid", frozen=True, populate_by_name=True
+        env_prefix="ML_SERVER_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
     )
 
     profile: Literal["local", "production"] = "production"

@@ -27,13 +27,13 @@ class DiarizerConfig(BaseModel):
     """Score above which a local speaker is active."""
     min_gap_s: float = Field(default=0.3, ge=0)
     """A shorter gap inside one speaker's turn is filled."""
-    clustering_threshold: float = Field(default=0.23, gt=0, lt=2)
+    clustering_threshold: float = Field(default=0.22, gt=0, lt=2)
     """Cosine distance (average linkage) up to which voices are one speaker."""
-    min_own_speech_s: float = Field(default=1.6, ge=0, le=5)
+    min_own_speech_s: float = Field(default=2.0, ge=0, le=5)
     """Only who speaks so long alone within a window takes part in finding the speakers; the others are assigned."""
     min_cluster_size: int = Field(default=3, ge=1)
     """A smaller cluster of embeddings is no speaker: it goes to the nearest larger one."""
-    min_cluster_share: float = Field(default=0.005, ge=0, lt=0.5)
-    """The same, as a share of all that are clustered: counts from ten minutes of speech on."""
+    min_cluster_share: float = Field(default=0.01, ge=0, lt=0.5)
+    """The same, as a share of all that are clustered: matters from five minutes of speech on."""
     max_clustered: int = Field(default=2500, ge=100)
     """Linkage needs memory by the square of this. Beyond, embeddings spread evenly over time stand for all."""

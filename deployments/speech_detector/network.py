@@ -2,7 +2,7 @@
 
 Written anew on plain torch, because `import pyannote.audio` costs 20 s of CPU and 230 MB here (it pulls lightning,
 torchmetrics, torchvision and transformers), and its loader unpickles whatever the file says. The scores equal
-pyannote's own to 1e-4 (tests/unit/test_diarizer_oracle.py). Knows nothing of speakers, spans or Ray.
+pyannote's own to 1e-4 (tests/unit/test_diarizer_pieces.py). Knows nothing of speakers, spans or Ray.
 
 Architecture: Bredin and Laurent, "End-to-end speaker segmentation for overlap-aware resegmentation", Interspeech 2021.
 """

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import httpx
 import yaml
+from pydantic import ValidationError
 
 from deployments.logs import LOG_FILE_VARIABLE
 from serve_app.cli.logview import LogView
-from serve_app.settings import DEFAULT_STATE_DIR
+from serve_app.settings import DEFAULT_STATE_DIR, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +61,8 @@ def up(options: UpOptions) -> None:
     _on_signals(stop)
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _environment(state_dir, options)
+    if options.address is None:
+        _check_settings(config)
     with _logs(state_dir, private=options.address is None), _ray(state_dir, options) as dashboard:
         _on_signals(stop)  # once more: Ray has set its own
         _deploy(config, dashboard)
@@ -112,6 +115,18 @@ def _environment(state_dir: Path, options: UpOptions) -> None:
     os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token))
     if options.state_dir is not None:
         os.environ["ML_SERVER_STATE_DIR"] = str(options.state_dir.absolute())
+
+
+def _check_settings(config: dict[str, Any]) -> None:
+    """Say at once what is wrong with the settings; the app itself is built far away, in Ray."""
+    try:
+        Settings(**config["applications"][0].get("args", {}))
+    except ValidationError as invalid:
+        sentences = (
+            ".".join(str(part) for part in error["loc"]) + ": " * bool(error["loc"]) + error["msg"]
+            for error in invalid.errors()
+        )
+        raise StartError("; ".join(sentences)) from invalid
 
 
 @contextmanager

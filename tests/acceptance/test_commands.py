@@ -111,7 +111,7 @@ def a_ray(state_dir: Path):
     head = [
         str(BIN / "ray"), "start", "--head", "--block", "--port", str(port), "--dashboard-host", "127.0.0.1",
         "--dashboard-port", str(dashboard), "--ray-client-server-port", str(free_port()), "--temp-dir", str(state_dir / "r"),
-        "--num-cpus", "4", "--disable-usage-stats",
+        "--disable-usage-stats",
     ]
     process = ChildProcess(head, log_path=state_dir / "ray.log", environment=environment)
     with process:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def engine() -> PyannoteSpeechEngine:
 
 def read(path: Path) -> Audio:
     audio, _ = soundfile.read(path, dtype="int16")
-    return audio
+    return np.asarray(audio, np.int16)
 
 
 def dialogue(name: str) -> tuple[Audio, list[Span]]:
@@ -38,7 +39,7 @@ def detect_all(engine: PyannoteSpeechEngine, audio: Audio, piece_s: float) -> li
 
 def mask(spans: list[Span], duration_s: float) -> np.ndarray:
     times_s = np.arange(0, duration_s, 0.01)
-    return np.any([(times_s >= span.start_s) & (times_s < span.end_s) for span in spans], axis=0)
+    return np.asarray(np.any([(times_s >= span.start_s) & (times_s < span.end_s) for span in spans], axis=0))
 
 
 @pytest.mark.parametrize("name", ["tune_2a", "held_3a"])
@@ -59,12 +60,24 @@ def test_pieces_find_what_the_whole_finds(engine: PyannoteSpeechEngine) -> None:
     assert (whole != cut).mean() <= 0.001
 
 
+def test_a_piece_that_begins_in_doubtful_speech_knows_what_came_before(engine: PyannoteSpeechEngine) -> None:
+    """Where speech fades (a score between offset and onset), a piece that begins there still begins with speech."""
+    audio, _ = dialogue("tune_2a")
+    times_s, scores = engine.scores(audio, Span(start_s=0, end_s=20))
+    (start, end), *_ = hysteresis(scores, engine.config.onset, engine.config.offset)
+    fading = start + np.flatnonzero(scores[start:end] < engine.config.onset)
+    assert len(fading)
+    border_s = float(times_s[fading[0]])
+    found = engine.detect(audio, Span(start_s=border_s, end_s=border_s + 2))
+    assert found[0].start_s == border_s
+
+
 def test_long_speech_is_cut_into_spans_that_fit(engine: PyannoteSpeechEngine) -> None:
-    """pyannote's sample talks without a break for ten seconds; no span is longer than the setting, and some touch."""
+    """In ten seconds of talk without a break no span is longer than the setting, and some touch."""
     audio = read(package_file("pyannote.audio", "sample/sample.wav"))
     found = engine.detect(audio, Span(start_s=0, end_s=30))
     assert max(span.duration_s for span in found) <= 7.0 + FRAME_STEP_S
-    assert any(before.end_s == after.start_s for before, after in zip(found, found[1:], strict=False))
+    assert any(before.end_s == after.start_s for before, after in pairwise(found))
 
 
 @pytest.mark.parametrize("samples", [0, 1, 800, 5 * SAMPLE_RATE_HZ, 12 * SAMPLE_RATE_HZ])

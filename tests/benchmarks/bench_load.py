@@ -1,0 +1,168 @@
+"""How fast the server answers, idle and busy, and what becomes of ten and twenty jobs at once."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tests.benchmarks.bench_server import JOB_TIMEOUT_S, OTHERS, SETTLE_S, post_to_end, sample
+from tests.benchmarks.footprint import Spent, Stopwatch, session_of
+from tests.benchmarks.load_client import Answers, Asking, Plan, health_beside
+from tests.benchmarks.report import row, say, table
+from tests.support.backend import Backend
+from tests.support.process import RunningServer, running_server
+from tests.support.servers import hanging, status
+from tests.support.sources import Sources
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RUNNING = 10
+QUEUED = 100
+"""The contract's limits, which are the defaults."""
+LONG_QUEUE = {"ML_SERVER_LIMITS__QUEUED_JOBS": "2000"}
+"""For the latencies only: enough fresh jobs for a 99th percentile without a refusal."""
+POSTS = 300
+ALL_TIMEOUT_S = 900
+LOOK_EVERY_S = 1.0
+
+
+def main(_arguments: Sequence[str] = ()) -> None:
+    """Print two tables."""
+    with running_server(environment=LONG_QUEUE) as server, Sources() as sources, Backend() as backend:
+        post_to_end(server, backend, sources.file(sample()))
+        time.sleep(SETTLE_S)
+        head = ["answers", "POST: n", "p50, ms", "p99, ms (aim ≤ 50)", "max, ms"]
+        head += ["health: n", "p50, ms", "p95, ms (aim ≤ 50)", "max, ms", OTHERS]
+        say(table(head, []))
+        while_nothing_runs(server, sources)
+        while_jobs_fail(server, sources)
+        while_jobs_run(server, sources, backend)
+    with running_server() as server, Sources() as sources, Backend() as backend:
+        post_to_end(server, backend, sources.file(sample()))
+        say("\n" + table(["at once", "measured"], []))
+        ten_at_once(server, sources, backend)
+        twenty_at_once(server, sources, backend)
+    say()
+
+
+def while_nothing_runs(server: RunningServer, sources: Sources) -> None:
+    """All slots wait for videos that do not come, so the machine is idle and each POST is a commit and an answer."""
+    holding = [server.start(sources.serve(hanging)) for _ in range(RUNNING)]
+    for job_id in holding:
+        server.wait(job_id, "processing")
+    time.sleep(SETTLE_S)
+    url = sources.serve(status(404))
+    _row("idle, 20 POSTs/s", server, Plan(server_url=server.url, rate_per_s=20, count=POSTS, video_url=url))
+    _row(
+        "idle, one right after the other", server, Plan(server_url=server.url, rate_per_s=0, count=POSTS, video_url=url)
+    )
+    cancel_all(server, holding)
+
+
+def while_jobs_fail(server: RunningServer, sources: Sources) -> None:
+    """Each POST starts a job, and its driver, that ends at once for want of a video."""
+    url = sources.serve(status(404))
+    _row("each starts a job that fails", server, Plan(server_url=server.url, rate_per_s=2, count=60, video_url=url))
+
+
+def while_jobs_run(server: RunningServer, sources: Sources, backend: Backend) -> None:
+    """Ten samples are worked on, and fresh jobs come in until the last of them is done."""
+    url, missing = sources.file(sample()), sources.serve(status(404))
+    watch = Stopwatch(session_of(server))
+    jobs = [server.start(url, fastapi_base_url=backend.url) for _ in range(RUNNING)]
+    posting = Asking(Plan(server_url=server.url, rate_per_s=2, count=1_000_000, video_url=missing))
+    with health_beside(server.url) as health:
+        for job_id in jobs:
+            backend.wait_end(job_id, within_s=ALL_TIMEOUT_S)
+        posts = posting.stop()
+    say(_line("10 samples run, 2 POSTs/s", posts, health, watch.read()))
+    cancel_all(server, posts.job_ids)
+
+
+def _row(name: str, server: RunningServer, plan: Plan) -> None:
+    watch = Stopwatch(session_of(server))
+    with health_beside(server.url) as health:
+        posts = Asking(plan).answers()
+    say(_line(name, posts, health, watch.read()))
+    cancel_all(server, posts.job_ids)
+
+
+def _line(name: str, posts: Answers, health: Answers, spent: Spent) -> str:
+    assert set(posts.statuses) == {200}, set(posts.statuses)
+    assert set(health.statuses) == {200}, set(health.statuses)
+    return row(name, *_percentiles(posts, 99), *_percentiles(health, 95), spent.disturbance)
+
+
+def _percentiles(answers: Answers, high: int) -> list[str]:
+    times_ms = 1000 * np.asarray(answers.seconds)
+    return [str(len(times_ms)), *(f"{ms:.0f}" for ms in (*np.percentile(times_ms, [50, high]), times_ms.max()))]
+
+
+def cancel_all(server: RunningServer, job_ids: Sequence[str]) -> None:
+    """End all jobs, the newest first so that none of them starts meanwhile, and wait until no one runs."""
+    for job_id in reversed(job_ids):
+        server.cancel(job_id)
+    deadline = time.monotonic() + JOB_TIMEOUT_S
+    while any(_numbers(server).values()):
+        assert time.monotonic() < deadline
+        time.sleep(LOOK_EVERY_S)
+    time.sleep(SETTLE_S)
+
+
+def _numbers(server: RunningServer) -> dict[str, int]:
+    jobs = server.http.get("/health").json()["jobs"]
+    return {name: jobs[name] for name in ("running", "queued")}
+
+
+def ten_at_once(server: RunningServer, sources: Sources, backend: Backend) -> None:
+    """As many as may run."""
+    url, watch = sources.file(sample()), Stopwatch(session_of(server))
+    jobs = [server.start(url, fastapi_base_url=backend.url) for _ in range(RUNNING)]
+    ends = [backend.wait_end(job_id, within_s=ALL_TIMEOUT_S) for job_id in jobs]
+    assert {end.body["status"] for end in ends} == {"completed"}
+    say(_all_done(RUNNING, watch.read()))
+
+
+def _all_done(count: int, spent: Spent) -> str:
+    took = f"all completed after {spent.wall_s:.0f} s, {spent.processor_s / count:.1f} processor s each"
+    return row(f"{count} samples", f"{took} ({OTHERS}: {spent.disturbance})")
+
+
+def twenty_at_once(server: RunningServer, sources: Sources, backend: Backend) -> None:
+    """Ten of them wait; then the queue is filled to its bound."""
+    url, watch = sources.file(sample()), Stopwatch(session_of(server))
+    jobs = [server.start(url, fastapi_base_url=backend.url) for _ in range(2 * RUNNING)]
+    filling = [server.start(sources.serve(status(404))) for _ in range(QUEUED - RUNNING)]
+    refused = server.post(url)
+    say(
+        f"| one more than {RUNNING} + {QUEUED} | {refused.status_code},"
+        f" Retry-After {refused.headers['retry-after']} s |"
+    )
+    assert refused.status_code == 503
+    for job_id in reversed(filling):
+        server.cancel(job_id)
+    positions = watch_queue(server, jobs[RUNNING:])
+    ends = [backend.wait_end(job_id, within_s=ALL_TIMEOUT_S) for job_id in jobs]
+    assert {end.body["status"] for end in ends} == {"completed"}
+    say(_all_done(2 * RUNNING, watch.read()))
+    for number, seen in enumerate(positions, start=RUNNING + 1):
+        assert seen == sorted(seen, reverse=True), seen
+        say(f"| queue_position of the {number}th | {', '.join(map(str, dict.fromkeys(seen)))} |")
+
+
+def watch_queue(server: RunningServer, jobs: Sequence[str]) -> list[list[int]]:
+    """The positions that each of `jobs` shows until none of them waits."""
+    seen: list[list[int]] = [[] for _ in jobs]
+    deadline = time.monotonic() + ALL_TIMEOUT_S
+    waiting = True
+    while waiting:
+        assert time.monotonic() < deadline
+        found = [server.status(job_id).get("queue_position") for job_id in jobs]
+        for positions, position in zip(seen, found, strict=True):
+            positions.extend([] if position is None else [position])
+        waiting = any(position is not None for position in found)
+        time.sleep(LOOK_EVERY_S)
+    return seen

@@ -1,0 +1,106 @@
+"""Requests at a steady rate from a process of their own, each one's latency written down.
+
+A request's time begins when it was due: where the answer before was late, waiting for it counts.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from multiprocessing.synchronize import Event
+
+TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to ask. A `video_url` makes each request the POST of a fresh job, none makes it GET /health."""
+
+    server_url: str
+    rate_per_s: float
+    """0: each one right after the answer to the one before."""
+    count: int
+    """At most so many."""
+    video_url: str | None = None
+
+
+@dataclass(slots=True)
+class Answers:
+    """What came of it: seconds in order, statuses, and the ids that were posted."""
+
+    seconds: list[float] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+    job_ids: list[str] = field(default_factory=list)
+
+
+def ask(plan: Plan, ending: Event) -> Answers:
+    """Carry out the plan, or as much of it as there is time for before `ending`."""
+    answers = Answers()
+    with httpx.Client(base_url=plan.server_url, timeout=TIMEOUT_S, trust_env=False) as http:
+        http.get("/health")  # the connection is there before the clock runs
+        due = time.perf_counter()
+        for _ in range(plan.count):
+            early_s = due - time.perf_counter()
+            if ending.wait(max(0.0, early_s)):
+                break
+            began = time.perf_counter() if early_s > 0 or not plan.rate_per_s else due
+            answers.statuses.append(_once(http, plan, answers.job_ids))
+            answers.seconds.append(time.perf_counter() - began)
+            due += 1 / plan.rate_per_s if plan.rate_per_s else 0
+    return answers
+
+
+def _once(http: httpx.Client, plan: Plan, job_ids: list[str]) -> int:
+    if plan.video_url is None:
+        return http.get("/health").status_code
+    job_ids.append(str(uuid.uuid4()))
+    content = {"job_id": job_ids[-1], "video_url": plan.video_url}
+    return http.post("/api/upload-video/process-video", json=content).status_code
+
+
+class Asking:
+    """A plan that is being carried out beside us."""
+
+    def __init__(self, plan: Plan) -> None:
+        spawning = multiprocessing.get_context("spawn")
+        self._ending = spawning.Event()
+        self._ours, theirs = spawning.Pipe(duplex=False)
+        self._process = spawning.Process(target=_work, args=(plan, self._ending, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def answers(self) -> Answers:
+        """Wait until the plan is carried out."""
+        answers: Answers = self._ours.recv()
+        self._process.join()
+        return answers
+
+    def stop(self) -> Answers:
+        """End it; what came so far."""
+        self._ending.set()
+        return self.answers()
+
+
+def _work(plan: Plan, ending: Event, results: Any) -> None:
+    results.send(ask(plan, ending))
+
+
+@contextmanager
+def health_beside(server_url: str, *, rate_per_s: float = 5) -> Iterator[Answers]:
+    """Ask for the health while the block runs; the yielded answers are filled in at its end."""
+    answers = Answers()
+    asking = Asking(Plan(server_url=server_url, rate_per_s=rate_per_s, count=1_000_000))
+    try:
+        yield answers
+    finally:
+        came = asking.stop()
+        answers.seconds, answers.statuses = came.seconds, came.statuses
