@@ -21,8 +21,10 @@ LOG_FILE_VARIABLE = "ML_SERVER_LOG_FILE"
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _RAYS_OWN = frozenset(
-    ("job_id", "worker_id", "node_id", "actor_id", "actor_name", "task_id", "task_name", "task_func_name")
-    + ("log_to_stderr", "skip_context_filter", "component_name", "timestamp_ns")
+    (
+        *("job_id", "worker_id", "node_id", "actor_id", "actor_name", "task_id", "task_name", "task_func_name"),
+        *("log_to_stderr", "skip_context_filter", "component_name", "timestamp_ns"),
+    )
 )
 """What Ray puts into every record of a worker, and which is in its own logs."""
 

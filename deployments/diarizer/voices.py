@@ -72,7 +72,7 @@ class Voices:
 
     The encoder hears each stretch of 1.6 s of a grid over the video once. A local speaker is the mean of the stretches
     of the window in which nobody else speaks, weighted by how much of them is speech. To let the encoder hear each
-    window's speech on its own, as pipelines usually do, costs three times as much and is no better (docs/decisions.md).
+    window's speech on its own, as pipelines usually do, costs twice as much and is no better (docs/decisions.md).
     """
 
     def __init__(self, *, device: str = "cpu", threads: int = 1) -> None:

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from serve_app.cli.client import ENDED, STATUS_PATH, ClientError, RefusedError, ServerClient, UnreachableError, is_loopback
+from serve_app.cli.client import (
+    ENDED,
+    STATUS_PATH,
+    ClientError,
+    RefusedError,
+    ServerClient,
+    UnreachableError,
+    is_loopback,
+)
 from serve_app.cli.media_server import MediaServer
 from serve_app.cli.plain_text import plain
 from serve_app.cli.progress_bar import ProgressBar, words_of

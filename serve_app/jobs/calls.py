@@ -52,7 +52,7 @@ class StageCalls:
         try:
             return await response
         except asyncio.CancelledError:
-            response.cancel()  # type: ignore[no-untyped-call]
+            response.cancel()
             raise
         except RayTaskError as error:
             if isinstance(error, TRANSIENT) or not isinstance(error.cause, Exception):

@@ -204,7 +204,7 @@ class JobStore:
                     .where(jobs.c.job_id == job.job_id)
                     .values(state=JobState.RUNNING, stage=Stage.STARTING, started_at=now)
                 )
-            return [job for row in waiting if (job := _get(db, row.job_id))]
+            return [started for job in waiting if (started := _get(db, job.job_id))]
 
     def _oldest(self, db: Connection, limit: int) -> list[Job]:
         order = (jobs.c.queued_at, jobs.c.job_id)

@@ -33,7 +33,13 @@ def state_dir():
 def call(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
-        command, cwd=ROOT, env=os.environ | clean_environment() | environment, capture_output=True, text=True, timeout=240, check=False
+        command,
+        cwd=ROOT,
+        env=os.environ | clean_environment() | environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
 
 
@@ -49,16 +55,28 @@ def test_help_teaches():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_up_stops_cleanly(state_dir, number):
     """`ml-server up` says that it is ready and where, shows JSON lines where there is no terminal, submits a local
-    file, and leaves no process behind when it is told to stop."""
+    file, and leaves no process behind when it is told to stop.
+    """
     port = free_port()
     mark = f"mark-{uuid.uuid4()}"
     command = [str(BIN / "ml-server"), "up", "--port", str(port), "--state-dir", str(state_dir)]
-    process = ChildProcess(command, log_path=state_dir / "up.log", environment=clean_environment() | {"TEST_MARK": mark})
+    process = ChildProcess(
+        command, log_path=state_dir / "up.log", environment=clean_environment() | {"TEST_MARK": mark}
+    )
     with process:
         url = f"http://127.0.0.1:{port}"
         wait_healthy(url, lambda: process.exit_code is None, state_dir / "up.log")
         if number == signal.SIGTERM:
-            done = call(str(BIN / "ml-server"), "submit", str(CLEAR), "--wait", "--server", url, "--save", str(state_dir / "r.json"))
+            done = call(
+                str(BIN / "ml-server"),
+                "submit",
+                str(CLEAR),
+                "--wait",
+                "--server",
+                url,
+                "--save",
+                str(state_dir / "r.json"),
+            )
             assert done.returncode == 0, done.stdout + done.stderr
             assert "SPEAKER_01" in done.stdout
             assert (state_dir / "r.json").stat().st_size > 1000
@@ -87,8 +105,16 @@ def test_a_config_that_cannot_start_says_why(state_dir):
     config = state_dir / "config.yaml"
     config.write_text(text)
     failed = call(
-        str(BIN / "ml-server"), "up", "--config", str(config), "--port", str(free_port()), "--state-dir", str(state_dir),
-        FASTAPI_BASE_URL="", BACKEND_URL="",
+        str(BIN / "ml-server"),
+        "up",
+        "--config",
+        str(config),
+        "--port",
+        str(free_port()),
+        "--state-dir",
+        str(state_dir),
+        FASTAPI_BASE_URL="",
+        BACKEND_URL="",
     )
     assert failed.returncode != 0
     assert "no callback base" in failed.stdout + failed.stderr
@@ -109,8 +135,20 @@ def a_ray(state_dir: Path):
     }
     (state_dir / "token").write_text("a" * 64)
     head = [
-        str(BIN / "ray"), "start", "--head", "--block", "--port", str(port), "--dashboard-host", "127.0.0.1",
-        "--dashboard-port", str(dashboard), "--ray-client-server-port", str(free_port()), "--temp-dir", str(state_dir / "r"),
+        str(BIN / "ray"),
+        "start",
+        "--head",
+        "--block",
+        "--port",
+        str(port),
+        "--dashboard-host",
+        "127.0.0.1",
+        "--dashboard-port",
+        str(dashboard),
+        "--ray-client-server-port",
+        str(free_port()),
+        "--temp-dir",
+        str(state_dir / "r"),
         "--disable-usage-stats",
     ]
     process = ChildProcess(head, log_path=state_dir / "ray.log", environment=environment)
@@ -136,7 +174,9 @@ def on_port(config: Path, folder: Path, port: int) -> Path:
 
 def finish_a_job(url: str, state_dir: Path) -> None:
     """A file goes in, a transcript comes out."""
-    done = call(str(BIN / "ml-server"), "submit", str(CLEAR), "--wait", "--server", url, "--save", str(state_dir / "r.json"))
+    done = call(
+        str(BIN / "ml-server"), "submit", str(CLEAR), "--wait", "--server", url, "--save", str(state_dir / "r.json")
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from itertools import pairwise
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_a_source_that_hangs_and_a_stage_that_is_silent(server, backend, sources
     end = backend.wait_end(job_id, within_s=90)
     assert end.body["error_code"] == "DOWNLOAD_ERROR"
     heard = backend.of(job_id)
-    gaps = [later.at - earlier.at for earlier, later in zip(heard, heard[1:], strict=False)]
+    gaps = [later.at - earlier.at for earlier, later in pairwise(heard)]
     assert len(heard) >= 3
     assert max(gaps) < 4, gaps
 
@@ -121,7 +122,9 @@ def test_an_audio_file_and_a_real_video(server, backend, sources, folder, short)
     """Sound alone works, and a video of the same sound gives the same words at the same times."""
     path = folder / "picture.mp4"
     picture = ("-f", "lavfi", "-i", "testsrc2=size=64x64:rate=5:duration=4")
-    run_ffmpeg(*picture, "-i", short, "-map", "0:v", "-map", "1:a", "-c:v", "mpeg4", "-c:a", "flac", "-strict", "-2", path)
+    run_ffmpeg(
+        *picture, "-i", short, "-map", "0:v", "-map", "1:a", "-c:v", "mpeg4", "-c:a", "flac", "-strict", "-2", path
+    )
     ids = [server.start(sources.file(each), fastapi_base_url=backend.url) for each in (short, path)]
     audio, video = [backend.wait_end(job_id).body["result"] for job_id in ids]
     assert audio["text"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 from tests.support import servers
 from tests.support.backend import Backend
@@ -27,7 +28,7 @@ def test_500_twice_then_200(server, sources):
         assert [got.answered for got in tries] == [500, 500, 200]
         assert len({got.raw for got in tries}) == 1
         assert len({got.headers["webhook-id"] for got in tries}) == 1
-        waits = [later.at - earlier.at for earlier, later in zip(tries, tries[1:], strict=False)]
+        waits = [later.at - earlier.at for earlier, later in pairwise(tries)]
         assert 0.7 < waits[0] < 4
         assert 3.9 < waits[1] < 9
         time.sleep(1.5)
@@ -109,7 +110,10 @@ def test_a_new_run_after_a_failure(server, sources, backend):
     url = sources.serve(servers.status(404))
     job_id = server.start(url, fastapi_base_url=backend.url)
     first = backend.wait_end(job_id)
-    assert server.post(url.replace("tell", "told"), job_id=job_id, fastapi_base_url=backend.url).json()["status"] == "processing"
+    assert (
+        server.post(url.replace("tell", "told"), job_id=job_id, fastapi_base_url=backend.url).json()["status"]
+        == "processing"
+    )
     came = backend.wait(job_id, lambda came: sum(got.ended for got in came) == 2, within_s=20)
     assert came[-1].sequence > first.sequence
     assert server.post(url, job_id=job_id, language="en").status_code == 409

@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import jiwer
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
-from pyannote.database.util import load_rttm
 from pyannote.core import Annotation, Segment, Timeline
+from pyannote.database.util import load_rttm
 from pyannote.metrics.diarization import DiarizationErrorRate
+from pydantic import BaseModel, ConfigDict, Field
 from standardwebhooks import Webhook
 
 from serve_app.cli.samples import read_stm
@@ -43,7 +43,7 @@ class Word(BaseModel):
     confidence: float = Field(default=1.0, ge=0, le=1)
 
 
-class Segment_(BaseModel):
+class SegmentObject(BaseModel):
     model_config = STRICT
     start_time: float
     end_time: float
@@ -73,7 +73,7 @@ class Result(BaseModel):
     language: str
     duration: float
     metadata: Metadata
-    segments: list[Segment_]
+    segments: list[SegmentObject]
 
 
 class Completed(BaseModel):
@@ -205,7 +205,13 @@ def test_clear_speech_is_mostly_right(server, sources, clear, backend):
 
 def word_errors(reference: str, heard: str) -> float:
     plain = jiwer.Compose(
-        [jiwer.ToLowerCase(), jiwer.RemovePunctuation(), jiwer.RemoveMultipleSpaces(), jiwer.Strip(), jiwer.ReduceToListOfListOfWords()]
+        [
+            jiwer.ToLowerCase(),
+            jiwer.RemovePunctuation(),
+            jiwer.RemoveMultipleSpaces(),
+            jiwer.Strip(),
+            jiwer.ReduceToListOfListOfWords(),
+        ]
     )
     return float(jiwer.wer(reference, heard, reference_transform=plain, hypothesis_transform=plain))
 

@@ -74,7 +74,17 @@ def running_server(
     state_dir = Path(tempfile.mkdtemp(prefix="ml-"))
     port = free_port()
     log_path = state_dir / "up.log"
-    command = [sys.executable, "-m", "serve_app.cli", "up", "--port", str(port), "--state-dir", str(state_dir), *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "serve_app.cli",
+        "up",
+        "--port",
+        str(port),
+        "--state-dir",
+        str(state_dir),
+        *arguments,
+    ]
     process = ChildProcess(command, log_path=log_path, environment=clean_environment() | (environment or {}))
     try:
         with process:

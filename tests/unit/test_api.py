@@ -219,7 +219,9 @@ def test_null_counts_as_absent_and_unknown_fields_are_ignored(edge):
     }
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/a", "http://10.0.0.1/a", "http://u:secret@127.0.0.1/a", "file:///etc/passwd", "nonsense"])
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1/a", "http://10.0.0.1/a", "http://u:secret@127.0.0.1/a", "file:///etc/passwd", "nonsense"]
+)
 def test_refused_videos(edge, url):
     """Scheme, private address, credentials: VIDEO_URL_NOT_ALLOWED, and the URL is not repeated."""
     message = assert_refused(edge.post(video_url=url), 400, "VIDEO_URL_NOT_ALLOWED", "a")
@@ -272,7 +274,7 @@ def test_health_names_what_is_broken(edge):
 
 
 def test_the_status_of_a_job_through_its_life(edge):
-    """accepted with its place in the queue, processing, completed with the very result object."""
+    """Accepted with its place in the queue, processing, completed with the very result object."""
     edge.post("a")
     edge.post("b")
     waiting = edge.http.get("/api/upload-video/status/b").json()
@@ -292,7 +294,11 @@ def test_cancel_and_delete(edge):
     """DELETE cancels what has not ended (202), deletes what has (200), and finds nothing afterwards (404)."""
     edge.post("a", fastapi_base_url="http://127.0.0.1:8000")
     cancelled = edge.http.delete("/api/upload-video/jobs/a")
-    assert (cancelled.status_code, cancelled.json()["status"], cancelled.json()["error_code"]) == (202, "failed", CancelledJobError.code)
+    assert (cancelled.status_code, cancelled.json()["status"], cancelled.json()["error_code"]) == (
+        202,
+        "failed",
+        CancelledJobError.code,
+    )
     assert edge.http.get("/api/upload-video/status/a").json()["callback"]["state"] == "pending"
     assert edge.http.delete("/api/upload-video/jobs/a").status_code == 200
     assert edge.signals.discarded == ["a"]
@@ -324,7 +330,9 @@ def test_keys_are_wanted_where_they_are_set(tmp_path, request):
     hashes = [hashlib.sha256(key.encode()).hexdigest() for key in ("old", "new")]
     edge = make(tmp_path, request, auth={"mode": "keys", "key_hashes": hashes})
     assert_refused(edge.post(), 401, "UNAUTHORIZED")
-    assert_refused(edge.http.get("/api/upload-video/jobs", headers={"authorization": "Bearer wrong"}), 401, "UNAUTHORIZED")
+    assert_refused(
+        edge.http.get("/api/upload-video/jobs", headers={"authorization": "Bearer wrong"}), 401, "UNAUTHORIZED"
+    )
     assert_refused(edge.http.get("/api/upload-video/jobs", headers={"authorization": "Basic old"}), 401, "UNAUTHORIZED")
     for key in ("old", "new"):
         assert edge.http.get("/api/upload-video/jobs", headers={"authorization": f"Bearer {key}"}).status_code == 200

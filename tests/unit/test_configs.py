@@ -32,7 +32,7 @@ def config(request):
 
 def unknown_keys(content, model: type[BaseModel], path: str = "") -> list[str]:
     """Keys that Serve would silently ignore."""
-    names = {name for name in model.model_fields} | {field.alias for field in model.model_fields.values()}
+    names = set(model.model_fields) | {field.alias for field in model.model_fields.values()}
     found = []
     for key, value in content.items():
         if key not in names:
@@ -60,7 +60,10 @@ def test_no_key_is_misspelled(config):
 
 def test_a_misspelled_key_would_be_found():
     """The check above sees a typo at every depth."""
-    content = {"applications": [{"import_path": "a:b", "deployments": [{"name": "A", "max_ongoing_request": 1}]}], "prox": 1}
+    content = {
+        "applications": [{"import_path": "a:b", "deployments": [{"name": "A", "max_ongoing_request": 1}]}],
+        "prox": 1,
+    }
     assert sorted(unknown_keys(content, ServeDeploySchema)) == ["applications.deployments.max_ongoing_request", "prox"]
 
 

@@ -75,7 +75,9 @@ def heard(_audio: Any, chunk: Span, _language: str) -> Transcript:
         for i in range(int(chunk.duration_s))
     )
     text = " ".join(word.text for word in words)
-    return Transcript(language="en", utterances=(Utterance(start_s=chunk.start_s, end_s=chunk.end_s, text=text, words=words),))
+    return Transcript(
+        language="en", utterances=(Utterance(start_s=chunk.start_s, end_s=chunk.end_s, text=text, words=words),)
+    )
 
 
 def measure(_tracks: Any, segments: Any) -> Any:
@@ -86,7 +88,8 @@ def graph(**replaced: Any) -> Stages:
     tracks = Tracks(start_s=0, f0_hz=np.zeros(4, np.float32), level_dbfs=np.zeros(4, np.float32))
     stages: dict[str, Any] = {
         "extractor": Stub(
-            prepare=lambda *_: AudioInfo(duration_s=SECONDS + 1, samples=int(SECONDS * 16_000), sha256=""), load=lambda *_: None
+            prepare=lambda *_: AudioInfo(duration_s=SECONDS + 1, samples=int(SECONDS * 16_000), sha256=""),
+            load=lambda *_: None,
         ),
         "detector": Stub(detect=lambda _audio, _piece: [Span(start_s=0, end_s=8), Span(start_s=10, end_s=18)]),
         "transcriber": Stub(transcribe=heard),
@@ -97,19 +100,32 @@ def graph(**replaced: Any) -> Stages:
             cluster=lambda *_: [Turn(start_s=9, end_s=20, speaker=4), Turn(start_s=0, end_s=9, speaker=7)],
         ),
         "prosody": Stub(tracks=lambda *_: tracks, measure=measure),
-        "emotion": Stub(analyze=lambda _audio, _tracks, segments: [Emotion(label="happy", confidence=0.4)] * len(segments)),
+        "emotion": Stub(
+            analyze=lambda _audio, _tracks, segments: [Emotion(label="happy", confidence=0.4)] * len(segments)
+        ),
     }
     return Stages(**stages | replaced)
 
 
 def job(**options: Any) -> Job:
     fields = dict.fromkeys(Job.__dataclass_fields__)
-    return Job(**fields | {"job_id": "a", "state": JobState.RUNNING, "run": 1, "video_url": "http://h/a%20b.mp4?s", "options": JobOptions(**options)})
+    return Job(
+        **fields
+        | {
+            "job_id": "a",
+            "state": JobState.RUNNING,
+            "run": 1,
+            "video_url": "http://h/a%20b.mp4?s",
+            "options": JobOptions(**options),
+        }
+    )
 
 
 def run(stages: Stages, meter: ProgressMeter | None = None, **options: Any) -> dict[str, Any]:
     """The result of a run over `stages`."""
-    pipeline = Pipeline(job(**options), Settings(profile="local"), stages, meter=meter or ProgressMeter(), changed=lambda: None)
+    pipeline = Pipeline(
+        job(**options), Settings(profile="local"), stages, meter=meter or ProgressMeter(), changed=lambda: None
+    )
     return asyncio.run(pipeline.run(None, spent_s=3.0))
 
 
@@ -119,11 +135,26 @@ def test_the_stages_answers_become_the_result():
     first, second = result["segments"]
     assert (first["speaker"]["speaker_id"], second["speaker"]["speaker_id"]) == ("SPEAKER_00", "SPEAKER_01")
     assert (first["start_time"], second["start_time"]) == (0, 10)
-    assert first["words"][1] == {"word": "w1", "start": 1.0, "end": 1.5, "volume_db": -20.0, "pitch_hz": 200.0, "voiced": True, "confidence": 0.5}
+    assert first["words"][1] == {
+        "word": "w1",
+        "start": 1.0,
+        "end": 1.5,
+        "volume_db": -20.0,
+        "pitch_hz": 200.0,
+        "voiced": True,
+        "confidence": 0.5,
+    }
     assert first["emotion"] == {"label": "happy", "confidence": 0.4}
     assert (result["duration"], result["language"], result["metadata"]["filename"]) == (SECONDS + 1, "en", "a b.mp4")
     assert result["metadata"]["processing_time"] >= 3.0
-    assert set(result["metadata"]["stages"]) == {"extraction", "detection", "transcription", "diarization", "prosody", "analysis"}
+    assert set(result["metadata"]["stages"]) == {
+        "extraction",
+        "detection",
+        "transcription",
+        "diarization",
+        "prosody",
+        "analysis",
+    }
 
 
 def test_without_diarization_there_is_one_speaker_and_a_warning():
@@ -133,7 +164,9 @@ def test_without_diarization_there_is_one_speaker_and_a_warning():
     assert any("diarization failed" in warning for warning in result["metadata"]["warnings"])
 
 
-@pytest.mark.parametrize("broken", [{"tracks": fails(ValueError("x"))}, {"tracks": lambda *_: None, "measure": fails(ValueError("x"))}])
+@pytest.mark.parametrize(
+    "broken", [{"tracks": fails(ValueError("x"))}, {"tracks": lambda *_: None, "measure": fails(ValueError("x"))}]
+)
 def test_without_prosody_there_are_floor_values_and_a_warning(broken):
     """A failing prosody stage gives -60 dB, 100 Hz, not voiced."""
     tracks = Tracks(start_s=0, f0_hz=np.zeros(4, np.float32), level_dbfs=np.zeros(4, np.float32))

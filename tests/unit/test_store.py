@@ -52,7 +52,9 @@ def outbox(database, clock):
     return Outbox(database, schedule=RetrySchedule(spread=0), clock=clock)
 
 
-def new(job_id: str = "a", *, url: str = "https://v/1.mp4?sig=1", fingerprint: str = "f", callback: str | None = CALLBACK):
+def new(
+    job_id: str = "a", *, url: str = "https://v/1.mp4?sig=1", fingerprint: str = "f", callback: str | None = CALLBACK
+):
     return NewJob(
         job_id=job_id,
         video_url=url,
@@ -74,7 +76,13 @@ def started(store, job_id: str = "a", **options) -> Attempt:
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(JobState, JobState)))
 def test_only_the_drawn_arrows_are_legal(before, after):
     """A job changes state only along the arrows of the diagram."""
-    legal = {("queued", "running"), ("queued", "failed"), ("running", "completed"), ("running", "failed"), ("failed", "queued")}
+    legal = {
+        ("queued", "running"),
+        ("queued", "failed"),
+        ("running", "completed"),
+        ("running", "failed"),
+        ("failed", "queued"),
+    }
     if (before, after) in legal:
         check(before, after)
     else:
@@ -195,7 +203,9 @@ def test_time_spent_adds_up_over_attempts(store):
     first = started(store)
     store.tell(first, Progress(percent=10, stage=Stage.EXTRACTION), spent_s=5.0)
     second = store.begin_attempt("a", 1)
-    store.tell(Attempt(job_id="a", run=1, number=second.attempt), Progress(percent=10, stage=Stage.EXTRACTION), spent_s=2.0)
+    store.tell(
+        Attempt(job_id="a", run=1, number=second.attempt), Progress(percent=10, stage=Stage.EXTRACTION), spent_s=2.0
+    )
     assert store.get("a").spent_s == 7.0
 
 
@@ -248,7 +258,9 @@ def test_a_waiting_job_is_told_of_at_most_once_per_interval(store, clock):
 def test_least_time_left_is_fetched_first(store):
     """Prefetching prefers the URL that expires first and takes each job once."""
     store.submit(new("a"))
-    urgent = NewJob(**{name: getattr(new("b"), name) for name in NewJob.__dataclass_fields__} | {"video_expires_at": 1.0})
+    urgent = NewJob(
+        **{name: getattr(new("b"), name) for name in NewJob.__dataclass_fields__} | {"video_expires_at": 1.0}
+    )
     store.submit(urgent)
     first, second = store.to_prefetch(5)
     assert (first.job_id, second.job_id) == ("b", "a")

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(
+    path.relative_to(ROOT) for folder in ("serve_app", "deployments") for path in (ROOT / folder).rglob("*.py")
+)
+RAY = {
+    "serve_app/app.py",
+    "serve_app/ingress.py",
+    "serve_app/jobs/calls.py",
+    "serve_app/jobs/driver.py",
+    "serve_app/jobs/manager.py",
+    "serve_app/cli/local.py",
+}
+OUTWARDS = {"httpx", "httpcore", "requests", "urllib.request", "aiohttp"}
+
+
+def imports(module: Path) -> set[str]:
+    """What a module imports when it runs, types aside."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse((ROOT / module).read_text(encoding="utf-8")))
+    return found
+
+
+def users_of(*packages: str) -> set[str]:
+    return {
+        str(module)
+        for module in MODULES
+        if any(name == package or name.startswith(package + ".") for name in imports(module) for package in packages)
+    }
+
+
+def test_imports_go_one_way():
+    """Stages know nothing of the server around them, and the shared words know nothing of the stages."""
+    assert not {module for module in users_of("serve_app") if module.startswith("deployments/")}
+    assert not any(name.startswith("deployments") for name in imports(Path("deployments/types.py")))
+
+
+def test_ray_stays_at_the_edge():
+    """Only deployment classes, the app builder and the job actors know Ray."""
+    assert {module for module in users_of("ray") if not module.endswith("/deployment.py")} == RAY
+
+
+def test_one_door_to_ffmpeg():
+    """The product's ffmpeg runs in one module; the other one only makes the demo's pictures."""
+    assert users_of("ffmpeg", "imageio_ffmpeg") == {
+        "deployments/extraction/media.py",
+        "deployments/extraction/samples.py",
+    }
+
+
+def test_one_door_outwards():
+    """Outbound connections are opened in one package; the command line is a client of the server."""
+    outside = {
+        module for module in users_of(*OUTWARDS) if not module.startswith(("deployments/net/", "serve_app/cli/"))
+    }
+    assert outside == set()
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_every_module_says_what_it_is(module):
+    """A docstring on top, a size that one can read, and loggers that Serve captures."""
+    text = (ROOT / module).read_text(encoding="utf-8")
+    assert ast.get_docstring(ast.parse(text)), f"{module} has no docstring"
+    assert text.count("\n") <= 450
+    assert "logging.getLogger(__name__)" not in text
