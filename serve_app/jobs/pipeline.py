@@ -20,6 +20,7 @@ from deployments.diarizer.config import PIECE_S as DIARIZATION_PIECE_S
 from deployments.emotion import config as emotion_config
 from deployments.errors import JobError, TranscriptionError
 from deployments.speech_detector.chunks import cut_chunks, join_spans
+from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
 from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcript, WordProsody, join_tracks, pieces
 from serve_app.jobs.assemble import Analysis, filename_of, result_of, segments_of
 from serve_app.jobs.calls import StageCalls, together
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from serve_app.jobs.model import Job
     from serve_app.settings import Settings
 
-DETECTION_PIECE_S = 300.0
 PROSODY_PIECE_S = 300.0
 DOWNLOAD_SHARE = 0.6
 """Of the extraction's band; decoding has the rest."""

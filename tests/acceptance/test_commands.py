@@ -54,9 +54,7 @@ def test_help_teaches():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_up_stops_cleanly(state_dir, number):
-    """`ml-server up` says that it is ready and where, shows JSON lines where there is no terminal, submits a local
-    file, and leaves no process behind when it is told to stop.
-    """
+    """`ml-server up` says that it is ready and where, serves a submitted file, and leaves no process when stopped."""
     port = free_port()
     mark = f"mark-{uuid.uuid4()}"
     command = [str(BIN / "ml-server"), "up", "--port", str(port), "--state-dir", str(state_dir)]
