@@ -145,7 +145,18 @@ def pieces(total_s: float, piece_s: float) -> Iterator[Span]:
 
 
 def join_tracks(parts: Sequence[Tracks]) -> Tracks:
-    """Tracks of consecutive pieces as one."""
+    """Tracks of consecutive pieces as one.
+
+    Raises:
+        ValueError: no part, or one that does not begin where the one before it ends.
+    """
+    if not parts:
+        raise ValueError("no tracks to join")
+    expected_s = parts[0].start_s
+    for part in parts:
+        if abs(part.start_s - expected_s) > 0.5 / FRAMES_PER_S:
+            raise ValueError(f"tracks at {part.start_s} s do not follow {expected_s} s")
+        expected_s += part.f0_hz.size / FRAMES_PER_S
     return Tracks(
         start_s=parts[0].start_s,
         f0_hz=np.concatenate([part.f0_hz for part in parts]),

@@ -16,8 +16,6 @@ from deployments.prosody.pitch import HOP, PitchRange, pitch
 from deployments.types import FRAMES_PER_S, Tracks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from deployments.types import Audio, Span
@@ -45,26 +43,6 @@ def tracks(audio: Audio, piece: Span, *, within: PitchRange = PitchRange()) -> T
         f0_hz[low - first : high - first] = _block_pitch(audio, start, within)[low - start : high - start]
         level_dbfs[low - first : high - first] = _level(audio, low, high)
     return Tracks(start_s=first / FRAMES_PER_S, f0_hz=f0_hz, level_dbfs=level_dbfs)
-
-
-def join(parts: Sequence[Tracks]) -> Tracks:
-    """Tracks of consecutive pieces as one.
-
-    Raises:
-        ValueError: no part, or one that does not begin where the one before it ends.
-    """
-    if not parts:
-        raise ValueError("no tracks to join")
-    expected = _frame_at(parts[0].start_s)
-    for part in parts:
-        if _frame_at(part.start_s) != expected:
-            raise ValueError(f"tracks at {part.start_s} s do not follow {expected / FRAMES_PER_S} s")
-        expected += part.f0_hz.size
-    return Tracks(
-        start_s=parts[0].start_s,
-        f0_hz=np.concatenate([part.f0_hz for part in parts]),
-        level_dbfs=np.concatenate([part.level_dbfs for part in parts]),
-    )
 
 
 def _frame_at(time_s: float) -> int:

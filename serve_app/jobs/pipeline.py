@@ -19,9 +19,10 @@ from deployments import logs
 from deployments.diarizer.config import PIECE_S as DIARIZATION_PIECE_S
 from deployments.emotion import config as emotion_config
 from deployments.errors import JobError, TranscriptionError
+from deployments.prosody.words import UNKNOWN
 from deployments.speech_detector.chunks import cut_chunks, join_spans
 from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
-from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcript, WordProsody, join_tracks, pieces
+from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcript, join_tracks, pieces
 from serve_app.jobs.assemble import Analysis, filename_of, result_of, segments_of
 from serve_app.jobs.calls import StageCalls, together
 from serve_app.jobs.progress import ProgressMeter, Stage
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
     from ray.serve.handle import DeploymentHandle
 
-    from deployments.types import Emotion, Segment, Turn
+    from deployments.types import Emotion, Segment, Turn, WordProsody
     from serve_app.jobs.model import Job
     from serve_app.settings import Settings
 
@@ -40,7 +41,6 @@ PROSODY_PIECE_S = 300.0
 DOWNLOAD_SHARE = 0.6
 """Of the extraction's band; decoding has the rest."""
 
-FLOOR = WordProsody(volume_db=-60.0, pitch_hz=100.0, voiced=False)
 PROSODY_FAILED = "prosody failed: volume and pitch are floor values"
 
 Answer = TypeVar("Answer")
@@ -237,7 +237,7 @@ class Pipeline:
         self, segments: list[Segment], tracks: Tracks | None
     ) -> tuple[Sequence[Sequence[WordProsody]], Sequence[Emotion | None] | None]:
         with self._clock.time("analysis"):
-            floor = [[FLOOR] * len(segment.words) for segment in segments]
+            floor = [[UNKNOWN] * len(segment.words) for segment in segments]
             if tracks is None or not segments:
                 return floor, None
             measured = self._calls.call(lambda: self._stages.prosody.measure.remote(tracks, segments))

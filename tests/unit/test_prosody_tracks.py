@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from deployments.prosody import tracks as tracks_module
 from deployments.prosody.config import ProsodyConfig
 from deployments.prosody.engine import create
-from deployments.prosody.tracks import BLOCK_FRAMES, join, tracks
-from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ, Audio, Span, Tracks, pieces
+from deployments.prosody.tracks import BLOCK_FRAMES, tracks
+from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ, Audio, Span, Tracks, join_tracks, pieces
 
 SPEECH = np.concatenate([truth.real_call(), truth.man(), truth.woman(), truth.man()])
 SPEECH.flags.writeable = False  # as Ray hands it out
@@ -48,7 +48,7 @@ def assert_same(one: Tracks, other: Tracks) -> None:
 def test_pieces_joined_equal_the_whole(piece_s: float) -> None:
     """Cutting the video changes nothing, bit by bit."""
     parts = [tracks(SPEECH, piece) for piece in pieces(SPEECH.size / SAMPLE_RATE_HZ, piece_s)]
-    assert_same(join(parts), WHOLE)
+    assert_same(join_tracks(parts), WHOLE)
 
 
 @settings(max_examples=8, deadline=None)
@@ -56,7 +56,7 @@ def test_pieces_joined_equal_the_whole(piece_s: float) -> None:
 def test_any_cuts_joined_equal_the_whole(cuts: list[float]) -> None:
     """Wherever the cuts are, between frames too, every frame belongs to exactly one piece."""
     edges = [19.0, *sorted(cuts), 21.0]
-    found = join([tracks(SPEECH, Span(start_s=start, end_s=end)) for start, end in itertools.pairwise(edges)])
+    found = join_tracks([tracks(SPEECH, Span(start_s=start, end_s=end)) for start, end in itertools.pairwise(edges)])
     np.testing.assert_array_equal(found.f0_hz, WHOLE.f0_hz[1900:2100])
     np.testing.assert_array_equal(found.level_dbfs, WHOLE.level_dbfs[1900:2100])
 
@@ -90,9 +90,9 @@ def test_join_refuses_a_gap() -> None:
     """A lost piece is an error and not a shift in time."""
     first, _, third = (tracks(SPEECH, piece) for piece in pieces(3.0, 1.0))
     with pytest.raises(ValueError, match="do not follow"):
-        join([first, third])
+        join_tracks([first, third])
     with pytest.raises(ValueError, match="no tracks"):
-        join([])
+        join_tracks([])
 
 
 def test_beyond_the_audio_is_silence() -> None:
