@@ -6,15 +6,14 @@ import os
 
 from deployments import logs
 
-CPU_NICENESS = 10
-"""Compute yields to the processes that answer requests and send callbacks."""
+NICENESS = 10
+"""Compute yields to the processes that answer requests and send callbacks, whatever Ray started them all with."""
 
 
 def prepare(*, threads: int | None = None) -> None:
     """Configure logs, lower this process's priority and, where `threads` is given, bound torch's thread pool."""
     logs.configure()
-    if os.nice(0) < CPU_NICENESS:
-        os.nice(CPU_NICENESS - os.nice(0))
+    os.nice(NICENESS)
     if threads is not None:
         import torch
 

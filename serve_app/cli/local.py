@@ -111,6 +111,7 @@ def _environment(state_dir: Path, options: UpOptions) -> None:
     if not token.exists():
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default, for those that answer requests too
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token))
     if options.state_dir is not None:

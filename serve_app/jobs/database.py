@@ -5,7 +5,8 @@ Knows the two dialects' differences and nothing of jobs.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import threading
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
@@ -30,6 +31,7 @@ class Database:
         if self.is_sqlite:
             options = {"connect_args": {"timeout": SQLITE_BUSY_TIMEOUT_S, "check_same_thread": False}}
         self._engine: Engine = create_engine(parsed, **options)
+        self._writers: AbstractContextManager[object] = threading.Lock() if self.is_sqlite else nullcontext()
         if self.is_sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_immediate)
@@ -42,8 +44,11 @@ class Database:
 
     @contextmanager
     def write(self, *, admission: bool = False) -> Iterator[Connection]:
-        """One transaction, committed durably at the end. `admission`: others that count the queue wait."""
-        with self._engine.begin() as connection:
+        """One transaction, committed durably at the end. `admission`: others that count the queue wait.
+
+        SQLite has one writer at a time; those of this process wait in line, since SQLite itself lets them poll.
+        """
+        with self._writers, self._engine.begin() as connection:
             if admission and not self.is_sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADMISSION_LOCK})
             yield connection

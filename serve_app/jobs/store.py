@@ -193,6 +193,9 @@ class JobStore:
 
     def admit(self) -> Sequence[Job]:
         """Give free slots to those who wait longest; the rows that now run."""
+        counts = self.counts()
+        if not counts.queued or counts.running >= self._running_limit:
+            return []
         with self._db.write(admission=True) as db:
             free = self._running_limit - _count(db, jobs.c.state == JobState.RUNNING)
             waiting = self._oldest(db, max(0, free))
@@ -218,12 +221,15 @@ class JobStore:
     def waiting_untold(self, *, since_s: float) -> Sequence[Job]:
         """Queued jobs whose backend heard nothing for `since_s` seconds, marked as told now."""
         now = self._clock()
+        query = select(jobs).where(
+            jobs.c.state == JobState.QUEUED,
+            jobs.c.told_at <= now - since_s,
+            jobs.c.callback_url.is_not(None),
+        )
+        with self._db.read() as db:
+            if db.execute(query.limit(1)).first() is None:
+                return []
         with self._db.write() as db:
-            query = select(jobs).where(
-                jobs.c.state == JobState.QUEUED,
-                jobs.c.told_at <= now - since_s,
-                jobs.c.callback_url.is_not(None),
-            )
             told = [Job.of(row) for row in db.execute(query).mappings()]
             db.execute(
                 update(jobs)

@@ -29,8 +29,16 @@ ALL_TIMEOUT_S = 900
 LOOK_EVERY_S = 1.0
 
 
-def main(_arguments: Sequence[str] = ()) -> None:
-    """Print two tables."""
+def main(arguments: Sequence[str] = ()) -> None:
+    """Print two tables; `arguments` may name one of them: answers or jobs."""
+    if "answers" in (arguments or "answers"):
+        answers()
+    if "jobs" in (arguments or "jobs"):
+        jobs()
+
+
+def answers() -> None:
+    """How long callers wait for an answer."""
     with running_server(environment=ROOMY) as server, Sources() as sources, Backend() as backend:
         post_to_end(server, backend, sources.file(sample()))
         time.sleep(SETTLE_S)
@@ -40,9 +48,14 @@ def main(_arguments: Sequence[str] = ()) -> None:
         while_nothing_runs(server, sources)
         while_jobs_fail(server, sources)
         while_jobs_run(server, sources, backend)
+    say()
+
+
+def jobs() -> None:
+    """What becomes of many jobs at once."""
     with running_server() as server, Sources() as sources, Backend() as backend:
         post_to_end(server, backend, sources.file(sample()))
-        say("\n" + table(["at once", "measured"], []))
+        say(table(["at once", "measured"], []))
         ten_at_once(server, sources, backend)
         twenty_at_once(server, sources, backend)
     say()
@@ -72,10 +85,10 @@ def while_jobs_run(server: RunningServer, sources: Sources, backend: Backend) ->
     """Ten samples are worked on, and fresh jobs come in until the last of them is done."""
     url, missing = sources.file(sample()), sources.serve(status(404))
     watch = Stopwatch(session_of(server))
-    jobs = [server.start(url, fastapi_base_url=backend.url) for _ in range(RUNNING)]
+    started = [server.start(url, fastapi_base_url=backend.url) for _ in range(RUNNING)]
     posting = Asking(Plan(server_url=server.url, rate_per_s=2, count=1_000_000, video_url=missing))
     with health_beside(server.url) as health:
-        for job_id in jobs:
+        for job_id in started:
             backend.wait_end(job_id, within_s=ALL_TIMEOUT_S)
         posts = posting.stop()
     say(_line("10 samples run, 2 POSTs/s", posts, health, watch.read()))
@@ -125,8 +138,8 @@ def _unfinished(server: RunningServer) -> int:
 def ten_at_once(server: RunningServer, sources: Sources, backend: Backend) -> None:
     """As many as may run."""
     url, watch = sources.file(sample()), Stopwatch(session_of(server))
-    jobs = [server.start(url, fastapi_base_url=backend.url) for _ in range(RUNNING)]
-    ends = [backend.wait_end(job_id, within_s=ALL_TIMEOUT_S) for job_id in jobs]
+    started = [server.start(url, fastapi_base_url=backend.url) for _ in range(RUNNING)]
+    ends = [backend.wait_end(job_id, within_s=ALL_TIMEOUT_S) for job_id in started]
     assert {end.body["status"] for end in ends} == {"completed"}
     say(_all_done(RUNNING, watch.read()))
 
@@ -139,7 +152,7 @@ def _all_done(count: int, spent: Spent) -> str:
 def twenty_at_once(server: RunningServer, sources: Sources, backend: Backend) -> None:
     """Ten of them wait; then the queue is filled to its bound."""
     url, watch = sources.file(sample()), Stopwatch(session_of(server))
-    jobs = [server.start(url, fastapi_base_url=backend.url) for _ in range(2 * RUNNING)]
+    started = [server.start(url, fastapi_base_url=backend.url) for _ in range(2 * RUNNING)]
     filling = [server.start(sources.serve(status(404))) for _ in range(QUEUED - RUNNING)]
     refused = server.post(url)
     say(
@@ -149,8 +162,8 @@ def twenty_at_once(server: RunningServer, sources: Sources, backend: Backend) ->
     assert refused.status_code == 503
     for job_id in reversed(filling):
         server.cancel(job_id)
-    positions = watch_queue(server, jobs[RUNNING:])
-    ends = [backend.wait_end(job_id, within_s=ALL_TIMEOUT_S) for job_id in jobs]
+    positions = watch_queue(server, started[RUNNING:])
+    ends = [backend.wait_end(job_id, within_s=ALL_TIMEOUT_S) for job_id in started]
     assert {end.body["status"] for end in ends} == {"completed"}
     say(_all_done(2 * RUNNING, watch.read()))
     for number, seen in enumerate(positions, start=RUNNING + 1):

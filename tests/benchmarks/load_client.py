@@ -1,10 +1,11 @@
 """Requests at a steady rate from a process of their own, each one's latency written down.
 
-A request's time begins when it was due: where the answer before was late, waiting for it counts.
+Each is sent when it is due, whether the ones before were answered or not, as independent callers would.
 """
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import time
 import uuid
@@ -35,36 +36,42 @@ class Plan:
 
 @dataclass(slots=True)
 class Answers:
-    """What came of it: seconds in order, statuses, and the ids that were posted."""
+    """What came of it: seconds and statuses as they came, and the ids that were posted."""
 
     seconds: list[float] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     job_ids: list[str] = field(default_factory=list)
 
 
-def ask(plan: Plan, ending: Event) -> Answers:
+async def ask(plan: Plan, ending: Event) -> Answers:
     """Carry out the plan, or as much of it as there is time for before `ending`."""
     answers = Answers()
-    with httpx.Client(base_url=plan.server_url, timeout=TIMEOUT_S, trust_env=False) as http:
-        http.get("/health")  # the connection is there before the clock runs
+    async with httpx.AsyncClient(base_url=plan.server_url, timeout=TIMEOUT_S, trust_env=False) as http:
+        await http.get("/health")  # a connection is there before the clock runs
         due = time.perf_counter()
-        for _ in range(plan.count):
-            early_s = due - time.perf_counter()
-            if ending.wait(max(0.0, early_s)):
-                break
-            began = time.perf_counter() if early_s > 0 or not plan.rate_per_s else due
-            answers.statuses.append(_once(http, plan, answers.job_ids))
-            answers.seconds.append(time.perf_counter() - began)
-            due += 1 / plan.rate_per_s if plan.rate_per_s else 0
+        async with asyncio.TaskGroup() as sent:
+            for _ in range(plan.count):
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                if ending.is_set():
+                    break
+                request = sent.create_task(_once(http, plan, answers))
+                if plan.rate_per_s:
+                    due += 1 / plan.rate_per_s
+                else:
+                    await request
     return answers
 
 
-def _once(http: httpx.Client, plan: Plan, job_ids: list[str]) -> int:
+async def _once(http: httpx.AsyncClient, plan: Plan, answers: Answers) -> None:
+    began = time.perf_counter()
     if plan.video_url is None:
-        return http.get("/health").status_code
-    job_ids.append(str(uuid.uuid4()))
-    content = {"job_id": job_ids[-1], "video_url": plan.video_url}
-    return http.post("/api/upload-video/process-video", json=content).status_code
+        answer = await http.get("/health")
+    else:
+        answers.job_ids.append(str(uuid.uuid4()))
+        content = {"job_id": answers.job_ids[-1], "video_url": plan.video_url}
+        answer = await http.post("/api/upload-video/process-video", json=content)
+    answers.seconds.append(time.perf_counter() - began)
+    answers.statuses.append(answer.status_code)
 
 
 class Asking:
@@ -91,7 +98,7 @@ class Asking:
 
 
 def _work(plan: Plan, ending: Event, results: Any) -> None:
-    results.send(ask(plan, ending))
+    results.send(asyncio.run(ask(plan, ending)))
 
 
 @contextmanager
