@@ -22,10 +22,11 @@ class Aligner:
         replica.prepare()
         self._config = config
         self._engine = create(config)
+        self._compute = replica.Compute()
 
-    def align(self, audio: Audio, transcript: Transcript) -> Transcript:
+    async def align(self, audio: Audio, transcript: Transcript) -> Transcript:
         """`transcript` with every word timed. `audio` is the whole video's."""
-        return self._engine.align(audio, transcript)
+        return await self._compute(self._engine.align, audio, transcript)
 
     def __repr__(self) -> str:
         return f"Aligner({self._config.engine})"

@@ -26,16 +26,17 @@ class Diarizer:
 
         self._config = config
         self._engine = create(config)
+        self._compute = replica.Compute()
 
-    def segment(self, audio: Audio, piece: Span) -> Segmentation:
+    async def segment(self, audio: Audio, piece: Span) -> Segmentation:
         """The local speakers in the windows that start inside `piece` of the whole video's `audio`."""
-        return self._engine.segment(audio, piece)
+        return await self._compute(self._engine.segment, audio, piece)
 
-    def embed(self, audio: Audio, segmentation: Segmentation) -> Embeddings:
+    async def embed(self, audio: Audio, segmentation: Segmentation) -> Embeddings:
         """What those speakers sound like."""
-        return self._engine.embed(audio, segmentation)
+        return await self._compute(self._engine.embed, audio, segmentation)
 
-    def cluster(
+    async def cluster(
         self,
         segmentations: Sequence[Segmentation],
         embeddings: Sequence[Embeddings],
@@ -45,8 +46,13 @@ class Diarizer:
         num_speakers: int | None = None,
     ) -> list[Turn]:
         """The video's turns, from all its pieces."""
-        return self._engine.cluster(
-            segmentations, embeddings, min_speakers=min_speakers, max_speakers=max_speakers, num_speakers=num_speakers
+        return await self._compute(
+            self._engine.cluster,
+            segmentations,
+            embeddings,
+            min_speakers=min_speakers,
+            max_speakers=max_speakers,
+            num_speakers=num_speakers,
         )
 
     def check_health(self) -> None:

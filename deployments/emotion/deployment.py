@@ -22,10 +22,11 @@ class EmotionAnalyzer:
         replica.prepare()
         self._config = config
         self._engine = create(config)
+        self._compute = replica.Compute()
 
-    def analyze(self, audio: Audio, tracks: Tracks, segments: list[Segment]) -> list[Emotion | None]:
+    async def analyze(self, audio: Audio, tracks: Tracks, segments: list[Segment]) -> list[Emotion | None]:
         """One judgement per segment, in order; None where there is nothing to judge by."""
-        return self._engine.analyze(audio, tracks, segments)
+        return await self._compute(self._engine.analyze, audio, tracks, segments)
 
     def __repr__(self) -> str:
         return f"EmotionAnalyzer({model_version(self._config)})"

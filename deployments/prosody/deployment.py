@@ -25,16 +25,17 @@ class ProsodyAnalyzer:
         replica.prepare()  # no thread bound: nothing here uses torch or more than one thread
         self._config = config
         self._engine = create(config)
+        self._compute = replica.Compute()
 
-    def tracks(self, audio: Audio, piece: Span) -> Tracks:
+    async def tracks(self, audio: Audio, piece: Span) -> Tracks:
         """Pitch and level of `piece` of the whole video's `audio`: about 0.3 s of one core for a minute."""
-        return self._engine.tracks(audio, piece)
+        return await self._compute(self._engine.tracks, audio, piece)
 
-    def measure(self, tracks: Tracks, segments: Sequence[Segment]) -> list[tuple[WordProsody, ...]]:
+    async def measure(self, tracks: Tracks, segments: Sequence[Segment]) -> list[tuple[WordProsody, ...]]:
         """For each segment, one `WordProsody` per word."""
         from deployments.prosody.words import measure
 
-        return measure(tracks, segments)
+        return await self._compute(measure, tracks, segments)
 
     def __repr__(self) -> str:
         return f"ProsodyAnalyzer({self._config.engine}, {self._config.f0_min_hz:g}-{self._config.f0_max_hz:g} Hz)"

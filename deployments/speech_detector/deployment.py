@@ -23,10 +23,11 @@ class SpeechDetector:
 
         self._config = config
         self._engine = create(config)
+        self._compute = replica.Compute()
 
-    def detect(self, audio: Audio, piece: Span) -> list[Span]:
+    async def detect(self, audio: Audio, piece: Span) -> list[Span]:
         """Speech inside `piece` of the whole video's `audio`. Put pieces together with `chunks.join_spans`."""
-        return self._engine.detect(audio, piece)
+        return await self._compute(self._engine.detect, audio, piece)
 
     def __repr__(self) -> str:
         return f"SpeechDetector({self._config.engine} on {self._config.device})"

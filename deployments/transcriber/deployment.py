@@ -25,14 +25,15 @@ class Transcriber:
         replica.prepare(threads=config.threads)
         self._config = config
         self._engine = create(config)
+        self._compute = replica.Compute()
 
-    def transcribe(self, audio: Audio, chunk: Span, language: str) -> Transcript:
+    async def transcribe(self, audio: Audio, chunk: Span, language: str) -> Transcript:
         """What is said in `chunk` of the whole video's `audio`; times count from the video's start.
 
         `language` is a code of `config.languages` or `auto`. Raises TranscriptionError; the cause is in the log.
         """
         item = Chunk(audio=chunk.of(audio), start_s=chunk.start_s, language=language)
-        [answer] = self._engine.transcribe([item])
+        [answer] = await self._compute(self._engine.transcribe, [item])
         if isinstance(answer, Exception):
             log.error("chunk failed", exc_info=answer, extra={"chunk_start_s": chunk.start_s})
             raise TranscriptionError from answer

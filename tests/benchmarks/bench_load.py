@@ -58,6 +58,7 @@ def jobs() -> None:
         say(table(["at once", "measured"], []))
         ten_at_once(server, sources, backend)
         twenty_at_once(server, sources, backend)
+        one_too_many(server, sources)
     say()
 
 
@@ -150,25 +151,29 @@ def _all_done(count: int, spent: Spent) -> str:
 
 
 def twenty_at_once(server: RunningServer, sources: Sources, backend: Backend) -> None:
-    """Ten of them wait; then the queue is filled to its bound."""
+    """Ten of them wait, and move up."""
     url, watch = sources.file(sample()), Stopwatch(session_of(server))
     started = [server.start(url, fastapi_base_url=backend.url) for _ in range(2 * RUNNING)]
-    filling = [server.start(sources.serve(status(404))) for _ in range(QUEUED - RUNNING)]
-    refused = server.post(url)
-    say(
-        f"| one more than {RUNNING} + {QUEUED} | {refused.status_code},"
-        f" Retry-After {refused.headers['retry-after']} s |"
-    )
-    assert refused.status_code == 503
-    for job_id in reversed(filling):
-        server.cancel(job_id)
     positions = watch_queue(server, started[RUNNING:])
     ends = [backend.wait_end(job_id, within_s=ALL_TIMEOUT_S) for job_id in started]
     assert {end.body["status"] for end in ends} == {"completed"}
     say(_all_done(2 * RUNNING, watch.read()))
     for number, seen in enumerate(positions, start=RUNNING + 1):
+        assert seen, "it never waited"
         assert seen == sorted(seen, reverse=True), seen
         say(f"| queue_position of the {number}th | {', '.join(map(str, dict.fromkeys(seen)))} |")
+
+
+def one_too_many(server: RunningServer, sources: Sources) -> None:
+    """The slots are held by videos that do not come, the queue is full."""
+    holding = [server.start(sources.serve(hanging)) for _ in range(RUNNING)]
+    url = sources.serve(status(404))
+    waiting = [server.start(url) for _ in range(QUEUED)]
+    refused = server.post(url)
+    assert refused.status_code == 503
+    retry_after_s = refused.headers["retry-after"]
+    say(row(f"one more than {RUNNING} + {QUEUED}", f"{refused.status_code}, Retry-After {retry_after_s} s"))
+    cancel_all(server, holding + waiting)
 
 
 def watch_queue(server: RunningServer, jobs: Sequence[str]) -> list[list[int]]:
