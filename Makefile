@@ -6,7 +6,7 @@ export PYANNOTE_METRICS_ENABLED := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo run test test-all check bench
+.PHONY: setup demo run test check bench
 
 setup: $(READY)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from serve_app.settings import Settings
 
 LOOK_EVERY_S = 2.0
+ANSWER_S = 20.0
 MANAGER_SILENCE_S = 60.0
 """A manager whose loop has not turned for so long is broken."""
 
@@ -39,6 +42,7 @@ class ManagerLine:
     def __init__(self, settings: Settings, stages: Stages) -> None:
         self._settings = settings
         self._stages = stages
+        self._since = time.time()
         self._manager: ActorHandle[Any] | None = None
         self._failing: tuple[str, ...] = ("job manager",)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -67,30 +71,28 @@ class ManagerLine:
         task.add_done_callback(self._tasks.discard)
 
     async def _watch(self) -> None:
-        await self._replace_other_release()
         while True:
-            self._failing = await self._look()
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    self._failing = await self._look()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is looked at again
+                log.warning("the job manager does not answer", extra={"error": type(error).__name__})
+                self._failing = ("job manager",)
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _look(self) -> tuple[str, ...]:
-        try:
-            self._manager = await asyncio.to_thread(self._get_or_create)
-            async with asyncio.timeout(LOOK_EVERY_S):
-                silent_s = await self._manager.silent_s.remote()
-        except (RayActorError, TimeoutError) as error:
-            log.warning("the job manager does not answer", extra={"error": type(error).__name__})
-            return ("job manager",)
-        return ("job manager",) if silent_s > MANAGER_SILENCE_S else ()
-
-    async def _replace_other_release(self) -> None:
-        """A manager of another release leaves; jobs that run keep their drivers."""
-        try:
-            manager = await asyncio.to_thread(self._get_or_create)
-            if await manager.release.remote() != self._settings.identity:
-                log.info("the job manager is replaced by this release's")
+        """Find or make the manager. One of an earlier release leaves; jobs that run keep their drivers."""
+        manager: Any = await asyncio.to_thread(self._get_or_create)
+        identity, since, silent_s = await manager.look.remote()
+        if identity != self._settings.identity and since < self._since:
+            log.info("the job manager of another release is replaced")
+            self._manager = None
+            with suppress(RayActorError):
                 await manager.leave.remote()
-        except RayActorError:
-            return
+            manager = await asyncio.to_thread(self._get_or_create)
+            _, _, silent_s = await manager.look.remote()
+        self._manager = manager
+        return ("job manager",) if silent_s > MANAGER_SILENCE_S else ()
 
     def _get_or_create(self) -> ActorHandle[Any]:
         manager: Any = (
@@ -104,7 +106,7 @@ class ManagerLine:
                 num_cpus=0,
                 max_concurrency=1000,
             )
-            .remote(self._settings, self._stages)
+            .remote(self._settings, self._stages, self._since)
         )
         return cast("ActorHandle[Any]", manager)
 

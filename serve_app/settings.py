@@ -85,6 +85,7 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         populate_by_name=True,
+        hide_input_in_errors=True,
     )
 
     profile: Literal["local", "production"] = "production"
@@ -135,6 +136,16 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment wins over what a config file passes in."""
         return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _backend_is_allowed(self) -> "Settings":
+        try:
+            _ = self.callback_policy
+        except ValueError as refused:
+            raise ValueError(
+                "backend_url is no origin that callbacks may go to, such as http://ecg-backend:8000"
+            ) from refused
+        return self
 
     @model_validator(mode="after")
     def _safe_in_production(self) -> "Settings":
@@ -205,8 +216,8 @@ class Settings(BaseSettings):
         if self.backend_url is None:
             return self.callbacks
         parts = urlsplit(self.backend_url)
-        origin = f"{parts.scheme}://{parts.netloc}".lower()
-        return self.callbacks.model_copy(update={"origins": (*self.callbacks.origins, origin)})
+        origins = (*self.callbacks.origins, f"{parts.scheme}://{parts.netloc}".lower())
+        return CallbackPolicy(**{**dict(self.callbacks), "origins": origins})
 
     def prepare(self) -> None:
         """Make the state directory, for nobody else to read."""
@@ -214,5 +225,7 @@ class Settings(BaseSettings):
 
 
 def _in_order(value: object) -> object:
-    """Sets in an order that is the same in every process, whatever its hash seed."""
+    """Sets in an order that is the same in every process, whatever its hash seed; secrets as they are, to be hashed."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
     return sorted(value) if isinstance(value, frozenset) else str(value)

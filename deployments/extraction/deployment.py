@@ -122,9 +122,9 @@ class AudioExtractor:
         """
         return self._scratch.load(job_id, run)
 
-    def discard(self, job_id: str) -> None:
-        """Remove all that is kept of a job."""
-        self._scratch.discard(job_id)
+    def discard(self, job_id: str, run: int | None = None) -> None:
+        """Remove what is kept of a run, or of all runs of a job."""
+        self._scratch.discard(job_id, run)
 
     def kept_jobs(self) -> list[str]:
         """The ids of the jobs of which audio is kept, for whoever sweeps up after lost jobs."""

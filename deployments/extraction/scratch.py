@@ -80,10 +80,12 @@ class Scratch:
         """
         return self._read(job_id, run)[1]
 
-    def discard(self, job_id: str) -> None:
-        """Remove all that is kept of a job. Nothing kept: nothing done."""
-        with contextlib.suppress(FileNotFoundError):
-            self._fs.rm(self._folder(job_id), recursive=True)
+    def discard(self, job_id: str, run: int | None = None) -> None:
+        """Remove what is kept of a run, or of all runs of a job. Nothing kept: nothing done."""
+        paths = [self._folder(job_id)] if run is None else [self._path(job_id, run, kind) for kind in ("json", "npy")]
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rm(path, recursive=run is None)
 
     def jobs(self) -> list[str]:
         """The ids of the jobs of which something is kept: whoever knows which still run can discard the others."""

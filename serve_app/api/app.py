@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,14 +13,14 @@ from starlette.exceptions import HTTPException
 from deployments import logs
 from serve_app import __version__
 from serve_app.api import errors, schemas
-from serve_app.api.limits import BodyLimit, Gate
+from serve_app.api.limits import HEALTH, BodyLimit, Gate
+from serve_app.api.service import RETRY_AFTER_S
 
 if TYPE_CHECKING:
     from serve_app.api.service import JobService
     from serve_app.settings import Settings
 
 log = logs.get_logger("api")
-DATABASE_RETRY_AFTER_S = 5
 STATUS_CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
 PathJobId = Annotated[str, Path(pattern=schemas.JOB_ID_PATTERN, max_length=128)]
@@ -32,10 +32,10 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 def create_api(settings: Settings, service: JobService) -> FastAPI:
     """The whole HTTP edge over `service`."""
     app = FastAPI(title="ECG ML Server", version=__version__, redirect_slashes=False)
-    gate = Gate(key_hashes=settings.auth.hashes, rate=settings.rate_limit)
-    app.include_router(_jobs(settings, service), dependencies=[Depends(gate)])
+    app.include_router(_jobs(settings, service))
     app.include_router(_health(service))
     app.add_middleware(BodyLimit, max_bytes=settings.limits.request_bytes)
+    app.add_middleware(Gate, key_hashes=settings.auth.hashes, rate=settings.rate_limit)
     _answer_errors(app)
     return app
 
@@ -85,7 +85,7 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
 def _health(service: JobService) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/health", responses={503: {"model": schemas.HealthResponse}})
+    @router.get(HEALTH, responses={503: {"model": schemas.HealthResponse}})
     async def health(response: Response) -> schemas.HealthResponse:
         """Whether the server works, and how full it is. Open to all."""
         view = await service.health()
@@ -112,7 +112,7 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(SQLAlchemyError)
     async def database(_: Request, error: SQLAlchemyError) -> JSONResponse:
         log.error("database", exc_info=error)
-        away = errors.UnavailableError(retry_after_s=DATABASE_RETRY_AFTER_S)
+        away = errors.UnavailableError(retry_after_s=RETRY_AFTER_S)
         return _refusal(away.status, away.code, str(away), None, away.headers)
 
     @app.exception_handler(Exception)

@@ -108,7 +108,7 @@ class QueueFullError(ApiError):
 
 
 class UnavailableError(ApiError):
-    """Draining, or the database is down."""
+    """The database is away."""
 
     status, code = 503, "SERVICE_UNAVAILABLE"
     default = "The service is temporarily unavailable; try again later"

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 from limits import parse
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
-from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotation
 
-from serve_app.api.errors import RateLimitedError, RequestTooLargeError, UnauthorizedError, body
+from serve_app.api.errors import ApiError, RateLimitedError, RequestTooLargeError, UnauthorizedError, body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+HEALTH = "/health"
 
 
 class BodyLimit:
@@ -35,7 +37,7 @@ class BodyLimit:
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_bytes:
-            await _refuse(send)
+            await _refuse(send, RequestTooLargeError())
             return
         seen, answered = 0, False
 
@@ -45,7 +47,7 @@ class BodyLimit:
             seen += len(message.get("body", b""))
             if seen > self._max_bytes and not answered:
                 answered = True
-                await _refuse(send)
+                await _refuse(send, RequestTooLargeError())
             return {"type": "http.disconnect"} if answered else message
 
         async def unless_answered(message: Message) -> None:
@@ -55,35 +57,45 @@ class BodyLimit:
         await self._app(scope, counted, unless_answered)
 
 
-async def _refuse(send: Send) -> None:
-    error = RequestTooLargeError()
-    content = json.dumps(body(error.code, str(error), None)).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
-
-
 class Gate:
-    """Who may ask, and how often. Keys are known by their SHA-256 only."""
+    """ASGI middleware: who may ask, and how often; before the body is read. Keys are known by their SHA-256 only."""
 
-    def __init__(self, *, key_hashes: Sequence[str] | None, rate: str | None) -> None:
+    def __init__(self, app: ASGIApp, *, key_hashes: Sequence[str] | None, rate: str | None) -> None:
+        self._app = app
         self._hashes = None if key_hashes is None else [bytes.fromhex(text) for text in key_hashes]
         self._rate = parse(rate) if rate else None
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
-    async def __call__(self, request: Request) -> None:
-        """A FastAPI dependency. Raises `UnauthorizedError` or `RateLimitedError`."""
-        client = request.client.host if request.client else "unknown"
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on who may ask; `/health` is open to all."""
+        if scope["type"] == "http" and scope["path"] != HEALTH:
+            try:
+                await self._check(scope)
+            except ApiError as refusal:
+                await _refuse(send, refusal)
+                return
+        await self._app(scope, receive, send)
+
+    async def _check(self, scope: Scope) -> None:
+        client = str((scope.get("client") or ("unknown",))[0])
         if self._hashes is not None:
-            client = self._known_key(request)
+            client = self._known_key(dict(scope["headers"]).get(b"authorization", b"").decode("latin-1"))
         if self._rate and not await self._limiter.hit(self._rate, client):
             reset_at, _ = await self._limiter.get_window_stats(self._rate, client)
             raise RateLimitedError(retry_after_s=max(1, round(reset_at - time.time())))
 
-    def _known_key(self, request: Request) -> str:
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    def _known_key(self, header: str) -> str:
+        scheme, _, key = header.partition(" ")
         given = hashlib.sha256(key.strip().encode()).digest()
         known = [hmac.compare_digest(given, wanted) for wanted in self._hashes or ()]
         if scheme.lower() != "bearer" or not any(known):
             raise UnauthorizedError
         return given.hex()
+
+
+async def _refuse(send: Send, refusal: ApiError) -> None:
+    content = json.dumps(body(refusal.code, str(refusal), None)).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(content)), **refusal.headers}
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": raw})
+    await send({"type": "http.response.body", "body": content})

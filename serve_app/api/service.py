@@ -12,7 +12,7 @@ import math
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,12 +24,13 @@ from deployments.net.policy import AddressRefusedError, check_callback_url, chec
 from serve_app import __version__
 from serve_app.api import errors, schemas
 from serve_app.callbacks.payloads import dump, status_url
+from serve_app.jobs.canonical import log_end
 from serve_app.jobs.model import Counts, Job, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import SENTENCES
 from serve_app.jobs.states import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from serve_app.callbacks.outbox import Outbox
     from serve_app.jobs.store import JobStore
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 
 UNKNOWN_ESTIMATE_S = 300
 HEALTH_CACHE_S = 0.5
+HEALTH_S = 0.8
+DATABASE_S = 4.0
+RETRY_AFTER_S = 5
+Answer = TypeVar("Answer")
 log = logs.get_logger("api")
 
 STARTED_MESSAGE = {"ko": "비디오 처리가 시작되었습니다", "en": "Video processing has started"}
@@ -77,7 +82,7 @@ class JobService:
     async def submit(self, request: schemas.ProcessVideoRequest) -> dict[str, object]:
         """Store the job, durably, and answer with its state. Raises the contract's refusals."""
         new = self._check(request)
-        submission = await asyncio.to_thread(self._store.submit, new)
+        submission = await self._ask(self._store.submit, new)
         job = submission.job
         if job is None:
             raise errors.QueueFullError(job_id=new.job_id, retry_after_s=await self._retry_after_s())
@@ -140,26 +145,26 @@ class JobService:
         """From the rates measured so far: the queue moves by `running` jobs in the mean time of one."""
         if job.state.ended:
             return 0
-        mean = await asyncio.to_thread(self._store.mean_processing_s)
+        mean = await self._ask(self._store.mean_processing_s)
         if mean is None:
             return UNKNOWN_ESTIMATE_S
         rounds = 1.0
         if job.state is JobState.QUEUED:
-            position = await asyncio.to_thread(self._store.queue_position, job)
-            counts = await asyncio.to_thread(self._store.counts)
+            position = await self._ask(self._store.queue_position, job)
+            counts = await self._ask(self._store.counts)
             rounds += math.floor((counts.running + position - 1) / self._settings.limits.running_jobs)
         return max(1, math.ceil(mean * rounds))
 
     async def _retry_after_s(self) -> int:
         """When a slot of the queue is likely to be free."""
-        mean = await asyncio.to_thread(self._store.mean_processing_s) or UNKNOWN_ESTIMATE_S
+        mean = await self._ask(self._store.mean_processing_s) or UNKNOWN_ESTIMATE_S
         return max(1, math.ceil(mean / self._settings.limits.running_jobs))
 
     async def status(self, job_id: str) -> bytes:
         """The status answer as JSON; the result is the very bytes that the callback carried."""
         job = await self._known(job_id)
-        callback = await asyncio.to_thread(self._outbox.status, job_id)
-        result = await asyncio.to_thread(self._store.result, job_id) if job.state is JobState.COMPLETED else None
+        callback = await self._ask(self._outbox.status, job_id)
+        result = await self._ask(self._store.result, job_id) if job.state is JobState.COMPLETED else None
         view = (await self._view(job)).model_dump(exclude_none=True)
         view["callback"] = {
             "state": callback.state.value,
@@ -174,13 +179,13 @@ class JobService:
         wanted = JobState.from_wire(state) if state else None
         if state and wanted is None:
             raise errors.InvalidRequestError("state must be accepted, processing, completed or failed")
-        page = await asyncio.to_thread(self._store.page, state=wanted, limit=limit + 1, after=after)
+        page = await self._ask(self._store.page, state=wanted, limit=limit + 1, after=after)
         views = [await self._view(job) for job in page[:limit]]
         return schemas.JobList(jobs=views, next_after=page[limit - 1].job_id if len(page) > limit else None)
 
     async def _view(self, job: Job) -> schemas.JobView:
         queued = job.state is JobState.QUEUED
-        position = await asyncio.to_thread(self._store.queue_position, job) if queued else None
+        position = await self._ask(self._store.queue_position, job) if queued else None
         return schemas.JobView(
             job_id=job.job_id,
             status=job.state.wire,
@@ -200,13 +205,17 @@ class JobService:
         outcome = Outcome(error_code=cancelled.code, error_message=cancelled.sentence(self._settings.locale))
         before = await self._known(job_id)
         if before.state.ended:
-            await asyncio.to_thread(self._store.delete, job_id)
+            if not await self._ask(self._store.delete, job_id):
+                raise errors.JobConflictError("A new run of this job has just begun", job_id=job_id)
             self._signals.discard(job_id)
             log.info("deleted", extra=logs.about(job_id))
             return None
-        job = await asyncio.to_thread(self._store.cancel, job_id, outcome)
+        job = await self._ask(self._store.cancel, job_id, outcome)
         if job is None:
             raise errors.JobNotFoundError(job_id=job_id)
+        if job.state.ended:
+            log_end(job, outcome)
+            self._signals.discard(job_id)
         self._signals.poke()
         log.info("cancel requested", extra=logs.about(job_id, state=job.state))
         return await self._view(job)
@@ -216,13 +225,21 @@ class JobService:
         job = await self._known(job_id)
         if not job.state.ended:
             raise errors.JobConflictError("This job has not ended", job_id=job_id)
-        if not await asyncio.to_thread(self._outbox.redeliver, job_id):
+        if not await self._ask(self._outbox.redeliver, job_id):
             raise errors.JobConflictError("This job has no callback URL", job_id=job_id)
         self._signals.poke()
         return await self._view(job)
 
+    async def _ask(self, question: Callable[..., Answer], *args: object, **options: object) -> Answer:
+        """The database's answer, or a refusal in time: a request has five seconds. Raises `UnavailableError`."""
+        try:
+            async with asyncio.timeout(DATABASE_S):
+                return await asyncio.to_thread(question, *args, **options)
+        except TimeoutError as late:
+            raise errors.UnavailableError(retry_after_s=RETRY_AFTER_S) from late
+
     async def _known(self, job_id: str) -> Job:
-        job = await asyncio.to_thread(self._store.get, job_id)
+        job = await self._ask(self._store.get, job_id)
         if job is None:
             raise errors.JobNotFoundError(job_id=job_id)
         return job
@@ -253,8 +270,9 @@ class JobService:
     async def _counts(self) -> Counts | None:
         if time.monotonic() - self._health.taken_at > HEALTH_CACHE_S:
             try:
-                counts = await asyncio.to_thread(self._store.counts)
-            except SQLAlchemyError:
+                async with asyncio.timeout(HEALTH_S):
+                    counts = await asyncio.to_thread(self._store.counts)
+            except (SQLAlchemyError, TimeoutError):
                 counts = None
             self._health = _Health(time.monotonic(), counts)
         return self._health.counts

@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy import and_, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from serve_app.callbacks.schedule import RetrySchedule
 from serve_app.jobs.model import CallbackState, CallbackStatus, DueCallback
@@ -44,16 +45,16 @@ class Outbox:
         self._schedule = schedule or RetrySchedule()
         self._clock = clock
 
-    def due(self, limit: int) -> Sequence[str]:
-        """Ids of callbacks whose time has come, the longest owed first."""
+    def due(self, limit: int) -> Sequence[tuple[str, str]]:
+        """Callbacks whose time has come, with their jobs' ids, the longest owed first."""
         query = (
-            select(callbacks.c.id)
+            select(callbacks.c.id, callbacks.c.job_id)
             .where(callbacks.c.state == CallbackState.PENDING, callbacks.c.next_try_at <= self._clock())
             .order_by(callbacks.c.next_try_at)
             .limit(limit)
         )
         with self._db.read() as db:
-            return list(db.execute(query).scalars())
+            return [(row[0], row[1]) for row in db.execute(query)]
 
     def claim(self, callback_id: str) -> DueCallback | None:
         """Take a callback for one try; None where it is not due (any more)."""
@@ -125,12 +126,6 @@ class Outbox:
             return CallbackStatus()
         return CallbackStatus(state=CallbackState(row["state"]), attempts=row["attempts"], last_error=row["last_error"])
 
-    def pending(self) -> int:
-        """How many callbacks are owed."""
-        query = select(callbacks.c.id).where(callbacks.c.state == CallbackState.PENDING)
-        with self._db.read() as db:
-            return len(db.execute(query).all())
-
     # Receivers that keep failing
 
     def may_try(self, origin: str) -> float | None:
@@ -170,7 +165,9 @@ class Outbox:
                 .values(failures=receivers.c.failures + 1, next_probe_at=next_probe_at)
             ).rowcount
             if not counted:
-                db.execute(insert(receivers).values(origin=origin, failures=1, next_probe_at=next_probe_at))
+                first = {"origin": origin, "failures": 1, "next_probe_at": next_probe_at}
+                insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
+                db.execute(insert(receivers).values(**first).on_conflict_do_nothing())
 
 
 def _newest(job_id: str) -> Select[Any]:

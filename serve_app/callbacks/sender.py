@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from sqlalchemy.exc import SQLAlchemyError
 from standardwebhooks import Webhook
 
 from deployments import logs
@@ -25,13 +26,9 @@ if TYPE_CHECKING:
     from serve_app.callbacks.outbox import Outbox
     from serve_app.jobs.progress import Progress
 
-TRY_S = 20.0
-CONNECT_S = 5.0
-ANSWER_BYTES = 20_000
 PROGRESS_TRIES = 3
 MIN_INTERVAL_S = 1.0
 GONE = 410
-USER_AGENT = "ML-Server/1.0"
 
 log = logs.get_logger("callbacks")
 
@@ -48,14 +45,7 @@ class Sender:
         """Post once and note how the receiver did: its answer if any, and a word for what went wrong if anything."""
         answer: Answer | None = None
         try:
-            answer = await self._client.post(
-                url,
-                body,
-                self._headers(body, message_id, sequence),
-                deadline_s=TRY_S,
-                connect_s=CONNECT_S,
-                max_answer_bytes=ANSWER_BYTES,
-            )
+            answer = await self._client.post(url, body, self._headers(body, message_id, sequence))
             error = None if 200 <= answer.status < 300 else f"http_{answer.status}"  # noqa: PLR2004 - 2xx
         except NetError as failure:
             error = failure.kind
@@ -67,7 +57,6 @@ class Sender:
         now = datetime.now(UTC)
         headers = {
             "content-type": "application/json",
-            "user-agent": USER_AGENT,
             "webhook-id": message_id,
             "webhook-timestamp": str(int(now.timestamp())),
             "x-ml-sequence": str(sequence),
@@ -159,43 +148,54 @@ class ProgressTeller:
     async def _keep(self) -> None:
         """Store what is new, and what is not when the heartbeat is due."""
         told: Progress | None = None
+        due = 0.0
         while True:
             self._changed.clear()
             now = self._now()
-            if now == told and await self._quiet():
+            if now == told and not await self._is_due(due):
                 continue
-            if (sequence := await self._report(now)) is None:
-                return
-            told = now
-            self._newest = (now, sequence)
-            self._fresh.set()
+            due = time.monotonic() + self._heartbeat_s
+            try:
+                sequence = await self._report(now)
+            except SQLAlchemyError:
+                log.exception("progress not stored", extra=logs.about(self._job_id))
+            else:
+                if sequence is None:
+                    return
+                told = now
+                self._newest = (now, sequence)
+                self._fresh.set()
             await asyncio.sleep(MIN_INTERVAL_S)
 
-    async def _quiet(self) -> bool:
-        """Wait for a change; False when the heartbeat comes first."""
+    async def _is_due(self, due: float) -> bool:
+        """Wait for a change; True when the heartbeat comes first, however many changes changed nothing."""
         try:
-            async with asyncio.timeout(self._heartbeat_s):
+            async with asyncio.timeout(due - time.monotonic()):
                 await self._changed.wait()
         except TimeoutError:
-            return False
-        return True
+            return True
+        return False
 
     async def _send(self, url: str) -> None:
         """Send the newest, over and over; an older one is given up as soon as there is a newer."""
         while True:
             await self._fresh.wait()
             self._fresh.clear()
-            newest = self._newest
-            assert newest is not None  # noqa: S101 - set before the event
-            progress, sequence = newest
-            body = payloads.progress(self._job_id, progress, locale=self._locale)
-            message_id = payloads.new_message_id()
-            for _ in range(PROGRESS_TRIES):
-                spacing = asyncio.create_task(asyncio.sleep(MIN_INTERVAL_S))
+            if self._newest is not None:
+                await self._send_one(url, *self._newest)
+
+    async def _send_one(self, url: str, progress: Progress, sequence: int) -> None:
+        body = payloads.progress(self._job_id, progress, locale=self._locale)
+        message_id = payloads.new_message_id()
+        for _ in range(PROGRESS_TRIES):
+            spacing = asyncio.create_task(asyncio.sleep(MIN_INTERVAL_S))
+            try:
                 taken = await self._sender.tell(url, body, message_id=message_id, sequence=sequence)
-                await spacing
-                if taken or self._newest is not newest:
-                    break
+            except SQLAlchemyError:
+                taken = False
+            await spacing
+            if taken or self._fresh.is_set():
+                return
 
 
 def origin_of(url: str) -> str:

@@ -1,6 +1,6 @@
 """The command line's side of the wire: a small client of a running ML Server.
 
-Used by `submit`, `status` and `demo` only; the server itself never calls out from here (`serve_app/net` does).
+Used by `submit`, `status` and `demo` only; the server itself never calls out from here (`deployments/net` does).
 """
 
 from __future__ import annotations

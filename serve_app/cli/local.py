@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -63,6 +64,7 @@ def up(options: UpOptions) -> None:
     _environment(state_dir, options)
     if options.address is None:
         _check_settings(config)
+        _check_port(config)
     with _logs(state_dir, private=options.address is None), _ray(state_dir, options) as dashboard:
         _on_signals(stop)  # once more: Ray has set its own
         _deploy(config, dashboard)
@@ -130,6 +132,13 @@ def _check_settings(config: dict[str, Any]) -> None:
         raise StartError("; ".join(sentences)) from invalid
 
 
+def _check_port(config: dict[str, Any]) -> None:
+    """Another server's answer must not be taken for ours."""
+    port = config.get("http_options", {}).get("port", 8000)
+    if first_free_port(port) != port:
+        raise StartError(f"port {port} is in use; choose another with --port")
+
+
 @contextmanager
 def _logs(state_dir: Path, *, private: bool) -> Iterator[None]:
     """Show what all processes log, where they can all reach one file."""
@@ -151,6 +160,7 @@ def _ray(state_dir: Path, options: UpOptions) -> Iterator[str]:
     """Ray for the time of the block; yields the dashboard's URL."""
     import ray
 
+    temp_dir = _ray_dir(state_dir)
     if options.address is not None:
         context = ray.init(address=options.address, log_to_driver=False, logging_level=logging.WARNING)
     else:
@@ -160,15 +170,17 @@ def _ray(state_dir: Path, options: UpOptions) -> Iterator[str]:
             num_gpus=options.num_gpus,
             include_dashboard=True,
             dashboard_host="127.0.0.1",
-            dashboard_port=free_port(FIRST_DASHBOARD_PORT),
+            dashboard_port=first_free_port(FIRST_DASHBOARD_PORT),
             log_to_driver=False,
             logging_level=logging.WARNING,
-            _temp_dir=_ray_dir(state_dir),
+            _temp_dir=temp_dir,
         )
     try:
         yield f"http://{context.dashboard_url}"
     finally:
         ray.shutdown()
+        if options.address is None:
+            shutil.rmtree(temp_dir, ignore_errors=True)  # what is worth keeping is in our own log
 
 
 def _ray_dir(state_dir: Path) -> str:
@@ -212,18 +224,20 @@ def _failure(dashboard: str) -> str | None:
 
 
 def _withdraw(config: dict[str, Any]) -> None:
-    """Take the app off a cluster that goes on without it."""
+    """Take the app off a cluster that goes on without it; jobs go on when a server comes back."""
     import ray
     from ray import serve
 
     from serve_app.jobs.driver import NAMESPACE
-    from serve_app.jobs.manager import MANAGER_NAME
 
+    actors = [
+        actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True) if actor["namespace"] == NAMESPACE
+    ]
+    for name in sorted(
+        actors, key=lambda name: name.startswith("job:")
+    ):  # the manager first: it would start them again
+        ray.kill(ray.get_actor(name, NAMESPACE))
     serve.delete(config["applications"][0]["name"])
-    try:
-        ray.kill(ray.get_actor(MANAGER_NAME, NAMESPACE))
-    except ValueError:
-        return
 
 
 def _url(config: dict[str, Any]) -> str:
@@ -232,7 +246,7 @@ def _url(config: dict[str, Any]) -> str:
     return f"http://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{http.get('port', 8000)}"  # noqa: S104
 
 
-def free_port(first: int) -> int:
+def first_free_port(first: int) -> int:
     """The first port from `first` on that nobody listens on."""
     for port in range(first, first + 100):
         with socket.socket() as probe:

@@ -28,23 +28,25 @@ log = logs.get_logger("calls")
 class StageCalls:
     """The calls of one job: at most `max_in_flight` at once over all stages."""
 
-    def __init__(self, job_id: str, max_in_flight: int, *, on_object_lost: Callable[[], None]) -> None:
+    def __init__(self, job_id: str, max_in_flight: int) -> None:
         self._job_id = job_id
-        self._on_object_lost = on_object_lost
         self._max_in_flight = max_in_flight
         self._slots = asyncio.Semaphore(max_in_flight)
 
-    async def call(self, remote: Callable[..., Any], *args: Any) -> Any:
-        """Await one stage call in a slot. Raises what the stage raised, or Ray's error when retries did not help."""
+    async def call(self, remote: Callable[..., Any], *args: Any, before_retry: Callable[[], None] | None = None) -> Any:
+        """Await one stage call in a slot. Raises what the stage raised, or Ray's error when retries did not help.
+
+        `before_retry` renews what the call refers to: its argument may be what was lost.
+        """
         async with self._slots:
             for attempt in range(RETRIES):
                 try:
                     return await self._once(remote, *args)
                 except TRANSIENT as error:
-                    if isinstance(error, ObjectLostError):
-                        self._on_object_lost()
                     log.warning("stage call retried", extra=logs.about(self._job_id, error=type(error).__name__))
                     await asyncio.sleep(FIRST_WAIT_S * 2**attempt * random.uniform(0.8, 1.2))  # noqa: S311
+                    if before_retry is not None:
+                        before_retry()
             return await self._once(remote, *args)
 
     async def _once(self, remote: Callable[..., Any], *args: Any) -> Any:

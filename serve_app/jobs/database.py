@@ -16,7 +16,8 @@ from serve_app.jobs.tables import metadata
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SQLITE_BUSY_TIMEOUT_S = 30
+SQLITE_BUSY_TIMEOUT_S = 4
+"""A request has five seconds; whoever can wait longer tries again."""
 _ADMISSION_LOCK = 7_201_984
 """Key of PostgreSQL's advisory lock: writers that count the queue take it, as SQLite's writers do by nature."""
 
@@ -27,19 +28,22 @@ class Database:
     def __init__(self, url: str) -> None:
         parsed = make_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        options: dict[str, Any] = {"pool_pre_ping": True}
+        options: dict[str, Any] = {"hide_parameters": True}  # an error's text would hold presigned URLs
         if self.is_sqlite:
-            options = {"connect_args": {"timeout": SQLITE_BUSY_TIMEOUT_S, "check_same_thread": False}}
+            options["connect_args"] = {"timeout": SQLITE_BUSY_TIMEOUT_S, "check_same_thread": False}
+        else:
+            options["pool_pre_ping"] = True
         self._engine: Engine = create_engine(parsed, **options)
+        self._reader: Engine = create_engine(parsed, isolation_level="AUTOCOMMIT", **options)
         self._writers: AbstractContextManager[object] = threading.Lock() if self.is_sqlite else nullcontext()
         if self.is_sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._reader, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_immediate)
-        self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def create(self) -> None:
         """Make the tables that are missing."""
-        with self.write() as connection:
+        with self.write(admission=True) as connection:
             metadata.create_all(connection)
 
     @contextmanager
@@ -62,6 +66,7 @@ class Database:
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
+        self._reader.dispose()
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import ray
+from sqlalchemy.exc import SQLAlchemyError
 
 from deployments import logs
 from deployments.errors import (
@@ -24,6 +25,7 @@ from deployments.net.client import CallbackClient
 from serve_app.callbacks.payloads import dump
 from serve_app.callbacks.sender import ProgressTeller, Sender
 from serve_app.jobs.calls import TRANSIENT
+from serve_app.jobs.canonical import log_end
 from serve_app.jobs.model import Attempt, Job, Outcome
 from serve_app.jobs.opening import open_store
 from serve_app.jobs.pipeline import Pipeline, Stages
@@ -32,15 +34,22 @@ from serve_app.jobs.progress import Progress, ProgressMeter
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
+    from serve_app.jobs.store import Ending
     from serve_app.settings import Settings
 
 NAMESPACE = "ml-server"
+FINISH_WAITS_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
+DISCARD_S = 10.0
+
 log = logs.get_logger("driver")
 
 
-def actor_name(job_id: str) -> str:
-    """What the dashboard shows; a job_id has been checked against the contract's alphabet."""
-    return f"job:{job_id}"
+def actor_name(job_id: str, run: int) -> str:
+    """What the dashboard shows: `job:<id>`, from the second run on with its number.
+
+    A job_id has been checked against the contract's alphabet, which has no `#`.
+    """
+    return f"job:{job_id}" if run == 1 else f"job:{job_id}#{run}"
 
 
 class JobDriver:
@@ -94,7 +103,7 @@ class JobDriver:
         async with CallbackClient(self._settings.callback_policy) as client:
             secrets = [secret.get_secret_value() for secret in self._settings.webhook_secrets]
             sender = Sender(client, self._outbox, secrets=secrets)
-            meter = ProgressMeter()
+            meter = ProgressMeter(job.progress)
             spent = _Spent()
 
             async def report(now: Progress) -> int | None:
@@ -115,12 +124,34 @@ class JobDriver:
                 self._work.cancel()
             outcome = await self._ended(self._work)
             await teller.close()
-            callback_id = await asyncio.to_thread(self._store.finish, attempt, outcome)
-            self._stages.extractor.discard.remote(job.job_id)
+            ending = await self._finish(attempt, outcome)
             self._manager.poke.remote()
-            self._log_end(job, outcome, time.monotonic() - started)
-            if callback_id is not None:
-                await sender.deliver(callback_id)
+            if ending is None:
+                return
+            log_end(job, outcome, seconds=time.monotonic() - started)
+            await asyncio.gather(self._discard(), self._deliver(sender, ending))
+
+    async def _finish(self, attempt: Attempt, outcome: Outcome) -> Ending | None:
+        """Store the end; a database that is away for a while does not throw the work away."""
+        for wait_s in FINISH_WAITS_S:
+            try:
+                return await asyncio.to_thread(self._store.finish, attempt, outcome)
+            except SQLAlchemyError:
+                log.exception("end not stored yet", extra=logs.about(self._job_id))
+                await asyncio.sleep(wait_s)
+        return await asyncio.to_thread(self._store.finish, attempt, outcome)
+
+    async def _deliver(self, sender: Sender, ending: Ending) -> None:
+        if ending.callback_id is not None:
+            await sender.deliver(ending.callback_id)
+
+    async def _discard(self) -> None:
+        """The audio of this run may go."""
+        try:
+            async with asyncio.timeout(DISCARD_S):
+                await self._stages.extractor.discard.remote(self._job_id, self._run)
+        except Exception as error:  # noqa: BLE001 - the manager sweeps up what is left
+            log.warning("audio not discarded", extra=logs.about(self._job_id, error=type(error).__name__))
 
     async def _ended(self, work: asyncio.Task[Outcome]) -> Outcome:
         try:
@@ -156,20 +187,6 @@ class JobDriver:
 
     def _failure(self, error: JobError) -> Outcome:
         return Outcome(error_code=error.code, error_message=error.sentence(self._settings.locale))
-
-    def _log_end(self, job: Job, outcome: Outcome, seconds: float) -> None:
-        """The canonical line: one per attempt that ended, with all that one wants to count by."""
-        fields: dict[str, Any] = {
-            "run": job.run,
-            "attempt": job.attempt,
-            "state": outcome.state.value,
-            "error_code": outcome.error_code,
-            "waited_s": round((job.started_at or 0) - job.queued_at, 3),
-            "seconds": round(seconds, 3),
-            "video_s": round(outcome.duration_s, 3),
-            "language": job.options.language,
-        }
-        log.info("job ended", extra=logs.about(job.job_id, **fields))
 
 
 class _Spent:

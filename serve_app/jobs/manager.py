@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
-from ray.exceptions import RayActorError
 
 from deployments import logs
 from deployments.errors import CancelledJobError, InternalJobError, ProcessingTimeoutError
 from deployments.net.client import CallbackClient
 from serve_app.callbacks import payloads
 from serve_app.callbacks.sender import Sender
+from serve_app.jobs.canonical import log_end
 from serve_app.jobs.driver import NAMESPACE, JobDriver, actor_name
 from serve_app.jobs.model import Attempt, Job, Outcome
 from serve_app.jobs.opening import open_store
-from serve_app.jobs.progress import Progress, Stage
+from serve_app.jobs.progress import Progress
 from serve_app.jobs.states import JobState
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ PRUNE_EVERY_S = 600.0
 DEADLINE_GRACE_S = 30.0
 """How long after its deadline a driver may take to end its job itself."""
 CANCEL_GRACE_S = 10.0
+DRIVER_ANSWER_S = 60.0
+"""A driver that does not answer for so long is looked at again; its deadline ends it in the end."""
 
 log = logs.get_logger("manager")
 
@@ -50,10 +54,12 @@ log = logs.get_logger("manager")
 class JobManager:
     """Ten at once, the others in order."""
 
-    def __init__(self, settings: Settings, stages: Stages) -> None:
+    def __init__(self, settings: Settings, stages: Stages, since: float) -> None:
+        """`since` is when the release that this manager belongs to began: a later one replaces it."""
         logs.configure()
         self._settings = settings
         self._stages = stages
+        self._since = since
         self._store, self._outbox = open_store(settings)
         self._client = CallbackClient(settings.callback_policy)
         secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
@@ -72,34 +78,35 @@ class JobManager:
         """There is something new in the job table."""
         self._poked.set()
 
-    async def release(self) -> str:
-        """Which release and settings this manager works by."""
-        return self._settings.identity
-
-    async def silent_s(self) -> float:
-        """Seconds since the loop last turned."""
-        return time.monotonic() - self._turned_at
+    async def look(self) -> tuple[str, float, float]:
+        """Which release and settings this manager works by, since when, and how long its loop has been silent."""
+        return self._settings.identity, self._since, time.monotonic() - self._turned_at
 
     async def leave(self) -> None:
         """Make room for a manager of another release. Jobs go on: their drivers do not depend on it."""
-        self._task.cancel()
-        await asyncio.gather(self._task, *self._busy.values(), return_exceptions=True)
+        for task in (self._task, *self._busy.values()):
+            task.cancel()
         await self._client.close()
         ray.kill(ray.get_runtime_context().current_actor)
 
     async def discard(self, job_id: str) -> None:
-        """Delete what the extractor kept of a job."""
+        """Delete what the extractor keeps of an ended job, and stop fetching it."""
+        if fetch := self._busy.get(f"fetch:{job_id}"):
+            fetch.cancel()
         self._once(f"discard:{job_id}", self._discard(job_id))
 
     async def _live(self) -> None:
-        await asyncio.to_thread(self._store.reset_prefetch)
+        started = False
         while True:
             self._poked.clear()
             try:
+                if not started:
+                    await asyncio.to_thread(self._store.reset_prefetch)
+                    started = True
                 await self._turn()
+                self._turned_at = time.monotonic()
             except Exception:
                 log.exception("a turn failed")
-            self._turned_at = time.monotonic()
             try:
                 async with asyncio.timeout(TURN_S):
                     await self._poked.wait()
@@ -111,8 +118,8 @@ class JobManager:
             log.info("admitted", extra=logs.about(job.job_id, waited_s=round(time.time() - job.queued_at, 3)))
         for job in await asyncio.to_thread(self._store.running):
             self._once(f"drive:{job.job_id}", self._look_after(job))
-        for job in await asyncio.to_thread(self._store.waiting_untold, since_s=self._settings.heartbeat_s):
-            self._once(f"tell:{job.job_id}", self._tell_waiting(job))
+        for job in await asyncio.to_thread(self._store.untold, since_s=self._settings.heartbeat_s):
+            self._once(f"tell:{job.job_id}", self._tell(job))
         await self._deliver_due()
         await self._fetch_ahead()
         if time.monotonic() - self._pruned_at > PRUNE_EVERY_S:
@@ -138,17 +145,19 @@ class JobManager:
         if overdue := self._overdue(job):
             await self._end(job, overdue)
             return
-        driver = await self._driver(job)
-        if driver is not None and job.cancel_requested:
-            since = self._cancelled_at.setdefault(job.job_id, time.monotonic())
-            if time.monotonic() - since > CANCEL_GRACE_S:
-                await self._end(job, CancelledJobError())
-            else:
+        async with asyncio.timeout(DRIVER_ANSWER_S):
+            driver = await self._driver(job)
+            if driver is not None and job.cancel_requested:
                 await driver.cancel.remote()
 
     def _overdue(self, job: Job) -> JobError | None:
+        """Why the manager has to end a job itself, if it has to: its driver has had its time to do so."""
         limits = self._settings.limits
-        if job.spent_s > limits.processing_s + DEADLINE_GRACE_S:
+        longest_s = limits.processing_s + DEADLINE_GRACE_S
+        if job.cancel_requested:
+            since = self._cancelled_at.setdefault(job.job_id, time.monotonic())
+            return CancelledJobError() if time.monotonic() - since > CANCEL_GRACE_S else None
+        if job.spent_s > longest_s or time.time() - (job.started_at or 0) > longest_s:
             return ProcessingTimeoutError(limit_min=limits.processing_s / 60)
         if job.attempt > limits.attempts:
             return InternalJobError()
@@ -156,7 +165,7 @@ class JobManager:
 
     async def _driver(self, job: Job) -> ActorHandle[Any] | None:
         """The job's driver, started where there is none; None where the job has ended meanwhile."""
-        name = actor_name(job.job_id)
+        name = actor_name(job.job_id, job.run)
         try:
             return await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
         except ValueError:
@@ -164,7 +173,7 @@ class JobManager:
             if now is None or (now.run, now.state) != (job.run, JobState.RUNNING):
                 return None
         log.info("driver starts", extra=logs.about(job.job_id, run=job.run, attempts_before=job.attempt))
-        self._cancelled_at.pop(job.job_id, None)
+        self._stop_telling(job.job_id)
         me = ray.get_runtime_context().current_actor
         driver: Any = (
             ray.remote(JobDriver)
@@ -183,23 +192,34 @@ class JobManager:
         return cast("ActorHandle[Any]", driver)
 
     async def _end(self, job: Job, error: JobError) -> None:
-        """End a job whose driver cannot."""
+        """End a job whose driver does not."""
+        self._cancelled_at.pop(job.job_id, None)
+        try:
+            ray.kill(await asyncio.to_thread(ray.get_actor, actor_name(job.job_id, job.run), NAMESPACE))
+        except ValueError:
+            log.info("a job without a driver is ended", extra=logs.about(job.job_id))
         outcome = Outcome(error_code=error.code, error_message=error.sentence(self._settings.locale))
         attempt = Attempt(job_id=job.job_id, run=job.run, number=job.attempt)
-        await asyncio.to_thread(self._store.finish, attempt, outcome)
-        try:
-            ray.kill(await asyncio.to_thread(ray.get_actor, actor_name(job.job_id), NAMESPACE))
-        except ValueError:
-            return
+        if await asyncio.to_thread(self._store.finish, attempt, outcome):
+            log_end(job, outcome, seconds=job.spent_s)
+            await self._discard(job.job_id)
 
-    async def _tell_waiting(self, job: Job) -> None:
-        if job.callback_url is None or job.state is not JobState.QUEUED:
-            return
-        waiting = payloads.progress(job.job_id, Progress(percent=0, stage=Stage.QUEUED), locale=self._settings.locale)
-        await self._sender.tell(job.callback_url, waiting, message_id=payloads.new_message_id(), sequence=job.sequence)
+    async def _tell(self, job: Job) -> None:
+        """The heartbeat of a job that waits, or whose driver is on its way."""
+        now = Progress(percent=job.progress, stage=job.stage)
+        body = payloads.progress(job.job_id, now, locale=self._settings.locale)
+        await self._sender.tell(
+            str(job.callback_url), body, message_id=payloads.new_message_id(), sequence=job.sequence
+        )
+
+    def _stop_telling(self, job_id: str) -> None:
+        """What comes next must not be overtaken."""
+        if telling := self._busy.get(f"tell:{job_id}"):
+            telling.cancel()
 
     async def _deliver_due(self) -> None:
-        for callback_id in await asyncio.to_thread(self._outbox.due, DELIVERIES):
+        for callback_id, job_id in await asyncio.to_thread(self._outbox.due, DELIVERIES):
+            self._stop_telling(job_id)
             self._once(f"deliver:{callback_id}", self._deliver(callback_id))
 
     async def _deliver(self, callback_id: str) -> None:
@@ -216,7 +236,9 @@ class JobManager:
             self._once(f"fetch:{job.job_id}", self._fetch(job))
 
     def _free_bytes(self) -> int:
-        return shutil.disk_usage(self._settings.directory).free
+        """Room for fetched audio; where scratch is remote storage, it looks after its own."""
+        scratch = Path(self._settings.extraction.scratch_url)
+        return shutil.disk_usage(scratch).free if scratch.exists() else sys.maxsize
 
     async def _fetch(self, job: Job) -> None:
         """Extract a waiting job's audio before its URL expires; a failure is left to its turn."""
@@ -224,17 +246,20 @@ class JobManager:
         try:
             await self._stages.extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
             state = "done"
-        except (RayActorError, Exception) as error:  # noqa: BLE001 - the driver tries again and reports
+        except Exception as error:  # noqa: BLE001 - the driver tries again and reports
             log.info("fetching ahead failed", extra=logs.about(job.job_id, error=type(error).__name__))
         finally:
             await asyncio.to_thread(self._store.set_prefetch, job, state)
 
     async def _prune(self) -> None:
-        """Delete the rows of jobs that are older than the retention."""
+        """Delete the rows of jobs that are older than the retention, and audio that nobody needs any more."""
         keep_s = self._settings.retention_days * 86_400
         for job in await asyncio.to_thread(self._store.ended_before, time.time() - keep_s):
             await asyncio.to_thread(self._store.delete, job.job_id)
-            await self._discard(job.job_id)
+        for job_id in await self._stages.extractor.kept_jobs.remote():
+            job_now = await asyncio.to_thread(self._store.get, job_id)
+            if job_now is None or job_now.state.ended:
+                await self._discard(job_id)
 
     async def _discard(self, job_id: str) -> None:
         await self._stages.extractor.discard.remote(job_id)

@@ -24,7 +24,7 @@ from deployments.speech_detector.chunks import cut_chunks, join_spans
 from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
 from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcript, join_tracks, pieces
 from serve_app.jobs.assemble import Analysis, filename_of, result_of, segments_of
-from serve_app.jobs.calls import StageCalls, together
+from serve_app.jobs.calls import TRANSIENT, StageCalls, together
 from serve_app.jobs.progress import ProgressMeter, Stage
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ PROSODY_PIECE_S = 300.0
 DOWNLOAD_SHARE = 0.6
 """Of the extraction's band; decoding has the rest."""
 
+EMOTION_FAILED = "emotion analysis failed: no emotions are given"
 PROSODY_FAILED = "prosody failed: volume and pitch are floor values"
 
 Answer = TypeVar("Answer")
@@ -86,7 +87,7 @@ class Pipeline:
         self._stages = stages
         self._meter = meter
         self._changed = changed
-        self._calls = StageCalls(job.job_id, job.options.max_workers, on_object_lost=self._load)
+        self._calls = StageCalls(job.job_id, job.options.max_workers)
         self._clock = _Clock()
         self._warnings: list[str] = []
         self._audio: Any = None
@@ -127,7 +128,7 @@ class Pipeline:
 
     async def _on_audio(self, method: Any, *args: Any) -> Any:
         """Call a stage with the audio's reference first: the samples themselves do not pass through here."""
-        return await self._calls.call(lambda: method.remote(self._audio, *args))
+        return await self._calls.call(lambda: method.remote(self._audio, *args), before_retry=self._load)
 
     def extraction_progress(self, step: str, fraction: float) -> None:
         """The extractor's report: `step` is download or extract."""
@@ -185,7 +186,7 @@ class Pipeline:
 
         try:
             return await self._calls.map(recognise, chunks)
-        except JobError:
+        except (JobError, MemoryError, *TRANSIENT):
             raise
         except Exception as error:
             raise TranscriptionError from error
@@ -238,7 +239,11 @@ class Pipeline:
     ) -> tuple[Sequence[Sequence[WordProsody]], Sequence[Emotion | None] | None]:
         with self._clock.time("analysis"):
             floor = [[UNKNOWN] * len(segment.words) for segment in segments]
-            if tracks is None or not segments:
+            if not segments:
+                return floor, None
+            if tracks is None:
+                if self._job.options.emotion_detection:
+                    self._warnings.append(EMOTION_FAILED)
                 return floor, None
             measured = self._calls.call(lambda: self._stages.prosody.measure.remote(tracks, segments))
             prosody = await self._optional(measured, floor, PROSODY_FAILED)
@@ -246,7 +251,7 @@ class Pipeline:
             emotions = None
             if self._job.options.emotion_detection:
                 judged = self._on_audio(self._stages.emotion.analyze, tracks, segments)
-                emotions = await self._optional(judged, None, "emotion analysis failed: no emotions are given")
+                emotions = await self._optional(judged, None, EMOTION_FAILED)
                 if emotions is not None:
                     self._warnings += emotion_config.warnings(self._settings.emotion)
             return prosody, emotions

@@ -66,17 +66,14 @@ class Progress:
 class ProgressMeter:
     """Collects the fractions of all stages of one run; `now` is what to tell."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_least: int = 0) -> None:
+        """`at_least` is what an earlier attempt of the same run has told."""
         self._fractions: dict[Stage, float] = dict.fromkeys(WORKING, 0.0)
-        self._percent = 0
+        self._percent = at_least
 
     def set(self, stage: Stage, fraction: float) -> None:
         """Note that `fraction` (0-1) of `stage` is done; 1 ends it. A smaller value than before is ignored."""
         self._fractions[stage] = max(self._fractions[stage], min(1.0, fraction))
-
-    def done(self, stage: Stage) -> None:
-        """Note the end of `stage`."""
-        self.set(stage, 1.0)
 
     @property
     def now(self) -> Progress:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from deployments.errors import Locale
     from serve_app.jobs.database import Database
 
+DRIVER_GRACE_S = 3.0
 RATE_SAMPLE = 20
 """How many of the newest completed jobs the estimate of processing time looks at."""
 
@@ -40,6 +41,13 @@ class Submission:
     """This POST began a run."""
     conflict: bool = False
     """The id is known with other content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A run has just ended; `callback_id` is what is owed now, None where nobody is to be told."""
+
+    callback_id: str | None
 
 
 class JobStore:
@@ -67,7 +75,7 @@ class JobStore:
     def submit(self, new: NewJob) -> Submission:
         """Store a request, or find that it is known; durable when this returns."""
         with self._db.write(admission=True) as db:
-            known = _get(db, new.job_id)
+            known = _get(db, new.job_id, lock=True)
             if known and known.fingerprint != new.fingerprint:
                 return Submission(job=known, conflict=True)
             if known and known.state is not JobState.FAILED:
@@ -177,17 +185,18 @@ class JobStore:
     def cancel(self, job_id: str, outcome: Outcome) -> Job | None:
         """End a queued job at once, mark a running one; the row as it stands then, None where there is none."""
         with self._db.write(admission=True) as db:
-            job = _get(db, job_id)
+            job = _get(db, job_id, lock=True)
             if job and job.state is JobState.QUEUED:
                 self._end(db, job, outcome)
             elif job and job.state is JobState.RUNNING:
                 db.execute(update(jobs).where(jobs.c.job_id == job_id).values(cancel_requested=True))
             return _get(db, job_id)
 
-    def delete(self, job_id: str) -> None:
-        """Remove an ended job with its result and callbacks."""
+    def delete(self, job_id: str) -> bool:
+        """Remove an ended job with its result and callbacks; False where it has not ended."""
         with self._db.write() as db:
-            db.execute(delete(jobs).where(jobs.c.job_id == job_id, jobs.c.state.in_(_ENDED)))
+            gone = db.execute(delete(jobs).where(jobs.c.job_id == job_id, jobs.c.state.in_(_ENDED)))
+            return gone.rowcount > 0
 
     # What the manager asks for
 
@@ -218,25 +227,25 @@ class JobStore:
         """All that have a slot."""
         return self._where(jobs.c.state == JobState.RUNNING)
 
-    def waiting_untold(self, *, since_s: float) -> Sequence[Job]:
-        """Queued jobs whose backend heard nothing for `since_s` seconds, marked as told now."""
+    def untold(self, *, since_s: float) -> Sequence[Job]:
+        """Jobs whose backend heard nothing for `since_s` seconds, marked as told now.
+
+        Those that run are told by their drivers, so only after `DRIVER_GRACE_S` more: while a driver starts, or died.
+        """
         now = self._clock()
-        query = select(jobs).where(
-            jobs.c.state == JobState.QUEUED,
-            jobs.c.told_at <= now - since_s,
-            jobs.c.callback_url.is_not(None),
+        silent = or_(
+            and_(jobs.c.state == JobState.QUEUED, jobs.c.told_at <= now - since_s),
+            and_(jobs.c.state == JobState.RUNNING, jobs.c.told_at <= now - since_s - DRIVER_GRACE_S),
         )
+        query = select(jobs.c.job_id).where(silent, jobs.c.callback_url.is_not(None))
         with self._db.read() as db:
             if db.execute(query.limit(1)).first() is None:
                 return []
         with self._db.write() as db:
-            told = [Job.of(row) for row in db.execute(query).mappings()]
-            db.execute(
-                update(jobs)
-                .where(jobs.c.job_id.in_([job.job_id for job in told]), jobs.c.state == JobState.QUEUED)
-                .values(told_at=now, sequence=jobs.c.sequence + 1)
-            )
-            return [job for row in told if (job := _get(db, row.job_id))]
+            ids = list(db.execute(query.with_for_update()).scalars())
+            told = {"told_at": now, "sequence": jobs.c.sequence + 1}
+            db.execute(update(jobs).where(jobs.c.job_id.in_(ids)).values(**told))
+            return [job for job_id in ids if (job := _get(db, job_id))]
 
     def to_prefetch(self, limit: int) -> Sequence[Job]:
         """Queued jobs whose audio nobody fetched yet, the URL with the least time left first."""
@@ -293,21 +302,19 @@ class JobStore:
                     progress=progress.percent,
                     stage=progress.stage,
                     sequence=jobs.c.sequence + 1,
+                    told_at=self._clock(),
                     spent_s=jobs.c.spent_s + spent_s,
                 )
                 .returning(jobs.c.sequence)
             ).scalar()
 
-    def finish(self, attempt: Attempt, outcome: Outcome) -> str | None:
-        """End the run: state, result and the callback that is due, in one commit.
-
-        Returns the callback's id; None where nobody is to be told or the attempt no longer counts.
-        """
+    def finish(self, attempt: Attempt, outcome: Outcome) -> Ending | None:
+        """End the run in one commit: state, result, the callback that is due. None: the attempt no longer counts."""
         with self._db.write(admission=True) as db:
-            job = _get(db, attempt.job_id)
+            job = _get(db, attempt.job_id, lock=True)
             if job is None or (job.run, job.attempt) != (attempt.run, attempt.number) or job.state.ended:
                 return None
-            return self._end(db, job, outcome)
+            return Ending(self._end(db, job, outcome))
 
     def _end(self, db: Connection, job: Job, outcome: Outcome) -> str | None:
         check(job.state, outcome.state)
@@ -367,8 +374,10 @@ def _fence(attempt: Attempt) -> ColumnElement[bool]:
     )
 
 
-def _get(db: Connection, job_id: str) -> Job | None:
-    row = db.execute(select(jobs).where(jobs.c.job_id == job_id)).mappings().one_or_none()
+def _get(db: Connection, job_id: str, *, lock: bool = False) -> Job | None:
+    """`lock`: until the transaction ends nobody else changes the row (SQLite's transactions see to that anyway)."""
+    query = select(jobs).where(jobs.c.job_id == job_id)
+    row = db.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     return Job.of(row) if row else None
 
 

@@ -1,6 +1,6 @@
 """The tables: one row per job, its result, its callbacks that are due, and the receivers that keep failing.
 
-Times are epoch seconds (UTC). Migrations to later versions are Alembic's business; this module is the newest form.
+Times are epoch seconds (UTC). This module is the newest form.
 """
 
 from __future__ import annotations

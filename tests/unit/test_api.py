@@ -301,7 +301,7 @@ def test_cancel_and_delete(edge):
     )
     assert edge.http.get("/api/upload-video/status/a").json()["callback"]["state"] == "pending"
     assert edge.http.delete("/api/upload-video/jobs/a").status_code == 200
-    assert edge.signals.discarded == ["a"]
+    assert edge.signals.discarded == ["a", "a"]
     assert_refused(edge.http.delete("/api/upload-video/jobs/a"), 404, "JOB_NOT_FOUND", "a")
 
 

@@ -116,3 +116,24 @@ def test_production_configs_are_strict(name, monkeypatch):
         Settings(**without)
     monkeypatch.setenv("BACKEND_URL", "https://backend.example.com")
     assert Settings(**without).backend_url == "https://backend.example.com"
+
+
+def test_a_new_secret_is_another_identity():
+    """A rotated webhook secret changes the settings' identity, so that the old manager is replaced."""
+    first = Settings(profile="local", webhook_secrets=["whsec_b25l"])
+    assert first.identity != Settings(profile="local", webhook_secrets=["whsec_dHdv"]).identity
+    assert first.identity == Settings(profile="local", webhook_secrets=["whsec_b25l"]).identity
+
+
+@pytest.mark.parametrize("url", ["ecg-backend:8000", "http://192.168.1.5:8000"])
+def test_a_backend_that_cannot_be_called_is_refused_at_start(url):
+    """A backend URL without scheme, or in a network that is not named: the server does not start."""
+    with pytest.raises(ValidationError, match="backend_url"):
+        Settings(profile="production", backend_url=url)
+
+
+def test_settings_errors_hold_no_secret():
+    """What is printed when settings are wrong does not repeat them."""
+    with pytest.raises(ValidationError) as error:
+        Settings(profile="production", database_url="postgresql://user:secret@host/db")
+    assert "secret" not in str(error.value)

@@ -244,16 +244,16 @@ def test_no_speech_gives_an_empty_result():
 def test_progress_names_the_earliest_stage_and_never_goes_back():
     """Fractions of later stages do not show before the earlier ones are done."""
     meter = ProgressMeter()
-    meter.done(Stage.STARTING)
-    meter.done(Stage.EXTRACTION)
+    meter.set(Stage.STARTING, 1)
+    meter.set(Stage.EXTRACTION, 1)
     meter.set(Stage.TRANSCRIPTION, 0.9)
     assert (meter.now.percent, meter.now.stage) == (25, Stage.DETECTION)
     meter.set(Stage.DETECTION, 0.5)
     assert meter.now.percent == 32
     meter.set(Stage.DETECTION, 0.1)
     assert meter.now.percent == 32
-    meter.done(Stage.DETECTION)
-    meter.done(Stage.DIARIZATION)
+    meter.set(Stage.DETECTION, 1)
+    meter.set(Stage.DIARIZATION, 1)
     assert (meter.now.percent, meter.now.stage) == (73, Stage.TRANSCRIPTION)
 
 

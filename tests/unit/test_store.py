@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 
 from serve_app.callbacks.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, Outbox
 from serve_app.callbacks.schedule import GIVE_UP_AFTER_S, RetrySchedule
@@ -169,7 +171,7 @@ def test_the_oldest_are_admitted_up_to_the_limit(store, clock):
 def test_the_end_and_its_callback_are_one_commit(store, outbox):
     """Result, state and the due callback appear together; the callback carries the result's own bytes."""
     attempt = started(store)
-    callback_id = store.finish(attempt, DONE)
+    callback_id = store.finish(attempt, DONE).callback_id
     job = store.get("a")
     assert (job.state, job.progress) == (JobState.COMPLETED, 100)
     assert store.result("a") == DONE.result
@@ -225,7 +227,7 @@ def test_delete_takes_result_and_callbacks_along(store, outbox):
     attempt = started(store)
     store.delete("a")
     assert store.get("a") is not None
-    callback_id = store.finish(attempt, DONE)
+    callback_id = store.finish(attempt, DONE).callback_id
     store.delete("a")
     assert store.get("a") is None
     assert store.result("a") is None
@@ -248,11 +250,11 @@ def test_pages_are_newest_first_and_do_not_overlap(store, clock, database):
 def test_a_waiting_job_is_told_of_at_most_once_per_interval(store, clock):
     """The manager's heartbeat for queued jobs: due after the interval, then not again before the next."""
     store.submit(new())
-    assert store.waiting_untold(since_s=25) == []
+    assert store.untold(since_s=25) == []
     clock.now += 26
-    [told] = store.waiting_untold(since_s=25)
+    [told] = store.untold(since_s=25)
     assert told.sequence == 1
-    assert store.waiting_untold(since_s=25) == []
+    assert store.untold(since_s=25) == []
 
 
 def test_least_time_left_is_fetched_first(store):
@@ -270,18 +272,18 @@ def test_least_time_left_is_fetched_first(store):
 
 def test_a_claimed_callback_is_nobody_elses(store, outbox, clock):
     """Two senders never try the same callback at once; a sender that dies gives it back after its claim."""
-    callback_id = store.finish(started(store), DONE)
+    callback_id = store.finish(started(store), DONE).callback_id
     assert outbox.claim(callback_id).attempts == 1
     assert outbox.claim(callback_id) is None
     assert outbox.due(10) == []
     clock.now += CLAIM_S + 1
-    assert outbox.due(10) == [callback_id]
+    assert outbox.due(10) == [(callback_id, "a")]
     assert outbox.claim(callback_id).attempts == 2
 
 
 def test_the_whole_schedule_of_a_dead_backend(store, outbox, clock, database):
     """1 s, 5 s, 30 s, 2 min, then every 5 min to 6 h, then every 30 min to 72 h, then undelivered."""
-    callback_id = store.finish(started(store), DONE)
+    callback_id = store.finish(started(store), DONE).callback_id
     began = clock.now
     waits = []
     while due := outbox.claim(callback_id):
@@ -318,7 +320,7 @@ def test_jitter_spreads_by_a_fifth():
 
 def test_redelivery_starts_the_schedule_over(store, outbox, clock):
     """After giving up, `redeliver` sends the same callback again, under the same id."""
-    callback_id = store.finish(started(store), DONE)
+    callback_id = store.finish(started(store), DONE).callback_id
     clock.now += GIVE_UP_AFTER_S
     outbox.failed(outbox.claim(callback_id), error="timeout")
     assert outbox.status("a").state is CallbackState.UNDELIVERED
@@ -343,7 +345,7 @@ def test_a_failing_receiver_gets_one_probe_per_half_minute(outbox, clock):
 def test_a_job_without_callback_owes_none(store, outbox):
     """Where nobody is to be told, the job ends without a callback."""
     attempt = started(store, callback=None)
-    assert store.finish(attempt, DONE) is None
+    assert store.finish(attempt, DONE).callback_id is None
     assert outbox.status("a").state is CallbackState.NONE
 
 
@@ -360,3 +362,22 @@ def test_answered_means_durable(tmp_path):
     assert JobStore(second, queue_limit=3, running_limit=2).get("a") is not None
     first.close()
     second.close()
+
+
+def test_a_reader_does_not_wait_for_a_writer(store, database):
+    """Status and health are answered while somebody else's transaction is open."""
+    store.submit(new())
+    with database.write() as db:
+        db.exec_driver_sql("UPDATE jobs SET progress = 7")
+        began = time.monotonic()
+        assert store.get("a").progress == 0
+        assert time.monotonic() - began < 1
+
+
+def test_an_error_does_not_tell_the_url(store, database):
+    """A presigned URL is a secret: the text of a database error does not hold it."""
+    with database.write() as db:
+        db.exec_driver_sql("ALTER TABLE jobs RENAME COLUMN video_url TO gone")
+    with pytest.raises(SQLAlchemyError) as error:
+        store.submit(new(url="https://v/1.mp4?X-Amz-Signature=secret"))
+    assert "secret" not in str(error.value)
