@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from deployments import logs
@@ -28,16 +30,15 @@ def prepare(*, threads: int | None = None) -> None:
 
 
 class Compute:
-    """Runs the calls of a replica one after the other in a thread, so that the replica itself always answers.
+    """Runs the calls of a replica one after the other in one thread, so that the replica itself always answers.
 
     Calls wait here, in order, and not at the callers, whose routers would poll for a free replica (ten drivers doing so
     took 70 % of a core). One that waits can be cancelled; one that computes goes on for its few seconds.
     """
 
     def __init__(self) -> None:
-        self._free = asyncio.Semaphore()
+        self._thread = ThreadPoolExecutor(1, "compute")
 
     async def __call__(self, work: Callable[..., Answer], *args: object, **options: object) -> Answer:
         """Await `work`'s answer, computed when it is its turn."""
-        async with self._free:
-            return await asyncio.to_thread(work, *args, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *args, **options))

@@ -39,12 +39,16 @@ if TYPE_CHECKING:
 
 MANAGER_NAME = "job-manager"
 TURN_S = 1.0
+GATHER_S = 0.05
+"""One turn serves all that poke within this time."""
 DELIVERIES = 20
 """Terminal callbacks that are tried at the same time."""
 PRUNE_EVERY_S = 600.0
 DEADLINE_GRACE_S = 30.0
 """How long after its deadline a driver may take to end its job itself."""
 CANCEL_GRACE_S = 10.0
+STARTS_PER_ATTEMPT = 3
+"""Drivers that die before they can count an attempt are not started for ever."""
 DRIVER_ANSWER_S = 60.0
 """A driver that does not answer for so long is looked at again; its deadline ends it in the end."""
 
@@ -67,6 +71,7 @@ class JobManager:
         self._poked = asyncio.Event()
         self._busy: dict[str, asyncio.Task[Any]] = {}
         self._cancelled_at: dict[str, float] = {}
+        self._starts: dict[str, int] = {}
         self._pruned_at = 0.0
         self._turned_at = time.monotonic()
         self._task = asyncio.get_running_loop().create_task(self._live())
@@ -110,14 +115,19 @@ class JobManager:
             try:
                 async with asyncio.timeout(TURN_S):
                     await self._poked.wait()
+                    await asyncio.sleep(GATHER_S)
             except TimeoutError:
                 continue
 
     async def _turn(self) -> None:
         for job in await asyncio.to_thread(self._store.admit):
             log.info("admitted", extra=logs.about(job.job_id, waited_s=round(time.time() - job.queued_at, 3)))
-        for job in await asyncio.to_thread(self._store.running):
+        running = await asyncio.to_thread(self._store.running)
+        for job in running:
             self._once(f"drive:{job.job_id}", self._look_after(job))
+        for kept in (self._starts, self._cancelled_at):
+            for job_id in kept.keys() - {job.job_id for job in running}:
+                del kept[job_id]
         for job in await asyncio.to_thread(self._store.untold, since_s=self._settings.heartbeat_s):
             self._once(f"tell:{job.job_id}", self._tell(job))
         await self._deliver_due()
@@ -159,7 +169,7 @@ class JobManager:
             return CancelledJobError() if time.monotonic() - since > CANCEL_GRACE_S else None
         if job.spent_s > longest_s or time.time() - (job.started_at or 0) > longest_s:
             return ProcessingTimeoutError(limit_min=limits.processing_s / 60)
-        if job.attempt > limits.attempts:
+        if job.attempt > limits.attempts or self._starts.get(job.job_id, 0) > STARTS_PER_ATTEMPT * limits.attempts:
             return InternalJobError()
         return None
 
@@ -174,6 +184,7 @@ class JobManager:
                 return None
         log.info("driver starts", extra=logs.about(job.job_id, run=job.run, attempts_before=job.attempt))
         self._stop_telling(job.job_id)
+        self._starts[job.job_id] = self._starts.get(job.job_id, 0) + 1
         me = ray.get_runtime_context().current_actor
         driver: Any = (
             ray.remote(JobDriver)
@@ -193,7 +204,6 @@ class JobManager:
 
     async def _end(self, job: Job, error: JobError) -> None:
         """End a job whose driver does not."""
-        self._cancelled_at.pop(job.job_id, None)
         try:
             ray.kill(await asyncio.to_thread(ray.get_actor, actor_name(job.job_id, job.run), NAMESPACE))
         except ValueError:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
 
 TIMEOUT_S = 60
+NOT_ANSWERED = 0
+"""In place of a status: the connection broke, or no answer came in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +66,20 @@ async def ask(plan: Plan, ending: Event) -> Answers:
 
 async def _once(http: httpx.AsyncClient, plan: Plan, answers: Answers) -> None:
     began = time.perf_counter()
-    if plan.video_url is None:
-        answer = await http.get("/health")
-    else:
-        answers.job_ids.append(str(uuid.uuid4()))
-        content = {"job_id": answers.job_ids[-1], "video_url": plan.video_url}
-        answer = await http.post("/api/upload-video/process-video", json=content)
+    try:
+        status = await _status(http, plan, answers)
+    except httpx.HTTPError:
+        status = NOT_ANSWERED
     answers.seconds.append(time.perf_counter() - began)
-    answers.statuses.append(answer.status_code)
+    answers.statuses.append(status)
+
+
+async def _status(http: httpx.AsyncClient, plan: Plan, answers: Answers) -> int:
+    if plan.video_url is None:
+        return (await http.get("/health")).status_code
+    answers.job_ids.append(str(uuid.uuid4()))
+    content = {"job_id": answers.job_ids[-1], "video_url": plan.video_url}
+    return (await http.post("/api/upload-video/process-video", json=content)).status_code
 
 
 class Asking:
