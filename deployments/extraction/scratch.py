@@ -10,7 +10,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import shutil
 import uuid
 from dataclasses import asdict
 from pathlib import Path
@@ -91,10 +90,6 @@ class Scratch:
         """The ids of the jobs of which something is kept: whoever knows which still run can discard the others."""
         self._fs.invalidate_cache()
         return sorted(unquote(str(path).rsplit("/", 1)[-1]) for path in self._fs.ls(self._root, detail=False))
-
-    def free_bytes(self) -> int | None:
-        """Room that is left, None where that cannot be told."""
-        return shutil.disk_usage(self._root).free if self._local else None
 
     def _read(self, job_id: str, run: int) -> tuple[AudioInfo, Audio]:
         try:

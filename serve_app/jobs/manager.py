@@ -136,14 +136,14 @@ class JobManager:
             self._pruned_at = time.monotonic()
             self._once("prune", self._prune())
 
-    def _once(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+    def _once(self, key: str, work: Coroutine[Any, Any, object]) -> None:
         """Do `work` beside the loop unless the same is being done."""
         if key in self._busy:
             work.close()
             return
         task = self._busy[key] = asyncio.create_task(work)
 
-        def ended(_: asyncio.Task[None]) -> None:
+        def ended(_: asyncio.Task[object]) -> None:
             del self._busy[key]
             if not task.cancelled() and (error := task.exception()):
                 log.error("%s failed", key.partition(":")[0], exc_info=error)
@@ -230,10 +230,7 @@ class JobManager:
     async def _deliver_due(self) -> None:
         for callback_id, job_id in await asyncio.to_thread(self._outbox.due, DELIVERIES):
             self._stop_telling(job_id)
-            self._once(f"deliver:{callback_id}", self._deliver(callback_id))
-
-    async def _deliver(self, callback_id: str) -> None:
-        await self._sender.deliver(callback_id)
+            self._once(f"deliver:{callback_id}", self._sender.deliver(callback_id))
 
     async def _fetch_ahead(self) -> None:
         limits = self._settings.limits
