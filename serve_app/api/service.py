@@ -10,8 +10,10 @@ import hashlib
 import json
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -78,11 +80,12 @@ class JobService:
         self._signals = signals
         self._languages = languages
         self._health = _Health(-math.inf, None)
+        self._writer = ThreadPoolExecutor(1, "writer")
 
     async def submit(self, request: schemas.ProcessVideoRequest) -> dict[str, object]:
         """Store the job, durably, and answer with its state. Raises the contract's refusals."""
         new = self._check(request)
-        submission = await self._ask(self._store.submit, new)
+        submission = await self._change(self._store.submit, new)
         job = submission.job
         if job is None:
             raise errors.QueueFullError(job_id=new.job_id, retry_after_s=await self._retry_after_s())
@@ -142,23 +145,15 @@ class JobService:
         }
 
     async def _estimate_s(self, job: Job) -> int:
-        """From the rates measured so far: the queue moves by `running` jobs in the mean time of one."""
+        """From the rates measured so far."""
         if job.state.ended:
             return 0
-        mean = await self._ask(self._store.mean_processing_s)
-        if mean is None:
-            return UNKNOWN_ESTIMATE_S
-        rounds = 1.0
-        if job.state is JobState.QUEUED:
-            position = await self._ask(self._store.queue_position, job)
-            counts = await self._ask(self._store.counts)
-            rounds += math.floor((counts.running + position - 1) / self._settings.limits.running_jobs)
-        return max(1, math.ceil(mean * rounds))
+        return max(1, math.ceil(await self._ask(self._store.estimate_s, job) or UNKNOWN_ESTIMATE_S))
 
     async def _retry_after_s(self) -> int:
         """When a slot of the queue is likely to be free."""
-        mean = await self._ask(self._store.mean_processing_s) or UNKNOWN_ESTIMATE_S
-        return max(1, math.ceil(mean / self._settings.limits.running_jobs))
+        unknown_s = UNKNOWN_ESTIMATE_S / self._settings.limits.running_jobs
+        return max(1, math.ceil(await self._ask(self._store.estimate_s, None) or unknown_s))
 
     async def status(self, job_id: str) -> bytes:
         """The status answer as JSON; the result is the very bytes that the callback carried."""
@@ -205,12 +200,12 @@ class JobService:
         outcome = Outcome(error_code=cancelled.code, error_message=cancelled.sentence(self._settings.locale))
         before = await self._known(job_id)
         if before.state.ended:
-            if not await self._ask(self._store.delete, job_id):
+            if not await self._change(self._store.delete, job_id):
                 raise errors.JobConflictError("A new run of this job has just begun", job_id=job_id)
             self._signals.discard(job_id)
             log.info("deleted", extra=logs.about(job_id))
             return None
-        job = await self._ask(self._store.cancel, job_id, outcome)
+        job = await self._change(self._store.cancel, job_id, outcome)
         if job is None:
             raise errors.JobNotFoundError(job_id=job_id)
         if job.state.ended:
@@ -225,16 +220,25 @@ class JobService:
         job = await self._known(job_id)
         if not job.state.ended:
             raise errors.JobConflictError("This job has not ended", job_id=job_id)
-        if not await self._ask(self._outbox.redeliver, job_id):
+        if not await self._change(self._outbox.redeliver, job_id):
             raise errors.JobConflictError("This job has no callback URL", job_id=job_id)
         self._signals.poke()
         return await self._view(job)
 
     async def _ask(self, question: Callable[..., Answer], *args: object, **options: object) -> Answer:
         """The database's answer, or a refusal in time: a request has five seconds. Raises `UnavailableError`."""
+        return await self._in_time(None, question, *args, **options)
+
+    async def _change(self, change: Callable[..., Answer], *args: object) -> Answer:
+        """The same for what writes: these go one after the other, and hold up no thread that could answer a question."""
+        return await self._in_time(self._writer, change, *args)
+
+    async def _in_time(
+        self, thread: ThreadPoolExecutor | None, work: Callable[..., Answer], *args: object, **options: object
+    ) -> Answer:
         try:
             async with asyncio.timeout(DATABASE_S):
-                return await asyncio.to_thread(question, *args, **options)
+                return await asyncio.get_running_loop().run_in_executor(thread, partial(work, *args, **options))
         except TimeoutError as late:
             raise errors.UnavailableError(retry_after_s=RETRY_AFTER_S) from late
 

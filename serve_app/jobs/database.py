@@ -5,19 +5,23 @@ Knows the two dialects' differences and nothing of jobs.
 
 from __future__ import annotations
 
-import threading
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from filelock import FileLock, Timeout
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import TimeoutError as WaitedTooLongError
 
 from serve_app.jobs.tables import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 SQLITE_BUSY_TIMEOUT_S = 4
 """A request has five seconds; whoever can wait longer tries again."""
+LINE_POLL_S = 0.002
+"""SQLite's own waiters sleep up to 0.1 s between looks: ten drivers starved requests for seconds (docs/decisions.md)."""
 _ADMISSION_LOCK = 7_201_984
 """Key of PostgreSQL's advisory lock: writers that count the queue take it, as SQLite's writers do by nature."""
 
@@ -35,24 +39,30 @@ class Database:
             options["pool_pre_ping"] = True
         self._engine: Engine = create_engine(parsed, **options)
         self._reader: Engine = create_engine(parsed, isolation_level="AUTOCOMMIT", **options)
-        self._writers: AbstractContextManager[object] = threading.Lock() if self.is_sqlite else nullcontext()
+        self._turn = _line(f"{parsed.database}.lock") if self.is_sqlite else nullcontext
         if self.is_sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._reader, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_immediate)
 
     def create(self) -> None:
-        """Make the tables that are missing."""
-        with self.write(admission=True) as connection:
-            metadata.create_all(connection)
+        """Make the tables where they are missing; a look suffices where they are not."""
+        with self._reader.connect() as connection:
+            missing = metadata.tables.keys() - inspect(connection).get_table_names()
+        if missing:
+            with self.write(admission=True) as connection:
+                metadata.create_all(connection)
 
     @contextmanager
     def write(self, *, admission: bool = False) -> Iterator[Connection]:
         """One transaction, committed durably at the end. `admission`: others that count the queue wait.
 
-        SQLite has one writer at a time; those of this process wait in line, since SQLite itself lets them poll.
+        SQLite has one writer at a time, over all processes: they wait in a line of ours.
+
+        Raises:
+            sqlalchemy.exc.TimeoutError: It was not this writer's turn for `SQLITE_BUSY_TIMEOUT_S`.
         """
-        with self._writers, self._engine.begin() as connection:
+        with self._turn(), self._engine.begin() as connection:
             if admission and not self.is_sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADMISSION_LOCK})
             yield connection
@@ -67,6 +77,24 @@ class Database:
         """Give the connections back."""
         self._engine.dispose()
         self._reader.dispose()
+
+
+def _line(path: str) -> Callable[[], AbstractContextManager[None]]:
+    """A line of writers, of this process and others; the lock of one that dies is free at once."""
+    lock = FileLock(path, SQLITE_BUSY_TIMEOUT_S, poll_interval=LINE_POLL_S)
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        try:
+            lock.acquire()
+        except Timeout as late:
+            raise WaitedTooLongError("the database is busy") from late
+        try:
+            yield
+        finally:
+            lock.release()
+
+    return turn
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

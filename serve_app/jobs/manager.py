@@ -8,6 +8,7 @@ deliver what is due, fetch ahead, clear away what is old.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 import time
@@ -49,6 +50,8 @@ DEADLINE_GRACE_S = 30.0
 CANCEL_GRACE_S = 10.0
 STARTS_PER_ATTEMPT = 3
 """Drivers that die before they can count an attempt are not started for ever."""
+DRIVER_STARTS = max(1, (os.cpu_count() or 1) // 2)
+"""Drivers that start at the same time: each takes a core for a second or more, and requests want answers meanwhile."""
 DRIVER_ANSWER_S = 60.0
 """A driver that does not answer for so long is looked at again; its deadline ends it in the end."""
 
@@ -72,6 +75,7 @@ class JobManager:
         self._busy: dict[str, asyncio.Task[Any]] = {}
         self._cancelled_at: dict[str, float] = {}
         self._starts: dict[str, int] = {}
+        self._starting = 0
         self._pruned_at = 0.0
         self._turned_at = time.monotonic()
         self._task = asyncio.get_running_loop().create_task(self._live())
@@ -156,8 +160,12 @@ class JobManager:
             await self._end(job, overdue)
             return
         async with asyncio.timeout(DRIVER_ANSWER_S):
-            driver = await self._driver(job)
-            if driver is not None and job.cancel_requested:
+            try:
+                driver = await asyncio.to_thread(ray.get_actor, actor_name(job.job_id, job.run), NAMESPACE)
+            except ValueError:
+                await self._start_driver(job)
+                return
+            if job.cancel_requested:
                 await driver.cancel.remote()
 
     def _overdue(self, job: Job) -> JobError | None:
@@ -173,15 +181,20 @@ class JobManager:
             return InternalJobError()
         return None
 
-    async def _driver(self, job: Job) -> ActorHandle[Any] | None:
-        """The job's driver, started where there is none; None where the job has ended meanwhile."""
-        name = actor_name(job.job_id, job.run)
+    async def _start_driver(self, job: Job) -> None:
+        """Start a job's driver unless enough others start; their ends poke the loop, and then it is this one's turn."""
+        if self._starting >= DRIVER_STARTS:
+            return
+        self._starting += 1
         try:
-            return await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
-        except ValueError:
             now = await asyncio.to_thread(self._store.get, job.job_id)
-            if now is None or (now.run, now.state) != (job.run, JobState.RUNNING):
-                return None
+            if now is not None and (now.run, now.state) == (job.run, JobState.RUNNING):
+                await self._driver(now).ping.remote()
+        finally:
+            self._starting -= 1
+            self._poked.set()
+
+    def _driver(self, job: Job) -> ActorHandle[Any]:
         log.info("driver starts", extra=logs.about(job.job_id, run=job.run, attempts_before=job.attempt))
         self._stop_telling(job.job_id)
         self._starts[job.job_id] = self._starts.get(job.job_id, 0) + 1
@@ -189,7 +202,7 @@ class JobManager:
         driver: Any = (
             ray.remote(JobDriver)
             .options(
-                name=name,
+                name=actor_name(job.job_id, job.run),
                 namespace=NAMESPACE,
                 lifetime="detached",
                 get_if_exists=True,
@@ -199,7 +212,6 @@ class JobManager:
             )
             .remote(job.job_id, job.run, self._settings, self._stages, me)
         )
-        await driver.ping.remote()
         return cast("ActorHandle[Any]", driver)
 
     async def _end(self, job: Job, error: JobError) -> None:

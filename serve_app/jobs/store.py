@@ -159,19 +159,19 @@ class JobStore:
 
     def queue_position(self, job: Job) -> int:
         """1 for the job that is next."""
-        ahead = or_(
-            jobs.c.queued_at < job.queued_at, and_(jobs.c.queued_at == job.queued_at, jobs.c.job_id <= job.job_id)
-        )
         with self._db.read() as db:
-            return _count(db, jobs.c.state == JobState.QUEUED, ahead)
+            return _position(db, job)
 
     def counts(self) -> Counts:
         """How many run and wait."""
         with self._db.read() as db:
             return _counts(db)
 
-    def mean_processing_s(self) -> float | None:
-        """Mean over the newest completed jobs, None where none has completed."""
+    def estimate_s(self, job: Job | None) -> float | None:
+        """Seconds until `job` is done (until a slot of the queue is free, where it is None); None: nothing to go by.
+
+        The queue moves by as many jobs as run at once in the mean processing time of the newest completed ones.
+        """
         newest = (
             select(results.c.processing_s)
             .join(jobs, jobs.c.job_id == results.c.job_id)
@@ -180,7 +180,15 @@ class JobStore:
             .subquery()
         )
         with self._db.read() as db:
-            return db.execute(select(func.avg(newest.c.processing_s))).scalar()
+            mean: float | None = db.execute(select(func.avg(newest.c.processing_s))).scalar()
+            if mean is None:
+                return None
+            if job is None:
+                return mean / self._running_limit
+            if job.state is not JobState.QUEUED:
+                return mean
+            ahead = _counts(db).running + _position(db, job) - 1
+            return mean * (1 + ahead // self._running_limit)
 
     def cancel(self, job_id: str, outcome: Outcome) -> Job | None:
         """End a queued job at once, mark a running one; the row as it stands then, None where there is none."""
@@ -379,6 +387,11 @@ def _get(db: Connection, job_id: str, *, lock: bool = False) -> Job | None:
     query = select(jobs).where(jobs.c.job_id == job_id)
     row = db.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     return Job.of(row) if row else None
+
+
+def _position(db: Connection, job: Job) -> int:
+    ahead = or_(jobs.c.queued_at < job.queued_at, and_(jobs.c.queued_at == job.queued_at, jobs.c.job_id <= job.job_id))
+    return _count(db, jobs.c.state == JobState.QUEUED, ahead)
 
 
 def _count(db: Connection, *conditions: ColumnElement[bool]) -> int:

@@ -51,6 +51,7 @@ jobs = Table(
     ),
 )
 Index("jobs_by_state", jobs.c.state, jobs.c.queued_at)
+Index("jobs_by_end", jobs.c.finished_at)
 Index("jobs_by_age", jobs.c.created_at, jobs.c.job_id)
 
 results = Table(

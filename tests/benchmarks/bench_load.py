@@ -84,14 +84,14 @@ def while_jobs_fail(server: RunningServer, sources: Sources) -> None:
 
 
 def while_jobs_run(server: RunningServer, sources: Sources, backend: Backend) -> None:
-    """Ten samples are worked on, and fresh jobs come in until the first of the ten is done."""
+    """Ten samples are worked on, and fresh jobs come in until the ten are done."""
     url, missing = sources.file(sample()), sources.serve(status(404))
     watch = Stopwatch(session_of(server))
     started = [server.start(url, fastapi_base_url=backend.url) for _ in range(RUNNING)]
     posting = Asking(Plan(server_url=server.url, rate_per_s=2, count=1_000_000, video_url=missing))
     with health_beside(server.url) as health:
-        while not any(got.ended for job_id in started for got in backend.of(job_id)):
-            time.sleep(LOOK_EVERY_S)
+        for job_id in started:
+            backend.wait_end(job_id, within_s=ALL_TIMEOUT_S)
         posts = posting.stop()
     say(_line("10 samples run, 2 POSTs/s", posts, health, watch.read()))
     cancel_all(server, started + posts.job_ids)
