@@ -148,12 +148,14 @@ class JobService:
         """From the rates measured so far."""
         if job.state.ended:
             return 0
-        return max(1, math.ceil(await self._ask(self._store.estimate_s, job) or UNKNOWN_ESTIMATE_S))
+        estimate_s = await self._ask(self._store.estimate_s, job)
+        return max(1, math.ceil(estimate_s or UNKNOWN_ESTIMATE_S))
 
     async def _retry_after_s(self) -> int:
         """When a slot of the queue is likely to be free."""
         unknown_s = UNKNOWN_ESTIMATE_S / self._settings.limits.running_jobs
-        return max(1, math.ceil(await self._ask(self._store.estimate_s, None) or unknown_s))
+        free_in_s = await self._ask(self._store.estimate_s, None)
+        return max(1, math.ceil(free_in_s or unknown_s))
 
     async def status(self, job_id: str) -> bytes:
         """The status answer as JSON; the result is the very bytes that the callback carried."""
@@ -230,7 +232,7 @@ class JobService:
         return await self._in_time(None, question, *args, **options)
 
     async def _change(self, change: Callable[..., Answer], *args: object) -> Answer:
-        """The same for what writes: these go one after the other, and hold up no thread that could answer a question."""
+        """The same for what writes: one after the other, and without holding up a thread that answers questions."""
         return await self._in_time(self._writer, change, *args)
 
     async def _in_time(

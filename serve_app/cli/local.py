@@ -162,8 +162,8 @@ def _logs(state_dir: Path, *, private: bool) -> Iterator[None]:
 def _in_the_background(*, private: bool) -> Iterator[None]:
     """Let the rest of the machine come first, the kernel's own threads included, which write our commits to disk.
 
-    Linux shares processors between sessions before it looks at the niceness of processes, and with a busy graph of thirty
-    processes in one session, kernel 6.18 let everything outside of it wait for up to a second (docs/decisions.md).
+    Linux shares processors between sessions before it looks at the niceness of processes, and with a busy graph of
+    thirty processes in one session, kernel 6.18 let all others wait for up to a second (docs/decisions.md).
     """
     group = Path("/proc/self/autogroup")
     if not private or not group.exists():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SQLITE_BUSY_TIMEOUT_S = 4
 """A request has five seconds; whoever can wait longer tries again."""
 LINE_POLL_S = 0.002
-"""SQLite's own waiters sleep up to 0.1 s between looks: ten drivers starved requests for seconds (docs/decisions.md)."""
+"""SQLite's own waiters sleep up to 0.1 s between looks and overtake each other."""
 _ADMISSION_LOCK = 7_201_984
 """Key of PostgreSQL's advisory lock: writers that count the queue take it, as SQLite's writers do by nature."""
 
