@@ -72,7 +72,7 @@ def _level(audio: Audio, low: int, high: int) -> NDArray[np.float32]:
     samples = _samples(audio, low * HOP - HOP // 2, high * HOP - HOP // 2)
     rms = librosa.feature.rms(y=samples, frame_length=HOP, hop_length=HOP, center=False)[0]
     level_dbfs: NDArray[np.float32] = librosa.amplitude_to_db(rms, ref=1.0, amin=10 ** (FLOOR_DBFS / 20), top_db=None)
-    return level_dbfs
+    return np.clip(level_dbfs, FLOOR_DBFS, 0)  # float32 logarithms differ by a digit between processors
 
 
 def _samples(audio: Audio, start: int, stop: int) -> NDArray[np.float32]:
