@@ -178,8 +178,28 @@ def finish_a_job(url: str, state_dir: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def join(port: int, state_dir: Path, environment: dict[str, str]) -> None:
+    """`ml-server up --address`: it serves, and SIGTERM takes the server away and leaves Ray as it was."""
+    command = [str(BIN / "ml-server"), "up", "--address", environment["RAY_ADDRESS"], "--port", str(port)]
+    server = ChildProcess(command, log_path=state_dir / "joined.log", environment=environment)
+    with server:
+        wait_healthy(f"http://127.0.0.1:{port}", lambda: server.exit_code is None, state_dir / "joined.log")
+        os.kill(min(session_members(server._process.pid)), signal.SIGTERM)
+        deadline = time.monotonic() + 60
+        while server.exit_code is None:
+            assert time.monotonic() < deadline, server.tail()
+            time.sleep(0.1)
+        assert server.exit_code == 0, server.tail()
+    status = call(str(BIN / "serve"), "status", **environment)
+    assert status.returncode == 0, status.stdout + status.stderr
+    assert "ml-server" not in status.stdout
+    actors = call(str(BIN / "ray"), "list", "actors", "--filter", "state=ALIVE", **environment).stdout
+    assert "ServeController" in actors
+    assert "JobManager" not in actors
+
+
 def test_serve_deploy_and_serve_run(state_dir):
-    """Ray's own ways: `ray start --head`, `serve deploy configs/local.yaml`, and `serve run serve_app.app:build`."""
+    """Ray's own ways: `ray start --head`, then `serve deploy`, `ml-server up --address`, and `serve run`."""
     with a_ray(state_dir) as environment:
         port = free_port()
         url = f"http://127.0.0.1:{port}"
@@ -189,6 +209,7 @@ def test_serve_deploy_and_serve_run(state_dir):
         wait_healthy(url, lambda: True, state_dir / "ray.log")
         finish_a_job(url, state_dir)
         call(str(BIN / "serve"), "shutdown", "-y", **environment)
+        join(port, state_dir, environment)
         run = ChildProcess(
             [str(BIN / "serve"), "run", "--name", "ml-server", "serve_app.app:build", "profile=local"],
             log_path=state_dir / "run.log",

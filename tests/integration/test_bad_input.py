@@ -43,6 +43,43 @@ def assert_fails(server, backend, url: str, code: str, *words: str, within_s: fl
         assert "Traceback" not in text
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "body"),
+        (b"{", "not valid JSON"),
+        (b"[1]", "JSON object"),
+        (b"{}", "job_id is required"),
+        (b'{"job_id": "a"}', "video_url is required"),
+        (b'{"job_id": "", "video_url": "http://127.0.0.1:9/v.mp4"}', "job_id"),
+        (b'{"job_id": "../a", "video_url": "http://127.0.0.1:9/v.mp4"}', "job_id"),
+        (b'{"job_id": 7, "video_url": "http://127.0.0.1:9/v.mp4"}', "job_id"),
+        (b'{"job_id": "a", "video_url": ""}', "video_url"),
+        (b'{"job_id": "a", "video_url": "http://127.0.0.1:9/' + b"v" * 9000 + b'"}', "video_url"),
+        (b'{"job_id": "a", "video_url": "http://127.0.0.1:9/v.mp4", "language": "klingon"}', "auto, en"),
+        (b'{"job_id": "a", "video_url": "http://127.0.0.1:9/v.mp4", "max_workers": 99}', "max_workers"),
+        (b'{"job_id": "a", "video_url": "http://127.0.0.1:9/v.mp4", "enable_gpu": "yes"}', "enable_gpu"),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_a_request_that_is_wrong(server, body, words):
+    """No JSON; missing, empty, wrong and huge fields; an unknown language: 400 in the contract's form, naming it."""
+    headers = {"content-type": "application/json"}
+    answer = server.http.post("/api/upload-video/process-video", content=body, headers=headers)
+    assert answer.status_code == 400
+    content = answer.json()
+    assert set(content) == {"error", "message"}
+    assert set(content["error"]) == {"code", "message", "job_id"}
+    assert content["error"]["code"] == "INVALID_REQUEST"
+    assert words in content["message"] == content["error"]["message"]
+
+
+def test_a_request_that_is_huge(server):
+    """A body over 64 kB: 413 in the contract's form."""
+    answer = server.post("http://127.0.0.1:9/v.mp4", padding="x" * 70_000)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "REQUEST_TOO_LARGE")
+
+
 @pytest.mark.parametrize("status", [403, 404, 410])
 def test_a_source_that_refuses(server, backend, sources, status):
     """An expired or missing presigned URL: DOWNLOAD_ERROR that tells the status."""
