@@ -15,7 +15,7 @@ from deployments import logs
 from deployments.transcriber.config import languages
 from serve_app.api.app import create_api
 from serve_app.api.service import JobService
-from serve_app.jobs.driver import NAMESPACE
+from serve_app.jobs.actor import NAMESPACE
 from serve_app.jobs.manager import MANAGER_NAME, JobManager
 from serve_app.jobs.opening import open_store
 from serve_app.jobs.pipeline import Stages

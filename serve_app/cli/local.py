@@ -250,7 +250,7 @@ def _withdraw(config: dict[str, Any]) -> None:
     import ray
     from ray import serve
 
-    from serve_app.jobs.driver import NAMESPACE
+    from serve_app.jobs.actor import NAMESPACE
 
     named = ray.util.list_named_actors(all_namespaces=True)
     ours = [actor["name"] for actor in named if actor["namespace"] == NAMESPACE]

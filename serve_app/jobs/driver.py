@@ -1,4 +1,4 @@
-"""The actor that runs one job: `job:<id>` in the Ray dashboard.
+"""Runs one job, inside the actor that `actor.py` makes.
 
 It starts itself from the job's row, so it does not matter who created it or whether that one still lives, nor
 whether Ray restarted it: an attempt is counted before its work starts, and only the newest attempt may write.
@@ -37,22 +37,13 @@ if TYPE_CHECKING:
     from serve_app.jobs.store import Ending
     from serve_app.settings import Settings
 
-NAMESPACE = "ml-server"
 FINISH_WAITS_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
 DISCARD_S = 10.0
 
 log = logs.get_logger("driver")
 
 
-def actor_name(job_id: str, run: int) -> str:
-    """What the dashboard shows: `job:<id>`, from the second run on with its number.
-
-    A job_id has been checked against the contract's alphabet, which has no `#`.
-    """
-    return f"job:{job_id}" if run == 1 else f"job:{job_id}#{run}"
-
-
-class JobDriver:
+class Driver:
     """Runs one job from its row to its stored end, and makes the first try to tell it."""
 
     def __init__(self, job_id: str, run: int, settings: Settings, stages: Stages, manager: ActorHandle[Any]) -> None:
@@ -68,18 +59,12 @@ class JobDriver:
         self._work: asyncio.Task[Outcome] | None = None
         self._task = asyncio.get_running_loop().create_task(self._live())
 
-    def __repr__(self) -> str:
-        return f"JobDriver({self._job_id})"
-
-    async def ping(self) -> None:
-        """Answer, which proves that the actor is there."""
-
-    async def stage_progress(self, step: str, fraction: float) -> None:
+    def stage_progress(self, step: str, fraction: float) -> None:
         """The extractor's report on its way."""
         if self._pipeline is not None:
             self._pipeline.extraction_progress(step, fraction)
 
-    async def cancel(self) -> None:
+    def cancel(self) -> None:
         """Stop the work; the job ends as cancelled."""
         self._cancelled = True
         if self._work is not None:

@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -22,8 +22,8 @@ from deployments.errors import CancelledJobError, InternalJobError, ProcessingTi
 from deployments.net.client import CallbackClient
 from serve_app.callbacks import payloads
 from serve_app.callbacks.sender import Sender
+from serve_app.jobs.actor import NAMESPACE, actor_name, launch
 from serve_app.jobs.canonical import log_end
-from serve_app.jobs.driver import NAMESPACE, JobDriver, actor_name
 from serve_app.jobs.model import Attempt, Job, Outcome
 from serve_app.jobs.opening import open_store
 from serve_app.jobs.progress import Progress
@@ -199,20 +199,7 @@ class JobManager:
         self._stop_telling(job.job_id)
         self._starts[job.job_id] = self._starts.get(job.job_id, 0) + 1
         me = ray.get_runtime_context().current_actor
-        driver: Any = (
-            ray.remote(JobDriver)
-            .options(
-                name=actor_name(job.job_id, job.run),
-                namespace=NAMESPACE,
-                lifetime="detached",
-                get_if_exists=True,
-                max_restarts=-1,
-                num_cpus=0,
-                max_concurrency=100,
-            )
-            .remote(job.job_id, job.run, self._settings, self._stages, me)
-        )
-        return cast("ActorHandle[Any]", driver)
+        return launch(job, self._settings, self._stages, me)
 
     async def _end(self, job: Job, error: JobError) -> None:
         """End a job whose driver does not."""

@@ -1,0 +1,78 @@
+"""The process of one job: `job:<id>` in the Ray dashboard.
+
+Knows nothing of the work, which is the driver's. Imports little: loading the rest takes a second of a core, and the
+requests of others come first, so this process yields before it loads.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, cast
+
+import ray
+from ray import cloudpickle
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+    from serve_app.jobs.model import Job
+    from serve_app.jobs.pipeline import Stages
+    from serve_app.settings import Settings
+
+NAMESPACE = "ml-server"
+NICENESS = 5
+"""Between those that answer requests (0) and those that compute (10)."""
+
+
+def actor_name(job_id: str, run: int) -> str:
+    """What the dashboard shows: `job:<id>`, from the second run on with its number.
+
+    A job_id has been checked against the contract's alphabet, which has no `#`.
+    """
+    return f"job:{job_id}" if run == 1 else f"job:{job_id}#{run}"
+
+
+def launch(job: Job, settings: Settings, stages: Stages, manager: ActorHandle[Any]) -> ActorHandle[Any]:
+    """The actor of the job's present run: a new one, or the one that is there."""
+    pickled: bytes = cloudpickle.dumps((settings, stages))  # type: ignore[no-untyped-call]
+    actor: Any = (
+        ray.remote(JobDriver)
+        .options(
+            name=actor_name(job.job_id, job.run),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            num_cpus=0,
+            max_concurrency=100,
+        )
+        .remote(job.job_id, job.run, pickled, manager)
+    )
+    return cast("ActorHandle[Any]", actor)
+
+
+class JobDriver:
+    """A driver in an actor of its own. It works from the moment it exists; the calls only look in."""
+
+    def __init__(self, job_id: str, run: int, pickled: bytes, manager: ActorHandle[Any]) -> None:
+        """`pickled` is settings and stages: Ray would unpickle them, with all that they import, before we can yield."""
+        os.nice(NICENESS)
+        from serve_app.jobs.driver import Driver
+
+        self._job_id = job_id
+        settings, stages = cloudpickle.loads(pickled)
+        self._driver = Driver(job_id, run, settings, stages, manager)
+
+    def __repr__(self) -> str:
+        return f"JobDriver({self._job_id})"
+
+    async def ping(self) -> None:
+        """Answer, which proves that the actor is there."""
+
+    async def stage_progress(self, step: str, fraction: float) -> None:
+        """The extractor's report on its way."""
+        self._driver.stage_progress(step, fraction)
+
+    async def cancel(self) -> None:
+        """Stop the work; the job ends as cancelled."""
+        self._driver.cancel()
