@@ -20,6 +20,8 @@ from deployments.diarizer.config import DiarizerConfig
 from deployments.emotion import config as emotion_config
 from deployments.emotion.config import EmotionConfig
 from deployments.extraction.config import ExtractorConfig
+from deployments.models.config import ModelsConfig
+from deployments.models.names import Wanted, wanted_by
 from deployments.net.policy import CallbackPolicy, VideoPolicy
 from deployments.prosody.config import ProsodyConfig
 from deployments.speech_detector.config import SpeechDetectorConfig
@@ -116,6 +118,8 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     callbacks: CallbackPolicy = CallbackPolicy()
     """Where callbacks may go."""
+    models: ModelsConfig = ModelsConfig()
+    """Where the models of the stages lie."""
 
     extractor: ExtractorConfig = ExtractorConfig()
     speech_detector: SpeechDetectorConfig = SpeechDetectorConfig()
@@ -157,6 +161,8 @@ class Settings(BaseSettings):
                 )
             if "http" in self.videos.schemes:
                 raise ValueError("videos.schemes allows http: production takes videos by https only")
+            if self.models.allow_unpinned:
+                raise ValueError("models.allow_unpinned: production loads models only as the model lock pins them")
         return self
 
     @cached_property
@@ -182,6 +188,24 @@ class Settings(BaseSettings):
         places = {"scratch_url": str(self.directory / "scratch"), "temp_dir": self.directory / "tmp"}
         unset = {name: place for name, place in places.items() if name not in self.extractor.model_fields_set}
         return self.extractor.model_copy(update=unset)
+
+    @property
+    def model_store(self) -> ModelsConfig:
+        """The store's settings, with its memory in the state directory where the config names no place."""
+        unset = {} if "memory_dir" in self.models.model_fields_set else {"memory_dir": self.directory}
+        return self.models.model_copy(update=unset)
+
+    @property
+    def wanted_models(self) -> tuple[Wanted, ...]:
+        """The models that the stages' engines load."""
+        return wanted_by(
+            {
+                "asr": self.transcriber,
+                "aligner": self.aligner,
+                "diarizer": self.diarizer,
+                "emotion": self.emotion,
+            }
+        )
 
     @property
     def model_version(self) -> str:

@@ -159,15 +159,11 @@ class Outbox:
             if ok:
                 db.execute(delete(receivers).where(receivers.c.origin == origin))
                 return
-            counted = db.execute(
-                update(receivers)
-                .where(receivers.c.origin == origin)
-                .values(failures=receivers.c.failures + 1, next_probe_at=next_probe_at)
-            ).rowcount
-            if not counted:
-                first = {"origin": origin, "failures": 1, "next_probe_at": next_probe_at}
-                insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
-                db.execute(insert(receivers).values(**first).on_conflict_do_nothing())
+            first = {"origin": origin, "failures": 1, "next_probe_at": next_probe_at}
+            again = {"failures": receivers.c.failures + 1, "next_probe_at": next_probe_at}
+            insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
+            row = insert(receivers).values(**first)
+            db.execute(row.on_conflict_do_update(index_elements=[receivers.c.origin], set_=again))
 
 
 def _newest(job_id: str) -> Select[Any]:

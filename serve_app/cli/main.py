@@ -154,6 +154,63 @@ def demo(*, config: Path | None, state_dir: Path | None) -> None:
     sys.exit(run_demo(state_dir=where, config=str(config or default_config())))
 
 
+models_config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The Serve config whose models are meant.  [default: configs/local.yaml]",
+)
+lock_option = click.option(
+    "--lock",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The model lock.  [default: as the config says, else configs/models.lock.yaml]",
+)
+
+
+@main.group()
+def models() -> None:
+    """Fetch, verify and list the models that a config uses.
+
+    The model lock tells which revision of each model is meant and the SHA-256 of every file; the server loads nothing
+    else. `fetch` is the only command that connects to the hub; gated models need a token (ML_SERVER_MODELS__HF_TOKEN).
+
+    \b
+    First time:        ml-server models fetch --pin --config configs/gpu.yaml
+    Another machine:   ml-server models fetch --config configs/gpu.yaml
+    Before a start:    ml-server models verify --config configs/gpu.yaml
+    """  # noqa: D301
+
+
+@models.command()
+@models_config_option
+@lock_option
+@click.option("--pin", is_flag=True, help="Take the newest revision of what is not pinned yet, and write it down.")
+def fetch(*, config: Path | None, lock: Path | None, pin: bool) -> None:
+    """Download what is missing or damaged, and check it. What is pinned already stays as it is."""
+    from serve_app.cli.models import fetch_models, open_shelf
+
+    sys.exit(fetch_models(open_shelf(config or default_config(), lock), pin=pin))
+
+
+@models.command()
+@models_config_option
+@lock_option
+def verify(*, config: Path | None, lock: Path | None) -> None:
+    """Compare every file with the lock; exit code 1 where the server would not start with what is here."""
+    from serve_app.cli.models import open_shelf, verify_models
+
+    sys.exit(verify_models(open_shelf(config or default_config(), lock)))
+
+
+@models.command("list")
+@models_config_option
+@lock_option
+def list_models(*, config: Path | None, lock: Path | None) -> None:
+    """Show kind, name, revision, size and state of each model."""
+    from serve_app.cli import models as shelf
+
+    sys.exit(shelf.list_models(shelf.open_shelf(config or default_config(), lock)))
+
+
 def default_config() -> Path:
     """`configs/local.yaml` of the checkout, or its copy in the installed package."""
     package = Path(__file__).parents[1]

@@ -249,7 +249,7 @@ class JobStore:
         with self._db.read() as db:
             if db.execute(query.limit(1)).first() is None:
                 return []
-        with self._db.write() as db:
+        with self._db.write(admission=True) as db:
             ids = list(db.execute(query.with_for_update()).scalars())
             told = {"told_at": now, "sequence": jobs.c.sequence + 1}
             db.execute(update(jobs).where(jobs.c.job_id.in_(ids)).values(**told))
@@ -273,7 +273,7 @@ class JobStore:
 
     def reset_prefetch(self) -> None:
         """A new manager fetches again what the old one was at."""
-        with self._db.write() as db:
+        with self._db.write(admission=True) as db:
             db.execute(update(jobs).where(jobs.c.prefetch == "running").values(prefetch="none"))
 
     def ended_before(self, epoch_s: float) -> Sequence[Job]:

@@ -11,7 +11,7 @@ from ray.serve.schema import ServeDeploySchema
 from serve_app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = [ROOT / "serve_config.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
+CONFIGS = [ROOT / "serve_config.yaml", *(ROOT / "configs" / f"{name}.yaml" for name in ("cluster", "gpu", "local"))]
 GRAPH = {
     "Ingress",
     "AudioExtractor",

@@ -2,21 +2,27 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
+import random
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from serve_app.callbacks.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, Outbox
 from serve_app.callbacks.schedule import GIVE_UP_AFTER_S, RetrySchedule
+from serve_app.jobs import database as database_module
 from serve_app.jobs.database import Database
 from serve_app.jobs.model import Attempt, CallbackState, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import TRANSITIONS, IllegalTransitionError, JobState, check
 from serve_app.jobs.store import JobStore
-from serve_app.jobs.tables import callbacks
+from serve_app.jobs.tables import callbacks, receivers
 
 CALLBACK = "http://127.0.0.1:8000/api/upload-video/result"
 DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
@@ -36,9 +42,27 @@ def clock():
     return Clock()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request):
+    """Every promise here is kept on both databases."""
+    return request.getfixturevalue(f"{request.param}_url")
+
+
 @pytest.fixture
-def database(tmp_path):
-    database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
+def sqlite_url(tmp_path):
+    return f"sqlite:///{tmp_path / 'jobs.db'}"
+
+
+@pytest.fixture
+def postgresql_url(postgres_server):
+    """A server whose defaults would cost durability and the bound of the queue."""
+    with postgres_server.database(synchronous_commit="off", default_transaction_isolation="repeatable read") as url:
+        yield url
+
+
+@pytest.fixture
+def database(database_url):
+    database = Database(database_url)
     database.create()
     yield database
     database.close()
@@ -148,11 +172,82 @@ def test_the_queue_is_bounded(store):
 
 
 def test_many_posts_at_once_never_overfill_the_queue(store):
-    """The bound holds when requests come at the same time."""
-    with ThreadPoolExecutor(8) as pool:
+    """The bound holds when requests come at the same time: room for five, twenty threads, five accepted."""
+    with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda i: store.submit(new(f"job-{i}")), range(40)))
     assert sum(answer.started for answer in answers) == 5
     assert store.counts().queued == 5
+
+
+def test_the_same_post_many_times_at_once_is_one_job(store):
+    """Retries that overtake each other find the one job."""
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda i: store.submit(new(url=f"https://v/1.mp4?sig={i}")), range(20)))
+    assert sum(answer.started for answer in answers) == 1
+    assert {answer.job.job_id for answer in answers} == {"a"}
+
+
+def admit_all(url: str, start, limit: int) -> tuple[int, list[str]]:
+    """In a process of its own: admit and end until nobody waits. The most that ran at once, and whom it admitted."""
+    database = Database(url)
+    store = JobStore(database, queue_limit=100, running_limit=limit)
+    most, admitted = 0, []
+    start.wait()
+    while (counts := store.counts()).queued:
+        most = max(most, counts.running)
+        for job in store.admit():
+            most = max(most, store.counts().running)
+            admitted.append(job.job_id)
+            store.finish(Attempt(job_id=job.job_id, run=job.run, number=job.attempt), BROKEN)
+    database.close()
+    return most, admitted
+
+
+def test_two_managers_at_once_never_admit_too_many(database_url, database):
+    """Two processes that admit at the same time: never more than the limit run, and no job gets two slots."""
+    store = JobStore(database, queue_limit=100, running_limit=3)
+    jobs = [f"job-{i}" for i in range(40)]
+    for job_id in jobs:
+        store.submit(new(job_id))
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as shared, ProcessPoolExecutor(2, context) as pool:
+        admit = partial(admit_all, database_url, shared.Barrier(2, timeout=60))
+        ended = [future.result() for future in [pool.submit(admit, 3) for _ in range(2)]]
+    assert max(most for most, _ in ended) <= 3
+    assert all(admitted for _, admitted in ended)
+    assert sorted(job_id for _, admitted in ended for job_id in admitted) == sorted(jobs)
+
+
+def test_writers_of_several_jobs_get_along(database, clock):
+    """Those who change several jobs in one transaction never wait for each other in a circle."""
+    store = JobStore(database, queue_limit=20, running_limit=20, clock=clock)
+    names = [f"job-{i}" for i in range(20)]
+    over = threading.Event()
+
+    def meanwhile(write) -> int:
+        rounds = 0
+        while not over.is_set():
+            write()
+            rounds += 1
+        return rounds
+
+    def admit_in_changing_order(seed: int) -> None:
+        for job_id in random.Random(seed).sample(names, len(names)):  # noqa: S311 - a repeatable mix
+            clock.now += 1
+            store.submit(new(job_id))
+            store.set_prefetch(store.get(job_id), "running")
+        for job in store.admit():
+            store.finish(Attempt(job_id=job.job_id, run=job.run, number=job.attempt), BROKEN)
+
+    with ThreadPoolExecutor(4) as pool:
+        others = [pool.submit(meanwhile, partial(store.untold, since_s=-60)) for _ in range(2)]
+        others.append(pool.submit(meanwhile, store.reset_prefetch))
+        try:
+            for seed in range(4):
+                admit_in_changing_order(seed)
+        finally:
+            over.set()
+        assert all(other.result() for other in others)
 
 
 def test_the_oldest_are_admitted_up_to_the_limit(store, clock):
@@ -281,6 +376,14 @@ def test_a_claimed_callback_is_nobody_elses(store, outbox, clock):
     assert outbox.claim(callback_id).attempts == 2
 
 
+def test_of_many_senders_one_gets_the_callback(store, outbox):
+    """Senders that reach for the same callback at the same time: one has it."""
+    callback_id = store.finish(started(store), DONE).callback_id
+    with ThreadPoolExecutor(10) as pool:
+        claims = list(pool.map(lambda _: outbox.claim(callback_id), range(20)))
+    assert sum(claim is not None for claim in claims) == 1
+
+
 def test_the_whole_schedule_of_a_dead_backend(store, outbox, clock, database):
     """1 s, 5 s, 30 s, 2 min, then every 5 min to 6 h, then every 30 min to 72 h, then undelivered."""
     callback_id = store.finish(started(store), DONE).callback_id
@@ -342,6 +445,14 @@ def test_a_failing_receiver_gets_one_probe_per_half_minute(outbox, clock):
     assert outbox.may_try("http://b") is None
 
 
+def test_failures_noted_at_once_all_count(outbox, database):
+    """Senders that fail at the same time at a receiver nobody knew: no failure is lost."""
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(lambda _: outbox.note("http://b", ok=False), range(20)))
+    with database.read() as db:
+        assert db.execute(select(receivers.c.failures)).scalar_one() == 20
+
+
 def test_a_job_without_callback_owes_none(store, outbox):
     """Where nobody is to be told, the job ends without a callback."""
     attempt = started(store, callback=None)
@@ -349,19 +460,84 @@ def test_a_job_without_callback_owes_none(store, outbox):
     assert outbox.status("a").state is CallbackState.NONE
 
 
-def test_answered_means_durable(tmp_path):
-    """Another process that opens the file sees a stored job at once, in WAL mode with full sync."""
-    url = f"sqlite:///{tmp_path / 'jobs.db'}"
-    first = Database(url)
-    first.create()
-    JobStore(first, queue_limit=3, running_limit=2).submit(new())
-    with first.read() as db:
+def test_what_is_stored_is_there_for_others(database_url, store):
+    """Another process that opens the database sees a stored job at once."""
+    store.submit(new())
+    second = Database(database_url)
+    assert JobStore(second, queue_limit=3, running_limit=2).get("a") is not None
+    second.close()
+
+
+def test_answered_means_durable_on_sqlite(sqlite_url):
+    """WAL mode with full sync: a commit is on the disk."""
+    database = Database(sqlite_url)
+    database.create()
+    with database.write() as db:
         assert db.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert db.exec_driver_sql("PRAGMA synchronous").scalar() == 2
-    second = Database(url)
-    assert JobStore(second, queue_limit=3, running_limit=2).get("a") is not None
-    first.close()
-    second.close()
+    database.close()
+
+
+def test_answered_means_durable_on_postgresql(postgresql_url):
+    """A commit waits for the disk, whatever the server's default is; a stricter default is left alone."""
+    database = Database(postgresql_url)
+    with database.write() as db:
+        assert db.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
+        assert db.exec_driver_sql("SHOW transaction_isolation").scalar() == "read committed"
+        name = make_url(postgresql_url).database
+        db.exec_driver_sql(f"ALTER DATABASE {name} SET synchronous_commit = remote_apply")
+    database.close()
+    with database.write() as db:
+        assert db.exec_driver_sql("SHOW synchronous_commit").scalar() == "remote_apply"
+    database.close()
+
+
+def test_the_tables_are_made_once(database_url):
+    """Processes that start at the same time on an empty database do not stumble over each other."""
+    many = [Database(database_url) for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(Database.create, many))
+    assert JobStore(many[0], queue_limit=3, running_limit=2).counts().queued == 0
+    for database in many:
+        database.close()
+
+
+def test_who_waits_for_its_turn_waits_a_bounded_time(database_url, monkeypatch):
+    """A writer behind one that does not end gives up with an error that the edge answers with 503."""
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.2)
+    holder, other = Database(database_url), Database(database_url)
+    holder.create()
+    store = JobStore(other, queue_limit=3, running_limit=2)
+    with holder.write(admission=True):
+        began = time.monotonic()
+        with pytest.raises(SQLAlchemyError):
+            store.submit(new())
+        assert 0.1 < time.monotonic() - began < 3
+    assert store.submit(new()).started
+    holder.close()
+    other.close()
+
+
+def test_a_process_that_hangs_in_a_transaction_stops_nobody(postgresql_url, monkeypatch):
+    """PostgreSQL ends a transaction that has gone silent: the next writer gets its turn, the silent one an error."""
+    monkeypatch.setattr(database_module, "IDLE_TRANSACTION_S", 0.2)
+    silent, other = Database(postgresql_url), Database(postgresql_url)
+    other.create()
+    store = JobStore(other, queue_limit=3, running_limit=2)
+    with pytest.raises(SQLAlchemyError), silent.write(admission=True):
+        store.submit(new())
+    assert store.get("a") is not None
+    silent.close()
+    other.close()
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_every_spelling_of_postgresql_is_understood(postgresql_url, scheme):
+    """The URL may be written as operators and hosting companies write it."""
+    database = Database(postgresql_url.replace("postgresql", scheme, 1))
+    with database.read() as db:
+        assert db.exec_driver_sql("SELECT 1").scalar() == 1
+    database.close()
 
 
 def test_a_reader_does_not_wait_for_a_writer(store, database):
@@ -381,3 +557,12 @@ def test_an_error_does_not_tell_the_url(store, database):
     with pytest.raises(SQLAlchemyError) as error:
         store.submit(new(url="https://v/1.mp4?X-Amz-Signature=secret"))
     assert "secret" not in str(error.value)
+
+
+def test_a_broken_rule_does_not_tell_the_row(store):
+    """The text of a database error, its cause's and its traceback's too, does not hold the row that broke a rule."""
+    signed = "https://v/1.mp4?X-Amz-Signature=" + "secret".upper()
+    with pytest.raises(SQLAlchemyError) as error:
+        store.submit(new(url=signed, fingerprint=None))
+    assert "fingerprint" in str(error.value)
+    assert "SECRET" not in "".join(traceback.format_exception(error.value))

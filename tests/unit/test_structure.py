@@ -66,6 +66,15 @@ def test_one_door_to_ffmpeg():
     }
 
 
+def test_one_door_to_the_model_hub():
+    """One module knows the hub's library, and nobody loads code or weights by torch.hub or with remote code."""
+    assert users_of("huggingface_hub") == {"deployments/models/hub.py"}
+    for module in MODULES:
+        text = (ROOT / module).read_text(encoding="utf-8").replace("`torch.hub`", "").replace("`trust_remote_code`", "")
+        assert "torch.hub" not in text, module
+        assert "trust_remote_code" not in text, module
+
+
 def test_one_door_outwards():
     """Outbound connections are opened in one package; the command line is a client of the server."""
     outside = {

@@ -1,0 +1,34 @@
+"""Settings of the model store. Importing this loads nothing heavy: the HTTP edge does it too."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+Kind = Literal["asr", "aligner", "diarizer", "emotion"]
+"""What a model is for: it says which files of a repository are needed."""
+
+
+class ModelsConfig(BaseModel):
+    """Where models lie, and which may be used."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    offline: bool = True
+    """The server never connects to a hub: `ml-server models fetch` is what downloads. Where this is false, a pinned
+    model that is missing is fetched when a replica starts, and an unpinned one where `allow_unpinned` says so."""
+
+    allow_unpinned: bool = False
+    """Models whose digests are not in the lock are used as they are found. Production refuses to start with this."""
+
+    lock: Path | None = None
+    """The lock file; default: configs/models.lock.yaml. Every node of a cluster needs the same."""
+
+    cache_dir: Path | None = None
+    """Where downloaded models lie; default: the hub library's own place (HF_HUB_CACHE, HF_HOME)."""
+
+    memory_dir: Path = Path("~/.local/state/ml-server")
+    """Where the digests of large files are remembered; the server's state directory, unless set."""
+
+    hf_token: SecretStr | None = None
+    """Token of the Hugging Face hub, for gated models; default: the hub library's own (HF_TOKEN, its login)."""

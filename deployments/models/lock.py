@@ -1,0 +1,150 @@
+"""The lock file: which revision of each model is meant, and the digest of each of its files.
+
+Knows the file's form and nothing of hubs or folders. An entry may be unpinned (no revision, no files): it tells what
+will be needed, and `ml-server models fetch --pin` fills it with what the operator's machine has fetched. No digest was
+ever written by hand.
+"""
+
+import os
+import re
+import tempfile
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from deployments.errors import ModelLoadError
+from deployments.models.config import Kind
+
+NAME = "models.lock.yaml"
+HEADER = """\
+# Which models the server uses, byte for byte. Made by `ml-server models fetch --pin --config CONFIG`, checked by
+# `ml-server models verify` and by every replica that loads one. An entry without a revision is not pinned yet: the
+# server refuses it (models.allow_unpinned, for laptops, does not). To move to a newer revision, delete the entry's
+# `revision` and `files` and pin again; commit this file.
+"""
+
+
+class LockedFile(BaseModel):
+    """One file of a model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(ge=0)
+
+
+class LockedModel(BaseModel):
+    """One model: a repository of the hub, or a folder of the operator's, under the name that the config uses."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Kind
+    name: str = Field(min_length=1)
+    licence: str = ""
+    """A note for people; `--pin` writes what the hub states."""
+    gated: bool = False
+    """The hub gives it only to accounts that have accepted its conditions."""
+    revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
+    """The commit in the hub; None while not pinned, and always for a folder."""
+    files: dict[str, LockedFile] = {}
+    """By their path inside the model's folder, with `/`. Empty while not pinned."""
+
+    @field_validator("files")
+    @classmethod
+    def _inside(cls, files: dict[str, LockedFile]) -> dict[str, LockedFile]:
+        for name in files:
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or "\\" in name or str(path) != name:
+                raise ValueError(f"{name!r} is no path inside the model's folder")
+        return files
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.revision and not self.files:
+            raise ValueError(f"{self.name} has a revision, but no digests: pin it again")
+        return self
+
+    @property
+    def pinned(self) -> bool:
+        """Whether its bytes are known."""
+        return bool(self.files)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all files together."""
+        return sum(file.size for file in self.files.values())
+
+
+class Lock(BaseModel):
+    """All entries."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    models: tuple[LockedModel, ...] = ()
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        keys = [(model.kind, model.name) for model in self.models]
+        if double := {name for kind, name in keys if keys.count((kind, name)) > 1}:
+            raise ValueError(f"more than one entry for {', '.join(sorted(double))}")
+        return self
+
+    def find(self, kind: Kind, name: str) -> LockedModel | None:
+        """The entry of a model."""
+        return next((model for model in self.models if (model.kind, model.name) == (kind, name)), None)
+
+    def replaced(self, entry: LockedModel) -> Self:
+        """With `entry` in the place of the one that it replaces, else at the end."""
+        if self.find(entry.kind, entry.name) is None:
+            return self.model_copy(update={"models": (*self.models, entry)})
+        same = (entry.kind, entry.name)
+        models = tuple(entry if (model.kind, model.name) == same else model for model in self.models)
+        return self.model_copy(update={"models": models})
+
+
+def default_path() -> Path:
+    """`configs/models.lock.yaml` of the checkout, or its copy in the installed package."""
+    root = Path(__file__).parents[2]
+    here = root / "configs" / NAME
+    return here if here.exists() else root / "serve_app" / "_configs" / NAME
+
+
+def read(path: Path) -> Lock:
+    """The lock.
+
+    Raises:
+        ModelLoadError: The file is missing or is no lock.
+    """
+    try:
+        return Lock.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ModelLoadError(f"the model lock {path} cannot be read: {error.strerror}") from error
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModelLoadError(f"the model lock {path} is damaged: {_first_line(error)}") from error
+
+
+def write(path: Path, lock: Lock) -> None:
+    """Replace the file at once, so that a reader finds the old one or the new one."""
+    content = {"version": lock.version, "models": [_plain(model) for model in lock.models]}
+    text = HEADER + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{NAME}.", delete=False) as new:
+        new.write(text)
+    os.chmod(new.name, path.stat().st_mode & 0o777 if path.exists() else 0o644)  # noqa: PTH101 - a name, no Path
+    os.replace(new.name, path)  # noqa: PTH105 - the same
+
+
+def _plain(model: LockedModel) -> dict[str, Any]:
+    plain = model.model_dump()
+    plain["files"] = dict(sorted(plain["files"].items()))
+    return plain
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}".lstrip(": ")
+    return re.sub(r"\s+", " ", str(error))

@@ -1,0 +1,167 @@
+"""From a model's name to its folder on this machine, checked byte for byte. Knows nothing of what models compute.
+
+    name ─ a folder of the operator's ───────────────┐
+         └ a repository: its pinned revision in the  ├─ every file as the lock says ─▸ Path
+           hub library's cache; fetched where online ┘
+
+Both ways end at the lock, for weights can hold code (pyannote unpickles them). What is not in the lock is refused
+unless `models.allow_unpinned` says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from deployments import logs
+from deployments.errors import ModelLoadError, ModelMissingError
+from deployments.models import lock as locks
+from deployments.models.digests import Digests, differences, names_in
+from deployments.models.hub import NEWEST, HuggingFace, go_offline, needed
+from deployments.models.names import Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from deployments.models.config import Kind, ModelsConfig
+    from deployments.models.hub import Hub
+    from deployments.models.lock import Lock, LockedModel
+
+FETCH = "ml-server models fetch --config CONFIG"
+"""The command that heals, in errors of processes that do not know where their settings come from."""
+
+STRANGER = "is not in the lock, but a loader may read it: remove it"
+
+log = logs.get_logger("models")
+
+
+class ModelState(StrEnum):
+    """How a model stands on this machine."""
+
+    OK = "ok"
+    """Here, and every file is the lock's."""
+    UNPINNED = "not pinned"
+    """Here, but the lock has no digests to compare it with."""
+    MISSING = "missing"
+    """Not here."""
+    DAMAGED = "damaged"
+    """Here, but not as the lock says: files are missing, half-downloaded, altered or too many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What the store knows of one model."""
+
+    wanted: Wanted
+    state: ModelState
+    entry: LockedModel | None
+    """The lock's, if any."""
+    folder: Path | None
+    """Where it lies, if anywhere."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """What is wrong with its files, by name."""
+
+    def sentence(self, command: str = FETCH) -> str:
+        """What is wrong, for the operator, with the command that heals it. Names no folder but a configured one."""
+        subject = f"the {self.wanted}"
+        if self.state is ModelState.MISSING:
+            return f"{subject} is missing: {self._remedy(command)}"
+        if self.state is ModelState.UNPINNED:
+            return f"{subject} is not pinned in the model lock: pin it with `{command} --pin`"
+        if self.state is ModelState.DAMAGED:
+            wrong = "; ".join(f"{name} {problem}" for name, problem in self.problems.items())
+            return f"{subject} is damaged ({wrong}): {self._remedy(command)}"
+        return f"{subject} is as the lock says"
+
+    def _remedy(self, command: str) -> str:
+        if self.wanted.folder is not None:
+            return "it is a folder of your own: put it in order there"
+        if not self.wanted.is_repository:
+            return "it is neither a folder nor the name of a repository"
+        pin = "" if self.entry is not None and self.entry.pinned else " --pin"
+        return f"fetch it with `{command}{pin}`"
+
+
+def resolve(name: str, kind: Kind, config: ModelsConfig, *, hub: Hub | None = None) -> Path:
+    """The local folder of a model, to be loaded from there and nowhere else.
+
+    With `config.offline` this process connects to no hub from here on, whatever its libraries would do.
+
+    Args:
+        name: A folder, a repository, or one of Whisper's sizes.
+        kind: What it is for.
+        config: The store's settings.
+        hub: A stand-in for the Hugging Face hub.
+
+    Raises:
+        ModelMissingError: It is missing, damaged or not pinned; the sentence names it and the command that heals it.
+        ModelLoadError: The lock cannot be read, or the hub refuses.
+    """
+    if config.offline:
+        go_offline()
+    hub = hub or hub_of(config)
+    lock = read_lock(config)
+    standing = stand(Wanted.of(kind, name), lock, config, hub)
+    if not usable(standing, config) and not config.offline:
+        standing = _fetched(standing, lock, config, hub)
+    if standing.folder is None or not usable(standing, config):
+        raise ModelMissingError(standing.sentence())
+    if standing.state is ModelState.UNPINNED:
+        log.warning("a model that is not pinned is used", extra={"model": name, "kind": kind})
+    return standing.folder
+
+
+def usable(standing: Standing, config: ModelsConfig) -> bool:
+    """Whether the settings let this model be loaded."""
+    return standing.state is ModelState.OK or (standing.state is ModelState.UNPINNED and config.allow_unpinned)
+
+
+def stand(wanted: Wanted, lock: Lock, config: ModelsConfig, hub: Hub) -> Standing:
+    """How a model stands on this machine; connects to nobody and changes nothing."""
+    entry = lock.find(wanted.kind, wanted.name)
+    folder = _folder(wanted, entry, hub)
+    if folder is None:
+        return Standing(wanted=wanted, state=ModelState.MISSING, entry=entry, folder=None)
+    if entry is None or not entry.pinned:
+        return Standing(wanted=wanted, state=ModelState.UNPINNED, entry=entry, folder=folder)
+    wrong = differences(folder, entry.files, Digests(config.memory_dir))
+    strangers = set(needed(wanted.kind, names_in(folder) | entry.files.keys())) - entry.files.keys()
+    wrong |= dict.fromkeys(sorted(strangers), STRANGER)
+    state = ModelState.DAMAGED if wrong else ModelState.OK
+    return Standing(wanted=wanted, state=state, entry=entry, folder=folder, problems=wrong)
+
+
+def _folder(wanted: Wanted, entry: LockedModel | None, hub: Hub) -> Path | None:
+    if (own := wanted.folder) is not None:
+        return own.absolute() if own.is_dir() else None
+    revision = entry.revision if entry and entry.revision else NEWEST
+    return hub.folder(wanted.name, revision) if wanted.is_repository else None
+
+
+def _fetched(standing: Standing, lock: Lock, config: ModelsConfig, hub: Hub) -> Standing:
+    """How the model stands when what a hub can have has been fetched.
+
+    That is a pinned revision, or, where the settings let unpinned models be used, the newest one.
+    """
+    wanted, entry = standing.wanted, standing.entry
+    try:
+        if entry is not None and entry.revision is not None:
+            hub.download(wanted.name, entry.revision, entry.files, again=standing.problems.keys() & entry.files.keys())
+        elif wanted.is_repository and config.allow_unpinned:
+            hub.download(wanted.name, NEWEST, needed(wanted.kind, hub.look_up(wanted.name).files))
+    except ModelLoadError as refused:
+        raise ModelMissingError(f"{standing.sentence()} ({refused})") from refused
+    return stand(wanted, lock, config, hub)
+
+
+def hub_of(config: ModelsConfig) -> HuggingFace:
+    """The Hugging Face hub, with the settings' cache and token."""
+    token = config.hf_token.get_secret_value() if config.hf_token else None
+    return HuggingFace(cache_dir=config.cache_dir, token=token)
+
+
+def read_lock(config: ModelsConfig) -> Lock:
+    """The settings' lock. Raises `ModelLoadError`."""
+    return locks.read(config.lock.expanduser() if config.lock else locks.default_path())

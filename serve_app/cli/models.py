@@ -1,0 +1,145 @@
+"""`ml-server models`: fetches, checks and lists the models that a config uses. The work is `deployments.models`'."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+import yaml
+from pydantic import ValidationError
+
+from deployments.errors import ModelLoadError
+from deployments.models import lock as locks
+from deployments.models.digests import names_in
+from deployments.models.fetch import fetch
+from deployments.models.hub import needed
+from deployments.models.store import ModelState, Standing, hub_of, read_lock, stand, usable
+from serve_app.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from deployments.models.config import ModelsConfig
+    from deployments.models.hub import Hub
+    from deployments.models.names import Wanted
+
+EXIT_OK = 0
+EXIT_WRONG = 1
+NOTHING = "This config's engines bring their models with them: nothing to fetch."
+UNITS = ("B", "kB", "MB", "GB")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shelf:
+    """The models of one config, and where they come from."""
+
+    wanted: Sequence[Wanted]
+    config: ModelsConfig
+    lock_path: Path
+    command: str
+    """What fetches them, as the operator would type it."""
+    hub: Hub
+
+    def standings(self) -> Iterator[Standing]:
+        """How each model stands on this machine."""
+        lock = read_lock(self.config)
+        for wanted in self.wanted:
+            yield stand(wanted, lock, self.config, self.hub)
+
+
+def open_shelf(config_path: Path, lock_path: Path | None = None, *, hub: Hub | None = None) -> Shelf:
+    """The models that a Serve config names. Raises `click.ClickException` where it is none of ours."""
+    settings = _settings(config_path)
+    path = (lock_path or settings.models.lock or locks.default_path()).expanduser()
+    config = settings.model_store.model_copy(update={"lock": path})
+    command = f"ml-server models fetch --config {config_path}" + (f" --lock {lock_path}" if lock_path else "")
+    return Shelf(
+        wanted=settings.wanted_models, config=config, lock_path=path, command=command, hub=hub or hub_of(config)
+    )
+
+
+def _settings(path: Path) -> Settings:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Settings(**content["applications"][0].get("args", {}))
+    except (OSError, yaml.YAMLError, LookupError, TypeError) as error:
+        raise click.ClickException(f"{path} is no Serve config of this server: {error}") from error
+    except ValidationError as error:
+        raise click.ClickException(f"{path}: {error}") from error
+
+
+def fetch_models(shelf: Shelf, *, pin: bool) -> int:
+    """Fetch what is missing or damaged, one model after the other; those that fail do not keep the others back."""
+    failed = 0
+    for wanted in shelf.wanted:
+        click.echo(f"{wanted} …")
+        try:
+            standing = fetch(wanted, shelf.config, shelf.lock_path, shelf.hub, pin=pin, command=shelf.command)
+        except ModelLoadError as error:
+            click.echo(f"  {error}", err=True)
+            failed += 1
+        else:
+            click.echo(f"  {standing.state}: {standing.folder}")
+    return _end(shelf, failed)
+
+
+def verify_models(shelf: Shelf) -> int:
+    """Compare every file with the lock; the exit code tells whether the server would start with these models."""
+    failed = 0
+    for standing in shelf.standings():
+        good = usable(standing, shelf.config)
+        note = " (models.allow_unpinned lets it be used)" if good and standing.state is ModelState.UNPINNED else ""
+        click.echo(f"{standing.sentence(shelf.command)}{note}", err=not good)
+        failed += not good
+    return _end(shelf, failed)
+
+
+def list_models(shelf: Shelf) -> int:
+    """A line per model: kind, name, revision, size, state."""
+    rows = [("KIND", "NAME", "REVISION", "SIZE", "STATE")]
+    rows += [
+        (one.wanted.kind, one.wanted.name, _revision(one), _size(_bytes(one)), one.state.value)
+        for one in shelf.standings()
+    ]
+    if len(rows) == 1:
+        click.echo(NOTHING)
+        return EXIT_OK
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return EXIT_OK
+
+
+def _end(shelf: Shelf, failed: int) -> int:
+    if not shelf.wanted:
+        click.echo(NOTHING)
+    return EXIT_WRONG if failed else EXIT_OK
+
+
+def _revision(standing: Standing) -> str:
+    if not standing.wanted.is_repository:
+        return "a folder"
+    entry = standing.entry
+    return entry.revision[:12] if entry and entry.revision else "not pinned"
+
+
+def _bytes(standing: Standing) -> int | None:
+    """As the lock says, else as it lies here."""
+    entry, folder = standing.entry, standing.folder
+    if entry is not None and entry.pinned:
+        return entry.size_bytes
+    if folder is None:
+        return None
+    return sum((folder / name).stat().st_size for name in needed(standing.wanted.kind, names_in(folder)))
+
+
+def _size(size_bytes: int | None) -> str:
+    """In decimal units, with three digits."""
+    if size_bytes is None:
+        return "?"
+    size, unit = float(size_bytes), 0
+    while size >= 1000 and unit < len(UNITS) - 1:  # noqa: PLR2004 - a kilo
+        size, unit = size / 1000, unit + 1
+    return f"{size:.3g} {UNITS[unit]}"
