@@ -11,6 +11,7 @@
     │   ├── OutOfResourcesError       INSUFFICIENT_RESOURCES
     │   ├── CancelledJobError         CANCELLED
     │   └── InternalJobError          INTERNAL_ERROR
+    ├── DeviceError                   a replica's device is gone: its calls are made again, at another replica
     └── RequestError                  answers a request; carries the HTTP status (serve_app/api/errors.py)
 
 The sentences are general on purpose: no path, no URL, no library's words. The private cause stays in `__cause__`
@@ -175,6 +176,19 @@ class InternalJobError(JobError):
         "ko": "내부 오류로 처리하지 못했습니다",
         "en": "The video could not be processed because of an internal error",
     }
+
+
+class DeviceError(MLServerError):
+    """The replica's device has failed (no memory for a single item, a dead context): another replica may do better.
+
+    Ends no job by itself: the caller tries again, and the replica's health check has it replaced.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the compute device failed")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (DeviceError, ())
 
 
 class RequestError(MLServerError):
