@@ -11,6 +11,7 @@
     │   ├── OutOfResourcesError       INSUFFICIENT_RESOURCES
     │   ├── CancelledJobError         CANCELLED
     │   └── InternalJobError          INTERNAL_ERROR
+    ├── EngineError                   an engine cannot be loaded: ends the replica's start
     ├── DeviceError                   a replica's device is gone: its calls are made again, at another replica
     └── RequestError                  answers a request; carries the HTTP status (serve_app/api/errors.py)
 
@@ -176,6 +177,10 @@ class InternalJobError(JobError):
         "ko": "내부 오류로 처리하지 못했습니다",
         "en": "The video could not be processed because of an internal error",
     }
+
+
+class EngineError(MLServerError):
+    """An engine cannot be loaded. The message names what is missing; it goes into the log, never into a callback."""
 
 
 class DeviceError(MLServerError):
