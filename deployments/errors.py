@@ -11,9 +11,9 @@
     │   ├── OutOfResourcesError       INSUFFICIENT_RESOURCES
     │   ├── CancelledJobError         CANCELLED
     │   └── InternalJobError          INTERNAL_ERROR
-    ├── EngineError                   an engine cannot be loaded: ends the replica's start
+    ├── RequestError                  answers a request; carries the HTTP status (serve_app/api/errors.py)
     ├── DeviceError                   a replica's device is gone: its calls are made again, at another replica
-    └── RequestError                  answers a request; carries the HTTP status (serve_app/api/errors.py)
+    └── ModelLoadError                keeps a replica from starting; names the model
 
 The sentences are general on purpose: no path, no URL, no library's words. The private cause stays in `__cause__`
 and in the log. An instance pickles by its arguments, so it crosses Ray unharmed.
@@ -179,10 +179,6 @@ class InternalJobError(JobError):
     }
 
 
-class EngineError(MLServerError):
-    """An engine cannot be loaded. The message names what is missing; it goes into the log, never into a callback."""
-
-
 class DeviceError(MLServerError):
     """The replica's device has failed (no memory for a single item, a dead context): another replica may do better.
 
@@ -198,3 +194,10 @@ class DeviceError(MLServerError):
 
 class RequestError(MLServerError):
     """Answers a request with the contract's error body instead of what was asked for."""
+
+
+class ModelLoadError(MLServerError):
+    """A model that the settings name is missing, broken or refused: the replica does not start.
+
+    The message names it, for the operator: no job's error repeats it.
+    """

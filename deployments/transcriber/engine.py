@@ -65,7 +65,7 @@ def answer(engine: Recognizer, questions: Sequence[Question]) -> list[Transcript
 
 
 def create(config: TranscriberConfig) -> Recognizer:
-    """Load the engine that `config` names. Raises EngineError where it cannot be had."""
+    """Load the engine that `config` names. Raises ModelLoadError where it cannot be had."""
     if config.engine == "whisperx":
         from deployments.transcriber.whisper import WhisperRecognizer
         from deployments.transcriber.whisper_model import Whisper

@@ -41,6 +41,7 @@ LOOP_CUT: Final = "A phrase that the recogniser repeated again and again was cut
 UNSURE: Final = "Some speech was hard to understand: the words there are uncertain, and some may be invented."
 
 _LETTER_LOOP: Final = re.compile(r"([^\W\d]{1,8}?)\1{" + str(LETTER_REPEATS - 1) + ",}")
+_WORD: Final = re.compile(r"\w")
 _MARKS: Final = re.compile(r"[^\w]+")
 
 
@@ -109,6 +110,8 @@ def best(tries: Sequence[Hypothesis], guard: Guard) -> Hypothesis:
 
 def keep(hypothesis: Hypothesis, speech_share: float, guard: Guard) -> Kept:
     """What of the final `hypothesis` goes into the transcript."""
+    if not _WORD.search(hypothesis.text):
+        return Kept(text="")
     verdict = judge(hypothesis, speech_share, guard)
     little_speech = speech_share < guard.little_speech
     if verdict is Verdict.SILENT or (verdict is Verdict.DOUBTFUL and little_speech):

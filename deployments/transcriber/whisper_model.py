@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from deployments.errors import EngineError
+from deployments.errors import ModelLoadError
 from deployments.transcriber.guard import Hypothesis
 from deployments.transcriber.whisper_languages import EVERY_MODELS
 
@@ -31,6 +31,9 @@ SILENCE_SAMPLES: Final = 400
 """One window of the spectrum: what lies further behind the audio's end is silence and need not be computed."""
 HYPOTHESES: Final = 5
 """Samples that are drawn per chunk at temperatures above 0, of which the likeliest is taken: Whisper's `best_of`."""
+
+TORN: Final = "\ufffd"
+"""What is decoded of a letter whose last bytes were not written: Korean letters may take several tokens."""
 
 
 class Whisper:
@@ -98,7 +101,7 @@ class Whisper:
         tokens = result.sequences_ids[0]
         text = self._model.hf_tokenizer.decode([token for token in tokens if token < self._end])
         return Hypothesis(
-            text=text.strip(),
+            text=text.replace(TORN, "").strip(),
             # The score is a mean over the tokens; Whisper's own mean counts the end of the text as one more.
             average_logprob=result.scores[0] * len(tokens) / (len(tokens) + 1),
             no_speech=result.no_speech_prob,
@@ -107,7 +110,7 @@ class Whisper:
 
 
 def pick_device(wanted: str) -> str:
-    """`cpu` or `cuda`. Raises EngineError where a GPU is wanted and CTranslate2 finds none."""
+    """`cpu` or `cuda`. Raises ModelLoadError where a GPU is wanted and CTranslate2 finds none."""
     import ctranslate2
 
     try:
@@ -115,21 +118,21 @@ def pick_device(wanted: str) -> str:
     except RuntimeError:  # a driver that does not answer
         found = 0
     if wanted == "cuda" and not found:
-        raise EngineError("transcriber.device is cuda, but there is no CUDA device here that CTranslate2 can use")
+        raise ModelLoadError("transcriber.device is cuda, but there is no CUDA device here that CTranslate2 can use")
     if wanted == "auto":
         return "cuda" if found else "cpu"
     return wanted
 
 
 def load(config: TranscriberConfig, device: str) -> Any:
-    """The `faster_whisper.WhisperModel` that `config` names. Raises EngineError with what is wrong with it."""
+    """The `faster_whisper.WhisperModel` that `config` names. Raises ModelLoadError with what is wrong with it."""
     from faster_whisper import WhisperModel
 
     name = f"the Whisper model {config.model!r}"
     folder = Path(config.model)
     if folder.is_dir() and not (folder / "tokenizer.json").is_file():
         # faster-whisper would fetch the tokenizer of another model from the hub.
-        raise EngineError(f"{name} is incomplete: tokenizer.json is missing")
+        raise ModelLoadError(f"{name} is incomplete: tokenizer.json is missing")
     try:
         model = WhisperModel(
             config.model,
@@ -139,10 +142,10 @@ def load(config: TranscriberConfig, device: str) -> Any:
             local_files_only=config.offline,
         )
     except Exception as error:
-        raise EngineError(f"{name} cannot be loaded on {device} ({type(error).__name__}: {error})") from error
+        raise ModelLoadError(f"{name} cannot be loaded on {device} ({type(error).__name__}: {error})") from error
     mels = model.feature_extractor.mel_filters.shape[0]
     if mels != model.model.n_mels:
-        raise EngineError(
+        raise ModelLoadError(
             f"{name} is incomplete: it hears {model.model.n_mels} bands and preprocessor_config.json gives {mels}"
         )
     return model

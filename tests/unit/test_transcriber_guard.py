@@ -95,6 +95,13 @@ def test_what_is_left_out_is_told(
     assert (kept.text, kept.warnings, kept.dropped) == (text, (warning,), dropped)
 
 
+def test_signs_alone_are_no_text() -> None:
+    """Dots and notes are left out, and nothing is lost with them."""
+    for text in ("", "...", " . ♪ -"):
+        kept = keep(heard(text, logprob=-2, no_speech=0.9), 0.1, GUARD)
+        assert (kept.text, kept.warnings, kept.dropped) == ("", (), 0)
+
+
 def test_said_in_speech_a_phantom_phrase_is_speech() -> None:
     """Where people speak, "thanks for watching" stays, in both languages."""
     for text in ("Thank you for watching!", "시청해주셔서 감사합니다."):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from deployments.errors import EngineError
+from deployments.errors import ModelLoadError
 from deployments.transcriber.config import Guard, TranscriberConfig
 from deployments.transcriber.engine import AUTO, Chunk, Question, Recognizer, answer, create
 from deployments.transcriber.guard import LOOP_CUT, NOBODY_SPOKE, UNSURE, Hypothesis
@@ -286,7 +286,7 @@ def test_a_lack_of_memory_is_the_batchs() -> None:
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for a GPU on a machine without one, the start fails and says so; `auto` takes the CPU."""
     monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: 0)
-    with pytest.raises(EngineError, match="device is cuda"):
+    with pytest.raises(ModelLoadError, match="device is cuda"):
         create(CONFIG.model_copy(update={"device": "cuda"}))
     assert Whisper(CONFIG.model_copy(update={"device": "auto"})).device == "cpu"
 
@@ -313,11 +313,11 @@ def test_a_damaged_model_is_named(tmp_path: Path) -> None:
     ]
     for folder in folders:
         config = TranscriberConfig(engine="whisperx", model=str(folder), device="cpu", offline=True)
-        with pytest.raises(EngineError, match=folder.name):
+        with pytest.raises(ModelLoadError, match=folder.name):
             create(config)
 
 
 def test_a_compute_type_that_the_device_cannot_do() -> None:
     """It is refused at the start, with its name."""
-    with pytest.raises(EngineError, match="int3"):
+    with pytest.raises(ModelLoadError, match="int3"):
         create(CONFIG.model_copy(update={"compute_type": "int3"}))
