@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from deployments.types import Span
+
+VOTERS = 5
+"""So many chunks are asked; each costs a run of the encoder."""
+
+
+def voters(chunks: Sequence[Span], count: int = VOTERS) -> list[Span]:
+    """Which of a video's `chunks` to ask: at most `count`, spread over all of it, the longest one of each part."""
+    parts = min(count, len(chunks))
+    edges = [round(part * len(chunks) / parts) for part in range(parts + 1)] if parts else []
+    return [max(chunks[start:end], key=lambda chunk: chunk.duration_s) for start, end in pairwise(edges)]
 
 
 def vote(probabilities: Sequence[Mapping[str, float]], durations_s: Sequence[float]) -> tuple[str, float] | None:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.transcriber.language import vote
+from deployments.transcriber.language import vote, voters
+from deployments.types import Span
 
 
 def test_sure_chunks_outvote_guesses() -> None:
@@ -34,3 +35,13 @@ def test_who_knows_nothing_does_not_vote() -> None:
 def test_equals_are_decided_the_same_way_every_time() -> None:
     """A tie goes to the first in the alphabet, whatever the order of the chunks."""
     assert vote([{"ko": 0.5}, {"en": 0.5}], [1, 1]) == vote([{"en": 0.5}, {"ko": 0.5}], [1, 1]) == ("en", 0.25)
+
+
+def test_voters_are_spread_and_long() -> None:
+    """Ten chunks, five voters: the longer one of each two, from the start to the end; of few chunks, all."""
+    chunks = [Span(start_s=10 * i, end_s=10 * i + (9 if i in {0, 3, 4, 6, 9} else 2)) for i in range(10)]
+    assert [chunk.start_s for chunk in voters(chunks)] == [0, 30, 40, 60, 90]
+    assert voters(chunks[:3]) == chunks[:3]
+    assert voters(chunks[:1]) == chunks[:1]
+    assert voters([]) == []
+    assert len(voters(chunks, 4)) == 4

@@ -210,6 +210,22 @@ def test_the_spectrum_is_that_of_thirty_seconds(clips: list[tuple[Chunk, str]]) 
         np.testing.assert_allclose(model.features(audio), filled, atol=1e-5)
 
 
+def test_texts_and_probabilities_are_faster_whispers(clips: list[tuple[Chunk, str]]) -> None:
+    """What the batch says of each clip is what faster-whisper's own `transcribe` says of it, to the digit."""
+    model = Whisper(CONFIG)
+    chunks = chunks_of(clips)
+    encoded = model.encode([model.features(chunk.audio) for chunk in chunks])
+    written = model.write(encoded, [model.prompt(chunk.language) for chunk in chunks])
+    oracle = load(CONFIG, "cpu")
+    for chunk, hypothesis in zip(chunks, written, strict=True):
+        padded = np.zeros(30 * SAMPLE_RATE_HZ, np.float32)
+        padded[: len(chunk.audio)] = chunk.audio.astype(np.float32) / 32768
+        [segment] = oracle.transcribe(padded, language=chunk.language, without_timestamps=True, temperature=0)[0]
+        assert hypothesis.text == segment.text.strip()
+        assert hypothesis.average_logprob == pytest.approx(segment.avg_logprob, abs=1e-4)
+        assert hypothesis.no_speech == pytest.approx(segment.no_speech_prob, abs=1e-4)
+
+
 class ScriptedModel:
     """A model whose texts are given: `script[item][temperature]`. Remembers who was written at which temperature."""
 
