@@ -12,6 +12,7 @@
     │   ├── CancelledJobError         CANCELLED
     │   └── InternalJobError          INTERNAL_ERROR
     ├── RequestError                  answers a request; carries the HTTP status (serve_app/api/errors.py)
+    ├── DeviceError                   a replica's device is gone: its calls are made again, at another replica
     └── ModelLoadError                keeps a replica from starting; names the model
         └── ModelMissingError         missing, altered or not pinned; names the command that heals it
 
@@ -177,6 +178,19 @@ class InternalJobError(JobError):
         "ko": "내부 오류로 처리하지 못했습니다",
         "en": "The video could not be processed because of an internal error",
     }
+
+
+class DeviceError(MLServerError):
+    """The replica's device has failed (no memory for a single item, a dead context): another replica may do better.
+
+    Ends no job by itself: the caller tries again, and the replica's health check has it replaced.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the compute device failed")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (DeviceError, ())
 
 
 class RequestError(MLServerError):

@@ -73,11 +73,16 @@ class Utterance(Span):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
-    """The recogniser's answer for one chunk. `language` is an ISO 639-1 code."""
+    """The recogniser's answer for one chunk.
+
+    `language` is an ISO 639-1 code; `auto` where the recogniser was to find it and nothing was heard. `dropped` counts
+    the texts that the recogniser wrote and then left out as invented or repeated; `warnings` say so in words.
+    """
 
     language: str
     utterances: tuple[Utterance, ...] = ()
     warnings: tuple[str, ...] = ()
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

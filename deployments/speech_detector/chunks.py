@@ -46,6 +46,11 @@ def cut_chunks(spans: Sequence[Span], max_s: float) -> list[Span]:
     return chunks
 
 
+def speech_share(chunk: Span, spans: Sequence[Span]) -> float:
+    """How much of `chunk` the detected `spans` (which do not overlap) cover, 0-1."""
+    return min(1.0, sum(chunk.overlap_s(span) for span in spans) / chunk.duration_s) if chunk.duration_s else 0.0
+
+
 def _parts(span: Span, max_s: float) -> list[Span]:
     count = max(1, -int(-span.duration_s // max_s))
     borders = [span.start_s + span.duration_s * i / count for i in range(count)] + [span.end_s]

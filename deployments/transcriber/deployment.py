@@ -1,15 +1,19 @@
-"""The recogniser as a Ray Serve deployment: one process, one loaded model."""
+"""The recogniser as a Ray Serve deployment: one process, one loaded model, batches across jobs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
+from ray.serve.metrics import Counter
 
 from deployments import logs, replica
-from deployments.errors import TranscriptionError
+from deployments.batcher import Batcher
+from deployments.errors import DeviceError, TranscriptionError
+from deployments.ladder import Ladder
 from deployments.transcriber.config import TranscriberConfig, model_version
-from deployments.transcriber.engine import Chunk, create
+from deployments.transcriber.engine import AUTO, Chunk, Question, answer, create
 
 if TYPE_CHECKING:
     from deployments.types import Audio, Span, Transcript
@@ -19,25 +23,55 @@ log = logs.get_logger("transcriber")
 
 @serve.deployment
 class Transcriber:
-    """Turns one chunk of a job's speech into words."""
+    """Turns chunks of speech into words, several at a time: those of all jobs that wait when the engine is free."""
 
     def __init__(self, config: TranscriberConfig) -> None:
-        replica.prepare(threads=config.threads)
+        replica.prepare()
         self._config = config
-        self._engine = create(config)
-        self._compute = replica.Compute()
+        self._ladder = Ladder(partial(answer, create(config)), max_batch=config.batch_size)
+        self._batcher = Batcher(self._ladder, max_batch=config.batch_size)
+        self._dropped = Counter(
+            "ml_server_texts_left_out",
+            description="Texts of the recogniser that were left out as invented or repeated.",
+        )
 
-    async def transcribe(self, audio: Audio, chunk: Span, language: str) -> Transcript:
+    async def transcribe(
+        self, audio: Audio, chunk: Span, language: str, job_id: str, speech_share: float = 1.0
+    ) -> Transcript:
         """What is said in `chunk` of the whole video's `audio`; times count from the video's start.
 
-        `language` is a code of `config.languages` or `auto`. Raises TranscriptionError; the cause is in the log.
+        `language` is a code of `config.languages` or `auto`; `speech_share` is how much of the chunk the detector heard
+        as speech, 0-1. Jobs are served in turn. Raises TranscriptionError, the cause is in the log; DeviceError where
+        another replica may do better.
         """
-        item = Chunk(audio=chunk.of(audio), start_s=chunk.start_s, language=language)
-        [answer] = await self._compute(self._engine.transcribe, [item])
-        if isinstance(answer, Exception):
-            log.error("chunk failed", exc_info=answer, extra={"chunk_start_s": chunk.start_s})
-            raise TranscriptionError from answer
-        return answer
+        piece = Chunk(audio=chunk.of(audio), start_s=chunk.start_s, language=language, speech_share=speech_share)
+        transcript: Transcript = await self._ask(job_id, Question(chunk=piece))
+        if transcript.dropped:
+            self._dropped.inc(transcript.dropped)
+        return transcript
+
+    async def detect_language(self, audio: Audio, chunk: Span, job_id: str) -> dict[str, float]:
+        """The probability of each language in `chunk` of `audio`; empty where the engine cannot tell.
+
+        Raises as `transcribe` does. `deployments.transcriber.language.vote` makes one language of several chunks.
+        """
+        piece = Chunk(audio=chunk.of(audio), start_s=chunk.start_s, language=AUTO)
+        probabilities: dict[str, float] = await self._ask(job_id, Question(chunk=piece, language_only=True))
+        return probabilities
+
+    async def _ask(self, job_id: str, question: Question) -> Any:
+        try:
+            return await self._batcher(job_id, question)
+        except Exception as error:
+            start_s = question.chunk.start_s
+            log.error("chunk failed", exc_info=error, extra=logs.about(job_id, chunk_start_s=start_s))  # noqa: TRY400  its own record, not the handler's
+            if isinstance(error, DeviceError):
+                raise
+            raise TranscriptionError from error
+
+    def check_health(self) -> None:
+        """Called by Serve: a replica whose device failed is replaced."""
+        self._ladder.check()
 
     def __repr__(self) -> str:
         return f"Transcriber({model_version(self._config)})"

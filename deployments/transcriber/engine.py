@@ -28,6 +28,8 @@ class Chunk:
     """Where the first of them lies in the video."""
     language: str
     """An ISO 639-1 code, or `AUTO`."""
+    speech_share: float = 1.0
+    """How much of it the detector heard as speech, 0-1."""
 
 
 class Recognizer(Protocol):
@@ -37,14 +39,38 @@ class Recognizer(Protocol):
         """One answer per chunk, in order; a chunk that fails fails alone, as an exception in its place.
 
         Times are absolute (`start_s` added). Words lie inside their chunk, in order, without overlap. A chunk's
-        answer depends on nothing but the chunk. Safe to call from several threads.
+        answer depends on nothing but the chunk (and chance, where an engine has to guess). Safe to call from several
+        threads. Raises what hits the whole batch, such as a lack of memory.
         """
         ...
 
+    def detect(self, chunks: Sequence[Chunk]) -> list[dict[str, float] | Exception]:
+        """Per chunk, in order, the probabilities of the languages; none where the engine cannot tell."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a caller wants to know of a chunk: its words, or its language only."""
+
+    chunk: Chunk
+    language_only: bool = False
+
+
+def answer(engine: Recognizer, questions: Sequence[Question]) -> list[Transcript | dict[str, float] | Exception]:
+    """One answer per question, in order, by at most one call of each kind."""
+    heard = iter(engine.transcribe([each.chunk for each in questions if not each.language_only]))
+    found = iter(engine.detect([each.chunk for each in questions if each.language_only]))
+    return [next(found) if each.language_only else next(heard) for each in questions]
+
 
 def create(config: TranscriberConfig) -> Recognizer:
-    """Load the engine that `config` names."""
+    """Load the engine that `config` names. Raises ModelLoadError where it cannot be had."""
+    if config.engine == "whisperx":
+        from deployments.transcriber.whisper import WhisperRecognizer
+        from deployments.transcriber.whisper_model import Whisper
+
+        return WhisperRecognizer(Whisper(config), config.guard)
     from deployments.transcriber.sphinx import PocketsphinxRecognizer
 
-    engines = {"pocketsphinx": PocketsphinxRecognizer}
-    return engines[config.engine](config)
+    return PocketsphinxRecognizer(config)

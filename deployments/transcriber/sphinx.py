@@ -10,11 +10,11 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 from pocketsphinx import Decoder
 
 from deployments.transcriber.config import languages
 from deployments.transcriber.engine import AUTO, Chunk
+from deployments.transcriber.sound import is_quiet
 from deployments.transcriber.spelling import written
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance, Word
 
@@ -29,8 +29,6 @@ PAUSE_S: Final = 0.5
 """So long a silence between two words begins a new utterance."""
 MAX_WORD_S: Final = 2.0
 """A "word" longer than this is a hum or a constant tone."""
-QUIET_PEAK: Final = 16
-"""Audio that never leaves ±16 of 32768 (-66 dBFS) holds no speech."""
 LANGUAGE_UNKNOWN: Final = (
     "The spoken language was not detected: the embedded recogniser knows English only and took the speech for English."
 )
@@ -66,6 +64,10 @@ class PocketsphinxRecognizer:
         """See `Recognizer`."""
         return [self._try(chunk) for chunk in chunks]
 
+    def detect(self, chunks: Sequence[Chunk]) -> list[dict[str, float] | Exception]:
+        """See `Recognizer`: this one knows a single language and cannot tell whether it hears it."""
+        return [{} for _ in chunks]
+
     def _try(self, chunk: Chunk) -> Transcript | Exception:
         try:
             return self._transcribe(chunk)
@@ -85,7 +87,7 @@ class PocketsphinxRecognizer:
 
     def _decode(self, audio: Audio) -> list[Entry]:
         """The decoder's best path through `audio`, shape (samples,)."""
-        if int(np.abs(audio.astype(np.int32)).max(initial=0)) <= QUIET_PEAK:
+        if is_quiet(audio):
             return []
         with self._lock:
             # A fresh front end: without it, what it tracked in the last chunk colours this one.

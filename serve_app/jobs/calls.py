@@ -10,6 +10,7 @@ from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments import logs
+from deployments.errors import DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 RETRIES = 6
 FIRST_WAIT_S = 0.5
-TRANSIENT = (RayActorError, ObjectLostError, BackPressureError, DeploymentUnavailableError)
+TRANSIENT = (RayActorError, ObjectLostError, BackPressureError, DeploymentUnavailableError, DeviceError)
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")

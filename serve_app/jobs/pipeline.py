@@ -20,7 +20,7 @@ from deployments.diarizer.config import PIECE_S as DIARIZATION_PIECE_S
 from deployments.emotion import config as emotion_config
 from deployments.errors import JobError, TranscriptionError
 from deployments.prosody.words import UNKNOWN
-from deployments.speech_detector.chunks import cut_chunks, join_spans
+from deployments.speech_detector.chunks import cut_chunks, join_spans, speech_share
 from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
 from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcript, join_tracks, pieces
 from serve_app.jobs.assemble import Analysis, filename_of, result_of, segments_of
@@ -152,10 +152,10 @@ class Pipeline:
 
     async def _transcribe(self, info: AudioInfo) -> list[Transcript]:
         with self._clock.time("detection"):
-            chunks = await self._detect(info)
+            speech = await self._detect(info)
         self._progress(Stage.DETECTION, 1)
         with self._clock.time("transcription"):
-            transcripts = await self._recognise(chunks)
+            transcripts = await self._recognise(speech)
         self._progress(Stage.TRANSCRIPTION, 1)
         return transcripts
 
@@ -169,16 +169,21 @@ class Pipeline:
                 return spans
 
         found = await self._calls.map(detect, todo)
-        return cut_chunks(join_spans(found), self._settings.transcriber.max_chunk_s)
+        return join_spans(found)
 
-    async def _recognise(self, chunks: Sequence[Span]) -> list[Transcript]:
+    async def _recognise(self, speech: Sequence[Span]) -> list[Transcript]:
+        chunks = cut_chunks(speech, self._settings.transcriber.max_chunk_s)
         total_s = sum(chunk.duration_s for chunk in chunks)
         counted = _Counted(total_s, lambda fraction: self._progress(Stage.TRANSCRIPTION, fraction))
 
         async def recognise(chunk: Span) -> Transcript:
             with counted.one(chunk.duration_s):
                 transcript: Transcript = await self._on_audio(
-                    self._stages.transcriber.transcribe, chunk, self._job.options.language
+                    self._stages.transcriber.transcribe,
+                    chunk,
+                    self._job.options.language,
+                    self._job.job_id,
+                    speech_share(chunk, speech),
                 )
                 if self._stages.aligner is not None:
                     transcript = await self._on_audio(self._stages.aligner.align, transcript)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError
 
-from deployments.errors import AudioExtractionError, TranscriptionError
+from deployments.errors import AudioExtractionError, DeviceError, TranscriptionError
 from deployments.types import AudioInfo, Emotion, Span, Tracks, Transcript, Turn, Utterance, Word, WordProsody
 from serve_app.jobs.model import Job, JobOptions
 from serve_app.jobs.pipeline import Pipeline, Stages
@@ -68,7 +68,7 @@ def fails(error: Exception):
     return call
 
 
-def heard(_audio: Any, chunk: Span, _language: str) -> Transcript:
+def heard(_audio: Any, chunk: Span, _language: str, _job_id: str, _speech_share: float) -> Transcript:
     """One word per second of the chunk."""
     words = tuple(
         Word(start_s=chunk.start_s + i, end_s=chunk.start_s + i + 0.5, text=f"w{chunk.start_s + i:.0f}", confidence=0.5)
@@ -221,6 +221,24 @@ def test_a_dead_replica_is_asked_again(monkeypatch):
     with pytest.raises(TranscriptionError):
         run(graph(transcriber=once), max_workers=1)
     assert len(once.calls) == 1
+
+
+def test_a_failed_device_is_asked_again(monkeypatch):
+    """A replica whose device failed costs its chunks a retry and not the job; the batcher's job is the caller's."""
+    monkeypatch.setattr("serve_app.jobs.calls.FIRST_WAIT_S", 0.001)
+    failures = iter([DeviceError(), DeviceError()])
+    asked: list[Any] = []
+
+    def fails_twice(audio: Any, chunk: Span, language: str, job_id: str, speech_share: float) -> Transcript:
+        if failure := next(failures, None):
+            raise failure
+        asked.append((language, job_id, round(speech_share, 3)))
+        return heard(audio, chunk, language, job_id, speech_share)
+
+    spans = [Span(start_s=0, end_s=2), Span(start_s=4, end_s=8)]
+    stages = graph(detector=Stub(detect=lambda *_: spans), transcriber=Stub(transcribe=fails_twice))
+    assert run(stages, language="en")["segments"]
+    assert asked == [("en", "a", 0.75)]
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.speech_detector.chunks import cut_chunks, join_spans
+from deployments.speech_detector.chunks import cut_chunks, join_spans, speech_share
 from deployments.types import Span
 
 
@@ -68,3 +68,11 @@ def test_no_chunk_begins_or_ends_in_silence(speech: list[Span]) -> None:
     for chunk in cut_chunks(speech, 30.0):
         assert any(span.start_s <= chunk.start_s < span.end_s for span in speech)
         assert any(span.start_s < chunk.end_s <= span.end_s for span in speech)
+
+
+def test_speech_share_is_the_covered_part() -> None:
+    """Of ten seconds, three and a half are speech; spans that stick out count inside only; nothing is no share."""
+    assert speech_share(Span(start_s=10, end_s=20), spans((8, 11), (13, 15), (19.5, 30))) == pytest.approx(0.35)
+    assert speech_share(Span(start_s=10, end_s=20), spans((0, 30))) == 1
+    assert speech_share(Span(start_s=10, end_s=20), []) == 0
+    assert speech_share(Span(start_s=10, end_s=10), spans((0, 30))) == 0

@@ -1,0 +1,113 @@
+"""Batches across jobs: many callers await one item each, one engine computes several at a time.
+
+A queue per job, served in turn, so that a job that brings two hundred items at once does not keep the others waiting. A
+batch is cut at the moment when the engine is free, never by a timer: what came while it was busy goes together. Knows
+nothing of Ray or of what is computed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from deployments.replica import Compute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting(Generic[Item, Answer]):
+    item: Item
+    answer: asyncio.Future[Answer]
+
+
+class Batcher(Generic[Item, Answer]):
+    """`await batcher(job_id, item)` gives the item's answer, computed together with those of other callers.
+
+    `work` gets at most `max_batch` items, in a thread, one call at a time. It returns an answer for each, in order; an
+    exception in an answer's place is raised at that item's caller. What `work` itself raises, all callers of that batch
+    get. Items whose callers were cancelled are dropped before they are computed.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[Item]], Sequence[Answer | Exception]],
+        *,
+        max_batch: int,
+        compute: Compute | None = None,
+    ) -> None:
+        self._work = work
+        self._max_batch = max_batch
+        self._compute = compute or Compute()
+        self._queues: dict[str, deque[_Waiting[Item, Answer]]] = {}
+        """Jobs with items, the one whose turn it is first."""
+        self._serving: asyncio.Task[None] | None = None
+
+    async def __call__(self, job_id: str, item: Item) -> Answer:
+        """The answer for `item`, in the queue of `job_id`."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(job_id, deque()).append(_Waiting(item, answer))
+        if self._serving is None:
+            self._serving = asyncio.create_task(self._serve())
+        return await answer
+
+    async def _serve(self) -> None:
+        """Compute until nothing waits."""
+        try:
+            while batch := self._cut():
+                try:
+                    answers = await self._compute(self._try, [waiting.item for waiting in batch])
+                except Exception as error:  # noqa: BLE001  the thread takes no work any more: the callers must hear of it
+                    _fail(batch, error)
+                else:
+                    _tell(batch, answers)
+        finally:
+            self._serving = None
+
+    def _cut(self) -> list[_Waiting[Item, Answer]]:
+        """The next batch: one item of each job in turn, until it is full or nothing waits."""
+        batch: list[_Waiting[Item, Answer]] = []
+        while self._queues and len(batch) < self._max_batch:
+            job_id, queue = next(iter(self._queues.items()))
+            del self._queues[job_id]
+            while queue and queue[0].answer.done():
+                queue.popleft()
+            if queue:
+                batch.append(queue.popleft())
+            if queue:
+                self._queues[job_id] = queue
+        return batch
+
+    def _try(self, items: list[Item]) -> list[Answer | Exception]:
+        """In the thread: one answer or exception per item; raises nothing, since a thread cannot raise everything."""
+        try:
+            answers = list(self._work(items))
+            if len(answers) != len(items):
+                raise ValueError(f"{len(answers)} answers for {len(items)} items")  # noqa: TRY301  each caller gets it
+        except Exception as error:  # noqa: BLE001  it is the callers' to handle
+            return [error] * len(items)
+        return answers
+
+
+def _tell(batch: Sequence[_Waiting[Item, Answer]], answers: Sequence[Answer | Exception]) -> None:
+    """Give the callers their answers."""
+    for waiting, answer in zip(batch, answers, strict=True):
+        if isinstance(answer, Exception):
+            _fail([waiting], answer)
+        elif not waiting.answer.done():
+            waiting.answer.set_result(answer)
+
+
+def _fail(batch: Sequence[_Waiting[Item, Answer]], error: Exception) -> None:
+    """Raise `error` at the callers that have no answer yet."""
+    if isinstance(error, StopIteration):  # a future takes any exception but this one
+        error = RuntimeError(repr(error))
+    for waiting in batch:
+        if not waiting.answer.done():
+            waiting.answer.set_exception(error)

@@ -1,0 +1,113 @@
+"""What to do when a batch fails: go on with halves of it, and know when the device itself is the trouble.
+
+    batch of 8 ─ out of memory ─▸ 4 + 4 ─▸ 2 + 2 … ─▸ 1 ─ out of memory ─▸ DeviceError, and the replica is unwell
+               ─ dead context ──────────────────────────────────────────▸ DeviceError, and the replica is unwell
+               ─ any other error ─▸ halves, until the item that fails stands alone: its own error
+
+Knows nothing of Ray or of what is computed. Used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from deployments.errors import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+CLEAN_RUNS: Final = 50
+"""So many batches without a lack of memory, and twice the size is tried again: who shares the device may be gone."""
+
+_OUT_OF_MEMORY: Final = re.compile(r"out of memory|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
+_DEAD: Final = re.compile(r"CUDA (?:error|failed)|device-side assert|cuBLAS failed|cuDNN", re.IGNORECASE)
+"""The words of torch and of CTranslate2 for a context that answers nothing any more."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a smaller batch may help."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
+    )
+
+
+def is_dead_device(error: Exception) -> bool:
+    """Whether nothing will work in this process any more."""
+    return isinstance(error, RuntimeError) and not is_out_of_memory(error) and _DEAD.search(str(error)) is not None
+
+
+class Ladder(Generic[Item, Answer]):
+    """`work` on batches, with the steps above. Calling it raises nothing: failures stand in their items' places.
+
+    `relieve` is called after each lack of memory, such as `torch.cuda.empty_cache`.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[Item]], Sequence[Answer | Exception]],
+        *,
+        max_batch: int,
+        relieve: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._work = work
+        self._max_batch = max_batch
+        self._relieve = relieve
+        self._fits = max_batch
+        self._clean_runs = 0
+        self._fault: Exception | None = None
+
+    def __call__(self, items: Sequence[Item]) -> list[Answer | Exception]:
+        """One answer or exception for each of `items`, in order."""
+        answers: list[Answer | Exception] = []
+        while len(answers) < len(items):
+            answers += self._step(items[len(answers) : len(answers) + self._fits])
+        return answers
+
+    def check(self) -> None:
+        """The replica's health. Raises DeviceError once the device has failed: only a new process helps."""
+        if self._fault is not None:
+            raise DeviceError from self._fault
+
+    def _step(self, items: Sequence[Item]) -> list[Answer | Exception]:
+        if self._fault is not None:
+            return [DeviceError() for _ in items]
+        try:
+            answers = _one_each(self._work(items), items)
+        except Exception as error:  # noqa: BLE001  which items it hits is found out by halving
+            return self._failed(items, error)
+        self._grow()
+        return answers
+
+    def _failed(self, items: Sequence[Item], error: Exception) -> list[Answer | Exception]:
+        scarce = is_out_of_memory(error)
+        if is_dead_device(error) or (scarce and len(items) == 1):
+            self._fault = error
+            return [_lost(error) for _ in items]
+        if len(items) == 1:
+            return [error]
+        half = (len(items) + 1) // 2
+        if scarce:
+            self._fits, self._clean_runs = half, 0
+            self._relieve()
+        return self._step(items[:half]) + self._step(items[half:])
+
+    def _grow(self) -> None:
+        self._clean_runs += 1
+        if self._fits < self._max_batch and self._clean_runs >= CLEAN_RUNS:
+            self._fits, self._clean_runs = min(self._max_batch, self._fits * 2), 0
+
+
+def _one_each(answers: Sequence[Answer | Exception], items: Sequence[Item]) -> list[Answer | Exception]:
+    if len(answers) != len(items):
+        raise ValueError(f"{len(answers)} answers for {len(items)} items")
+    return list(answers)
+
+
+def _lost(cause: Exception) -> DeviceError:
+    error = DeviceError()
+    error.__cause__ = cause
+    return error

@@ -1,0 +1,141 @@
+"""The production recogniser: Whisper, many chunks at a time, with a guard against what it invents.
+
+Chunks of one batch may be of different jobs and languages: each has its own prompt, and none hears of another. Knows
+nothing of Ray or jobs. Writes text without word times; these are the aligner's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from deployments.transcriber.engine import AUTO, Chunk
+from deployments.transcriber.guard import Hypothesis, Verdict, best, judge, keep
+from deployments.transcriber.sound import is_quiet, is_steady
+from deployments.transcriber.whisper_model import WINDOW_S
+from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from deployments.transcriber.config import Guard
+    from deployments.transcriber.whisper_model import Whisper
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A chunk that is to be computed, with its spectrum of shape (mels, 3000)."""
+
+    chunk: Chunk
+    features: NDArray[np.float32]
+
+
+class WhisperRecognizer:
+    """A loaded Whisper. Keeps nothing from call to call."""
+
+    def __init__(self, model: Whisper, guard: Guard) -> None:
+        self._model = model
+        self._guard = guard
+
+    def transcribe(self, chunks: Sequence[Chunk]) -> list[Transcript | Exception]:
+        """See `Recognizer`. A chunk gives one utterance, or none."""
+        return self._each(chunks, self._transcribe, silent=lambda chunk: Transcript(language=chunk.language))
+
+    def detect(self, chunks: Sequence[Chunk]) -> list[dict[str, float] | Exception]:
+        """See `Recognizer`. Silence has no language."""
+        return self._each(chunks, self._detect, silent=lambda _: {})
+
+    def _each(
+        self,
+        chunks: Sequence[Chunk],
+        compute: Callable[[Sequence[_Heard]], Sequence[Answer]],
+        silent: Callable[[Chunk], Answer],
+    ) -> list[Answer | Exception]:
+        """The answers of `compute` for the chunks that can be heard; for the others `silent`'s, or what is wrong."""
+        prepared = [self._prepare(chunk) for chunk in chunks]
+        heard = [each for each in prepared if isinstance(each, _Heard)]
+        answers = iter(compute(heard) if heard else ())
+        return [
+            next(answers) if isinstance(each, _Heard) else silent(chunk) if each is None else each
+            for chunk, each in zip(chunks, prepared, strict=True)
+        ]
+
+    def _prepare(self, chunk: Chunk) -> _Heard | Exception | None:
+        """The chunk's spectrum; None where nobody can speak; what is wrong with it, where it cannot be heard."""
+        try:
+            check(chunk)
+            if chunk.language != AUTO:
+                self._model.prompt(chunk.language)
+            if is_quiet(chunk.audio) or is_steady(chunk.audio):
+                return None
+            return _Heard(chunk, self._model.features(chunk.audio))
+        except Exception as error:  # noqa: BLE001  a failure is this chunk's answer and must not cost the others theirs
+            return error
+
+    def _detect(self, heard: Sequence[_Heard]) -> list[dict[str, float]]:
+        return self._model.languages(self._model.encode([each.features for each in heard]))
+
+    def _transcribe(self, heard: Sequence[_Heard]) -> list[Transcript]:
+        encoded = self._model.encode([each.features for each in heard])
+        languages = [each.chunk.language for each in heard]
+        if AUTO in languages:
+            found = self._model.languages(encoded)
+            languages = [
+                max(probabilities, key=probabilities.__getitem__) if language == AUTO else language
+                for language, probabilities in zip(languages, found, strict=True)
+            ]
+        written = self._write(heard, encoded, [self._model.prompt(language) for language in languages])
+        return [
+            self._transcript(each.chunk, language, hypothesis)
+            for each, language, hypothesis in zip(heard, languages, written, strict=True)
+        ]
+
+    def _write(self, heard: Sequence[_Heard], encoded: object, prompts: list[list[int]]) -> Iterable[Hypothesis]:
+        """A hypothesis per chunk. Those that are doubtful, and no others, are tried again at rising temperatures."""
+        tries = [[first] for first in self._model.write(encoded, prompts)]
+        doubtful = self._doubtful(heard, tries, range(len(heard)))
+        encoded_for = list(range(len(heard)))
+        for temperature in self._guard.temperatures:
+            if not doubtful:
+                break
+            if doubtful != encoded_for:
+                encoded, encoded_for = self._model.encode([heard[i].features for i in doubtful]), doubtful
+            again = self._model.write(encoded, [prompts[i] for i in doubtful], temperature=temperature)
+            for i, hypothesis in zip(doubtful, again, strict=True):
+                tries[i].append(hypothesis)
+            doubtful = self._doubtful(heard, tries, doubtful)
+        return [best(tried, self._guard) if i in doubtful else tried[-1] for i, tried in enumerate(tries)]
+
+    def _doubtful(
+        self, heard: Sequence[_Heard], tries: Sequence[Sequence[Hypothesis]], among: Iterable[int]
+    ) -> list[int]:
+        return [i for i in among if judge(tries[i][-1], heard[i].chunk.speech_share, self._guard) is Verdict.DOUBTFUL]
+
+    def _transcript(self, chunk: Chunk, language: str, hypothesis: Hypothesis) -> Transcript:
+        kept = keep(hypothesis, chunk.speech_share, self._guard)
+        utterance = Utterance(
+            start_s=chunk.start_s,
+            end_s=chunk.start_s + len(chunk.audio) / SAMPLE_RATE_HZ,
+            text=kept.text,
+            confidence=hypothesis.confidence,
+        )
+        return Transcript(
+            language=language,
+            utterances=(utterance,) if kept.text else (),
+            warnings=kept.warnings,
+            dropped=kept.dropped,
+        )
+
+
+def check(chunk: Chunk) -> None:
+    """Raises ValueError where `chunk` is none that the model can hear."""
+    if chunk.audio.dtype != np.int16 or chunk.audio.ndim != 1:
+        raise ValueError(f"audio is {chunk.audio.dtype} of shape {chunk.audio.shape}, not int16 and mono")
+    if len(chunk.audio) > WINDOW_S * SAMPLE_RATE_HZ + 1:  # its edges were rounded
+        raise ValueError(f"a chunk of {len(chunk.audio) / SAMPLE_RATE_HZ:.1f} s is longer than {WINDOW_S} s")

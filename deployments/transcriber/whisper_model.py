@@ -1,0 +1,156 @@
+"""Whisper on CTranslate2: loading, and the four things that can be computed with it. Knows nothing of chunks or jobs.
+
+Loaded by faster-whisper's `WhisperModel`, of which whisperX's own is a subclass: that one adds a method that takes one
+prompt for a whole batch, and its import costs 5 s and 860 MB (pyannote, lightning), so the base class is used. What is
+computed goes to CTranslate2 itself, with a prompt per item; nothing is kept from call to call.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from deployments.errors import ModelLoadError
+from deployments.transcriber.guard import Hypothesis
+from deployments.transcriber.whisper_languages import EVERY_MODELS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from deployments.transcriber.config import TranscriberConfig
+    from deployments.types import Audio
+
+WINDOW_S: Final = 30
+"""The model hears so much at a time; shorter audio is filled up with silence."""
+WINDOW_FRAMES: Final = 3000
+SILENCE_SAMPLES: Final = 400
+"""One window of the spectrum: what lies further behind the audio's end is silence and need not be computed."""
+HYPOTHESES: Final = 5
+"""Samples that are drawn per chunk at temperatures above 0, of which the likeliest is taken: Whisper's `best_of`."""
+
+TORN: Final = "\ufffd"
+"""What is decoded of a letter whose last bytes were not written: Korean letters may take several tokens."""
+
+
+class Whisper:
+    """A loaded model. Calls are independent of each other and safe from several threads."""
+
+    def __init__(self, config: TranscriberConfig) -> None:
+        self.device = pick_device(config.device)
+        self._model: Any = load(config, self.device)
+        self._multilingual: bool = self._model.model.is_multilingual
+        self._beam_size = config.beam_size
+        self._end: int = self._model.hf_tokenizer.token_to_id("<|endoftext|>")
+        if self.device == "cuda":  # libraries that are missing show only when something is computed
+            silence = self.encode([self.features(np.zeros(0, np.int16))])
+            self.write(silence, [self.prompt("en")])
+
+    def features(self, audio: Audio) -> NDArray[np.float32]:
+        """The log-mel spectrum of `audio`, int16 of at most 30 s, filled up with silence: shape (mels, 3000), float32.
+
+        Equals the spectrum of the audio with zeros up to 30 s, which is how Whisper was trained, at the cost of the
+        audio alone: in silence the logarithm (scaled by 1/4) lies at its floor, 8 below the maximum or at -10.
+        """
+        spectrum: NDArray[np.float32] = self._model.feature_extractor(
+            audio.astype(np.float32) / 32768, padding=SILENCE_SAMPLES
+        )
+        floor = max(-1.5, float(spectrum.max()) - 2.0)
+        filled = np.full((len(spectrum), WINDOW_FRAMES), floor, np.float32)
+        frames = min(spectrum.shape[1], WINDOW_FRAMES)
+        filled[:, :frames] = spectrum[:, :frames]
+        return filled
+
+    def encode(self, features: Sequence[NDArray[np.float32]]) -> Any:
+        """What the encoder makes of several spectra: CTranslate2's storage, shape (items, 1500, width)."""
+        return self._model.encode(np.stack(features))
+
+    def languages(self, encoded: Any) -> list[dict[str, float]]:
+        """Per item, the probability of each language that the model knows."""
+        if not self._multilingual:
+            return [{"en": 1.0} for _ in range(encoded.shape[0])]
+        found = self._model.model.detect_language(encoded)
+        return [{token[2:-2]: float(probability) for token, probability in item} for item in found]
+
+    def prompt(self, language: str) -> list[int]:
+        """The tokens that ask for a transcript in `language`. Raises ValueError where the model does not know it."""
+        token = self._model.hf_tokenizer.token_to_id
+        asked = [token(f"<|{language}|>"), token("<|transcribe|>")]
+        if not self._multilingual:  # an English model has tokens for languages, but was not taught to heed them
+            asked = [] if language == "en" else [None]
+        if language not in EVERY_MODELS or None in asked:
+            raise ValueError(f"the model does not know the language {language!r}")
+        return [token("<|startoftranscript|>"), *asked, token("<|notimestamps|>")]
+
+    def write(self, encoded: Any, prompts: list[list[int]], *, temperature: float = 0.0) -> list[Hypothesis]:
+        """What the decoder writes for each item after its prompt: by beam search, or drawn at a temperature above 0.
+
+        CTranslate2 draws from a generator of its own, so texts of temperatures above 0 cannot be repeated.
+        """
+        search: dict[str, float] = {"beam_size": self._beam_size}
+        if temperature > 0:
+            drawing = {"num_hypotheses": HYPOTHESES, "sampling_topk": 0, "sampling_temperature": temperature}
+            search = {"beam_size": 1, **drawing}
+        results = self._model.model.generate(encoded, prompts, return_scores=True, return_no_speech_prob=True, **search)
+        return [self._hypothesis(result, temperature) for result in results]
+
+    def _hypothesis(self, result: Any, temperature: float) -> Hypothesis:
+        tokens = result.sequences_ids[0]
+        text = self._model.hf_tokenizer.decode([token for token in tokens if token < self._end])
+        return Hypothesis(
+            text=text.replace(TORN, "").strip(),
+            # The score is a mean over the tokens; Whisper's own mean counts the end of the text as one more.
+            average_logprob=result.scores[0] * len(tokens) / (len(tokens) + 1),
+            no_speech=result.no_speech_prob,
+            temperature=temperature,
+        )
+
+
+def pick_device(wanted: str) -> str:
+    """`cpu` or `cuda`. Raises ModelLoadError where a GPU is wanted and CTranslate2 finds none."""
+    import ctranslate2
+
+    try:
+        found = ctranslate2.get_cuda_device_count()
+    except RuntimeError:  # a driver that does not answer
+        found = 0
+    if wanted == "cuda" and not found:
+        raise ModelLoadError("transcriber.device is cuda, but there is no CUDA device here that CTranslate2 can use")
+    if wanted == "auto":
+        return "cuda" if found else "cpu"
+    return wanted
+
+
+def load(config: TranscriberConfig, device: str) -> Any:
+    """The `faster_whisper.WhisperModel` that `config` names. Raises ModelLoadError with what is wrong with it."""
+    from faster_whisper import WhisperModel
+
+    name = f"the Whisper model {config.model!r}"
+    folder = Path(config.model)
+    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
+        # faster-whisper would fetch the tokenizer of another model from the hub.
+        raise ModelLoadError(f"{name} is incomplete: tokenizer.json is missing")
+    try:
+        model = WhisperModel(
+            config.model,
+            device=device,
+            compute_type=compute_type(config.compute_type, device),
+            cpu_threads=config.threads or 0,
+            local_files_only=config.offline,
+        )
+    except Exception as error:
+        raise ModelLoadError(f"{name} cannot be loaded on {device} ({type(error).__name__}: {error})") from error
+    mels = model.feature_extractor.mel_filters.shape[0]
+    if mels != model.model.n_mels:
+        raise ModelLoadError(
+            f"{name} is incomplete: it hears {model.model.n_mels} bands and preprocessor_config.json gives {mels}"
+        )
+    return model
+
+
+def compute_type(wanted: str, device: str) -> str:
+    """CTranslate2's arithmetic: `auto` is float16 on a GPU and int8 on a CPU."""
+    return {"cuda": "float16", "cpu": "int8"}[device] if wanted == "auto" else wanted

@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from deployments.errors import ModelLoadError
+from deployments.transcriber.config import Guard, TranscriberConfig
+from deployments.transcriber.engine import AUTO, Chunk, Question, Recognizer, answer, create
+from deployments.transcriber.guard import LOOP_CUT, NOBODY_SPOKE, UNSURE, Hypothesis
+from deployments.transcriber.whisper import WhisperRecognizer
+from deployments.transcriber.whisper_model import Whisper, load
+from deployments.types import SAMPLE_RATE_HZ, Transcript
+
+if TYPE_CHECKING:
+    from deployments.types import Audio
+
+TESTS = Path(__file__).parents[1]
+MODEL = TESTS / "models" / "asr"
+SPEECH = TESTS / "data" / "speech"
+CONFIG = TranscriberConfig(engine="whisperx", model=str(MODEL), device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    return create(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[tuple[Chunk, str]]:
+    """Synthesized sentences in English and Korean, and what is said in them."""
+    texts = json.loads((SPEECH / "texts.json").read_text(encoding="utf-8"))
+    clips = []
+    for at, name in enumerate(sorted(texts, key=lambda name: name.partition("_")[2])):
+        audio: Audio = soundfile.read(SPEECH / name, dtype="int16")[0]
+        audio.flags.writeable = False  # as Ray hands it out
+        clips.append((Chunk(audio=audio, start_s=10.0 * at, language=texts[name]["language"]), texts[name]["text"]))
+    assert {chunk.language for chunk, _ in clips} == {"en", "ko"}
+    return clips
+
+
+def chunks_of(clips: list[tuple[Chunk, str]]) -> list[Chunk]:
+    return [chunk for chunk, _ in clips]
+
+
+def transcripts(recognizer: Recognizer, chunks: list[Chunk]) -> list[Transcript]:
+    answers = recognizer.transcribe(chunks)
+    assert [each for each in answers if not isinstance(each, Transcript)] == []
+    return [each for each in answers if isinstance(each, Transcript)]
+
+
+def text_of(transcript: Transcript) -> str:
+    return " ".join(utterance.text for utterance in transcript.utterances)
+
+
+def as_audio(samples: Any) -> Audio:
+    return np.clip(samples, -32768, 32767).astype(np.int16)
+
+
+def test_every_word_is_right(recognizer: Recognizer, clips: list[tuple[Chunk, str]]) -> None:
+    """English and Korean in one batch: words, capitals, stops, spaces; one utterance as long as its chunk."""
+    for (chunk, text), heard in zip(clips, transcripts(recognizer, chunks_of(clips)), strict=True):
+        [utterance] = heard.utterances
+        assert (utterance.text, heard.language) == (text, chunk.language)
+        assert (utterance.start_s, utterance.words) == (chunk.start_s, ())
+        assert utterance.end_s == pytest.approx(chunk.start_s + len(chunk.audio) / SAMPLE_RATE_HZ)
+        assert utterance.confidence is not None
+        assert 0.8 < utterance.confidence <= 1
+        assert (heard.warnings, heard.dropped) == ((), 0)
+
+
+def test_a_batch_gives_what_each_chunk_gives_alone(recognizer: Recognizer, clips: list[tuple[Chunk, str]]) -> None:
+    """Two jobs of different languages in one batch get, word for word, what each gets alone."""
+    chunks = chunks_of(clips)
+    alone = [transcripts(recognizer, [chunk])[0] for chunk in chunks]
+    for together in (transcripts(recognizer, chunks), transcripts(recognizer, chunks[::-1])[::-1]):
+        for one, other in zip(together, alone, strict=True):
+            assert (text_of(one), one.language, one.warnings) == (text_of(other), other.language, other.warnings)
+            assert one.utterances[0].confidence == pytest.approx(other.utterances[0].confidence, abs=1e-3)
+
+
+def test_the_prompt_is_the_items_own(recognizer: Recognizer, clips: list[tuple[Chunk, str]]) -> None:
+    """The same audio asked for in two languages in one batch: each answer is in the language asked for."""
+    chunk = next(chunk for chunk, _ in clips if chunk.language == "en")
+    foreign = replace(chunk, language="ko")
+    own, other = transcripts(recognizer, [chunk, foreign])
+    assert (own.language, other.language) == ("en", "ko")
+    assert own == transcripts(recognizer, [chunk])[0]
+
+
+def test_languages_are_told_apart(recognizer: Recognizer, clips: list[tuple[Chunk, str]]) -> None:
+    """Each clip's language is the most probable by far, and `auto` writes the same words as the right code."""
+    found = recognizer.detect(chunks_of(clips))
+    for (chunk, _), probabilities in zip(clips, found, strict=True):
+        assert not isinstance(probabilities, Exception)
+        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-3)
+        assert probabilities[chunk.language] > 0.9
+    asked = [replace(chunk, language=AUTO) if i % 3 else chunk for i, chunk in enumerate(chunks_of(clips))]
+    heard = transcripts(recognizer, asked)
+    assert [(each.language, text_of(each)) for each in heard] == [(chunk.language, text) for chunk, text in clips]
+
+
+def test_words_and_languages_in_one_batch(recognizer: Recognizer, clips: list[tuple[Chunk, str]]) -> None:
+    """Questions of both kinds, mixed, are answered in their order."""
+    (first, text), (second, _) = clips[:2]
+    language, words = answer(recognizer, [Question(chunk=second, language_only=True), Question(chunk=first)])
+    assert isinstance(language, dict)
+    assert language[second.language] > 0.9
+    assert isinstance(words, Transcript)
+    assert text_of(words) == text
+
+
+SECONDS = np.arange(4 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
+NO_SPEECH = {
+    "nothing": np.zeros(0),
+    "one sample": np.full(1, 9000),
+    "a click": np.concatenate([np.zeros(8000), np.full(100, 9000), np.zeros(8000)]),
+    "silence": np.zeros(2 * SAMPLE_RATE_HZ),
+    "offset": np.full(2 * SAMPLE_RATE_HZ, 5000),
+    "hiss": np.random.default_rng(0).normal(scale=40, size=SECONDS.size),
+    "noise": np.random.default_rng(0).normal(scale=3000, size=SECONDS.size),
+    "30 s of noise": np.random.default_rng(0).normal(scale=3000, size=30 * SAMPLE_RATE_HZ),
+    "rumble": np.cumsum(np.random.default_rng(0).normal(scale=30, size=SECONDS.size)),
+    "hum": 8000 * np.sin(2 * np.pi * 50 * SECONDS),
+    "tone": 8000 * np.sin(2 * np.pi * 440 * SECONDS),
+    "chord": sum(3000 * np.sin(2 * np.pi * hz * SECONDS) for hz in (220, 277, 330)),
+    "beeps": 8000 * np.sin(2 * np.pi * 1000 * SECONDS) * (SECONDS * 2 % 1 < 0.04),
+}
+
+
+@pytest.mark.parametrize("sound", NO_SPEECH)
+def test_nothing_is_invented_in_silence(recognizer: Recognizer, sound: str) -> None:
+    """Silence, noise and tones raise nothing; what is written there all the same comes with a warning or not at all."""
+    chunk = Chunk(audio=as_audio(NO_SPEECH[sound]), start_s=7, language="en")
+    [believed, doubted] = transcripts(recognizer, [chunk, replace(chunk, speech_share=0.1)])
+    assert not believed.utterances or {UNSURE, LOOP_CUT} & set(believed.warnings)
+    assert doubted.utterances == ()
+    assert (doubted.dropped > 0) == bool(doubted.warnings)
+
+
+def test_what_was_dropped_is_told_and_counted(recognizer: Recognizer) -> None:
+    """A rumble in which the detector hears no speech: the model's word is left out, with a sentence and a count."""
+    chunk = Chunk(audio=as_audio(NO_SPEECH["rumble"]), start_s=0, language="en", speech_share=0.0)
+    [heard] = transcripts(recognizer, [chunk])
+    assert (heard.utterances, heard.warnings, heard.dropped) == ((), (NOBODY_SPOKE,), 1)
+
+
+def test_damaged_speech_raises_nothing(recognizer: Recognizer, clips: list[tuple[Chunk, str]]) -> None:
+    """40 dB too quiet loses no word; of 60 dB the last bits are left, which give nothing; clipped, it is a guess."""
+    chunk, text = next((chunk, text) for chunk, text in clips if chunk.language == "en")
+    quiet, gone, clipped = (replace(chunk, audio=as_audio(chunk.audio * gain)) for gain in (0.01, 0.001, 50.0))
+    heard = transcripts(recognizer, [quiet, gone, clipped])
+    assert text_of(heard[0]) == text
+    assert heard[1].utterances == ()
+    for utterance in heard[2].utterances:
+        assert utterance.confidence is not None
+        assert utterance.confidence < 1
+
+
+def test_a_chunk_that_cannot_be_heard_fails_alone(recognizer: Recognizer, clips: list[tuple[Chunk, str]]) -> None:
+    """Wrong samples, lengths and languages are errors in their own places; the neighbours are answered."""
+    (good, text), (other, other_text) = clips[:2]
+    bad = [
+        replace(good, audio=good.audio.astype(np.float32)),
+        replace(good, audio=np.zeros((2, 16_000), np.int16)),
+        replace(good, audio=np.zeros(31 * SAMPLE_RATE_HZ, np.int16)),
+        replace(good, audio=None),  # type: ignore[arg-type]
+        replace(good, language="xx"),
+        replace(good, language="transcribe"),
+    ]
+    first, *failed, last = recognizer.transcribe([good, *bad, other])
+    assert all(isinstance(each, Exception) for each in failed), failed
+    assert isinstance(first, Transcript)
+    assert isinstance(last, Transcript)
+    assert [text_of(first), text_of(last)] == [text, other_text]
+    found = recognizer.detect([bad[0], good])
+    assert isinstance(found[0], Exception)
+    assert isinstance(found[1], dict)
+
+
+def test_thirty_seconds_fit(recognizer: Recognizer, clips: list[tuple[Chunk, str]]) -> None:
+    """A chunk of 30 s whose edges were rounded apart is heard."""
+    chunk, _ = clips[0]
+    audio = np.zeros(30 * SAMPLE_RATE_HZ + 1, np.int16)
+    audio[: len(chunk.audio)] = chunk.audio
+    [heard] = transcripts(recognizer, [replace(chunk, audio=audio)])
+    assert text_of(heard)
+
+
+def test_threads_do_not_mix(recognizer: Recognizer, clips: list[tuple[Chunk, str]]) -> None:
+    """Calls from several threads at once get the words that they get alone."""
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda chunk: recognizer.transcribe([chunk])[0], chunks_of(clips)))
+    assert [text_of(each) for each in together if isinstance(each, Transcript)] == [text for _, text in clips]
+
+
+def test_the_spectrum_is_that_of_thirty_seconds(clips: list[tuple[Chunk, str]]) -> None:
+    """Filling up the spectrum gives what the feature extractor gives for the audio filled up with zeros."""
+    model = Whisper(CONFIG)
+    extractor = load(CONFIG, "cpu").feature_extractor
+    for audio in (clips[0][0].audio, clips[0][0].audio[:1000], np.zeros(0, np.int16), np.zeros(8000, np.int16)):
+        filled = extractor(audio.astype(np.float32) / 32768, padding=30 * SAMPLE_RATE_HZ - len(audio))
+        np.testing.assert_allclose(model.features(audio), filled, atol=1e-5)
+
+
+def test_texts_and_probabilities_are_faster_whispers(clips: list[tuple[Chunk, str]]) -> None:
+    """What the batch says of each clip is what faster-whisper's own `transcribe` says of it, to the digit."""
+    model = Whisper(CONFIG)
+    chunks = chunks_of(clips)
+    encoded = model.encode([model.features(chunk.audio) for chunk in chunks])
+    written = model.write(encoded, [model.prompt(chunk.language) for chunk in chunks])
+    oracle = load(CONFIG, "cpu")
+    for chunk, hypothesis in zip(chunks, written, strict=True):
+        padded = np.zeros(30 * SAMPLE_RATE_HZ, np.float32)
+        padded[: len(chunk.audio)] = chunk.audio.astype(np.float32) / 32768
+        [segment] = oracle.transcribe(padded, language=chunk.language, without_timestamps=True, temperature=0)[0]
+        assert hypothesis.text == segment.text.strip()
+        assert hypothesis.average_logprob == pytest.approx(segment.avg_logprob, abs=1e-4)
+        assert hypothesis.no_speech == pytest.approx(segment.no_speech_prob, abs=1e-4)
+
+
+class ScriptedModel:
+    """A model whose texts are given: `script[item][temperature]`. Remembers who was written at which temperature."""
+
+    def __init__(self, script: list[dict[float, Hypothesis]]) -> None:
+        self.script = script
+        self.written: list[tuple[float, list[int]]] = []
+        self.encoded: list[list[int]] = []
+
+    def features(self, audio: Audio) -> int:
+        return int(audio[0]) - 1000
+
+    def encode(self, features: list[int]) -> list[int]:
+        self.encoded.append(list(features))
+        return list(features)
+
+    def prompt(self, language: str) -> str:
+        return language
+
+    def write(self, encoded: list[int], prompts: list[str], *, temperature: float = 0.0) -> list[Hypothesis]:
+        assert prompts == [f"l{item}" for item in encoded]
+        self.written.append((temperature, encoded))
+        return [self.script[item][temperature] for item in encoded]
+
+
+def hypothesis(text: str, logprob: float = -0.1, no_speech: float = 0.0) -> Hypothesis:
+    return Hypothesis(text=text, average_logprob=logprob, no_speech=no_speech)
+
+
+def numbered(count: int) -> list[Chunk]:
+    """Chunks that a `ScriptedModel` knows by their first sample, each with a language of its own."""
+    return [Chunk(audio=np.full(160, 1000 + i, np.int16), start_s=0, language=f"l{i}") for i in range(count)]
+
+
+def test_only_failing_items_are_tried_again() -> None:
+    """A loop and a guess rise in temperature until they pass; the good and the silent item are written once."""
+    loop, guess = hypothesis("go on " * 50), hypothesis("guess", -2.0)
+    model = ScriptedModel(
+        [
+            {0.0: hypothesis("good")},
+            {0.0: loop, 0.2: guess, 0.4: hypothesis("third")},
+            {0.0: hypothesis("silent", -2.0, 0.9)},
+            {0.0: guess, 0.2: hypothesis("second")},
+        ]
+    )
+    answers = WhisperRecognizer(model, Guard()).transcribe(numbered(4))  # type: ignore[arg-type]
+    assert model.written == [(0.0, [0, 1, 2, 3]), (0.2, [1, 3]), (0.4, [1])]
+    assert [text_of(each) for each in answers if isinstance(each, Transcript)] == ["good", "third", "", "second"]
+
+
+def test_when_every_temperature_fails_the_best_text_stands() -> None:
+    """The likeliest text that is no loop, with its low confidence and a warning; encoded once for all further tries."""
+    texts = {temperature: hypothesis(f"t{temperature}", -2 - temperature) for temperature in (0.4, 0.6, 0.8, 1.0)}
+    doubtful = texts | {0.0: hypothesis("go on " * 50), 0.2: hypothesis("best", -1.5)}
+    model = ScriptedModel([{0.0: hypothesis("good")}, doubtful])
+    _, heard = WhisperRecognizer(model, Guard()).transcribe(numbered(2))  # type: ignore[arg-type]
+    assert isinstance(heard, Transcript)
+    assert (text_of(heard), heard.warnings) == ("best", (UNSURE,))
+    assert heard.utterances[0].confidence == pytest.approx(np.exp(-1.5))
+    assert model.encoded == [[0, 1], [1]]
+    assert [temperature for temperature, _ in model.written] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+
+
+def test_a_lack_of_memory_is_the_batchs() -> None:
+    """What hits the whole batch is raised, so that a smaller one can be tried."""
+
+    class Full(ScriptedModel):
+        def write(self, *_: Any, **__: Any) -> list[Hypothesis]:
+            raise RuntimeError("CUDA failed with error out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        WhisperRecognizer(Full([]), Guard()).transcribe(numbered(2))  # type: ignore[arg-type]
+
+
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for a GPU on a machine without one, the start fails and says so; `auto` takes the CPU."""
+    monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: 0)
+    with pytest.raises(ModelLoadError, match="device is cuda"):
+        create(CONFIG.model_copy(update={"device": "cuda"}))
+    assert Whisper(CONFIG.model_copy(update={"device": "auto"})).device == "cpu"
+
+
+def test_a_damaged_model_is_named(tmp_path: Path) -> None:
+    """Half-downloaded, without its tokenizer, with another size's features, or not there: an error that names it."""
+
+    def damaged(name: str, file: str, content: bytes | None) -> Path:
+        folder = shutil.copytree(MODEL, tmp_path / name)
+        if content is None:
+            (folder / file).unlink()
+        else:
+            (folder / file).write_bytes(content)
+        return folder
+
+    folders = [
+        damaged("half", "model.bin", (MODEL / "model.bin").read_bytes()[:700_000]),
+        damaged("other", "model.bin", b"not a model"),
+        damaged("no-tokenizer", "tokenizer.json", None),
+        damaged("torn-tokenizer", "tokenizer.json", b'{"version": '),
+        damaged("no-weights", "model.bin", None),
+        damaged("wrong-bands", "preprocessor_config.json", b'{"feature_size": 128}'),
+        tmp_path / "nowhere",
+    ]
+    for folder in folders:
+        config = TranscriberConfig(engine="whisperx", model=str(folder), device="cpu", offline=True)
+        with pytest.raises(ModelLoadError, match=folder.name):
+            create(config)
+
+
+def test_a_compute_type_that_the_device_cannot_do() -> None:
+    """It is refused at the start, with its name."""
+    with pytest.raises(ModelLoadError, match="int3"):
+        create(CONFIG.model_copy(update={"compute_type": "int3"}))
