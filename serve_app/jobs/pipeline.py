@@ -181,7 +181,7 @@ class Pipeline:
                     self._stages.transcriber.transcribe, chunk, self._job.options.language
                 )
                 if self._stages.aligner is not None:
-                    transcript = await self._on_audio(self._stages.aligner.align, transcript)
+                    transcript = await self._on_audio(self._stages.aligner.align, transcript, self._job.job_id)
                 return transcript
 
         try:

@@ -1,4 +1,4 @@
-"""Make the clips beside this file: synthesized sentences, and when each word is spoken by the synthesizer's own account.
+"""Make the clips beside this file: synthesized sentences, and when each word is said by the synthesizer's own account.
 
 Needs libespeak-ng and libflite (Debian: espeak-ng, flite), which the tests do not. The committed files are what the
 tests use; run this only to make others: `python tests/data/alignment/make.py`.
@@ -119,9 +119,7 @@ class Espeak:
         self._rate_hz = self._library.espeak_Initialize(self.SYNCHRONOUS, 0, None, 0)
         self._blocks: list[np.ndarray] = []
         self._starts: dict[int, float] = {}
-        kind = ctypes.CFUNCTYPE(
-            ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(self.Event)
-        )
+        kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(self.Event))
         self._callback = kind(self._receive)  # kept: the library calls it later
         self._library.espeak_SetSynthCallback(self._callback)
 
