@@ -11,6 +11,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from deployments.types import CJK
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -23,8 +25,7 @@ LONG_SIGNS: Final = 3
 """Only so many of a word: 1000000 is not read out numeral by numeral."""
 LARGEST_ALPHABET: Final = 100
 """A model with more letters writes syllables or words, of which a numeral is one."""
-_CJK: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_CHARACTERS: Final = re.compile(rf"[{_CJK}][^\w\s]*|[^{_CJK}\s]+")
+_CHARACTERS: Final = re.compile(rf"[{CJK}][^\w\s]*|[^{CJK}\s]+")
 """A character with the punctuation after it, or a run of anything else (`GPT`, `2026`)."""
 _APOSTROPHES: Final = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'"))
 _READ_OUT: Final = frozenset({"Nd", "Nl", "No", "Sc", "Sm"})

@@ -36,7 +36,11 @@ def test_words_begin_at_their_first_letter_and_end_at_the_delimiter() -> None:
 
 def test_the_last_word_ends_with_its_letter_where_no_delimiter_is_likely() -> None:
     """Models that never emit one at the end do not get one invented."""
-    assert spans("_a_b___", "ab") == [(1, 4)]
+    log_probs = emissions("_a_b____")
+    log_probs[6] = torch.tensor([0.93, 0.07, 0.0001, 0.0001, 0.0001]).log()
+    [word] = place(log_probs, spell(["ab"], KNOWN), KNOWN)
+    assert word is not None
+    assert (word.start, word.end) == (1, 4)
 
 
 def test_a_letter_over_several_frames_begins_where_it_gains_most() -> None:

@@ -5,6 +5,7 @@ import string
 import pytest
 
 from deployments.aligner.vocabulary import spell, spell_word, vocabulary, words_of
+from deployments.types import joined
 
 LABELS = {"<pad>": 0, "|": 1, "[UNK]": 2} | {letter: 3 + i for i, letter in enumerate(string.ascii_lowercase + "'")}
 KNOWN = vocabulary(LABELS, size=30, blank=0, delimiter=1)
@@ -99,3 +100,18 @@ def test_without_a_delimiter_words_follow_each_other() -> None:
 def test_words_are_between_spaces_or_single_characters(text: str, language: str, words: list[str]) -> None:
     """As in whisperX: characters in Chinese and Japanese, with punctuation kept at the word before it."""
     assert words_of(text, language) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "line"),
+    [
+        ("Wait, 7 words.", "en", "Wait, 7 words."),
+        ("오늘 학교 회의", "ko", "오늘 학교 회의"),
+        ("今天\uff0c我很好。", "zh", "今天\uff0c我很好。"),
+        ("用GPT写。", "zh", "用 GPT 写。"),
+        ("これはカフェです。", "ja", "これはカフェです。"),
+    ],
+)
+def test_words_become_a_line_again(text: str, language: str, line: str) -> None:
+    """Spaces between words, none between Chinese or Japanese characters."""
+    assert joined(words_of(text, language)) == line
