@@ -6,6 +6,7 @@ Times are seconds from the start of the video, unless a docstring says "relative
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,11 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 SAMPLE_RATE_HZ = 16_000
 FRAMES_PER_S = 100
 """Rate of the prosodic tracks: one frame each 10 ms."""
+CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Characters of scripts without spaces, for a regular expression's brackets: kana and Han, not Hangul."""
+_CJK_SIGNS = "\u3000-\u303f\uff00-\uff65"
+_SPACE_WITHIN_CJK = re.compile(rf"(?<=[{CJK}{_CJK_SIGNS}]) (?=[{CJK}{_CJK_SIGNS}])")
 
 Audio: TypeAlias = NDArray[np.int16]
 """Shape (samples,), int16, mono, 16 kHz."""
@@ -128,8 +133,8 @@ class Segment(Span):
 
     @property
     def text(self) -> str:
-        """The words, joined by single spaces."""
-        return " ".join(word.text for word in self.words)
+        """The words, joined by single spaces; Chinese and Japanese characters without."""
+        return joined(word.text for word in self.words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +145,11 @@ class AudioInfo:
     samples: int
     sha256: str
     warnings: tuple[str, ...] = field(default=())
+
+
+def joined(texts: Iterable[str]) -> str:
+    """`texts` in one line: spaces between them, none between Chinese or Japanese characters and signs."""
+    return _SPACE_WITHIN_CJK.sub("", " ".join(texts))
 
 
 def pieces(total_s: float, piece_s: float) -> Iterator[Span]:

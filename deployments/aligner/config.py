@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class AlignerConfig(BaseModel):
@@ -12,5 +12,19 @@ class AlignerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    engine: Literal["proportional"] = "proportional"
-    """`proportional`: each word gets a share of its utterance by its length in letters; listens to nothing."""
+    engine: Literal["proportional", "ctc"] = "proportional"
+    """`proportional`: each word gets a share of its utterance by its length in letters; listens to nothing.
+    `ctc`: the acoustic model of the transcript's language (wav2vec2), and proportional where it has none."""
+    models: dict[str, str] = {}
+    """`ctc`: language (ISO 639-1) to a model's name on the Hugging Face hub, a local folder or a bundle of torchaudio;
+    before and beside whisperX's own table."""
+    preload: tuple[str, ...] = ()
+    """`ctc`: languages whose models are loaded at start, which fails where one cannot be had; others when needed."""
+    models_kept: int = Field(default=2, ge=1)
+    """`ctc`: so many models stay loaded, the least recently used one goes. While one loads there is one more."""
+    device: str = "cpu"
+    """`ctc`: a torch device."""
+    threads: int = Field(default=1, ge=1)
+    """`ctc`: threads of torch. More than one is a loss on a busy machine: OpenMP's threads spin while they wait."""
+    batch_s: float = Field(default=120.0, gt=0)
+    """`ctc`: seconds of padded audio in one pass of the acoustic model; a single utterance may be longer."""

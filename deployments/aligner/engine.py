@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from deployments.aligner.config import AlignerConfig
     from deployments.types import Audio, Transcript
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlignItem:
+    """One item of a batch: a chunk's transcript, and what it was heard in."""
+
+    audio: Audio
+    """The whole video's, read-only: the utterances' own times say where they lie."""
+    transcript: Transcript
+
+
 class WordAligner(Protocol):
-    """Gives times to the words of a transcript."""
+    """Gives times to the words of transcripts, which may belong to different jobs and be of different languages."""
 
-    def align(self, audio: Audio, transcript: Transcript) -> Transcript:
-        """The same transcript with every utterance's words timed: inside it, in order, without overlap.
+    def align(self, items: Sequence[AlignItem]) -> list[Transcript | Exception]:
+        """Each item's transcript with every utterance's words timed: inside it, in order, without overlap.
 
-        `audio` is the whole video's. Utterances that have words already stay as they are.
+        One answer per item, in order; an item that fails fails alone, as an exception in its place. Utterances that
+        have words already stay as they are. Safe to call from several threads.
         """
         ...
 
 
 def create(config: AlignerConfig) -> WordAligner:
     """Load the engine that `config` names."""
+    from deployments.aligner.ctc import CtcAligner
     from deployments.aligner.proportional import ProportionalAligner
 
-    engines = {"proportional": ProportionalAligner}
-    return engines[config.engine]()
+    engines: dict[str, type[ProportionalAligner | CtcAligner]] = {
+        "proportional": ProportionalAligner,
+        "ctc": CtcAligner,
+    }
+    return engines[config.engine](config)

@@ -9,25 +9,39 @@ from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
+from deployments.aligner.vocabulary import words_of
 from deployments.types import Word
 
 if TYPE_CHECKING:
-    from deployments.types import Audio, Transcript, Utterance
+    from collections.abc import Sequence
+
+    from deployments.aligner.config import AlignerConfig
+    from deployments.aligner.engine import AlignItem
+    from deployments.types import Transcript, Utterance
 
 
 class ProportionalAligner:
     """Shares an utterance's time among its words."""
 
-    def align(self, audio: Audio, transcript: Transcript) -> Transcript:  # noqa: ARG002  the protocol's; arithmetic needs no sound
+    def __init__(self, config: AlignerConfig) -> None:
+        pass  # arithmetic has no settings
+
+    def align(self, items: Sequence[AlignItem]) -> list[Transcript | Exception]:
         """See `WordAligner`."""
-        return replace(transcript, utterances=tuple(map(timed, transcript.utterances)))
+        return [interpolated(item.transcript) for item in items]
 
 
-def timed(utterance: Utterance) -> Utterance:
+def interpolated(transcript: Transcript, *warnings: str) -> Transcript:
+    """`transcript` with all words timed, and `warnings` added."""
+    utterances = tuple(timed(utterance, transcript.language) for utterance in transcript.utterances)
+    return replace(transcript, utterances=utterances, warnings=(*transcript.warnings, *warnings))
+
+
+def timed(utterance: Utterance, language: str) -> Utterance:
     """`utterance` with words, each as long as its share of the letters; the last one ends where the utterance ends."""
-    if utterance.words or not utterance.text.split():
+    texts = words_of(utterance.text, language)
+    if utterance.words or not texts:
         return utterance
-    texts = utterance.text.split()
     shares = list(accumulate((len(text) for text in texts), initial=0))
     edges_s = [utterance.start_s + utterance.duration_s * share / shares[-1] for share in shares[:-1]]
     edges_s.append(utterance.end_s)

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from deployments.types import Segment, Turn, Word
+from deployments.types import Segment, Turn, Word, joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -87,7 +87,7 @@ def result_of(analysis: Analysis) -> dict[str, Any]:
     """The contract's `result` object."""
     emotions = analysis.emotions or [None] * len(analysis.segments)
     return {
-        "text": " ".join(segment.text for segment in analysis.segments),
+        "text": joined(segment.text for segment in analysis.segments),
         "language": analysis.language,
         "duration": _seconds(analysis.duration_s),
         "metadata": {

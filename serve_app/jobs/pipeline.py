@@ -186,7 +186,7 @@ class Pipeline:
                     speech_share(chunk, speech),
                 )
                 if self._stages.aligner is not None:
-                    transcript = await self._on_audio(self._stages.aligner.align, transcript)
+                    transcript = await self._on_audio(self._stages.aligner.align, transcript, self._job.job_id)
                 return transcript
 
         try:

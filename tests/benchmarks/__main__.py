@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks [NAME …]
 
-NAME is one of server, load, length, prosody, diarization, transcription; numbers after `length` are its minutes, so
-`length 1 10` leaves the hour out. Without any name: all of them, about three quarters of an hour on two cores.
+NAME is one of server, load, length, prosody, diarization, transcription, alignment; numbers after `length` are its
+minutes, so `length 1 10` leaves the hour out. Without any name: all of them, about three quarters of an hour on two
+cores.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ BENCHES: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "prosody": ("Prosody", _script("bench_prosody")),
     "diarization": ("Diarization and speech detection", _script("bench_diarization")),
     "transcription": ("Transcription", _script("bench_transcription")),
+    "alignment": ("Alignment", _script("bench_alignment")),
 }
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.aligner.config import AlignerConfig
-from deployments.aligner.engine import create
+from deployments.aligner.engine import AlignItem, create
 from deployments.types import Transcript, Utterance, Word
 
 AUDIO = np.zeros(0, np.int16)
@@ -16,7 +16,8 @@ AUDIO = np.zeros(0, np.int16)
 
 def align(*utterances: Utterance) -> tuple[Utterance, ...]:
     transcript = Transcript(language="en", utterances=utterances, warnings=("kept",))
-    answer = create(AlignerConfig()).align(AUDIO, transcript)
+    [answer] = create(AlignerConfig()).align([AlignItem(audio=AUDIO, transcript=transcript)])
+    assert isinstance(answer, Transcript)
     assert (answer.language, answer.warnings) == ("en", ("kept",))
     return answer.utterances
 

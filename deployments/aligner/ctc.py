@@ -1,0 +1,186 @@
+"""Word times by acoustic models: wav2vec2 with CTC per language, utterances of many chunks and jobs at once.
+
+Knows nothing of Ray or jobs. What no model can place gets proportional times: text that does not fit into its audio,
+audio shorter than a frame, text that is punctuation only, a language without a model.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from deployments.aligner import acoustic
+from deployments.aligner.paths import fill_gaps, fits, place
+from deployments.aligner.proportional import interpolated, timed
+from deployments.aligner.vocabulary import Spelling, spell, words_of
+from deployments.types import SAMPLE_RATE_HZ, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from deployments.aligner.acoustic import AcousticModel
+    from deployments.aligner.config import AlignerConfig
+    from deployments.aligner.engine import AlignItem
+    from deployments.types import Audio, Transcript, Utterance
+
+NO_MODEL: Final = "no aligner for language {language}: word times are interpolated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """An utterance that a model can align: its own samples and its words."""
+
+    utterance: Utterance
+    audio: Audio
+    words: list[str]
+    spelling: Spelling
+
+
+class CtcAligner:
+    """Aligns with the model of each transcript's language; models load when first needed, a few stay."""
+
+    def __init__(self, config: AlignerConfig) -> None:
+        self._batch_samples = round(config.batch_s * SAMPLE_RATE_HZ)
+        self._names = default_models() | config.models
+        self._loading = threading.Lock()
+        self._load = lru_cache(config.models_kept)(partial(acoustic.load, device=config.device))
+        for language in config.preload:
+            self._model(language)
+
+    def align(self, items: Sequence[AlignItem]) -> list[Transcript | Exception]:
+        """See `WordAligner`."""
+        indices: dict[str, list[int]] = defaultdict(list)
+        for index, item in enumerate(items):
+            indices[item.transcript.language].append(index)
+        answers: dict[int, Transcript | Exception] = {}
+        for language, chosen in indices.items():
+            answers.update(zip(chosen, self._align(language, [items[index] for index in chosen]), strict=True))
+        return [answers[index] for index in range(len(items))]
+
+    def _align(self, language: str, items: list[AlignItem]) -> list[Transcript | Exception]:
+        """Items of one language."""
+        if language not in self._names:
+            return [interpolated(item.transcript, NO_MODEL.format(language=language)) for item in items]
+        try:
+            model = self._model(language)
+        except Exception as error:  # noqa: BLE001  the answer to this language's items; those of others are answered
+            return [error] * len(items)
+        heard = [(utterance, item.audio) for item in items for utterance in item.transcript.utterances]
+        answers = iter(align_utterances(model, heard, language, batch_samples=self._batch_samples))
+        return [_joined(item.transcript, list(islice(answers, len(item.transcript.utterances)))) for item in items]
+
+    def _model(self, language: str) -> AcousticModel:
+        """The language's model. Raises what `acoustic.load` raises, and ValueError where none is known."""
+        if language not in self._names:
+            raise ValueError(f"no aligner is known for language {language!r}")
+        with self._loading:  # else two threads would load the same one
+            return self._load(self._names[language])
+
+
+def default_models() -> dict[str, str]:
+    """The table of whisperX: language to a bundle of torchaudio, or to a repository of the Hugging Face hub."""
+    from whisperx.alignment import DEFAULT_ALIGN_MODELS_HF, DEFAULT_ALIGN_MODELS_TORCH
+
+    return {**DEFAULT_ALIGN_MODELS_HF, **DEFAULT_ALIGN_MODELS_TORCH}
+
+
+def align_utterances(
+    model: AcousticModel, heard: Sequence[tuple[Utterance, Audio]], language: str, *, batch_samples: int
+) -> list[Utterance | Exception]:
+    """Each utterance (with the whole audio that it lies in) with its words timed, or why it could not be."""
+    answers: dict[int, Utterance | Exception] = {}
+    tasks: dict[int, Task] = {}
+    for index, (utterance, audio) in enumerate(heard):
+        task = task_of(model, utterance, audio, language)
+        if task is None:
+            answers[index] = timed(utterance, language)
+        else:
+            tasks[index] = task
+    lengths = {index: len(task.audio) for index, task in tasks.items()}
+    for batch in batches(lengths, batch_samples):
+        emissions = emit(model, [tasks[index].audio for index in batch])
+        for index, log_probs in zip(batch, emissions, strict=True):
+            answers[index] = _answer(model, tasks[index], log_probs, language)
+    return [answers[index] for index in range(len(heard))]
+
+
+def task_of(model: AcousticModel, utterance: Utterance, audio: Audio, language: str) -> Task | None:
+    """What there is to align; None where there is nothing, or nothing that the model could place."""
+    words = words_of(utterance.text, language)
+    samples = utterance.of(audio)
+    if utterance.words or len(samples) < model.min_samples:
+        return None
+    spelling = spell(words, model.vocabulary)
+    return Task(utterance=utterance, audio=samples, words=words, spelling=spelling) if spelling.tokens else None
+
+
+def batches(lengths: dict[int, int], most: int) -> list[list[int]]:
+    """The keys of `lengths` in groups of similar length, longest first; several, padded, are at most `most`."""
+    groups: list[list[int]] = []
+    for key in sorted(lengths, key=lambda key: -lengths[key]):
+        if groups and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= most:
+            groups[-1].append(key)
+        else:
+            groups.append([key])
+    return groups
+
+
+def emit(model: AcousticModel, audios: list[Audio]) -> list[torch.Tensor | Exception]:
+    """The emissions of `audios`. A batch that fails (of too little memory?) is tried in halves, down to single ones."""
+    try:
+        return list(model.emissions(audios))
+    except Exception as error:  # noqa: BLE001  a failure is one utterance's answer and must not cost the others theirs
+        if len(audios) == 1:
+            return [error]
+    half = len(audios) // 2
+    return emit(model, audios[:half]) + emit(model, audios[half:])
+
+
+def _answer(
+    model: AcousticModel, task: Task, log_probs: torch.Tensor | Exception, language: str
+) -> Utterance | Exception:
+    if isinstance(log_probs, Exception):
+        return log_probs
+    if not fits(task.spelling, len(log_probs)):
+        return timed(task.utterance, language)
+    try:
+        return with_words(task, log_probs, model)
+    except Exception as error:  # noqa: BLE001  as above
+        return error
+
+
+def with_words(task: Task, log_probs: torch.Tensor, model: AcousticModel) -> Utterance:
+    """The utterance with its words where `log_probs`, shape (frames, labels), has them.
+
+    A frame lasts the audio's length over their number, as in whisperX: a little more than the model's step.
+    """
+    utterance, frames = task.utterance, len(log_probs)
+    frame_s = len(task.audio) / SAMPLE_RATE_HZ / frames
+    words = tuple(
+        Word(
+            start_s=min(utterance.start_s + placed.start * frame_s, utterance.end_s),
+            end_s=min(utterance.start_s + placed.end * frame_s, utterance.end_s),
+            text=text,
+            confidence=placed.score,
+        )
+        for text, placed in zip(
+            task.words, fill_gaps(place(log_probs, task.spelling, model.vocabulary), frames), strict=True
+        )
+    )
+    return replace(utterance, words=words)
+
+
+def _joined(transcript: Transcript, utterances: list[Utterance | Exception]) -> Transcript | Exception:
+    """`transcript` with the aligned utterances; the first failure where there is one."""
+    done: list[Utterance] = []
+    for utterance in utterances:
+        if isinstance(utterance, Exception):
+            return utterance
+        done.append(utterance)
+    return replace(transcript, utterances=tuple(done))
