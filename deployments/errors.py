@@ -11,7 +11,8 @@
     │   ├── OutOfResourcesError       INSUFFICIENT_RESOURCES
     │   ├── CancelledJobError         CANCELLED
     │   └── InternalJobError          INTERNAL_ERROR
-    └── RequestError                  answers a request; carries the HTTP status (serve_app/api/errors.py)
+    ├── RequestError                  answers a request; carries the HTTP status (serve_app/api/errors.py)
+    └── ModelLoadError                keeps a replica from starting; names the model
 
 The sentences are general on purpose: no path, no URL, no library's words. The private cause stays in `__cause__`
 and in the log. An instance pickles by its arguments, so it crosses Ray unharmed.
@@ -179,3 +180,10 @@ class InternalJobError(JobError):
 
 class RequestError(MLServerError):
     """Answers a request with the contract's error body instead of what was asked for."""
+
+
+class ModelLoadError(MLServerError):
+    """A model that the settings name is missing, broken or refused: the replica does not start.
+
+    The message names it, for the operator: no job's error repeats it.
+    """
