@@ -1,10 +1,11 @@
-"""What can be set about diarization."""
+"""What can be set about diarization, and what is known of it without loading it."""
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import PurePath
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 PIECE_S = 60.0
 """Length of the piece that the driver gives to one call of `segment` and `embed`: about two seconds of work each."""
@@ -15,12 +16,35 @@ class DiarizerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    engine: Literal["pyannote-ge2e"] = "pyannote-ge2e"
-    """`pyannote-ge2e`: pyannote's pipeline on the network in whisperx and the voice encoder in resemblyzer."""
+    engine: Literal["pyannote-ge2e", "pyannote"] = "pyannote-ge2e"
+    """`pyannote-ge2e`: pyannote's pipeline on the network in whisperx and the voice encoder in resemblyzer.
+    `pyannote`: a trained pipeline with its own networks, clustering and settings."""
     device: str = "cpu"
     """A torch device."""
     threads: int = Field(default=1, ge=1)
     """Threads of torch. More than one is a loss on a busy machine: OpenMP's threads spin while they wait."""
+    max_clustered: int = Field(default=2500, ge=100)
+    """Linkage needs memory by the square of this. Beyond, embeddings spread evenly over time stand for all."""
+    num_speakers: int | None = Field(default=None, ge=1)
+    """Every video has so many speakers. As the next two, it holds where a call wishes for nothing else."""
+    min_speakers: int | None = Field(default=None, ge=1)
+    """Every video has at least so many."""
+    max_speakers: int | None = Field(default=None, ge=1)
+    """Every video has at most so many."""
+
+    # For `pyannote` only.
+    model: str = "pyannote/speaker-diarization-community-1"
+    """A directory with the pipeline's config.yaml, or its name on the Hugging Face hub."""
+    token: SecretStr | None = None
+    """Token for the hub, which gives community-1 only to who accepted its conditions."""
+    segmentation_batch_size: int = Field(default=32, ge=1)
+    """Windows that the segmentation network hears at once."""
+    embedding_batch_size: int = Field(default=16, ge=1)
+    """Windows that the voice encoder hears at once: most of the memory on a GPU, whatever the pipeline's file says."""
+    exclusive: bool = True
+    """Turns never overlap: at each moment the likeliest speaker, which is what words need."""
+
+    # For `pyannote-ge2e` only: a trained pipeline brings its own.
     step_s: float = Field(default=1.0, ge=0.25, le=2.5)
     """Step of the 5 s segmentation window. pyannote's own 0.5 s costs twice the time and found nothing more here."""
     activity_threshold: float = Field(default=0.5, gt=0, lt=1)
@@ -35,5 +59,20 @@ class DiarizerConfig(BaseModel):
     """A smaller cluster of embeddings is no speaker: it goes to the nearest larger one."""
     min_cluster_share: float = Field(default=0.01, ge=0, lt=0.5)
     """The same, as a share of all that are clustered: matters from five minutes of speech on."""
-    max_clustered: int = Field(default=2500, ge=100)
-    """Linkage needs memory by the square of this. Beyond, embeddings spread evenly over time stand for all."""
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> Self:
+        low, high = self.min_speakers or 1, self.max_speakers or float("inf")
+        if low > high or (self.num_speakers is not None and not low <= self.num_speakers <= high):
+            raise ValueError("num_speakers, min_speakers and max_speakers contradict each other")
+        return self
+
+    def counts(self, *, min_speakers: int | None, max_speakers: int | None, num_speakers: int | None) -> dict[str, Any]:
+        """What a call wishes for; where it wishes for nothing, what is set here."""
+        wished = {"min_speakers": min_speakers, "max_speakers": max_speakers, "num_speakers": num_speakers}
+        return wished if any(wished.values()) else {name: getattr(self, name) for name in wished}
+
+
+def model_version(config: DiarizerConfig) -> str:
+    """What diarizes, such as `pyannote-ge2e` or `pyannote-speaker-diarization-community-1`."""
+    return config.engine if config.engine == "pyannote-ge2e" else f"pyannote-{PurePath(config.model).name}"

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deployments.diarizer.engine import Embeddings, Segmentation
+from deployments.diarizer.pieces import unheard, until, whole
 from deployments.diarizer.voices import Voices
 from deployments.speech_detector.network import Grid, SegmentationNetwork
-from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Turn
+from deployments.types import SAMPLE_RATE_HZ, Audio, Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from deployments.diarizer.config import DiarizerConfig
-    from deployments.diarizer.pyannote_pipeline import PiecewiseDiarization
+    from deployments.diarizer.piecewise import PiecewiseDiarization
+    from deployments.types import Turn
 
 
 class PyannoteGE2EEngine:
@@ -66,38 +66,14 @@ class PyannoteGE2EEngine:
         num_speakers: int | None = None,
     ) -> list[Turn]:
         """The turns of the whole video, no later than its end."""
-        scores = joined([(each.first_window, each.scores) for each in segmentations])
-        vectors = joined([(each.first_window, each.vectors) for each in embeddings])
-        if len(scores) != len(vectors):
-            raise ValueError(f"{len(scores)} windows of scores, {len(vectors)} of embeddings")
-        if np.isnan(vectors).any(axis=-1).all():  # no speech, or too little to know a voice by
+        scores, vectors = whole(segmentations, embeddings)
+        if unheard(vectors):
             return []
-        turns = self._pipeline.result().turns(
-            scores, vectors, min_speakers=min_speakers, max_speakers=max_speakers, num_speakers=num_speakers
-        )
-        end_s = segmentations[0].duration_s
-        return [
-            Turn(start_s=turn.start_s, end_s=min(turn.end_s, end_s), speaker=turn.speaker)
-            for turn in turns
-            if turn.start_s < end_s
-        ]
+        counts = self.config.counts(min_speakers=min_speakers, max_speakers=max_speakers, num_speakers=num_speakers)
+        turns = self._pipeline.result().turns(scores, vectors, **counts)
+        return until(segmentations[0].duration_s, turns)
 
     def check(self) -> None:
         """Raise the error that kept pyannote from being loaded, if it is known already."""
         if self._pipeline.done():
             self._pipeline.result()
-
-
-def joined(pieces: Sequence[tuple[int, NDArray[np.float32]]]) -> NDArray[np.float32]:
-    """Arrays over consecutive windows as one, whatever order they come in.
-
-    Raises:
-        ValueError: there is none, or windows are missing or doubled.
-    """
-    ordered = sorted((piece for piece in pieces if len(piece[1])), key=lambda piece: piece[0])
-    expected = 0
-    for first, array in ordered:
-        if first != expected:
-            raise ValueError(f"expected window {expected}, got {first}")
-        expected += len(array)
-    return np.concatenate([array for _, array in ordered or pieces])

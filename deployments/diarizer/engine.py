@@ -77,7 +77,15 @@ class DiarizerEngine(Protocol):
 
 
 def create(config: DiarizerConfig) -> DiarizerEngine:
-    """The engine that `config` names, its models loaded."""
+    """The engine that `config` names, its models loaded.
+
+    Raises:
+        ModelLoadError: they cannot be.
+    """
+    if config.engine == "pyannote":
+        from deployments.diarizer.pretrained import PretrainedEngine
+
+        return PretrainedEngine(config)
     from deployments.diarizer.embedded import PyannoteGE2EEngine
 
     return PyannoteGE2EEngine(config)

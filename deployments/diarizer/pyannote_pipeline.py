@@ -1,70 +1,35 @@
-"""pyannote's own `SpeakerDiarization`, fed with scores and embeddings that were computed piece by piece.
+"""pyannote's own `SpeakerDiarization` over whisperx's segmentation network and GE2E voices: the embedded engine's.
 
-The heavy half of the diarizer: importing this module imports pyannote.audio (20 s of CPU), so it is imported late.
+The heavy half of that engine: importing this module imports pyannote.audio (20 s of CPU), so it is imported late.
 Knows nothing of files or Ray.
 """
 
 from __future__ import annotations
 
-import os
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 
+from deployments.diarizer.pieces import spread
+from deployments.diarizer.piecewise import PiecewiseDiarization
 from deployments.diarizer.voices import DIMENSION, Voices
 from deployments.speech_detector.network import FRAME_STEP_S, FRAME_WIDTH_S, SPEAKERS, WINDOW_S, PyanNet
-from deployments.types import Turn
 
-os.environ.setdefault("PYANNOTE_METRICS_ENABLED", "0")  # no telemetry
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # torchcodec finds no system ffmpeg, which is not needed: audio comes in memory
-    from pyannote.audio import Model
-    from pyannote.audio.core.plda import PLDA
-    from pyannote.audio.core.task import Problem, Resolution, Specifications
-    from pyannote.audio.pipelines import SpeakerDiarization
-    from pyannote.audio.pipelines.clustering import AgglomerativeClustering
-    from pyannote.core import SlidingWindow, SlidingWindowFeature
+# isort: split
+# pyannote comes after `piecewise`, which imports it without its telemetry and warnings.
+from pyannote.audio import Model
+from pyannote.audio.core.plda import PLDA
+from pyannote.audio.core.task import Problem, Resolution, Specifications
+from pyannote.audio.pipelines.clustering import AgglomerativeClustering
+from pyannote.core import SlidingWindow, SlidingWindowFeature
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from pyannote.core import Annotation
+    from pyannote.audio.pipelines import SpeakerDiarization
 
     from deployments.diarizer.config import DiarizerConfig
-
-
-class PiecewiseDiarization(SpeakerDiarization):  # type: ignore[misc]  # pyannote has no types
-    """Takes scores and embeddings from the `file` mapping where pyannote would compute them from its audio."""
-
-    def get_segmentations(self, file: dict[str, Any], hook: object = None) -> SlidingWindowFeature:  # noqa: ARG002
-        """The scores, shape (windows, frames, local speakers)."""
-        return SlidingWindowFeature(file["scores"], SlidingWindow(duration=WINDOW_S, step=file["step_s"]))
-
-    def get_embeddings(self, file: dict[str, Any], *_: object, **__: object) -> NDArray[np.float32]:
-        """The embeddings, shape (windows, local speakers, dimension)."""
-        embeddings: NDArray[np.float32] = file["embeddings"]
-        return embeddings
-
-    def turns(
-        self,
-        scores: NDArray[np.float32],
-        embeddings: NDArray[np.float32],
-        **counts: int | None,
-    ) -> list[Turn]:
-        """The turns of the whole video, speakers numbered in order of first speech."""
-        file = {"uri": "video", "scores": scores.copy(), "step_s": self.step_s, "embeddings": embeddings}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # too little speech for the wished count is no news to the operator
-            output = self.apply(file, **counts)
-        return in_order(output.speaker_diarization)
-
-    @property
-    def step_s(self) -> float:
-        """Step of the segmentation window."""
-        return float(self._segmentation.step)
 
 
 class BoundedClustering(AgglomerativeClustering):  # type: ignore[misc]  # pyannote has no types
@@ -107,7 +72,7 @@ class BoundedClustering(AgglomerativeClustering):  # type: ignore[misc]  # pyann
 
     def cluster(self, embeddings: NDArray[np.float32], **counts: Any) -> NDArray[np.int_]:
         """The cluster of each of `embeddings`, which are in order of time."""
-        linked = np.unique(np.linspace(0, len(embeddings) - 1, self.config.max_clustered).round().astype(int))
+        linked = spread(len(embeddings), self.config.max_clustered)
         min_size = max(self.config.min_cluster_size, round(self.config.min_cluster_share * len(linked)))
         linkage = AgglomerativeClustering(metric=self.metric)
         linkage.instantiate(self.settings | {"min_cluster_size": min_size})
@@ -187,13 +152,3 @@ def build(
         {"segmentation": segmentation, "clustering": pipeline.clustering.settings}
     )
     return instantiated
-
-
-def in_order(annotation: Annotation) -> list[Turn]:
-    """The turns of `annotation` in order of time, speakers numbered in order of first speech."""
-    numbers: dict[str, int] = {}
-    tracks = sorted(annotation.itertracks(yield_label=True), key=lambda track: (track[0].start, track[0].end))
-    return [
-        Turn(start_s=segment.start, end_s=segment.end, speaker=numbers.setdefault(label, len(numbers)))
-        for segment, _, label in tracks
-    ]

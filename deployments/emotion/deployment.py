@@ -16,17 +16,24 @@ if TYPE_CHECKING:
 
 @serve.deployment
 class EmotionAnalyzer:
-    """Judges the mood of a job's segments, all of them in one call."""
+    """Judges the mood of a job's segments, all of them in one call, which lets other jobs between its parts."""
 
     def __init__(self, config: EmotionConfig) -> None:
-        replica.prepare()
+        replica.prepare(threads=config.threads if config.engine == "wav2vec2" else None)
         self._config = config
         self._engine = create(config)
         self._compute = replica.Compute()
 
     async def analyze(self, audio: Audio, tracks: Tracks, segments: list[Segment]) -> list[Emotion | None]:
         """One judgement per segment, in order; None where there is nothing to judge by."""
-        return await self._compute(self._engine.analyze, audio, tracks, segments)
+        emotions: list[Emotion | None] = []
+        for part in self._engine.parts(segments):
+            emotions += await self._compute(self._engine.analyze, audio, tracks, part)
+        return emotions
+
+    def check_health(self) -> None:
+        """Called by Serve: a replica whose device is dead is replaced."""
+        self._engine.check()
 
     def __repr__(self) -> str:
         return f"EmotionAnalyzer({model_version(self._config)})"

@@ -66,6 +66,13 @@ class ProsodicLexicalEngine:
         wordings = [self._lexicon.read(segment.words) for segment in segments]
         return [judge(w, a) for w, a in zip(wordings, arousals(tracks, segments), strict=True)]
 
+    def parts(self, segments: Sequence[Segment]) -> list[Sequence[Segment]]:
+        """See `EmotionEngine`. One: a speaker's norm comes from all their segments."""
+        return [segments]
+
+    def check(self) -> None:
+        """Nothing here can break."""
+
 
 def judge(wording: Wording, arousal: Arousal) -> Emotion | None:
     """The likeliest mood, or None where too few words were heard."""

@@ -23,6 +23,8 @@ from torch.nn import functional
 from deployments.types import SAMPLE_RATE_HZ, Audio
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 WINDOW_S = 5.0
@@ -50,6 +52,12 @@ class Grid:
 
     samples: int
     step_s: float
+    window_s: float = WINDOW_S
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of one window."""
+        return round(self.window_s * SAMPLE_RATE_HZ)
 
     @property
     def step_samples(self) -> int:
@@ -61,7 +69,7 @@ class Grid:
         """Number of windows; 0 for no audio at all."""
         if self.samples == 0:
             return 0
-        beyond_first = max(0, self.samples - WINDOW_SAMPLES)
+        beyond_first = max(0, self.samples - self.window_samples)
         return 1 + -(-beyond_first // self.step_samples)
 
     def starting_in(self, start_s: float, end_s: float) -> range:
@@ -71,7 +79,7 @@ class Grid:
 
     def covering(self, start_s: float, end_s: float) -> range:
         """The windows that share time with [start_s, end_s)."""
-        return self.starting_in(start_s - WINDOW_S + 1 / SAMPLE_RATE_HZ, end_s)
+        return self.starting_in(start_s - self.window_s + 1 / SAMPLE_RATE_HZ, end_s)
 
 
 class SincNet(nn.Module):
@@ -135,11 +143,11 @@ class SegmentationNetwork:
         return scores
 
 
-def cut_windows(audio: Audio, grid: Grid, windows: range) -> NDArray[np.float32]:
-    """`windows` of the whole video's `audio`, zeros past its end: shape (windows, 1, 80000), -1 to 1."""
-    waveforms = np.zeros((len(windows), 1, WINDOW_SAMPLES), np.float32)
+def cut_windows(audio: Audio, grid: Grid, windows: Sequence[int]) -> NDArray[np.float32]:
+    """`windows` of the whole video's `audio`, zeros past its end: shape (windows, 1, samples of one), -1 to 1."""
+    waveforms = np.zeros((len(windows), 1, grid.window_samples), np.float32)
     for waveform, window in zip(waveforms, windows, strict=True):
-        samples = audio[window * grid.step_samples :][:WINDOW_SAMPLES]
+        samples = audio[window * grid.step_samples :][: grid.window_samples]
         waveform[0, : len(samples)] = samples
     waveforms /= 2**15
     return waveforms

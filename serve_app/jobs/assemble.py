@@ -10,15 +10,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from deployments.types import Segment, Turn, Word, joined
+from deployments.types import Segment, joined
+from serve_app.jobs.speakers import Turns, speakers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from deployments.types import Emotion, Utterance, WordProsody
-
-ONLY_SPEAKER = 0
-"""Who speaks where the diarization found nobody."""
+    from deployments.types import Emotion, Turn, Utterance, Word, WordProsody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,27 +39,13 @@ class Analysis:
 
 def segments_of(utterances: Iterable[Utterance], turns: Sequence[Turn]) -> list[Segment]:
     """Segments in order of time: an utterance, cut where the speaker changes, each word spoken by one of `turns`."""
-    turns = sorted(turns, key=lambda turn: turn.start_s)
+    found = Turns(turns)
     segments = []
     for utterance in sorted(utterances, key=lambda utterance: utterance.start_s):
-        speakers = [speaker_of(word, turns) for word in utterance.words]
-        spoken = zip(speakers, utterance.words, strict=True)
+        spoken = zip(speakers_of(utterance.words, found), utterance.words, strict=True)
         for speaker, group in groupby(spoken, key=lambda pair: pair[0]):
             segments.append(_segment(speaker, [word for _, word in group]))
     return _renumbered(segments)
-
-
-def speaker_of(word: Word, turns: Sequence[Turn]) -> int:
-    """The speaker whose turns cover most of the word; where none does, the one whose turn is nearest."""
-    covered: dict[int, float] = {}
-    for turn in turns:
-        if overlap := word.overlap_s(turn):
-            covered[turn.speaker] = covered.get(turn.speaker, 0.0) + overlap
-    if covered:
-        return max(covered, key=lambda speaker: covered[speaker])
-    if not turns:
-        return ONLY_SPEAKER
-    return min(turns, key=lambda turn: max(turn.start_s - word.end_s, word.start_s - turn.end_s)).speaker
 
 
 def _segment(speaker: int, words: Sequence[Word]) -> Segment:

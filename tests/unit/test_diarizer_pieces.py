@@ -13,7 +13,8 @@ import soundfile
 import torch
 
 from deployments.diarizer.config import DiarizerConfig
-from deployments.diarizer.embedded import PyannoteGE2EEngine, joined
+from deployments.diarizer.embedded import PyannoteGE2EEngine
+from deployments.diarizer.pieces import joined
 from deployments.diarizer.voices import MELS, hearing_weights, mel_filters, mel_power, own_frames
 from deployments.speech_detector.network import FRAMES, Grid, cut_windows, package_file
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Turn, pieces
@@ -100,15 +101,15 @@ def test_pieces_give_what_pyannotes_own_pipeline_gives_for_the_whole(
     engine: PyannoteGE2EEngine, pyannote_pipeline: Any
 ) -> None:
     """In pieces of 7.3 s, the turns are those of pyannote's unchanged `SpeakerDiarization.apply` on the whole file."""
+    from deployments.diarizer.piecewise import SpeakerDiarization, in_order
+
     audio = read(SAMPLE)
-    oracle = pyannote_pipeline.build(
-        engine.config, engine._network.network, engine._voices, pyannote_pipeline.SpeakerDiarization
-    )
+    oracle = pyannote_pipeline.build(engine.config, engine._network.network, engine._voices, SpeakerDiarization)
     waveform = torch.from_numpy(audio.astype(np.float32) / 2**15)[None]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         output = oracle.apply({"waveform": waveform, "sample_rate": SAMPLE_RATE_HZ, "uri": "sample"})
-    expected = pyannote_pipeline.in_order(output.speaker_diarization)
+    expected = in_order(output.speaker_diarization)
     found = diarize(engine, audio, 7.3)
     assert [turn.speaker for turn in found] == [turn.speaker for turn in expected]
     for ours, theirs in zip(found, expected, strict=True):

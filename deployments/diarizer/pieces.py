@@ -1,0 +1,69 @@
+"""The way from the pieces of a video to the whole, and from the whole's turns to the answer: the same for every engine.
+
+Plain functions over arrays; knows nothing of pyannote.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deployments.types import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from deployments.diarizer.engine import Embeddings, Segmentation
+
+
+def whole(
+    segmentations: Sequence[Segmentation], embeddings: Sequence[Embeddings]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scores (windows, frames, local speakers) and vectors (windows, local speakers, dimension) of all windows.
+
+    Raises:
+        ValueError: pieces are missing or doubled.
+    """
+    scores = joined([(each.first_window, each.scores) for each in segmentations])
+    vectors = joined([(each.first_window, each.vectors) for each in embeddings])
+    if len(scores) != len(vectors):
+        raise ValueError(f"{len(scores)} windows of scores, {len(vectors)} of embeddings")
+    return scores, vectors
+
+
+def unheard(vectors: NDArray[np.float32]) -> bool:
+    """Whether there is no speech, or too little of it everywhere to know a voice by."""
+    return bool(np.isnan(vectors).any(axis=-1).all())
+
+
+def joined(pieces: Sequence[tuple[int, NDArray[np.float32]]]) -> NDArray[np.float32]:
+    """Arrays over consecutive windows as one, whatever order they come in.
+
+    Raises:
+        ValueError: there is none, or windows are missing or doubled.
+    """
+    ordered = sorted((piece for piece in pieces if len(piece[1])), key=lambda piece: piece[0])
+    expected = 0
+    for first, array in ordered:
+        if first != expected:
+            raise ValueError(f"expected window {expected}, got {first}")
+        expected += len(array)
+    return np.concatenate([array for _, array in ordered or pieces])
+
+
+def until(end_s: float, turns: Iterable[Turn]) -> list[Turn]:
+    """`turns` no later than `end_s`, since the last window may reach past the video's end."""
+    return [
+        Turn(start_s=turn.start_s, end_s=min(turn.end_s, end_s), speaker=turn.speaker)
+        for turn in turns
+        if turn.start_s < end_s
+    ]
+
+
+def spread(count: int, most: int) -> NDArray[np.int_]:
+    """At most `most` of `count` indices, evenly spread over them: all where there are no more."""
+    indices: NDArray[np.int_] = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+    return indices

@@ -1,0 +1,79 @@
+"""pyannote's own `SpeakerDiarization`, fed with scores and embeddings that were computed piece by piece.
+
+Importing this module imports pyannote.audio (20 s of CPU), so it is imported late. pyannote's telemetry is switched
+off here, before that import. Knows nothing of files or Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from deployments.types import Turn
+
+os.environ["PYANNOTE_METRICS_ENABLED"] = "0"  # no telemetry
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # torchcodec finds no system ffmpeg, which is not needed: audio comes in memory
+    from pyannote.audio.pipelines import SpeakerDiarization
+    from pyannote.core import SlidingWindow, SlidingWindowFeature
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from pyannote.core import Annotation
+
+
+class PiecewiseDiarization(SpeakerDiarization):  # type: ignore[misc]  # pyannote has no types
+    """Takes scores and embeddings from the `file` mapping where pyannote would compute them from its audio."""
+
+    def get_segmentations(self, file: dict[str, Any], hook: object = None) -> SlidingWindowFeature:  # noqa: ARG002
+        """The scores, shape (windows, frames, local speakers)."""
+        return self.over_windows(file["scores"])
+
+    def get_embeddings(self, file: dict[str, Any], active: SlidingWindowFeature, **_: object) -> NDArray[np.float32]:
+        """The embeddings, shape (windows, local speakers, dimension).
+
+        Who is silent in a window has any finite vector: pyannote takes them out after clustering, but VBx's assignment
+        measures their distance first and cannot do with NaN.
+        """
+        embeddings: NDArray[np.float32] = file["embeddings"].copy()
+        embeddings[active.data.sum(axis=1) == 0] = 1.0
+        return embeddings
+
+    def over_windows(self, values: NDArray[Any]) -> SlidingWindowFeature:
+        """Values per window, from the first one on, in pyannote's form."""
+        inference = self._segmentation
+        return SlidingWindowFeature(values, SlidingWindow(duration=inference.duration, step=inference.step))
+
+    def turns(
+        self,
+        scores: NDArray[np.float32],
+        embeddings: NDArray[np.float32],
+        *,
+        exclusive: bool = False,
+        **counts: Any,
+    ) -> list[Turn]:
+        """The turns of the whole video, speakers numbered in order of first speech.
+
+        `exclusive`: at each moment only the likeliest speaker, so that turns never overlap.
+
+        Raises:
+            ValueError: `counts` (`num_speakers`, `min_speakers`, `max_speakers`) contradict each other.
+        """
+        file = {"uri": "video", "scores": scores.copy(), "embeddings": embeddings}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # too little speech for the wished count is no news to the operator
+            output = self.apply(file, **counts)
+        return in_order(output.exclusive_speaker_diarization if exclusive else output.speaker_diarization)
+
+
+def in_order(annotation: Annotation) -> list[Turn]:
+    """The turns of `annotation` in order of time, speakers numbered in order of first speech."""
+    numbers: dict[str, int] = {}
+    tracks = sorted(annotation.itertracks(yield_label=True), key=lambda track: (track[0].start, track[0].end))
+    return [
+        Turn(start_s=segment.start, end_s=segment.end, speaker=numbers.setdefault(label, len(numbers)))
+        for segment, _, label in tracks
+    ]

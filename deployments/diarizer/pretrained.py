@@ -1,0 +1,202 @@
+"""The diarizer of production: a trained pipeline of pyannote.audio, such as community-1, in short calls.
+
+Knows nothing of Ray or jobs. The pipeline's own networks, thresholds, clustering (VBx with PLDA, or agglomerative) and
+reconstruction are used; only the order of the calls is ours, and the turns equal those of the pipeline in one call
+(tests/unit/test_diarizer_pretrained.py).
+
+pyannote unpickles its checkpoints (`weights_only=False`): a checkpoint can run code. So a pipeline may come only from
+a directory whose digests the model lock knows, or by a pinned name from the hub. A pipeline of another class than
+pyannote's `SpeakerDiarization`, or with preprocessors, is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from deployments.diarizer.engine import Embeddings, Segmentation
+from deployments.diarizer.pieces import spread, unheard, until, whole
+from deployments.diarizer.piecewise import PiecewiseDiarization
+from deployments.errors import ModelLoadError
+from deployments.speech_detector.network import Grid, cut_windows
+from deployments.types import SAMPLE_RATE_HZ, Audio, Span
+
+# isort: split
+# pyannote comes after `piecewise`, which imports it without its telemetry and warnings.
+from pyannote.audio import Pipeline
+from pyannote.audio.pipelines import SpeakerDiarization
+from pyannote.audio.pipelines.speaker_verification import PyannoteAudioPretrainedSpeakerEmbedding
+from pyannote.audio.utils.signal import binarize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from deployments.diarizer.config import DiarizerConfig
+    from deployments.types import Turn
+
+
+class PretrainedEngine:
+    """Segmentation, voices, clustering and reconstruction by the pipeline that `config.model` names.
+
+    Raises:
+        ModelLoadError: it is missing, broken, or of a kind that is refused; the message names it.
+    """
+
+    def __init__(self, config: DiarizerConfig) -> None:
+        self.config = config
+        self.device = torch.device(config.device)
+        self._pipeline = load(config)
+        self._network = self._pipeline._segmentation  # noqa: SLF001 - pyannote has no other way to its parts
+        self._voices = self._pipeline._embedding  # noqa: SLF001
+        self._powerset = self._network.model.specifications.powerset
+
+    def segment(self, audio: Audio, piece: Span) -> Segmentation:
+        """Scores of the windows that start in `piece`."""
+        grid = self._grid(audio)
+        windows = grid.starting_in(piece.start_s, piece.end_s)
+        scores = self._scores(audio, grid, windows) if windows else self._no_scores(grid)
+        return Segmentation(first_window=windows.start, duration_s=len(audio) / SAMPLE_RATE_HZ, scores=scores)
+
+    def embed(self, audio: Audio, segmentation: Segmentation) -> Embeddings:
+        """One vector per window and local speaker. The encoder hears each window once, for all who speak in it."""
+        grid = self._grid(audio)
+        masks = self._masks(segmentation.scores)
+        windows, _, speakers = masks.shape
+        vectors = np.full((windows, speakers, self._voices.dimension), np.nan, np.float32)
+        spoken: NDArray[np.bool_] = np.any(masks > 0, axis=1)
+        heard = np.flatnonzero(np.any(spoken, axis=1))
+        for at in range(0, len(heard), self.config.embedding_batch_size):
+            batch = heard[at : at + self.config.embedding_batch_size]
+            waveforms = torch.from_numpy(cut_windows(audio, grid, (segmentation.first_window + batch).tolist()))
+            described = self._voices(waveforms, masks=torch.from_numpy(masks[batch].swapaxes(1, 2).copy()))
+            vectors[batch] = np.where(spoken[batch][:, :, None], described, np.nan)
+        return Embeddings(first_window=segmentation.first_window, vectors=vectors)
+
+    def cluster(
+        self,
+        segmentations: Sequence[Segmentation],
+        embeddings: Sequence[Embeddings],
+        *,
+        min_speakers: int | None = None,
+        max_speakers: int | None = None,
+        num_speakers: int | None = None,
+    ) -> list[Turn]:
+        """The turns of the whole video, no later than its end; without overlap where `config.exclusive`."""
+        scores, vectors = whole(segmentations, embeddings)
+        if unheard(vectors):
+            return []
+        counts = self.config.counts(min_speakers=min_speakers, max_speakers=max_speakers, num_speakers=num_speakers)
+        turns = self._pipeline.turns(scores, vectors, exclusive=self.config.exclusive, **counts)
+        return until(segmentations[0].duration_s, turns)
+
+    def check(self) -> None:
+        """Raise where the device computes no longer: a dead CUDA context stays dead."""
+        torch.ones(1, device=self.device).sum().item()
+
+    def _grid(self, audio: Audio) -> Grid:
+        return Grid(samples=len(audio), step_s=self._network.step, window_s=self._network.duration)
+
+    def _scores(self, audio: Audio, grid: Grid, windows: range) -> NDArray[np.float32]:
+        """By pyannote's own sliding window over the part of `audio` that `windows` cover."""
+        first, last = windows[0] * grid.step_samples, windows[-1] * grid.step_samples + grid.window_samples
+        waveform = torch.from_numpy(audio[first:last].astype(np.float32) / 2**15)[None]
+        scores: NDArray[np.float32] = self._network.slide(waveform, SAMPLE_RATE_HZ, hook=None).data
+        return scores
+
+    def _no_scores(self, grid: Grid) -> NDArray[np.float32]:
+        model = self._network.model
+        return np.empty((0, model.num_frames(grid.window_samples), len(model.specifications.classes)), np.float32)
+
+    def _masks(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """When each local speaker is heard: shape (windows, frames, local speakers), 0 or 1.
+
+        As pyannote's `get_embeddings`: where the pipeline says so, only while nobody else speaks, but for who hardly
+        ever speaks alone.
+        """
+        active = scores if self._powerset or not len(scores) else self._binary(scores)
+        if not self._pipeline.embedding_exclude_overlap:
+            return active.astype(np.float32)
+        window_samples = self._network.duration * SAMPLE_RATE_HZ
+        least_frames = math.ceil(active.shape[1] * self._voices.min_num_samples / window_samples)
+        alone = active * (active.sum(axis=2, keepdims=True) < 2)  # noqa: PLR2004 - fewer than two
+        masks = np.where(alone.sum(axis=1, keepdims=True) > least_frames, alone, active)
+        return masks.astype(np.float32)
+
+    def _binary(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        threshold = self._pipeline.segmentation.threshold
+        active: NDArray[np.float32] = binarize(
+            self._pipeline.over_windows(scores), onset=threshold, initial_state=False
+        ).data
+        return active
+
+
+def load(config: DiarizerConfig) -> PiecewiseDiarization:
+    """The pipeline, on its device, with our batch size and with bounded clustering.
+
+    Raises:
+        ModelLoadError: see `PretrainedEngine`.
+    """
+    name = config.model
+    if is_path(name) and not (Path(name).expanduser() / "config.yaml").is_file():
+        raise ModelLoadError(f"diarization pipeline {name}: no such directory, or no config.yaml in it")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # checkpoints of older versions, and TF32 being switched off
+            pipeline = _from_pretrained(config)
+            pipeline.to(torch.device(config.device))
+    except ModelLoadError:
+        raise
+    except Exception as error:
+        raise ModelLoadError(f"diarization pipeline {name} cannot be loaded: {type(error).__name__}") from error
+    pipeline.__class__ = PiecewiseDiarization  # the file names its class, which ours only extends
+    pipeline.segmentation_batch_size = config.segmentation_batch_size
+    pipeline.clustering.filter_embeddings = partial(
+        bounded, pipeline.clustering.filter_embeddings, config.max_clustered
+    )
+    piecewise: PiecewiseDiarization = pipeline
+    return piecewise
+
+
+def is_path(name: str) -> bool:
+    """Whether `name` is meant as a place on this machine, and not as `owner/name` on the hub."""
+    return name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name).exists()
+
+
+def _from_pretrained(config: DiarizerConfig) -> Any:
+    token = config.token.get_secret_value() if config.token else None
+    source = Path(config.model).expanduser() if is_path(config.model) else config.model
+    pipeline = Pipeline.from_pretrained(source, token=token)
+    name = config.model
+    if pipeline is None:  # pyannote has printed why
+        raise ModelLoadError(f"diarization pipeline {name} cannot be had from the hub: its conditions, or the token")
+    if type(pipeline) is not SpeakerDiarization or hasattr(pipeline, "preprocessors"):
+        raise ModelLoadError(f"diarization pipeline {name} is not a plain SpeakerDiarization")
+    if not isinstance(getattr(pipeline, "_embedding", None), PyannoteAudioPretrainedSpeakerEmbedding):
+        raise ModelLoadError(f"diarization pipeline {name}: its voice encoder is no model of pyannote.audio")
+    if not pipeline.instantiated:
+        raise ModelLoadError(f"diarization pipeline {name}: its config.yaml sets no params")
+    rates_hz = {pipeline._segmentation.model.audio.sample_rate, pipeline._embedding.sample_rate}  # noqa: SLF001
+    if rates_hz != {SAMPLE_RATE_HZ}:
+        raise ModelLoadError(f"diarization pipeline {name} hears {rates_hz} Hz, not {SAMPLE_RATE_HZ}")
+    return pipeline
+
+
+Filtered = tuple["NDArray[np.float32]", "NDArray[np.int_]", "NDArray[np.int_]"]
+
+
+def bounded(filter_embeddings: Callable[..., Filtered], most: int, *args: Any, **options: Any) -> Filtered:
+    """Of the embeddings that pyannote would cluster, at most `most`, evenly over time; the others are assigned later.
+
+    Both of pyannote's clusterings find the speakers on what this gives, then give each embedding to the nearest.
+    """
+    vectors, windows, speakers = filter_embeddings(*args, **options)
+    kept = spread(len(vectors), most)
+    return vectors[kept], windows[kept], speakers[kept]

@@ -1,0 +1,47 @@
+"""What of a segment a classifier hears: windows of a few fixed lengths, of real sound wherever there is any.
+
+Plain functions over arrays; knows nothing of models. Lengths are multiples of `GRID_S`, so that windows of many
+segments go through a network together without padding, which would change what some networks answer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deployments.types import SAMPLE_RATE_HZ, Audio
+
+if TYPE_CHECKING:
+    from deployments.types import Span
+
+SHORTEST_S = 1.0
+LONGEST_S = 15.0
+GRID_S = 0.5
+"""A segment is heard with at most a quarter of a second of what is around it on either side, or up to `SHORTEST_S`."""
+
+SHORTEST, LONGEST, GRID = (round(length_s * SAMPLE_RATE_HZ) for length_s in (SHORTEST_S, LONGEST_S, GRID_S))
+
+
+def cut_windows(audio: Audio, span: Span) -> list[Audio]:
+    """The windows of equal length that cover `span` of the whole video's `audio`: copies, none where there is no sound.
+
+    A short segment is heard with what is around it, a long one in several windows, evenly spread. Only where the video
+    itself is shorter than `SHORTEST_S`, zeros follow.
+    """
+    first, end = (min(max(0, round(at_s * SAMPLE_RATE_HZ)), len(audio)) for at_s in (span.start_s, span.end_s))
+    if end <= first:
+        return []
+    count = -(-(end - first) // LONGEST)
+    length = max(SHORTEST, -(-(end - first) // (count * GRID)) * GRID)
+    spare = count * length - (end - first)
+    starts = np.linspace(first, end - length, count) if count > 1 else np.array([first - spare // 2])
+    return [_window(audio, round(float(start)), length) for start in starts]
+
+
+def _window(audio: Audio, start: int, length: int) -> Audio:
+    start = max(0, min(start, len(audio) - length))
+    window = np.zeros(length, np.int16)
+    heard = audio[start : start + length]
+    window[: len(heard)] = heard
+    return window

@@ -1,0 +1,98 @@
+"""A small pipeline directory of pyannote.audio, built where a test wants it: real classes, real file formats.
+
+Committed in tests/models/diarizer are its config.yaml, a PLDA and the voice encoder's only trained part. The rest is
+made: the segmentation network is copied out of the whisperx package (17.7 MB), and the voice encoder (11.3 MB) is
+pyannote's `XVectorMFCC` with weights that are written, not trained. Its five convolutions pass the normalised MFCC
+through unchanged (a bias of `OFFSET` keeps LeakyReLU linear, and the normalisation after it takes it away again), its
+pooling gives their mean and deviation, and its last layer is a linear discriminant analysis fitted on 43 synthesized
+voices. It tells flite's voices apart, and hardly any natural ones.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deployments.speech_detector.network import package_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+COMMITTED = Path(__file__).parents[1] / "models" / "diarizer"
+MFCC = 40
+POOLED = 1500
+"""Channels that are pooled; their deviations follow their means."""
+OFFSET = 60.0
+LEVEL_SHARE = 0.3
+"""Weight of the first coefficient's deviation, which is loudness; its mean has none."""
+
+
+def build_pipeline(directory: Path) -> Path:
+    """The whole pipeline in `directory`, which must not exist."""
+    shutil.copytree(COMMITTED, directory, ignore=shutil.ignore_patterns("embedding_lda.npz"))
+    for part in ("segmentation", "embedding"):
+        (directory / part).mkdir()
+    shutil.copyfile(
+        package_file("whisperx", "assets/pytorch_model.bin"), directory / "segmentation" / "pytorch_model.bin"
+    )
+    save_encoder(directory / "embedding" / "pytorch_model.bin")
+    return directory
+
+
+def save_encoder(path: Path) -> None:
+    """The voice encoder as a checkpoint of pyannote."""
+    import deployments.diarizer.piecewise  # noqa: F401, I001 - imports pyannote without telemetry and warnings
+    import lightning
+    import pyannote.audio
+    import torch
+    from pyannote.audio.core.task import Problem, Resolution, Specifications
+    from pyannote.audio.models.embedding.xvector import XVectorMFCC
+
+    with np.load(COMMITTED / "embedding_lda.npz") as fitted:
+        analysis = {name: torch.from_numpy(fitted[name]).float() for name in ("mu", "sd", "W", "b")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchaudio thinks that there are too many mel bands
+        model = XVectorMFCC(dimension=analysis["W"].shape[1])
+    model.load_state_dict(written(model.state_dict(), analysis))
+    torch.save(
+        {
+            "state_dict": model.state_dict(),
+            "hyper_parameters": dict(model.hparams),
+            "pytorch-lightning_version": lightning.__version__,
+            "pyannote.audio": {
+                "versions": {"torch": torch.__version__, "pyannote.audio": pyannote.audio.__version__},
+                "architecture": {"module": XVectorMFCC.__module__, "class": XVectorMFCC.__name__},
+                "specifications": Specifications(
+                    problem=Problem.REPRESENTATION, resolution=Resolution.CHUNK, duration=5.0
+                ),
+            },
+        },
+        path,
+    )
+
+
+def written(weights: dict[str, Any], analysis: dict[str, Tensor]) -> dict[str, Any]:
+    """`weights` of an `XVectorMFCC` so that it computes `analysis` (`mu`, `sd`: (40,); `W`: (80, n); `b`: (n,))."""
+    import torch
+
+    for name, weight in weights.items():
+        if name.startswith("tdnns"):
+            weight.fill_(1 - 1e-5 if name.endswith("running_var") else 0)
+    same = torch.arange(MFCC)
+    for layer in range(0, 15, 3):
+        kernel = weights[f"tdnns.{layer}.weight"]
+        kernel[same, same, kernel.shape[2] // 2] = 1 / analysis["sd"] if layer == 0 else 1.0
+        shift = -analysis["mu"] / analysis["sd"] if layer == 0 else 0.0
+        weights[f"tdnns.{layer}.bias"][:MFCC] = OFFSET + shift
+        weights[f"tdnns.{layer + 2}.weight"][:] = 1.0
+        weights[f"tdnns.{layer + 2}.running_mean"][:MFCC] = OFFSET
+    last = torch.zeros_like(weights["embedding.weight"])
+    last[:, :MFCC] = analysis["W"][:MFCC].T
+    last[:, POOLED : POOLED + MFCC] = analysis["W"][MFCC:].T
+    last[:, 0] = 0.0
+    last[:, POOLED] *= LEVEL_SHARE
+    return weights | {"embedding.weight": last, "embedding.bias": analysis["b"]}
