@@ -221,7 +221,7 @@ def test_two_managers_at_once_never_admit_too_many(database_url, database):
 def test_writers_of_several_jobs_get_along(database, clock):
     """Those who change several jobs in one transaction never wait for each other in a circle."""
     store = JobStore(database, queue_limit=20, running_limit=20, clock=clock)
-    names = [f"job-{i}" for i in range(20)]
+    names = [f"job-{i}" for i in range(12)]
     over = threading.Event()
 
     def meanwhile(write) -> int:
