@@ -64,6 +64,11 @@ def test_up_stops_cleanly(state_dir, number):
     with process:
         url = f"http://127.0.0.1:{port}"
         wait_healthy(url, lambda: process.exit_code is None, state_dir / "up.log")
+        deadline = time.monotonic() + 10
+        while f"ML Server ready: {url}" not in (log := (state_dir / "up.log").read_text()):
+            assert time.monotonic() < deadline, log
+            time.sleep(0.1)
+        assert "Ray dashboard http://127.0.0.1:" in log
         if number == signal.SIGTERM:
             done = call(
                 str(BIN / "ml-server"),
@@ -92,9 +97,6 @@ def test_up_stops_cleanly(state_dir, number):
         while left := environment_marked(mark):
             assert time.monotonic() < deadline, left
             time.sleep(0.1)
-    log = (state_dir / "up.log").read_text()
-    assert f"ML Server ready: {url}" in log
-    assert "Ray dashboard http://127.0.0.1:" in log
 
 
 def test_a_config_that_cannot_start_says_why(state_dir):
