@@ -85,6 +85,8 @@ class Transcript:
     """
 
     language: str
+    device: str = "cpu"
+    """Where it was computed: `cpu` or `cuda`."""
     utterances: tuple[Utterance, ...] = ()
     warnings: tuple[str, ...] = ()
     dropped: int = 0

@@ -34,11 +34,11 @@ def build(args: Settings) -> Application:
         args,
         extractor=_bind(AudioExtractor, args.extraction),
         detector=_bind(SpeechDetector, args.speech_detector),
-        transcriber=_bind(Transcriber, args.transcriber),
-        aligner=_bind(Aligner, args.aligner) if needs_aligner else None,
-        diarizer=_bind(Diarizer, args.diarizer),
+        transcriber=_bind(Transcriber, args.transcriber, args.model_store),
+        aligner=_bind(Aligner, args.aligner, args.model_store) if needs_aligner else None,
+        diarizer=_bind(Diarizer, args.diarizer, args.model_store),
         prosody=_bind(ProsodyAnalyzer, args.prosody),
-        emotion=_bind(EmotionAnalyzer, args.emotion),
+        emotion=_bind(EmotionAnalyzer, args.emotion, args.model_store),
     )
 
 

@@ -26,5 +26,7 @@ class AlignerConfig(BaseModel):
     """`ctc`: a torch device."""
     threads: int = Field(default=1, ge=1)
     """`ctc`: threads of torch. More than one is a loss on a busy machine: OpenMP's threads spin while they wait."""
+    batch_items: int = Field(default=16, ge=1)
+    """Chunks, of all jobs, that are aligned in one call."""
     batch_s: float = Field(default=120.0, gt=0)
     """`ctc`: seconds of padded audio in one pass of the acoustic model; a single utterance may be longer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +20,7 @@ from deployments.aligner.vocabulary import Spelling, spell, words_of
 from deployments.types import SAMPLE_RATE_HZ, Word
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import torch
 
@@ -45,11 +45,11 @@ class Task:
 class CtcAligner:
     """Aligns with the model of each transcript's language; models load when first needed, a few stay."""
 
-    def __init__(self, config: AlignerConfig) -> None:
+    def __init__(self, config: AlignerConfig, locate: Callable[[str], str] = str) -> None:
         self._batch_samples = round(config.batch_s * SAMPLE_RATE_HZ)
         self._names = default_models() | config.models
         self._loading = threading.Lock()
-        self._load = lru_cache(config.models_kept)(partial(acoustic.load, device=config.device))
+        self._load = lru_cache(config.models_kept)(lambda name: acoustic.load(locate(name), device=config.device))
         for language in config.preload:
             self._model(language)
 

@@ -9,9 +9,12 @@ from ray import serve
 from deployments import logs, replica
 from deployments.aligner.engine import AlignItem, create
 from deployments.aligner.proportional import interpolated
+from deployments.batcher import Batcher
+from deployments.models.store import resolve
 
 if TYPE_CHECKING:
     from deployments.aligner.config import AlignerConfig
+    from deployments.models.config import ModelsConfig
     from deployments.types import Audio, Transcript
 
 FAILED = "alignment failed: word times are interpolated"
@@ -23,24 +26,19 @@ log = logs.get_logger("aligner")
 class Aligner:
     """Gives times to the words of one chunk's transcript."""
 
-    def __init__(self, config: AlignerConfig) -> None:
+    def __init__(self, config: AlignerConfig, models: ModelsConfig) -> None:
         replica.prepare(threads=config.threads if config.engine == "ctc" else None)
         self._config = config
-        self._engine = create(config)
-        self._compute = replica.Compute()
+        self._engine = create(config, locate=lambda name: str(resolve(name, "aligner", models)))
+        self._batcher: Batcher[AlignItem, Transcript] = Batcher(self._engine.align, max_batch=config.batch_items)
 
     async def align(self, audio: Audio, transcript: Transcript, job_id: str) -> Transcript:
         """`transcript` with every word timed. `audio` is the whole video's; jobs share batches fairly by `job_id`."""
-        answer = await self._answer(job_id, AlignItem(audio=audio, transcript=transcript))
-        if isinstance(answer, Exception):
-            log.error("chunk failed", exc_info=answer, extra={"language": transcript.language})
+        try:
+            return await self._batcher(job_id, AlignItem(audio=audio, transcript=transcript))
+        except Exception:
+            log.exception("chunk failed", extra=logs.about(job_id, language=transcript.language))
             return interpolated(transcript, FAILED)
-        return answer
-
-    async def _answer(self, job_id: str, item: AlignItem) -> Transcript | Exception:  # noqa: ARG002  the batcher's
-        """One item's answer. The items of several jobs can become one call of the engine here."""
-        [answer] = await self._compute(self._engine.align, [item])
-        return answer
 
     def __repr__(self) -> str:
         return f"Aligner({self._config.engine})"

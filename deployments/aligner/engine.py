@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from deployments.aligner.config import AlignerConfig
     from deployments.types import Audio, Transcript
@@ -33,13 +33,9 @@ class WordAligner(Protocol):
         ...
 
 
-def create(config: AlignerConfig) -> WordAligner:
-    """Load the engine that `config` names."""
+def create(config: AlignerConfig, locate: Callable[[str], str] = str) -> WordAligner:
+    """Load the engine that `config` names. `locate` gives the folder of a model's name, or raises why there is none."""
     from deployments.aligner.ctc import CtcAligner
     from deployments.aligner.proportional import ProportionalAligner
 
-    engines: dict[str, type[ProportionalAligner | CtcAligner]] = {
-        "proportional": ProportionalAligner,
-        "ctc": CtcAligner,
-    }
-    return engines[config.engine](config)
+    return CtcAligner(config, locate) if config.engine == "ctc" else ProportionalAligner(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PIECE_S = 60.0
 """Length of the piece that the driver gives to one call of `segment` and `embed`: about two seconds of work each."""
@@ -35,8 +35,6 @@ class DiarizerConfig(BaseModel):
     # For `pyannote` only.
     model: str = "pyannote/speaker-diarization-community-1"
     """A directory with the pipeline's config.yaml, or its name on the Hugging Face hub."""
-    token: SecretStr | None = None
-    """Token for the hub, which gives community-1 only to who accepted its conditions."""
     segmentation_batch_size: int = Field(default=32, ge=1)
     """Windows that the segmentation network hears at once."""
     embedding_batch_size: int = Field(default=16, ge=1)

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from ray import serve
 
 from deployments import replica
+from deployments.models.store import located
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deployments.diarizer.config import DiarizerConfig
     from deployments.diarizer.engine import Embeddings, Segmentation
+    from deployments.models.config import ModelsConfig
     from deployments.types import Audio, Span, Turn
 
 
@@ -20,12 +22,12 @@ if TYPE_CHECKING:
 class Diarizer:
     """Finds who speaks when. Per piece `segment`, then `embed`; for all pieces together, `cluster`."""
 
-    def __init__(self, config: DiarizerConfig) -> None:
+    def __init__(self, config: DiarizerConfig, models: ModelsConfig) -> None:
         replica.prepare(threads=config.threads)
         from deployments.diarizer.engine import create
 
         self._config = config
-        self._engine = create(config)
+        self._engine = create(located(config, "diarizer", models))
         self._compute = replica.Compute()
 
     async def segment(self, audio: Audio, piece: Span) -> Segmentation:

@@ -171,9 +171,8 @@ def is_path(name: str) -> bool:
 
 
 def _from_pretrained(config: DiarizerConfig) -> Any:
-    token = config.token.get_secret_value() if config.token else None
     source = Path(config.model).expanduser() if is_path(config.model) else config.model
-    pipeline = Pipeline.from_pretrained(source, token=token)
+    pipeline = Pipeline.from_pretrained(source)
     name = config.model
     if pipeline is None:  # pyannote has printed why
         raise ModelLoadError(f"diarization pipeline {name} cannot be had from the hub: its conditions, or the token")

@@ -115,8 +115,7 @@ def load(config: EmotionConfig) -> tuple[Any, Any]:
         ModelLoadError: see `ClassifierEngine`.
     """
     name = config.model
-    token = config.token.get_secret_value() if config.token else None
-    options = {"trust_remote_code": False, "token": token}
+    options = {"trust_remote_code": False, "local_files_only": True}
     try:
         extractor = AutoFeatureExtractor.from_pretrained(name, **options)  # type: ignore[no-untyped-call]
         model, report = AutoModelForAudioClassification.from_pretrained(name, **options, output_loading_info=True)

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import PurePath
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 
 _DISCLOSURE = (
     "Emotions are estimated by rules (loudness and pitch against the speaker's own norm, and a list of English words),"
@@ -26,8 +26,6 @@ class EmotionConfig(BaseModel):
     # For `wav2vec2` only.
     model: str = "superb/wav2vec2-base-superb-er"
     """A directory with the model, or its name on the Hugging Face hub. The default tells four moods, in English."""
-    token: SecretStr | None = None
-    """Token for the hub, for models that are not for everybody."""
     device: str = "cpu"
     """A torch device."""
     threads: int = Field(default=1, ge=1)

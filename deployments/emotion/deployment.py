@@ -9,8 +9,10 @@ from ray import serve
 from deployments import replica
 from deployments.emotion.config import EmotionConfig, model_version
 from deployments.emotion.engine import create
+from deployments.models.store import located
 
 if TYPE_CHECKING:
+    from deployments.models.config import ModelsConfig
     from deployments.types import Audio, Emotion, Segment, Tracks
 
 
@@ -18,10 +20,10 @@ if TYPE_CHECKING:
 class EmotionAnalyzer:
     """Judges the mood of a job's segments, all of them in one call, which lets other jobs between its parts."""
 
-    def __init__(self, config: EmotionConfig) -> None:
+    def __init__(self, config: EmotionConfig, models: ModelsConfig) -> None:
         replica.prepare(threads=config.threads if config.engine == "wav2vec2" else None)
         self._config = config
-        self._engine = create(config)
+        self._engine = create(located(config, "emotion", models))
         self._compute = replica.Compute()
 
     async def analyze(self, audio: Audio, tracks: Tracks, segments: list[Segment]) -> list[Emotion | None]:

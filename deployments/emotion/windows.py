@@ -1,4 +1,4 @@
-"""What of a segment a classifier hears: windows of a few fixed lengths, of real sound wherever there is any.
+"""What of a segment a classifier hears: windows of a few fixed lengths, of its own sound wherever there is enough.
 
 Plain functions over arrays; knows nothing of models. Lengths are multiples of `GRID_S`, so that windows of many
 segments go through a network together without padding, which would change what some networks answer.
@@ -17,25 +17,26 @@ if TYPE_CHECKING:
 
 SHORTEST_S = 1.0
 LONGEST_S = 15.0
-GRID_S = 0.5
-"""A segment is heard with at most a quarter of a second of what is around it on either side, or up to `SHORTEST_S`."""
+GRID_S = 0.25
+"""Less than half of this is left out at either edge of a segment. With as much of its neighbours, who may be 20 dB
+louder, a soft segment was judged as theirs."""
 
 SHORTEST, LONGEST, GRID = (round(length_s * SAMPLE_RATE_HZ) for length_s in (SHORTEST_S, LONGEST_S, GRID_S))
 
 
 def cut_windows(audio: Audio, span: Span) -> list[Audio]:
-    """The windows of equal length that cover `span` of the whole video's `audio`: copies, none where there is no sound.
+    """The windows of equal length over `span` of the whole video's `audio`: copies, none where there is no sound.
 
-    A short segment is heard with what is around it, a long one in several windows, evenly spread. Only where the video
-    itself is shorter than `SHORTEST_S`, zeros follow.
+    A segment shorter than `SHORTEST_S` is heard with what is around it, one longer than `LONGEST_S` in several windows,
+    evenly spread. Only where the video itself is shorter than `SHORTEST_S`, zeros follow.
     """
     first, end = (min(max(0, round(at_s * SAMPLE_RATE_HZ)), len(audio)) for at_s in (span.start_s, span.end_s))
     if end <= first:
         return []
     count = -(-(end - first) // LONGEST)
-    length = max(SHORTEST, -(-(end - first) // (count * GRID)) * GRID)
-    spare = count * length - (end - first)
-    starts = np.linspace(first, end - length, count) if count > 1 else np.array([first - spare // 2])
+    length = max(SHORTEST, (end - first) // (count * GRID) * GRID)
+    spare = end - first - length
+    starts = np.linspace(first, end - length, count) if count > 1 else [first + spare // 2]
     return [_window(audio, round(float(start)), length) for start in starts]
 
 

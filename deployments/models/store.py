@@ -12,18 +12,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from deployments import logs
 from deployments.errors import ModelLoadError, ModelMissingError
 from deployments.models import lock as locks
 from deployments.models.digests import Digests, differences, names_in
 from deployments.models.hub import NEWEST, HuggingFace, go_offline, needed
-from deployments.models.names import Wanted
+from deployments.models.names import EMBEDDED, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from pydantic import BaseModel
 
     from deployments.models.config import Kind, ModelsConfig
     from deployments.models.hub import Hub
@@ -111,6 +113,19 @@ def resolve(name: str, kind: Kind, config: ModelsConfig, *, hub: Hub | None = No
     if standing.state is ModelState.UNPINNED:
         log.warning("a model that is not pinned is used", extra={"model": name, "kind": kind})
     return standing.folder
+
+
+Stage = TypeVar("Stage", bound="BaseModel")
+
+
+def located(stage: Stage, kind: Kind, config: ModelsConfig) -> Stage:
+    """A stage's settings with its model's folder in place of its name; as they are where the engine needs no model.
+
+    Raises as `resolve` does.
+    """
+    if getattr(stage, "engine", None) in EMBEDDED:
+        return stage
+    return stage.model_copy(update={"model": str(resolve(getattr(stage, "model", ""), kind, config))})
 
 
 def usable(standing: Standing, config: ModelsConfig) -> bool:

@@ -59,8 +59,6 @@ class TranscriberConfig(BaseModel):
     """whisperx: CTranslate2's name of the arithmetic; `auto` is float16 on a GPU and int8 on a CPU."""
     beam_size: int = Field(default=5, ge=1, le=20)
     """whisperx: hypotheses that are followed at once."""
-    offline: bool = False
-    """whisperx: never ask the hub, not even where the model is missing."""
     guard: Guard = Guard()
     """whisperx: against invented text."""
 

@@ -12,10 +12,12 @@ from deployments import logs, replica
 from deployments.batcher import Batcher
 from deployments.errors import DeviceError, TranscriptionError
 from deployments.ladder import Ladder
+from deployments.models.store import located
 from deployments.transcriber.config import TranscriberConfig, model_version
 from deployments.transcriber.engine import AUTO, Chunk, Question, answer, create
 
 if TYPE_CHECKING:
+    from deployments.models.config import ModelsConfig
     from deployments.types import Audio, Span, Transcript
 
 log = logs.get_logger("transcriber")
@@ -25,10 +27,10 @@ log = logs.get_logger("transcriber")
 class Transcriber:
     """Turns chunks of speech into words, several at a time: those of all jobs that wait when the engine is free."""
 
-    def __init__(self, config: TranscriberConfig) -> None:
+    def __init__(self, config: TranscriberConfig, models: ModelsConfig) -> None:
         replica.prepare()
         self._config = config
-        self._ladder = Ladder(partial(answer, create(config)), max_batch=config.batch_size)
+        self._ladder = Ladder(partial(answer, create(located(config, "asr", models))), max_batch=config.batch_size)
         self._batcher = Batcher(self._ladder, max_batch=config.batch_size)
         self._dropped = Counter(
             "ml_server_texts_left_out",

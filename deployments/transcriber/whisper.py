@@ -45,7 +45,7 @@ class WhisperRecognizer:
 
     def transcribe(self, chunks: Sequence[Chunk]) -> list[Transcript | Exception]:
         """See `Recognizer`. A chunk gives one utterance, or none."""
-        return self._each(chunks, self._transcribe, silent=lambda chunk: Transcript(language=chunk.language))
+        return self._each(chunks, self._transcribe, silent=lambda chunk: Transcript(language=chunk.language, device=self._model.device))
 
     def detect(self, chunks: Sequence[Chunk]) -> list[dict[str, float] | Exception]:
         """See `Recognizer`. Silence has no language."""
@@ -127,6 +127,7 @@ class WhisperRecognizer:
         )
         return Transcript(
             language=language,
+            device=self._model.device,
             utterances=(utterance,) if kept.text else (),
             warnings=kept.warnings,
             dropped=kept.dropped,

@@ -139,7 +139,7 @@ def load(config: TranscriberConfig, device: str) -> Any:
             device=device,
             compute_type=compute_type(config.compute_type, device),
             cpu_threads=config.threads or 0,
-            local_files_only=config.offline,
+            local_files_only=True,
         )
     except Exception as error:
         raise ModelLoadError(f"{name} cannot be loaded on {device} ({type(error).__name__}: {error})") from error

@@ -46,8 +46,6 @@ def build_pipeline(directory: Path) -> Path:
 def save_encoder(path: Path) -> None:
     """The voice encoder as a checkpoint of pyannote."""
     import deployments.diarizer.piecewise  # noqa: F401, I001 - imports pyannote without telemetry and warnings
-    import lightning
-    import pyannote.audio
     import torch
     from pyannote.audio.core.task import Problem, Resolution, Specifications
     from pyannote.audio.models.embedding.xvector import XVectorMFCC
@@ -57,7 +55,45 @@ def save_encoder(path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchaudio thinks that there are too many mel bands
         model = XVectorMFCC(dimension=analysis["W"].shape[1])
+    model.specifications = Specifications(problem=Problem.REPRESENTATION, resolution=Resolution.CHUNK, duration=5.0)
     model.load_state_dict(written(model.state_dict(), analysis))
+    save_checkpoint(model, path)
+
+
+def save_powerset_network(path: Path, audio: Tensor) -> None:
+    """A segmentation network of community-1's kind: 10 s windows, powerset of three speakers, two at once at most.
+
+    Its weights are random. On `audio`, shape (1, 1, samples), all of its classes come up.
+    """
+    import torch
+    from pyannote.audio.core.task import Problem, Resolution, Specifications
+    from pyannote.audio.models.segmentation import PyanNet
+
+    torch.manual_seed(0)
+    model = PyanNet(lstm={"hidden_size": 32, "num_layers": 1}, linear={"hidden_size": 32, "num_layers": 1})
+    model.specifications = Specifications(
+        problem=Problem.MONO_LABEL_CLASSIFICATION,
+        resolution=Resolution.FRAME,
+        duration=10.0,
+        classes=["a", "b", "c"],
+        powerset_max_classes=2,
+        permutation_invariant=True,
+    )
+    model.build()
+    model.activation = torch.nn.Identity()
+    with torch.inference_mode():
+        logits = model.eval()(audio)[0]
+    with torch.no_grad():
+        model.classifier.bias -= logits.mean(dim=0)
+    save_checkpoint(model, path)
+
+
+def save_checkpoint(model: Any, path: Path) -> None:
+    """`model` in the form that `Model.from_pretrained` reads."""
+    import lightning
+    import pyannote.audio
+    import torch
+
     torch.save(
         {
             "state_dict": model.state_dict(),
@@ -65,10 +101,8 @@ def save_encoder(path: Path) -> None:
             "pytorch-lightning_version": lightning.__version__,
             "pyannote.audio": {
                 "versions": {"torch": torch.__version__, "pyannote.audio": pyannote.audio.__version__},
-                "architecture": {"module": XVectorMFCC.__module__, "class": XVectorMFCC.__name__},
-                "specifications": Specifications(
-                    problem=Problem.REPRESENTATION, resolution=Resolution.CHUNK, duration=5.0
-                ),
+                "architecture": {"module": type(model).__module__, "class": type(model).__name__},
+                "specifications": model.specifications,
             },
         },
         path,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import warnings
 from dataclasses import replace
 from itertools import pairwise
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 from pydantic import ValidationError
 
@@ -19,7 +22,7 @@ from deployments.diarizer.config import DiarizerConfig
 from deployments.diarizer.engine import create
 from deployments.errors import ModelLoadError
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Turn, pieces
-from tests.support.small_diarizer import build_pipeline
+from tests.support.small_diarizer import build_pipeline, save_powerset_network
 
 if TYPE_CHECKING:
     from deployments.diarizer.engine import Embeddings, Segmentation
@@ -73,7 +76,6 @@ def diarize(engine: PretrainedEngine, audio: Audio, piece_s: float = 60, **count
 
 def in_one_call(directory: Path, audio: Audio) -> Any:
     """What pyannote's own pipeline gives, loaded and called as its documentation says."""
-    import torch
     from pyannote.audio import Pipeline
 
     with warnings.catch_warnings():
@@ -93,27 +95,54 @@ def assert_same(found: list[Turn], expected: Any, end_s: float) -> None:
     assert [turn.end_s for turn in found] == pytest.approx([min(t.end_s, end_s) for t in theirs], abs=FRAME_S)
 
 
-@pytest.mark.parametrize("clustering", ["AgglomerativeClustering", "VBxClustering"])
-def test_pieces_give_what_pyannotes_own_call_gives(
-    directory: Path, tmp_path: Path, talk: Audio, clustering: str
-) -> None:
-    """In pieces of 7.3 s, heard in batches of 3 windows: the turns of `pipeline(audio)`, overlapping and exclusive."""
-    copy = tmp_path / "pipeline"
-    copy.mkdir()
-    for part in ("segmentation", "embedding", "plda"):
-        (copy / part).symlink_to(directory / part)
+def changed(directory: Path, copy: Path, **params: Any) -> Path:
+    """A copy of the pipeline with other parameters of the pipeline and of its clustering."""
+    shutil.copytree(directory, copy, symlinks=True, copy_function=os.symlink)
     content = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
-    if clustering == "VBxClustering":
-        content["pipeline"]["params"]["clustering"] = clustering
-        content["params"]["clustering"] = VBX
+    for part, values in params.items():
+        content[part] = values if part == "params" else content[part] | {"params": content[part]["params"] | values}
+    (copy / "config.yaml").unlink()
     (copy / "config.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    expected = in_one_call(copy, talk)
+    return copy
+
+
+def assert_pieces_equal_one_call(directory: Path, audio: Audio) -> None:
+    """In pieces of 7.3 s and batches of a few windows: the overlapping and the exclusive turns of `pipeline(audio)`."""
+    expected = in_one_call(directory, audio)
     assert len(expected.speaker_diarization) > 5
-    engine = engine_on(copy, embedding_batch_size=3, segmentation_batch_size=2)
-    found = steps(engine, talk, 7.3)
-    assert_same(engine.cluster(*found), expected.exclusive_speaker_diarization, 25.0)
+    engine = engine_on(directory, embedding_batch_size=3, segmentation_batch_size=2)
+    found, end_s = steps(engine, audio, 7.3), len(audio) / SAMPLE_RATE_HZ
+    assert_same(engine.cluster(*found), expected.exclusive_speaker_diarization, end_s)
     engine.config = engine.config.model_copy(update={"exclusive": False})
-    assert_same(engine.cluster(*found), expected.speaker_diarization, 25.0)
+    assert_same(engine.cluster(*found), expected.speaker_diarization, end_s)
+
+
+def test_pieces_give_what_pyannotes_own_call_gives(directory: Path, talk: Audio) -> None:
+    """On a multi-label network of 5 s, with agglomerative clustering."""
+    assert_pieces_equal_one_call(directory, talk)
+
+
+def test_pieces_give_the_same_on_a_pipeline_like_community_1(directory: Path, tmp_path: Path, talk: Audio) -> None:
+    """On a powerset network of 10 s windows, with VBx clustering over a PLDA."""
+    vbx = {"segmentation": {"min_duration_off": 0.0}, "clustering": VBX}
+    copy = changed(directory, tmp_path / "copy", pipeline={"clustering": "VBxClustering"}, params=vbx)
+    (copy / "segmentation" / "pytorch_model.bin").unlink()
+    waveform = torch.from_numpy(talk[: 10 * SAMPLE_RATE_HZ].astype(np.float32) / 2**15)
+    save_powerset_network(copy / "segmentation" / "pytorch_model.bin", waveform[None, None])
+    assert_pieces_equal_one_call(copy, talk)
+
+
+def test_community_1s_encoder_hears_all_speakers_of_a_window_at_once() -> None:
+    """WeSpeaker's ResNet34 with a mask per speaker gives the vectors of one call per speaker."""
+    import deployments.diarizer.piecewise  # noqa: F401, I001 - imports pyannote quietly
+    from pyannote.audio.models.embedding import WeSpeakerResNet34
+    from pyannote.audio.pipelines.speaker_verification import PyannoteAudioPretrainedSpeakerEmbedding
+
+    torch.manual_seed(0)
+    encoder = PyannoteAudioPretrainedSpeakerEmbedding(WeSpeakerResNet34())
+    waveforms, masks = torch.randn(2, 1, SAMPLE_RATE_HZ), (torch.rand(2, 3, 59) > 0.5).float()
+    each = np.stack([encoder(waveforms, masks=masks[:, speaker]) for speaker in range(3)], axis=1)
+    np.testing.assert_allclose(encoder(waveforms, masks=masks), each, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["tune_2a", "tune_2b", "held_2a", "held_2b"])
@@ -229,11 +258,7 @@ def test_a_missing_pipeline_is_named(tmp_path: Path) -> None:
 )
 def test_a_broken_pipeline_is_named(directory: Path, tmp_path: Path, broken: str) -> None:
     """A file cut in half, as a download leaves it: an error that names the pipeline."""
-    copy = tmp_path / "pipeline"
-    for path in directory.rglob("*.*"):
-        target = copy / path.relative_to(directory)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(path)
+    copy = changed(directory, tmp_path / "pipeline")
     content = (copy / broken).read_bytes()
     (copy / broken).unlink()
     (copy / broken).write_bytes(content[: len(content) // 2])

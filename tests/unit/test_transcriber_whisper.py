@@ -328,7 +328,7 @@ def test_a_damaged_model_is_named(tmp_path: Path) -> None:
         tmp_path / "nowhere",
     ]
     for folder in folders:
-        config = TranscriberConfig(engine="whisperx", model=str(folder), device="cpu", offline=True)
+        config = TranscriberConfig(engine="whisperx", model=str(folder), device="cpu")
         with pytest.raises(ModelLoadError, match=folder.name):
             create(config)
 
