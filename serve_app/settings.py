@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from deployments.aligner import config as aligner_config
 from deployments.aligner.config import AlignerConfig
+from deployments.diarizer import config as diarizer_config
 from deployments.diarizer.config import DiarizerConfig
 from deployments.emotion import config as emotion_config
 from deployments.emotion.config import EmotionConfig
@@ -26,7 +28,7 @@ from deployments.net.policy import CallbackPolicy, VideoPolicy
 from deployments.prosody.config import ProsodyConfig
 from deployments.speech_detector.config import SpeechDetectorConfig
 from deployments.transcriber import config as transcriber_config
-from deployments.transcriber.config import TranscriberConfig
+from deployments.transcriber.config import TranscriberConfig, has_word_times
 
 CALLBACK_PATHS = {"1.1": "/api/upload-video/result", "1.0": "/api/v1/ml/ml-results"}
 DEFAULT_STATE_DIR = Path("~/.local/state/ml-server")
@@ -213,14 +215,15 @@ class Settings(BaseSettings):
         return "+".join(
             (
                 transcriber_config.model_version(self.transcriber),
-                self.diarizer.engine,
+                *(() if has_word_times(self.transcriber) else (aligner_config.model_version(self.aligner),)),
+                diarizer_config.model_version(self.diarizer),
                 emotion_config.model_version(self.emotion),
             )
         )
 
     @property
     def device(self) -> str:
-        """Where the recogniser computes."""
+        """Where the recogniser is meant to compute."""
         return transcriber_config.device(self.transcriber)
 
     @property

@@ -30,3 +30,8 @@ class AlignerConfig(BaseModel):
     """Chunks, of all jobs, that are aligned in one call."""
     batch_s: float = Field(default=120.0, gt=0)
     """`ctc`: seconds of padded audio in one pass of the acoustic model; a single utterance may be longer."""
+
+
+def model_version(config: AlignerConfig) -> str:
+    """What times the words, such as `ctc-wav2vec2` or `proportional`."""
+    return "ctc-wav2vec2" if config.engine == "ctc" else config.engine

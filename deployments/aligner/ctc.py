@@ -17,6 +17,7 @@ from deployments.aligner import acoustic
 from deployments.aligner.paths import fill_gaps, fits, place
 from deployments.aligner.proportional import interpolated, timed
 from deployments.aligner.vocabulary import Spelling, spell, words_of
+from deployments.errors import ModelMissingError
 from deployments.types import SAMPLE_RATE_HZ, Word
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class CtcAligner:
             return [interpolated(item.transcript, NO_MODEL.format(language=language)) for item in items]
         try:
             model = self._model(language)
+        except ModelMissingError:
+            return [interpolated(item.transcript, NO_MODEL.format(language=language)) for item in items]
         except Exception as error:  # noqa: BLE001  the answer to this language's items; those of others are answered
             return [error] * len(items)
         heard = [(utterance, item.audio) for item in items for utterance in item.transcript.utterances]

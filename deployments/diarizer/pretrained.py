@@ -174,8 +174,6 @@ def _from_pretrained(config: DiarizerConfig) -> Any:
     source = Path(config.model).expanduser() if is_path(config.model) else config.model
     pipeline = Pipeline.from_pretrained(source)
     name = config.model
-    if pipeline is None:  # pyannote has printed why
-        raise ModelLoadError(f"diarization pipeline {name} cannot be had from the hub: its conditions, or the token")
     if type(pipeline) is not SpeakerDiarization or hasattr(pipeline, "preprocessors"):
         raise ModelLoadError(f"diarization pipeline {name} is not a plain SpeakerDiarization")
     if not isinstance(getattr(pipeline, "_embedding", None), PyannoteAudioPretrainedSpeakerEmbedding):

@@ -1,7 +1,7 @@
 """The only door to a hub of models. Knows the Hugging Face hub's library and nothing of locks.
 
 Only files that a loader needs are fetched, never code: models are loaded by our own packages' classes from local
-folders (`trust_remote_code` is nowhere), and `torch.hub` is not used at all.
+folders (`trust_remote_code` is never true), and `torch.hub` is not used at all.
 """
 
 from __future__ import annotations

@@ -45,7 +45,11 @@ class WhisperRecognizer:
 
     def transcribe(self, chunks: Sequence[Chunk]) -> list[Transcript | Exception]:
         """See `Recognizer`. A chunk gives one utterance, or none."""
-        return self._each(chunks, self._transcribe, silent=lambda chunk: Transcript(language=chunk.language, device=self._model.device))
+        return self._each(
+            chunks,
+            self._transcribe,
+            silent=lambda chunk: Transcript(language=chunk.language, device=self._model.device),
+        )
 
     def detect(self, chunks: Sequence[Chunk]) -> list[dict[str, float] | Exception]:
         """See `Recognizer`. Silence has no language."""

@@ -25,6 +25,8 @@ class Analysis:
 
     duration_s: float
     language: str
+    language_probability: float | None = None
+    """Where the language was found and not given: how sure the finding is, 0-1."""
     segments: Sequence[Segment]
     prosody: Sequence[Sequence[WordProsody]]
     emotions: Sequence[Emotion | None] | None
@@ -84,6 +86,7 @@ def result_of(analysis: Analysis) -> dict[str, Any]:
             "device": analysis.device,
             "stages": {stage: _seconds(seconds) for stage, seconds in analysis.stages_s.items()},
             "warnings": list(analysis.warnings),
+            **_known("language_probability", analysis.language_probability),
         },
         "segments": [
             _segment_object(segment, prosody, emotion)
@@ -119,6 +122,10 @@ def _word_object(word: Word, sound: WordProsody) -> dict[str, Any]:
     if word.confidence is not None:
         content["confidence"] = round(word.confidence, 3)
     return content
+
+
+def _known(name: str, value: float | None) -> dict[str, float]:
+    return {} if value is None else {name: round(value, 3)}
 
 
 def _seconds(value: float) -> float:

@@ -22,6 +22,9 @@ from deployments.errors import JobError, TranscriptionError
 from deployments.prosody.words import UNKNOWN
 from deployments.speech_detector.chunks import cut_chunks, join_spans, speech_share
 from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
+from deployments.transcriber.config import detects_language
+from deployments.transcriber.engine import AUTO
+from deployments.transcriber.language import vote, voters
 from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcript, join_tracks, pieces
 from serve_app.jobs.assemble import Analysis, filename_of, result_of, segments_of
 from serve_app.jobs.calls import TRANSIENT, StageCalls, together
@@ -90,6 +93,7 @@ class Pipeline:
         self._calls = StageCalls(job.job_id, job.options.max_workers)
         self._clock = _Clock()
         self._warnings: list[str] = []
+        self._language_probability: float | None = None
         self._audio: Any = None
 
     async def run(self, reporter: ActorHandle[Any] | None, *, spent_s: float) -> dict[str, Any]:
@@ -108,12 +112,13 @@ class Pipeline:
             Analysis(
                 duration_s=info.duration_s,
                 language=self._language(transcripts),
+                language_probability=self._language_probability,
                 segments=segments,
                 prosody=prosody,
                 emotions=emotions,
                 filename=filename_of(self._job.video_url),
                 model_version=self._settings.model_version,
-                device=self._settings.device,
+                device="+".join(sorted({each.device for each in transcripts})) or self._settings.device,
                 processing_s=spent_s + time.monotonic() - started,
                 stages_s=self._clock.seconds,
                 warnings=list(dict.fromkeys(self._warnings)),
@@ -181,7 +186,7 @@ class Pipeline:
                 transcript: Transcript = await self._on_audio(
                     self._stages.transcriber.transcribe,
                     chunk,
-                    self._job.options.language,
+                    language,
                     self._job.job_id,
                     speech_share(chunk, speech),
                 )
@@ -190,11 +195,31 @@ class Pipeline:
                 return transcript
 
         try:
+            language = await self._language_to_hear(chunks)
             return await self._calls.map(recognise, chunks)
         except (JobError, MemoryError, *TRANSIENT):
             raise
         except Exception as error:
             raise TranscriptionError from error
+
+    async def _language_to_hear(self, chunks: Sequence[Span]) -> str:
+        """The asked one, else what several chunks vote for; `auto` stays where the engine cannot tell, or none does."""
+        asked = self._job.options.language
+        if asked != AUTO or not detects_language(self._settings.transcriber):
+            return asked
+
+        async def hear(chunk: Span) -> dict[str, float]:
+            method = self._stages.transcriber.detect_language
+            probabilities: dict[str, float] = await self._on_audio(method, chunk, self._job.job_id)
+            return probabilities
+
+        asked_chunks = voters(chunks)
+        heard = await self._calls.map(hear, asked_chunks)
+        found = vote(heard, [chunk.duration_s for chunk in asked_chunks])
+        if found is None:
+            return asked
+        language, self._language_probability = found
+        return language
 
     async def _diarize(self, info: AudioInfo) -> list[Turn]:
         with self._clock.time("diarization"):

@@ -1,14 +1,16 @@
-"""serve_config.yaml for real: its graph and replicas on fake GPUs, with keys, contract 1.0, English, a small queue."""
+"""serve_config.yaml for real: production engines on small models, fake GPUs, keys, contract 1.0, English."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 
 import pytest
 
 from tests.support import servers
 from tests.support.process import ROOT, running_server
+from tests.support.small_diarizer import build_pipeline
 
 KEY = "a-key-for-this-test"
 HEALTH_AGE_S = 2
@@ -16,9 +18,22 @@ HEALTH_AGE_S = 2
 LOOPBACK = '["127.0.0.0/8", "::1/128"]'
 
 
+SPEECH = ROOT / "tests" / "data" / "speech"
+MODELS = ROOT / "tests" / "models"
+
+
 @pytest.fixture(scope="module")
-def server():
+def server(tmp_path_factory):
+    aligner = str(MODELS / "aligner")
     environment = {
+        "ML_SERVER_TRANSCRIBER__MODEL": str(MODELS / "asr"),
+        "ML_SERVER_TRANSCRIBER__MAX_CHUNK_S": "10",
+        "ML_SERVER_TRANSCRIBER__THREADS": "1",
+        "ML_SERVER_ALIGNER__MODELS": json.dumps({"en": aligner, "ko": aligner}),
+        "ML_SERVER_DIARIZER__MODEL": str(build_pipeline(tmp_path_factory.mktemp("models") / "diarizer")),
+        "ML_SERVER_EMOTION__MODEL": str(MODELS / "emotion"),
+        **{f"ML_SERVER_{stage}__DEVICE": "cpu" for stage in ("TRANSCRIBER", "ALIGNER", "DIARIZER", "EMOTION")},
+        "ML_SERVER_MODELS__ALLOW_UNPINNED": "true",
         "ML_SERVER_PROFILE": "local",
         "ML_SERVER_EXTRACTOR__NET__SCHEMES": '["http", "https"]',
         "ML_SERVER_EXTRACTOR__NET__PORTS": "*",
@@ -28,27 +43,62 @@ def server():
         "ML_SERVER_CONTRACT_VERSION": "1.0",
         "ML_SERVER_LOCALE": "en",
         "ML_SERVER_HEARTBEAT_S": "2",
-        "ML_SERVER_LIMITS__RUNNING_JOBS": "1",
+        "ML_SERVER_LIMITS__RUNNING_JOBS": "2",
         "ML_SERVER_LIMITS__QUEUED_JOBS": "2",
         "ML_SERVER_LIMITS__PREFETCHES": "0",
         "ML_SERVER_AUTH__MODE": "keys",
         "ML_SERVER_AUTH__KEY_HASHES": f'["{hashlib.sha256(KEY.encode()).hexdigest()}"]',
     }
     config = str(ROOT / "serve_config.yaml")
-    arguments = ("--config", config, "--host", "127.0.0.1", "--num-gpus", "1", "--num-cpus", "8")
+    arguments = ("--config", config, "--host", "127.0.0.1", "--num-gpus", "1", "--num-cpus", "12")
     with running_server(*arguments, environment=environment, api_key=KEY) as server:
         yield server
 
 
-def test_the_old_contract_end_to_end(server, sources, backend, short):
+def test_the_old_contract_end_to_end(server, sources, backend):
     """Contract 1.0: `accepted`, no status_url, callbacks to the old path, English messages, a result."""
-    answer = server.post(sources.file(short), fastapi_base_url=backend.url)
+    answer = server.post(sources.file(SPEECH / "english_awb.ogg"), fastapi_base_url=backend.url)
     assert answer.json()["status"] == "accepted"
     assert "status_url" not in answer.json()
     end = backend.wait_end(answer.json()["job_id"], within_s=120)
     assert end.path == "/api/v1/ml/ml-results"
     assert end.body["message"] == "Video processing completed"
     assert end.body["result"]["segments"]
+
+
+@pytest.fixture(scope="module")
+def spoken():
+    return json.loads((SPEECH / "texts.json").read_text(encoding="utf-8"))
+
+
+def test_two_languages_at_once(server, sources, spoken):
+    """English and Korean jobs side by side: each video's own language is found, its words are right and timed."""
+    names = ("english_espeak.ogg", "korean_espeak.ogg")
+    ids = [server.start(sources.file(SPEECH / name)) for name in names]
+    for name, job_id in zip(names, ids, strict=True):
+        state = server.wait(job_id, within_s=120)
+        assert state["status"] == "completed", state
+        result = state["result"]
+        assert (result["language"], result["text"]) == (spoken[name]["language"], spoken[name]["text"])
+        metadata = result["metadata"]
+        assert 0.5 < metadata["language_probability"] <= 1
+        assert metadata["model_version"] == "whisperx-asr+ctc-wav2vec2+pyannote-diarizer+emotion"
+        assert metadata["device"] == "cpu"
+        assert metadata["unique_speakers"] == 1
+        assert metadata["warnings"] == []
+        words = [word for segment in result["segments"] for word in segment["words"]]
+        assert " ".join(word["word"] for word in words) == result["text"]
+        assert all(0 < word["end"] - word["start"] < 1.5 for word in words)
+        assert all(0 <= segment["emotion"]["confidence"] <= 1 for segment in result["segments"])
+
+
+def test_a_language_is_asked_for(server, sources, spoken):
+    """`language` of the request is what is heard, and no probability is told; a language that Whisper lacks is 400."""
+    job_id = server.start(sources.file(SPEECH / "korean_espeak_f3.ogg"), language="ko", emotion_detection=False)
+    result = server.wait(job_id, within_s=60)["result"]
+    assert (result["language"], result["text"]) == ("ko", spoken["korean_espeak_f3.ogg"]["text"])
+    assert "language_probability" not in result["metadata"]
+    assert server.post(sources.file(SPEECH / "english_slt.ogg"), language="tlh").status_code == 400
 
 
 def test_a_key_is_wanted(server):
@@ -59,10 +109,12 @@ def test_a_key_is_wanted(server):
 
 
 def test_the_queue(server, sources, backend):
-    """One runs, two wait in order and are told so, the next gets 503; places fall as those before end."""
+    """Two run, two wait in order and are told so, the next gets 503; places fall as those before end."""
     slow = sources.serve(servers.dripping())
-    running, second, third = (server.start(slow, job_id=f"queue-{i}", fastapi_base_url=backend.url) for i in range(3))
+    ids = [server.start(slow, job_id=f"queue-{i}", fastapi_base_url=backend.url) for i in range(4)]
+    running, other, second, third = ids
     server.wait(running, "processing")
+    server.wait(other, "processing")
     assert [server.status(job_id)["queue_position"] for job_id in (second, third)] == [1, 2]
     refused = server.post(slow)
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "INSUFFICIENT_RESOURCES")
@@ -79,6 +131,7 @@ def test_the_queue(server, sources, backend):
     assert server.cancel(third).json()["status"] == "failed"
     assert backend.wait_end(third, within_s=10).body["error_code"] == "CANCELLED"
     server.cancel(second)
+    server.cancel(other)
     backend.wait_end(second, within_s=15)
     deadline = time.monotonic() + 10
     while server.http.get("/health").json()["jobs"]["running"]:

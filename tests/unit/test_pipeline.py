@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from deployments.errors import AudioExtractionError, DeviceError, TranscriptionError
+from deployments.transcriber.config import TranscriberConfig
 from deployments.types import AudioInfo, Emotion, Span, Tracks, Transcript, Turn, Utterance, Word, WordProsody
 from serve_app.jobs.model import Job, JobOptions
 from serve_app.jobs.pipeline import Pipeline, Stages
@@ -121,11 +123,12 @@ def job(**options: Any) -> Job:
     )
 
 
-def run(stages: Stages, meter: ProgressMeter | None = None, **options: Any) -> dict[str, Any]:
+def run(
+    stages: Stages, meter: ProgressMeter | None = None, *, settings: Settings | None = None, **options: Any
+) -> dict[str, Any]:
     """The result of a run over `stages`."""
-    pipeline = Pipeline(
-        job(**options), Settings(profile="local"), stages, meter=meter or ProgressMeter(), changed=lambda: None
-    )
+    settings = settings or Settings(profile="local")
+    pipeline = Pipeline(job(**options), settings, stages, meter=meter or ProgressMeter(), changed=lambda: None)
     return asyncio.run(pipeline.run(None, spent_s=3.0))
 
 
@@ -312,3 +315,30 @@ def test_diarization_runs_beside_transcription():
     began = time.monotonic()
     run(graph(diarizer=diarizer, transcriber=Slow(transcribe=recognise)))
     assert time.monotonic() - began < 0.75
+
+
+def test_auto_is_a_vote_of_several_chunks():
+    """`auto`: the chunks' probabilities decide for the whole video, all is heard in that language, and it is told."""
+    asked: list[str] = []
+
+    def transcribe(audio: Any, chunk: Span, language: str, *more: Any) -> Transcript:
+        asked.append(language)
+        return replace(heard(audio, chunk, language, *more), language=language, device="cuda")
+
+    def detect_language(_audio: Any, chunk: Span, _job_id: str) -> dict[str, float]:
+        return {"ko": 0.9, "en": 0.1} if chunk.start_s < 9 else {"ko": 0.3, "en": 0.7}
+
+    stages = graph(transcriber=Stub(transcribe=transcribe, detect_language=detect_language))
+    settings = Settings(profile="local", transcriber=TranscriberConfig(engine="whisperx", max_chunk_s=9))
+    result = run(stages, settings=settings)
+    assert asked == ["ko", "ko"]
+    assert result["language"] == "ko"
+    assert result["metadata"]["language_probability"] == 0.6
+    assert result["metadata"]["device"] == "cuda"
+
+
+def test_a_language_that_was_asked_for_is_not_guessed():
+    """No vote, and no probability in the result, where the request names the language."""
+    settings = Settings(profile="local", transcriber=TranscriberConfig(engine="whisperx"))
+    result = run(graph(), settings=settings, language="en")
+    assert "language_probability" not in result["metadata"]

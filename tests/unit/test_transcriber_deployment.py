@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import soundfile
 
 from deployments import replica
 from deployments.errors import DeviceError, TranscriptionError
+from deployments.models.config import ModelsConfig
 from deployments.transcriber import deployment
 from deployments.transcriber.config import TranscriberConfig
 from deployments.transcriber.engine import AUTO
@@ -34,7 +36,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Starts a replica's object without Ray; its process keeps its manners."""
     monkeypatch.setattr(replica, "prepare", lambda **_: None)
     monkeypatch.setattr(deployment, "Counter", Count)
-    return deployment.Transcriber.func_or_class
+    return partial(deployment.Transcriber.func_or_class, models=ModelsConfig(allow_unpinned=True))
 
 
 class Count:
