@@ -26,5 +26,6 @@ class AlignerConfig(BaseModel):
     """`ctc`: a torch device."""
     threads: int = Field(default=1, ge=1)
     """`ctc`: threads of torch. More than one is a loss on a busy machine: OpenMP's threads spin while they wait."""
-    batch_s: float = Field(default=120.0, gt=0)
-    """`ctc`: seconds of padded audio in one pass of the acoustic model; a single utterance may be longer."""
+    batch_s: float = Field(default=30.0, gt=0)
+    """`ctc`: seconds of padded audio in one pass of the acoustic model; one utterance may be longer. A CPU is faster
+    with little at a time, which stays in its cache (measured); a GPU wants minutes."""
