@@ -3,10 +3,10 @@
     python tests/benchmarks/bench_alignment.py [--minutes 10] [--chunk 30] [--threads 1] [--wall] [--model NAME]
 
 Prints markdown. The audio is the sentences of tests/data/alignment in random order, in chunks of `--chunk` seconds at
-most, each the text of one utterance, as the recogniser gives it. Seconds are processor time (`--wall`: the clock's), without
-loading and a first call. `acoustic model` is the time inside the network; `the rest` is all other work. Starts and ends
-are compared with the synthesizers' own times. NLTK, which whisperx needs, finds its data in tests/models, so that no
-network is needed; `--model` may name another folder for both.
+most, each the text of one utterance, as the recogniser gives it. Seconds are processor time (`--wall`: the clock's),
+without loading and a first call. `acoustic model` is the time inside the network; `the rest` is all other work. Starts
+and ends are compared with the synthesizers' own times. NLTK, which whisperx needs, finds its data in tests/models, so
+that no network is needed; `--model` may name another folder for both.
 """
 
 from __future__ import annotations
