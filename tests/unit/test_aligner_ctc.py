@@ -318,6 +318,12 @@ def test_odd_texts_give_all_their_words_in_order(
     assert_in_order(utterance)
 
 
+def test_a_device_that_is_not_there_fails_at_start() -> None:
+    """And not in each call, where it would look like a failed alignment."""
+    with pytest.raises((RuntimeError, AssertionError)):
+        create(AlignerConfig(engine="ctc", device="cuda:77"))
+
+
 def test_few_models_stay_loaded(monkeypatch: pytest.MonkeyPatch, english: Clip) -> None:
     """With room for one model two languages in turn load each time, with room for two once; a name is loaded once."""
     loaded: list[str] = []
