@@ -68,6 +68,13 @@ class AcousticModel:
         return torch.from_numpy(samples)[None].to(self.device)
 
 
+def check_device(device: str) -> None:
+    """Raise torch's own error (RuntimeError, or AssertionError where torch was built without it) if it is not there."""
+    import torch
+
+    torch.zeros(1, device=device)
+
+
 def load(name: str, device: str) -> AcousticModel:
     """The model called `name`: a bundle of torchaudio, else a local folder or a repository of the Hugging Face hub.
 

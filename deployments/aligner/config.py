@@ -27,9 +27,10 @@ class AlignerConfig(BaseModel):
     threads: int = Field(default=1, ge=1)
     """`ctc`: threads of torch. More than one is a loss on a busy machine: OpenMP's threads spin while they wait."""
     batch_items: int = Field(default=16, ge=1)
-    """Chunks, of all jobs, that are aligned in one call."""
-    batch_s: float = Field(default=120.0, gt=0)
-    """`ctc`: seconds of padded audio in one pass of the acoustic model; a single utterance may be longer."""
+    """`ctc`: chunks, of all jobs, that are aligned in one call."""
+    batch_s: float = Field(default=30.0, gt=0)
+    """`ctc`: seconds of padded audio in one pass of the acoustic model; one utterance may be longer. A CPU is faster
+    with little at a time, which stays in its cache (measured); a GPU wants minutes."""
 
 
 def model_version(config: AlignerConfig) -> str:

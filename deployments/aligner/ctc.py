@@ -47,6 +47,7 @@ class CtcAligner:
     """Aligns with the model of each transcript's language; models load when first needed, a few stay."""
 
     def __init__(self, config: AlignerConfig, locate: Callable[[str], str] = str) -> None:
+        acoustic.check_device(config.device)
         self._batch_samples = round(config.batch_s * SAMPLE_RATE_HZ)
         self._names = default_models() | config.models
         self._loading = threading.Lock()

@@ -250,6 +250,15 @@ def test_a_transcript_beyond_its_audio_is_not_lost(aligner: CtcAligner, english:
         assert_in_order(utterance)
 
 
+def test_the_last_word_stays_inside_between_two_samples(aligner: CtcAligner, english: Clip) -> None:
+    """Spans that lie between samples are cut at the nearest ones; the times still end where the utterance does."""
+    between = Utterance(start_s=0.00003, end_s=1.99998, text="hello —")
+    transcript = Transcript(language="en", utterances=(between,))
+    [answer] = transcripts(aligner, [AlignItem(audio=english.audio, transcript=transcript)])
+    assert_in_order(answer.utterances[0])
+    assert answer.utterances[0].words[-1].end_s == between.end_s
+
+
 def test_words_that_have_times_stay(aligner: CtcAligner, english: Clip) -> None:
     """An utterance that the recogniser has timed itself comes back as it was."""
     told = Utterance(start_s=0, end_s=2, text="yes", words=(Word(start_s=1.5, end_s=1.7, text="yes"),))
@@ -307,6 +316,12 @@ def test_odd_texts_give_all_their_words_in_order(
     utterance, _ = align_text(aligner, english.audio[:samples], text, language)
     assert [word.text for word in utterance.words] == text.split()
     assert_in_order(utterance)
+
+
+def test_a_device_that_is_not_there_fails_at_start() -> None:
+    """And not in each call, where it would look like a failed alignment."""
+    with pytest.raises((RuntimeError, AssertionError)):
+        create(AlignerConfig(engine="ctc", device="cuda:77"))
 
 
 def test_few_models_stay_loaded(monkeypatch: pytest.MonkeyPatch, english: Clip) -> None:

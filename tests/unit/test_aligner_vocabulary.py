@@ -64,7 +64,7 @@ def test_a_letter_of_its_own_stays_itself() -> None:
 
 def test_blank_and_columns_beyond_the_model_are_no_letters() -> None:
     """A dash is not the blank that torchaudio writes as one, and a label without a column is unknown."""
-    known = vocabulary({"-": 0, "|": 1, "a": 2, "b": 3}, size=3, blank=0, delimiter=1)
+    known = vocabulary({"-": 0, "|": 1, "a": 2, "x": 3, "b": 4}, size=3, blank=0, delimiter=1)
     assert spell_word("a-b", known) == [2, known.wildcard]
 
 

@@ -229,6 +229,8 @@ def test_texts_and_probabilities_are_faster_whispers(clips: list[tuple[Chunk, st
 class ScriptedModel:
     """A model whose texts are given: `script[item][temperature]`. Remembers who was written at which temperature."""
 
+    device = "cpu"
+
     def __init__(self, script: list[dict[float, Hypothesis]]) -> None:
         self.script = script
         self.written: list[tuple[float, list[int]]] = []

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from deployments.aligner import deployment
+from deployments.aligner.config import AlignerConfig
+from deployments.aligner.proportional import timed
+from deployments.types import Transcript, Utterance
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deployments.aligner.engine import AlignItem
+
+HEARD = Transcript(language="en", utterances=(Utterance(start_s=1.0, end_s=3.0, text="two words"),))
+TIMED = tuple(timed(utterance, "en") for utterance in HEARD.utterances)
+AUDIO = np.zeros(0, np.int16)
+
+
+@pytest.fixture
+def replica(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The deployment's class without Ray, and without lowering the priority of the tests."""
+    monkeypatch.setattr(deployment.replica, "prepare", lambda **_: None)
+    return deployment.Aligner.func_or_class(AlignerConfig())
+
+
+def align(replica: Any) -> Transcript:
+    answer: Transcript = asyncio.run(replica.align(AUDIO, HEARD, "a-job"))
+    return answer
+
+
+def test_a_transcript_comes_back_with_times(replica: Any) -> None:
+    """The engine's answer, as it is."""
+    assert align(replica) == Transcript(language="en", utterances=TIMED)
+
+
+def test_a_failed_alignment_does_not_cost_the_transcript(replica: Any) -> None:
+    """Interpolated times, and a warning that says so without the library's words."""
+
+    class Broken:
+        def align(self, items: Sequence[AlignItem]) -> list[Transcript | Exception]:
+            return [OSError("/secret/path") for _ in items]
+
+    replica._engine = Broken()
+    assert align(replica) == Transcript(language="en", utterances=TIMED, warnings=(deployment.FAILED,))
