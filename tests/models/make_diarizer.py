@@ -29,7 +29,7 @@ ESPEAK = (
     "adam Alex Alicia Andrea Andy Annie antonio aunty belinda benjamin boris caleb david Denis ed edward Gene gustave"
     " Hugo iven Jacky john Lee linda Marco max michel miguel Nguyen pablo paul quincy rob shelby travis victor"
     " f1 f3 f4 f5 m1 m2 m3 m4 m5 m6 m8 croak grandma grandpa"
-).split()  # noqa: SIM905 - names read better without their quotes
+)
 """Not among them, to be heard for the first time by the tests: flite's rms, espeak's m7, f2 and steph."""
 SENTENCES = (
     "Nobody has played a single note on it for more than ten years, so we would rather sell it.",
@@ -43,7 +43,7 @@ def main() -> None:
     """Synthesize, fit, save."""
     draw = np.random.default_rng(0)
     speech = {f"flite {name}": [flite(name, line) for line in SENTENCES] for name in FLITE}
-    speech |= {f"espeak {name}": [espeak(name, line) for line in SENTENCES] for name in ESPEAK}
+    speech |= {f"espeak {name}": [espeak(name, line) for line in SENTENCES] for name in ESPEAK.split()}
     snippets = [(voice, snippet(draw, speech[voice][i % len(SENTENCES)])) for voice in speech for i in range(SNIPPETS)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
