@@ -152,6 +152,7 @@ def load(config: DiarizerConfig) -> PiecewiseDiarization:
             warnings.simplefilter("ignore")  # checkpoints of older versions, and TF32 being switched off
             pipeline = _from_pretrained(config)
             pipeline.to(torch.device(config.device))
+            _ = pipeline._embedding.min_num_samples  # noqa: SLF001 - found by trying, once, and with warnings
     except ModelLoadError:
         raise
     except Exception as error:

@@ -3,9 +3,10 @@
 DER is pyannote.metrics' `DiarizationErrorRate` with collar 0, overlap included, no speaker count given, over the whole
 file. `tune_*` and the sample were there to choose the settings; `held_*` were not looked at before they were chosen.
 
-    python tests/benchmarks/bench_diarization.py [--minutes 10]
+    python tests/benchmarks/bench_diarization.py [--minutes 10] [--model DIRECTORY]
 
 `--minutes` adds a long file: turns of three voices, drawn again and again, for time and memory.
+`--model` measures a trained pipeline instead of the embedded engine.
 """
 
 from __future__ import annotations
@@ -60,10 +61,13 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=0)
-    minutes = parser.parse_args().minutes
+    parser.add_argument("--model")
+    arguments = parser.parse_args()
+    minutes = arguments.minutes
     warnings.simplefilter("ignore")
     os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
-    engine, detector = create(DiarizerConfig()), create_detector(SpeechDetectorConfig())
+    config = DiarizerConfig(engine="pyannote", model=arguments.model) if arguments.model else DiarizerConfig()
+    engine, detector = create(config), create_detector(SpeechDetectorConfig())
     sample = next(recordings())
     measure(engine, detector, sample)  # loads what loads late
     idle_mb = memory_mb()

@@ -222,7 +222,17 @@ def test_only_windows_with_speech_are_heard(engine: PretrainedEngine, monkeypatc
     assert len(segmentation.scores) == 127
     assert max(heard) <= engine.config.embedding_batch_size
     assert 10 < sum(heard) < 25
-    assert np.isnan(vectors[40:]).all()
+    spoken = engine._masks(segmentation.scores).any(axis=1)
+    np.testing.assert_array_equal(np.isnan(vectors), np.repeat(~spoken[:, :, None], vectors.shape[2], axis=2))
+
+
+def test_who_is_silent_in_a_window_is_no_nan_to_pyannote(engine: PretrainedEngine) -> None:
+    """As in pyannote's own call; who speaks, but cannot be described, stays NaN and finds no speakers."""
+    active = engine._pipeline.over_windows(np.array([[[1.0, 0.0, 1.0]] * 293]))
+    vectors = np.array([[[np.nan] * 4, [np.nan] * 4, [0.5] * 4]], np.float32)
+    given = engine._pipeline.get_embeddings({"embeddings": vectors}, active)
+    assert np.isnan(given).all(axis=2).tolist() == [[True, False, False]]
+    assert np.isnan(vectors[0, 1]).all()
 
 
 def test_clustering_is_bounded(directory: Path, engine: PretrainedEngine) -> None:
