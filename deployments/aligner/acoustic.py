@@ -1,4 +1,4 @@
-"""Acoustic models: which letter sounds when. wav2vec2 with CTC, from transformers or from torchaudio.
+"""Acoustic models: which letter sounds when. wav2vec2 with CTC, as transformers has it.
 
 Knows nothing of words or transcripts. The convolutions at the front run utterance by utterance and only the
 transformer behind them on padded and masked batches: in models with group norm (all of the base size) each value of
@@ -76,23 +76,13 @@ def check_device(device: str) -> None:
 
 
 def load(name: str, device: str) -> AcousticModel:
-    """The model called `name`: a bundle of torchaudio, else a local folder or a repository of the Hugging Face hub.
+    """A `Wav2Vec2ForCTC` with its processor's two halves. No code of the repository runs; safetensors are preferred.
+
+    The halves and not the whole, which guesses, with a warning, where an older repository does not name its classes.
 
     Raises:
         OSError: no such model here, and none to be had.
         ValueError: not a wav2vec2 model with CTC, or one with layers that this module does not know.
-    """
-    import torchaudio
-
-    if name in torchaudio.pipelines.__all__:
-        return from_torchaudio(getattr(torchaudio.pipelines, name), device)
-    return from_transformers(name, device)
-
-
-def from_transformers(name: str, device: str) -> AcousticModel:
-    """A `Wav2Vec2ForCTC` with its processor's two halves. No code of the repository runs; safetensors are preferred.
-
-    The halves and not the whole, which guesses, with a warning, where an older repository does not name its classes.
     """
     import torch
     from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
@@ -126,35 +116,6 @@ def from_transformers(name: str, device: str) -> AcousticModel:
         device=device,
         prepare=prepare,
         front=lambda audio: body.feature_extractor(audio).transpose(1, 2),
-        rear=rear,
-    )
-
-
-def from_torchaudio(bundle: Any, device: str) -> AcousticModel:
-    """A `Wav2Vec2ASRBundle`; its file is read as weights only, and downloaded where torch has not kept it."""
-    import torch
-
-    labels = {label: column for column, label in enumerate(bundle.get_labels())}
-    loaded: Any = bundle.get_model(dl_kwargs={"weights_only": True, "progress": False}).to(device)
-    normalise = bool(getattr(loaded, "normalize_waveform", False))
-    model = loaded.model if normalise else loaded
-
-    def prepare(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        if not normalise:
-            return samples
-        tensor = torch.from_numpy(samples)
-        return torch.nn.functional.layer_norm(tensor, tensor.shape).numpy()
-
-    def rear(features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = model.aux(model.encoder(features, lengths))
-        return logits
-
-    return AcousticModel(
-        vocabulary=vocabulary(labels, size=len(labels), blank=0, delimiter=labels.get("|")),
-        min_samples=receptive_field(model.feature_extractor),
-        device=device,
-        prepare=prepare,
-        front=lambda audio: model.feature_extractor(audio, None)[0],
         rear=rear,
     )
 

@@ -16,7 +16,7 @@ class AlignerConfig(BaseModel):
     """`proportional`: each word gets a share of its utterance by its length in letters; listens to nothing.
     `ctc`: the acoustic model of the transcript's language (wav2vec2), and proportional where it has none."""
     models: dict[str, str] = {}
-    """`ctc`: language (ISO 639-1) to a model's name on the Hugging Face hub, a local folder or a bundle of torchaudio;
+    """`ctc`: language (ISO 639-1) to a model's name on the Hugging Face hub, or a local folder;
     before and beside whisperX's own table."""
     preload: tuple[str, ...] = ()
     """`ctc`: languages whose models are loaded at start, which fails where one cannot be had; others when needed."""

@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     from deployments.aligner.engine import AlignItem
     from deployments.types import Audio, Transcript, Utterance
 
+FOR_BUNDLES: Final = {
+    "en": "facebook/wav2vec2-base-960h",
+    "fr": "jonatasgrosman/wav2vec2-large-xlsr-53-french",
+    "de": "jonatasgrosman/wav2vec2-large-xlsr-53-german",
+    "es": "jonatasgrosman/wav2vec2-large-xlsr-53-spanish",
+    "it": "jonatasgrosman/wav2vec2-large-xlsr-53-italian",
+}
+"""In place of torchaudio's bundles, which it downloads without revisions (the first is the very model)."""
 NO_MODEL: Final = "no aligner for language {language}: word times are interpolated"
 
 
@@ -88,10 +96,10 @@ class CtcAligner:
 
 
 def default_models() -> dict[str, str]:
-    """The table of whisperX: language to a bundle of torchaudio, or to a repository of the Hugging Face hub."""
-    from whisperx.alignment import DEFAULT_ALIGN_MODELS_HF, DEFAULT_ALIGN_MODELS_TORCH
+    """The table of whisperX, language to a repository of the hub; ours where it has torchaudio's bundles."""
+    from whisperx.alignment import DEFAULT_ALIGN_MODELS_HF
 
-    return {**DEFAULT_ALIGN_MODELS_HF, **DEFAULT_ALIGN_MODELS_TORCH}
+    return {**DEFAULT_ALIGN_MODELS_HF, **FOR_BUNDLES}
 
 
 def align_utterances(

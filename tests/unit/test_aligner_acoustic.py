@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-import torchaudio
-from torchaudio.pipelines import Wav2Vec2ASRBundle
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 from deployments.aligner import acoustic
-from deployments.types import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -131,57 +128,6 @@ def test_the_audio_is_not_written_to(pair: tuple[acoustic.AcousticModel, Callabl
     audio.flags.writeable = False
     pair[0].emissions([audio])
     assert np.array_equal(audio, before)
-
-
-@pytest.mark.parametrize("norm", ["group_norm", "layer_norm"])
-def test_a_bundle_of_torchaudio_gives_what_it_gives_alone(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other half of whisperX's table: by name, weights only, batched, the same as torchaudio one by one."""
-    normalise = norm == "layer_norm"
-    parameters: dict[str, Any] = {
-        "extractor_mode": norm,
-        "extractor_conv_layer_config": [(16, 10, 8), (16, 8, 8), (16, 8, 5)],
-        "extractor_conv_bias": normalise,
-        "encoder_embed_dim": 32,
-        "encoder_projection_dropout": 0.1,
-        "encoder_pos_conv_kernel": 16,
-        "encoder_pos_conv_groups": 4,
-        "encoder_num_layers": 2,
-        "encoder_num_heads": 4,
-        "encoder_attention_dropout": 0.1,
-        "encoder_ff_interm_features": 48,
-        "encoder_ff_interm_dropout": 0.0,
-        "encoder_dropout": 0.1,
-        "encoder_layer_norm_first": normalise,
-        "encoder_layer_drop": 0.05,
-        "aux_num_out": 4,
-    }
-    torch.manual_seed(0)
-    weights = torchaudio.models.wav2vec2_model(**parameters).state_dict()
-    asked: list[Any] = []
-
-    class Bundle(Wav2Vec2ASRBundle):
-        def _get_state_dict(self, dl_kwargs: Any) -> Any:
-            asked.append(dl_kwargs)
-            return weights
-
-    bundle = Bundle(
-        _path="x.pth",
-        _params=parameters,
-        _sample_rate=SAMPLE_RATE_HZ,
-        _normalize_waveform=normalise,
-        _labels=("|", "E", "T"),
-        _model_type="Wav2Vec2",
-    )
-    monkeypatch.setattr(torchaudio.pipelines, "WAV2VEC2_ASR_BASE_960H", bundle)
-    model = acoustic.load("WAV2VEC2_ASR_BASE_960H", "cpu")
-    assert asked[0]["weights_only"] is True
-    bare = bundle.get_model()
-    with torch.inference_mode():
-        inputs = [torch.from_numpy(audio.astype(np.float32) / 32768)[None] for audio in audios()]
-        alone = [bare(samples)[0][0].log_softmax(-1) for samples in inputs]
-    assert_equal(model.emissions(audios()), alone)
-    assert (model.vocabulary.blank, model.vocabulary.delimiter) == (0, 1)
-    assert dict(model.vocabulary.letters) == {"E": 2, "T": 3}
 
 
 def test_layers_that_are_not_known_are_refused(tmp_path: Path) -> None:

@@ -330,9 +330,9 @@ def test_few_models_stay_loaded(monkeypatch: pytest.MonkeyPatch, english: Clip) 
 
     def load(name: str, device: str) -> acoustic.AcousticModel:
         loaded.append(name)
-        return from_transformers(MODEL, device)
+        return really_load(MODEL, device)
 
-    from_transformers = acoustic.from_transformers
+    really_load = acoustic.load
     monkeypatch.setattr(acoustic, "load", load)
     for kept, times in ((1, 4), (2, 2)):
         engine = create(AlignerConfig(engine="ctc", models={"en": "a", "ko": "b"}, models_kept=kept))
@@ -349,9 +349,9 @@ def test_threads_load_a_model_once(monkeypatch: pytest.MonkeyPatch, english: Cli
 
     def load(name: str, device: str) -> acoustic.AcousticModel:
         loaded.append(name)
-        return from_transformers(MODEL, device)
+        return really_load(MODEL, device)
 
-    from_transformers = acoustic.from_transformers
+    really_load = acoustic.load
     monkeypatch.setattr(acoustic, "load", load)
     engine = create(AlignerConfig(engine="ctc", models={"en": "a"}))
     with ThreadPoolExecutor(4) as pool:
@@ -391,6 +391,6 @@ def test_whisperx_table_is_there_and_config_goes_before(english: Clip) -> None:
     """Languages of whisperX's table are known without being named; the config's name replaces the table's."""
     engine = create(AlignerConfig(engine="ctc", models={"fr": MODEL, "eo": MODEL}))
     assert isinstance(engine, CtcAligner)
-    assert engine._names["en"] == "WAV2VEC2_ASR_BASE_960H"
+    assert engine._names["en"] == "facebook/wav2vec2-base-960h"
     assert engine._names["ko"] == "kresnik/wav2vec2-large-xlsr-korean"
     assert (engine._names["fr"], engine._names["eo"]) == (MODEL, MODEL)

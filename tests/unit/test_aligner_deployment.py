@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from deployments.aligner import deployment
 from deployments.aligner.config import AlignerConfig
 from deployments.aligner.proportional import timed
+from deployments.models.config import ModelsConfig
 from deployments.types import Transcript, Utterance
 
 if TYPE_CHECKING:
@@ -25,12 +27,15 @@ AUDIO = np.zeros(0, np.int16)
 def replica(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The deployment's class without Ray, and without lowering the priority of the tests."""
     monkeypatch.setattr(deployment.replica, "prepare", lambda **_: None)
-    return deployment.Aligner.func_or_class(AlignerConfig())
+    return partial(deployment.Aligner.func_or_class, AlignerConfig(), ModelsConfig())
 
 
 def align(replica: Any) -> Transcript:
-    answer: Transcript = asyncio.run(replica.align(AUDIO, HEARD, "a-job"))
-    return answer
+    async def work() -> Transcript:
+        answer: Transcript = await replica().align(AUDIO, HEARD, "a-job")
+        return answer
+
+    return asyncio.run(work())
 
 
 def test_a_transcript_comes_back_with_times(replica: Any) -> None:
@@ -38,12 +43,12 @@ def test_a_transcript_comes_back_with_times(replica: Any) -> None:
     assert align(replica) == Transcript(language="en", utterances=TIMED)
 
 
-def test_a_failed_alignment_does_not_cost_the_transcript(replica: Any) -> None:
+def test_a_failed_alignment_does_not_cost_the_transcript(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interpolated times, and a warning that says so without the library's words."""
 
     class Broken:
         def align(self, items: Sequence[AlignItem]) -> list[Transcript | Exception]:
             return [OSError("/secret/path") for _ in items]
 
-    replica._engine = Broken()
+    monkeypatch.setattr(deployment, "create", lambda *_, **__: Broken())
     assert align(replica) == Transcript(language="en", utterances=TIMED, warnings=(deployment.FAILED,))
