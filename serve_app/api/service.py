@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from serve_app.callbacks.outbox import Outbox
-    from serve_app.jobs.store import JobStore
+    from serve_app.jobs.store import JobStore, Submission
     from serve_app.settings import Settings
 
 UNKNOWN_ESTIMATE_S = 300
@@ -85,16 +85,22 @@ class JobService:
     async def submit(self, request: schemas.ProcessVideoRequest) -> dict[str, object]:
         """Store the job, durably, and answer with its state. Raises the contract's refusals."""
         new = self._check(request)
-        submission = await self._change(self._store.submit, new)
+        submission, estimate_s = await self._change(self._submit, new)
         job = submission.job
         if job is None:
-            raise errors.QueueFullError(job_id=new.job_id, retry_after_s=await self._retry_after_s())
+            retry_after_s = math.ceil(estimate_s or UNKNOWN_ESTIMATE_S / self._settings.limits.running_jobs)
+            raise errors.QueueFullError(job_id=new.job_id, retry_after_s=max(1, retry_after_s))
         if submission.conflict:
             raise errors.JobConflictError(job_id=new.job_id)
         if submission.started:
             self._signals.poke()
             log.info("accepted", extra=logs.about(job.job_id, run=job.run, options=job.options.model_dump()))
-        return await self._answer(job, started=submission.started)
+        return self._answer(job, started=submission.started, estimate_s=estimate_s)
+
+    def _submit(self, new: NewJob) -> tuple[Submission, float | None]:
+        """What became of it, and when it is likely to be done (or, where the queue is full, a place in it free)."""
+        submission = self._store.submit(new)
+        return submission, self._store.estimate_s(submission.job)
 
     def _check(self, request: schemas.ProcessVideoRequest) -> NewJob:
         settings = self._settings
@@ -131,8 +137,8 @@ class JobService:
             fingerprint=fingerprint(request.video_url, callback_url, options),
         )
 
-    async def _answer(self, job: Job, *, started: bool) -> dict[str, object]:
-        estimate = await self._estimate_s(job)
+    def _answer(self, job: Job, *, started: bool, estimate_s: float | None) -> dict[str, object]:
+        estimate = 0 if job.state.ended else max(1, math.ceil(estimate_s or UNKNOWN_ESTIMATE_S))
         if self._settings.contract_version == "1.0":
             status = "accepted" if started else job.state.wire
             return {"job_id": job.job_id, "status": status, "message": "Processing started", "estimated_time": estimate}
@@ -143,19 +149,6 @@ class JobService:
             "status_url": status_url(job.job_id),
             "estimated_time": estimate,
         }
-
-    async def _estimate_s(self, job: Job) -> int:
-        """From the rates measured so far."""
-        if job.state.ended:
-            return 0
-        estimate_s = await self._ask(self._store.estimate_s, job)
-        return max(1, math.ceil(estimate_s or UNKNOWN_ESTIMATE_S))
-
-    async def _retry_after_s(self) -> int:
-        """When a slot of the queue is likely to be free."""
-        unknown_s = UNKNOWN_ESTIMATE_S / self._settings.limits.running_jobs
-        free_in_s = await self._ask(self._store.estimate_s, None)
-        return max(1, math.ceil(free_in_s or unknown_s))
 
     async def status(self, job_id: str) -> bytes:
         """The status answer as JSON; the result is the very bytes that the callback carried."""

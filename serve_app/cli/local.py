@@ -29,7 +29,7 @@ from serve_app.settings import DEFAULT_STATE_DIR, Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SESSION_NICENESS = 4
+SESSION_NICENESS = 7
 FIRST_DASHBOARD_PORT = 8265
 START_TIMEOUT_S = 300.0
 LONGEST_RAY_DIR = 40
