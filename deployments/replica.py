@@ -16,17 +16,29 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 NICENESS = 10
-"""Compute yields to the processes that answer requests and send callbacks, whatever Ray started them all with."""
+"""Where the system knows no idle priority."""
 
 
 def prepare(*, threads: int | None = None) -> None:
     """Configure logs, lower this process's priority and, where `threads` is given, bound torch's thread pool."""
     logs.configure()
-    os.nice(NICENESS)
+    _yield()
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def _yield() -> None:
+    """Let this thread, and those that it starts, compute only when nobody wants to answer a request or send a callback.
+
+    A thread of idle priority is interrupted at once, a nice one only after its slice of some milliseconds, for which a
+    request would wait at each of its dozen hops between threads and processes (measured: docs/decisions.md).
+    """
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(NICENESS)
 
 
 class Compute:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "ml-server"
 NICENESS = 5
-"""Between those that answer requests (0) and those that compute (10)."""
+"""Between those that answer requests (0) and those that compute (idle)."""
 
 
 def actor_name(job_id: str, run: int) -> str:
