@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,16 +247,23 @@ def _failure(dashboard: str) -> str | None:
 
 def _withdraw(config: dict[str, Any]) -> None:
     """Take the app off a cluster that goes on without it; jobs go on when a server comes back."""
-    import ray
     from ray import serve
+
+    _end_our_actors()  # drivers must not take the missing stages for their jobs' failure
+    serve.delete(config["applications"][0]["name"])
+    _end_our_actors()  # until then the ingress saw to it that there is a manager
+
+
+def _end_our_actors() -> None:
+    import ray
 
     from serve_app.jobs.actor import NAMESPACE
 
     named = ray.util.list_named_actors(all_namespaces=True)
     ours = [actor["name"] for actor in named if actor["namespace"] == NAMESPACE]
     for name in sorted(ours, key=_is_driver):  # the manager first: it would start the drivers again
-        ray.kill(ray.get_actor(name, NAMESPACE))
-    serve.delete(config["applications"][0]["name"])
+        with suppress(ValueError):  # it ended meanwhile
+            ray.kill(ray.get_actor(name, NAMESPACE))
 
 
 def _is_driver(actor_name: str) -> bool:

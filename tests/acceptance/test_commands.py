@@ -212,6 +212,7 @@ def test_serve_deploy_and_serve_run(state_dir):
         finish_a_job(url, state_dir)
         call(str(BIN / "serve"), "shutdown", "-y", **environment)
         join(port, state_dir, environment)
+        call(str(BIN / "serve"), "shutdown", "-y", **environment)  # else Serve's proxy stays on this port
         run = ChildProcess(
             [str(BIN / "serve"), "run", "--name", "ml-server", "serve_app.app:build", "profile=local"],
             log_path=state_dir / "run.log",
