@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import soundfile
 
+from deployments.types import SAMPLE_RATE_HZ
 from tests.benchmarks.bench_server import JOB_TIMEOUT_S, OTHERS, SETTLE_S, post_to_end, sample
+from tests.benchmarks.dense_talk import dense_talk
 from tests.benchmarks.footprint import Spent, Stopwatch, session_of
 from tests.benchmarks.load_client import Answers, Asking, Plan, health_beside
 from tests.benchmarks.report import row, say, table
@@ -27,6 +32,10 @@ ROOMY = {"ML_SERVER_LIMITS__QUEUED_JOBS": "2000", "ML_SERVER_EXTRACTOR__DOWNLOAD
 """For the latencies only: room for enough fresh jobs for a 99th percentile, patience with videos that do not come."""
 POSTS = 300
 ALL_TIMEOUT_S = 900
+LONG_S = 300
+"""Ten of these take several times as long as `POSTS` posts."""
+AT_WORK = 25
+"""Progress of a job whose audio is there: its driver has started."""
 LOOK_EVERY_S = 1.0
 
 
@@ -48,6 +57,7 @@ def answers() -> None:
         say(table(head, []))
         while_nothing_runs(server, sources)
         while_jobs_fail(server, sources)
+        while_long_jobs_run(server, sources)
         while_jobs_run(server, sources, backend)
     say()
 
@@ -81,6 +91,28 @@ def while_jobs_fail(server: RunningServer, sources: Sources) -> None:
     """Each POST starts a job, and its driver, that ends at once for want of a video."""
     url = sources.serve(status(404))
     _row("each starts a job that fails", server, Plan(server_url=server.url, rate_per_s=2, count=60, video_url=url))
+
+
+def while_long_jobs_run(server: RunningServer, sources: Sources) -> None:
+    """Ten talks of minutes are worked on, all of them past their start, and fresh jobs come in and wait."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "talk.flac"
+        soundfile.write(path, dense_talk(LONG_S), SAMPLE_RATE_HZ)
+        url = sources.file(path)
+        started = [server.start(url) for _ in range(RUNNING)]
+        deadline = time.monotonic() + JOB_TIMEOUT_S
+        while min(server.status(job_id)["progress"] for job_id in started) < AT_WORK:
+            assert time.monotonic() < deadline
+            time.sleep(LOOK_EVERY_S)
+        waiting = Plan(server_url=server.url, rate_per_s=5, count=POSTS, video_url=sources.serve(status(404)))
+        watch = Stopwatch(session_of(server))
+        with health_beside(server.url) as health:
+            posts = Asking(waiting).answers()
+        name = "10 long talks run, 5 POSTs/s that wait"
+        if any(server.status(job_id)["status"] != "processing" for job_id in started):
+            name += "; NOT ALL RAN TO THE END OF IT"
+        say(_line(name, posts, health, watch.read()))
+        cancel_all(server, started + posts.job_ids)
 
 
 def while_jobs_run(server: RunningServer, sources: Sources, backend: Backend) -> None:
