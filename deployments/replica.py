@@ -32,8 +32,7 @@ def prepare(*, threads: int | None = None) -> None:
 def _yield() -> None:
     """Let this thread, and those that it starts, compute only when nobody wants to answer a request or send a callback.
 
-    A thread of idle priority is interrupted at once, a nice one only after its slice of some milliseconds, for which a
-    request would wait at each of its dozen hops between threads and processes (measured: docs/decisions.md).
+    Requests beside ten jobs are answered sooner than with mere niceness (docs/decisions.md has the figures).
     """
     if hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
