@@ -56,6 +56,11 @@ class ChildProcess:
         """None while it runs."""
         return self._process.poll() if self._process else None
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """To the program itself, not to what it started; nothing where it has ended."""
+        if self._process:
+            self._process.send_signal(number)
+
     def stop(self) -> None:
         """Ask it to end (SIGTERM), wait, and end what is left of its session by force. Safe to call twice.
 

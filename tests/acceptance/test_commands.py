@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serve_app.cli.child_process import ChildProcess, free_port, session_members
+from serve_app.cli.child_process import ChildProcess, free_port
 from tests.support.process import ROOT, RunningServer, clean_environment, environment_marked, wait_healthy
 
 BIN = Path(sys.executable).parent
@@ -87,8 +87,7 @@ def test_up_stops_cleanly(state_dir, number):
             assert unknown.returncode == 1
             assert "JOB_NOT_FOUND" in unknown.stdout + unknown.stderr
         assert len(environment_marked(mark)) > 5
-        leader = min(session_members(process._process.pid))
-        os.kill(leader, number)
+        process.send_signal(number)
         deadline = time.monotonic() + 40
         while process.exit_code is None:
             assert time.monotonic() < deadline, process.tail()
@@ -186,7 +185,7 @@ def join(port: int, state_dir: Path, environment: dict[str, str]) -> None:
     server = ChildProcess(command, log_path=state_dir / "joined.log", environment=environment)
     with server:
         wait_healthy(f"http://127.0.0.1:{port}", lambda: server.exit_code is None, state_dir / "joined.log")
-        os.kill(min(session_members(server._process.pid)), signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + 60
         while server.exit_code is None:
             assert time.monotonic() < deadline, server.tail()
