@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class AlignerConfig(BaseModel):
     """Which aligner runs, where the recogniser has no word times of its own."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     engine: Literal["proportional", "ctc"] = "proportional"
     """`proportional`: each word gets a share of its utterance by its length in letters; listens to nothing.

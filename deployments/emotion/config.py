@@ -17,7 +17,7 @@ _DISCLOSURE = (
 class EmotionConfig(BaseModel):
     """Which analyser judges moods."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     engine: Literal["prosodic-lexical", "wav2vec2"] = "prosodic-lexical"
     """`prosodic-lexical`: arousal from the voice against the speaker's own norm, valence from English words.

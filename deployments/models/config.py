@@ -12,7 +12,7 @@ Kind = Literal["asr", "aligner", "diarizer", "emotion"]
 class ModelsConfig(BaseModel):
     """Where models lie, and which may be used."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     offline: bool = True
     """The server never connects to a hub: `ml-server models fetch` is what downloads. Where this is false, a pinned

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class ProsodyConfig(BaseModel):
     """What `engine` measures, and within which bounds. It runs on one thread, whatever the machine has."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     engine: Literal["librosa"] = "librosa"
     """`librosa`: level and autocorrelation by librosa, pitch path after Boersma (1993)."""

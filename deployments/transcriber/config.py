@@ -21,7 +21,7 @@ _DEFAULTS: dict[object, dict[str, Any]] = {"whisperx": {"max_chunk_s": 30.0, "ba
 class Guard(BaseModel):
     """Where a text begins to look invented. The first three are Whisper's own thresholds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     compression_ratio: float = Field(default=2.4, gt=1)
     """A text that compresses better than this repeats itself."""
@@ -38,7 +38,7 @@ class Guard(BaseModel):
 class TranscriberConfig(BaseModel):
     """Which recogniser runs, and how."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     engine: Literal["pocketsphinx", "whisperx"] = "pocketsphinx"
     """`pocketsphinx`: CMU's small recogniser with the English model in its wheel; no download, CPU only.
