@@ -8,6 +8,7 @@ nothing of Ray or of what is computed.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from deployments.replica import Compute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -30,9 +31,11 @@ class _Waiting(Generic[Item, Answer]):
 class Batcher(Generic[Item, Answer]):
     """`await batcher(job_id, item)` gives the item's answer, computed together with those of other callers.
 
-    `work` gets at most `max_batch` items, in a thread, one call at a time. It returns an answer for each, in order; an
-    exception in an answer's place is raised at that item's caller. What `work` itself raises, all callers of that batch
-    get. Items whose callers were cancelled are dropped before they are computed.
+    `work` gets at most `max_batch` items, in a thread, one call at a time; where `weigh` tells what an item weighs, no
+    more than `max_weight` together either, but for one that is heavier alone. It returns an answer for each, in order;
+    an exception in an answer's place is raised at that item's caller. What `work` itself raises, all callers of that
+    batch get. Items whose callers were cancelled are dropped before they are computed; one that is being computed then
+    is finished for nobody, beside its neighbours.
     """
 
     def __init__(
@@ -40,10 +43,14 @@ class Batcher(Generic[Item, Answer]):
         work: Callable[[Sequence[Item]], Sequence[Answer | Exception]],
         *,
         max_batch: int,
+        weigh: Callable[[Item], float] = lambda _: 0.0,
+        max_weight: float = math.inf,
         compute: Compute | None = None,
     ) -> None:
         self._work = work
         self._max_batch = max_batch
+        self._weigh = weigh
+        self._max_weight = max_weight
         self._compute = compute or Compute()
         self._queues: dict[str, deque[_Waiting[Item, Answer]]] = {}
         """Jobs with items, the one whose turn it is first."""
@@ -56,6 +63,15 @@ class Batcher(Generic[Item, Answer]):
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve())
         return await answer
+
+    async def all(self, job_id: str, items: Iterable[Item]) -> list[Answer]:
+        """The answers for all of `items`, in order. The first failure is raised, and what still waits is dropped."""
+        asked = [asyncio.ensure_future(self(job_id, item)) for item in items]
+        try:
+            return await asyncio.gather(*asked)
+        finally:
+            for answer in asked:
+                answer.cancel()
 
     async def _serve(self) -> None:
         """Compute until nothing waits."""
@@ -73,13 +89,17 @@ class Batcher(Generic[Item, Answer]):
     def _cut(self) -> list[_Waiting[Item, Answer]]:
         """The next batch: one item of each job in turn, until it is full or nothing waits."""
         batch: list[_Waiting[Item, Answer]] = []
+        weight = 0.0
         while self._queues and len(batch) < self._max_batch:
             job_id, queue = next(iter(self._queues.items()))
-            del self._queues[job_id]
             while queue and queue[0].answer.done():
                 queue.popleft()
             if queue:
+                weight += self._weigh(queue[0].item)
+                if batch and weight > self._max_weight:
+                    break  # this job's turn comes first in the next batch
                 batch.append(queue.popleft())
+            del self._queues[job_id]
             if queue:
                 self._queues[job_id] = queue
         return batch
@@ -92,6 +112,8 @@ class Batcher(Generic[Item, Answer]):
                 raise ValueError(f"{len(answers)} answers for {len(items)} items")  # noqa: TRY301  each caller gets it
         except Exception as error:  # noqa: BLE001  it is the callers' to handle
             return [error] * len(items)
+        except BaseException as panic:  # noqa: BLE001  so libraries written in Rust fail: the callers would wait for ever
+            return [RuntimeError(repr(panic))] * len(items)
         return answers
 
 

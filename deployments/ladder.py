@@ -10,6 +10,7 @@ Knows nothing of Ray or of what is computed. Used by one thread at a time.
 from __future__ import annotations
 
 import re
+import traceback
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from deployments.errors import DeviceError
@@ -23,7 +24,7 @@ Answer = TypeVar("Answer")
 CLEAN_RUNS: Final = 50
 """So many batches without a lack of memory, and twice the size is tried again: who shares the device may be gone."""
 
-_OUT_OF_MEMORY: Final = re.compile(r"out of memory|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
+_OUT_OF_MEMORY: Final = re.compile(r"out of memory|ALLOC_FAILED|bad_alloc|can't allocate memory", re.IGNORECASE)
 _DEAD: Final = re.compile(r"CUDA (?:error|failed)|device-side assert|cuBLAS failed|cuDNN", re.IGNORECASE)
 """The words of torch and of CTranslate2 for a context that answers nothing any more."""
 
@@ -36,8 +37,10 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def is_dead_device(error: Exception) -> bool:
-    """Whether nothing will work in this process any more."""
-    return isinstance(error, RuntimeError) and not is_out_of_memory(error) and _DEAD.search(str(error)) is not None
+    """Whether nothing will work in this process any more. A `DeviceError` is what a ladder below this one found."""
+    return isinstance(error, DeviceError) or (
+        isinstance(error, RuntimeError) and not is_out_of_memory(error) and _DEAD.search(str(error)) is not None
+    )
 
 
 class Ladder(Generic[Item, Answer]):
@@ -79,11 +82,14 @@ class Ladder(Generic[Item, Answer]):
             answers = _one_each(self._work(items), items)
         except Exception as error:  # noqa: BLE001  which items it hits is found out by halving
             return self._failed(items, error)
+        except BaseException as panic:  # noqa: BLE001  so libraries written in Rust fail; a thread gets no interrupt
+            return self._failed(items, RuntimeError(repr(panic)))
         self._grow()
         return answers
 
     def _failed(self, items: Sequence[Item], error: Exception) -> list[Answer | Exception]:
         scarce = is_out_of_memory(error)
+        _let_go(error)
         if is_dead_device(error) or (scarce and len(items) == 1):
             self._fault = error
             return [_lost(error) for _ in items]
@@ -105,6 +111,13 @@ def _one_each(answers: Sequence[Answer | Exception], items: Sequence[Item]) -> l
     if len(answers) != len(items):
         raise ValueError(f"{len(answers)} answers for {len(items)} items")
     return list(answers)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Empty the frames that `error` came through: they hold the arrays of the failed batch, and memory is wanted."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _lost(cause: Exception) -> DeviceError:

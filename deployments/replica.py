@@ -17,6 +17,9 @@ Answer = TypeVar("Answer")
 
 NICENESS = 10
 """Where the system knows no idle priority."""
+HEALTH_CHECK_S = 5.0
+"""Serve replaces a replica whose health check fails three times in a row: soon enough for the drivers, who ask again
+for half a minute (`serve_app/jobs/calls.py`)."""
 
 
 def prepare(*, threads: int | None = None) -> None:

@@ -68,13 +68,6 @@ class AcousticModel:
         return torch.from_numpy(samples)[None].to(self.device)
 
 
-def check_device(device: str) -> None:
-    """Raise torch's own error (RuntimeError, or AssertionError where torch was built without it) if it is not there."""
-    import torch
-
-    torch.zeros(1, device=device)
-
-
 def load(name: str, device: str) -> AcousticModel:
     """A `Wav2Vec2ForCTC` with its processor's two halves. No code of the repository runs; safetensors are preferred.
 

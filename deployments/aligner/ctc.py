@@ -17,7 +17,9 @@ from deployments.aligner import acoustic
 from deployments.aligner.paths import fill_gaps, fits, place
 from deployments.aligner.proportional import interpolated, timed
 from deployments.aligner.vocabulary import Spelling, spell, words_of
+from deployments.device import check_device, require_device
 from deployments.errors import ModelMissingError
+from deployments.ladder import is_dead_device, is_out_of_memory
 from deployments.types import SAMPLE_RATE_HZ, Word
 
 if TYPE_CHECKING:
@@ -55,7 +57,8 @@ class CtcAligner:
     """Aligns with the model of each transcript's language; models load when first needed, a few stay."""
 
     def __init__(self, config: AlignerConfig, locate: Callable[[str], str] = str) -> None:
-        acoustic.check_device(config.device)
+        require_device("aligner.device", config.device)
+        self._device = config.device
         self._batch_samples = round(config.batch_s * SAMPLE_RATE_HZ)
         self._names = default_models() | config.models
         self._loading = threading.Lock()
@@ -73,6 +76,10 @@ class CtcAligner:
             answers.update(zip(chosen, self._align(language, [items[index] for index in chosen]), strict=True))
         return [answers[index] for index in range(len(items))]
 
+    def check(self) -> None:
+        """Raise DeviceError where the device computes no longer."""
+        check_device(self._device)
+
     def _align(self, language: str, items: list[AlignItem]) -> list[Transcript | Exception]:
         """Items of one language."""
         if language not in self._names:
@@ -81,8 +88,10 @@ class CtcAligner:
             model = self._model(language)
         except ModelMissingError:
             return [interpolated(item.transcript, NO_MODEL.format(language=language)) for item in items]
-        except Exception as error:  # noqa: BLE001  the answer to this language's items; those of others are answered
-            return [error] * len(items)
+        except Exception as error:
+            if hits_all(error):
+                raise
+            return [error] * len(items)  # the answer to this language's items; those of others are answered
         heard = [(utterance, item.audio) for item in items for utterance in item.transcript.utterances]
         answers = iter(align_utterances(model, heard, language, batch_samples=self._batch_samples))
         return [_joined(item.transcript, list(islice(answers, len(item.transcript.utterances)))) for item in items]
@@ -144,14 +153,24 @@ def batches(lengths: dict[int, int], most: int) -> list[list[int]]:
 
 
 def emit(model: AcousticModel, audios: list[Audio]) -> list[torch.Tensor | Exception]:
-    """The emissions of `audios`. A batch that fails (of too little memory?) is tried in halves, down to single ones."""
+    """The emissions of `audios`. A batch that fails is tried in halves, down to the single ones that fail.
+
+    Raises what is nobody's own failure: a lack of memory (fewer items at once may help), a dead device.
+    """
     try:
         return list(model.emissions(audios))
-    except Exception as error:  # noqa: BLE001  a failure is one utterance's answer and must not cost the others theirs
+    except Exception as error:
+        if hits_all(error):
+            raise
         if len(audios) == 1:
-            return [error]
+            return [error]  # one utterance's answer, which must not cost the others theirs
     half = len(audios) // 2
     return emit(model, audios[:half]) + emit(model, audios[half:])
+
+
+def hits_all(error: Exception) -> bool:
+    """Whether `error` is the device's and not an item's."""
+    return is_out_of_memory(error) or is_dead_device(error)
 
 
 def _answer(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ray import serve
@@ -10,6 +12,9 @@ from deployments import logs, replica
 from deployments.aligner.engine import AlignItem, create
 from deployments.aligner.proportional import interpolated
 from deployments.batcher import Batcher
+from deployments.device import release_memory
+from deployments.errors import DeviceError
+from deployments.ladder import Ladder
 from deployments.models.store import resolve
 
 if TYPE_CHECKING:
@@ -22,7 +27,7 @@ FAILED = "alignment failed: word times are interpolated"
 log = logs.get_logger("aligner")
 
 
-@serve.deployment
+@serve.deployment(health_check_period_s=replica.HEALTH_CHECK_S)
 class Aligner:
     """Gives times to the words of one chunk's transcript."""
 
@@ -30,15 +35,30 @@ class Aligner:
         replica.prepare(threads=config.threads if config.engine == "ctc" else None)
         self._config = config
         self._engine = create(config, locate=lambda name: str(resolve(name, "aligner", models)))
-        self._batcher: Batcher[AlignItem, Transcript] = Batcher(self._engine.align, max_batch=config.batch_items)
+        self._ladder: Ladder[AlignItem, Transcript] = Ladder(
+            self._engine.align, max_batch=config.batch_items, relieve=partial(release_memory, config.device)
+        )
+        self._batcher: Batcher[AlignItem, Transcript] = Batcher(self._ladder, max_batch=config.batch_items)
 
     async def align(self, audio: Audio, transcript: Transcript, job_id: str) -> Transcript:
-        """`transcript` with every word timed. `audio` is the whole video's; jobs share batches fairly by `job_id`."""
+        """`transcript` with every word timed. `audio` is the whole video's; jobs share batches fairly by `job_id`.
+
+        What cannot be aligned gets interpolated times and a warning. Raises DeviceError where another replica may do
+        better.
+        """
         try:
             return await self._batcher(job_id, AlignItem(audio=audio, transcript=transcript))
-        except Exception:
-            log.exception("chunk failed", extra=logs.about(job_id, language=transcript.language))
+        except (DeviceError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, it must not cost the transcript
+            reason = f"{type(error).__name__}: {error}"
+            log.error("chunk not aligned", extra=logs.about(job_id, language=transcript.language, error=reason))  # noqa: TRY400  a line per chunk, no traceback
             return interpolated(transcript, FAILED)
+
+    async def check_health(self) -> None:
+        """Called by Serve: a replica whose device failed is replaced."""
+        self._ladder.check()
+        await asyncio.to_thread(self._engine.check)
 
     def __repr__(self) -> str:
         return f"Aligner({self._config.engine})"

@@ -28,13 +28,22 @@ class WordAligner(Protocol):
         """Each item's transcript with every utterance's words timed: inside it, in order, without overlap.
 
         One answer per item, in order; an item that fails fails alone, as an exception in its place. Utterances that
-        have words already stay as they are. Safe to call from several threads.
+        have words already stay as they are. Safe to call from several threads. Raises what hits the whole batch: a lack
+        of memory, a dead device.
         """
+        ...
+
+    def check(self) -> None:
+        """Raise where the engine cannot work any more."""
         ...
 
 
 def create(config: AlignerConfig, locate: Callable[[str], str] = str) -> WordAligner:
-    """Load the engine that `config` names. `locate` gives the folder of a model's name, or raises why there is none."""
+    """Load the engine that `config` names. `locate` gives the folder of a model's name, or raises why there is none.
+
+    Raises:
+        ModelLoadError: Its device is not there.
+    """
     from deployments.aligner.ctc import CtcAligner
     from deployments.aligner.proportional import ProportionalAligner
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
 from deployments import replica
+from deployments.ladder import Ladder
 from deployments.models.store import located
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from deployments.diarizer.config import DiarizerConfig
     from deployments.diarizer.engine import Embeddings, Segmentation
@@ -18,9 +21,12 @@ if TYPE_CHECKING:
     from deployments.types import Audio, Span, Turn
 
 
-@serve.deployment
+@serve.deployment(health_check_period_s=replica.HEALTH_CHECK_S)
 class Diarizer:
-    """Finds who speaks when. Per piece `segment`, then `embed`; for all pieces together, `cluster`."""
+    """Finds who speaks when. Per piece `segment`, then `embed`; for all pieces together, `cluster`.
+
+    They raise DeviceError where another replica may do better: no memory for a single window, a dead device.
+    """
 
     def __init__(self, config: DiarizerConfig, models: ModelsConfig) -> None:
         replica.prepare(threads=config.threads)
@@ -29,14 +35,17 @@ class Diarizer:
         self._config = config
         self._engine = create(located(config, "diarizer", models))
         self._compute = replica.Compute()
+        self._ladder: Ladder[Callable[[], Any], Any] = Ladder(_run, max_batch=1)
 
     async def segment(self, audio: Audio, piece: Span) -> Segmentation:
         """The local speakers in the windows that start inside `piece` of the whole video's `audio`."""
-        return await self._compute(self._engine.segment, audio, piece)
+        found: Segmentation = await self._call(self._engine.segment, audio, piece)
+        return found
 
     async def embed(self, audio: Audio, segmentation: Segmentation) -> Embeddings:
         """What those speakers sound like."""
-        return await self._compute(self._engine.embed, audio, segmentation)
+        found: Embeddings = await self._call(self._engine.embed, audio, segmentation)
+        return found
 
     async def cluster(
         self,
@@ -48,7 +57,7 @@ class Diarizer:
         num_speakers: int | None = None,
     ) -> list[Turn]:
         """The video's turns, from all its pieces."""
-        return await self._compute(
+        turns: list[Turn] = await self._call(
             self._engine.cluster,
             segmentations,
             embeddings,
@@ -56,10 +65,22 @@ class Diarizer:
             max_speakers=max_speakers,
             num_speakers=num_speakers,
         )
+        return turns
 
-    def check_health(self) -> None:
-        """Called by Serve: a replica whose pipeline did not load is replaced."""
-        self._engine.check()
+    async def _call(self, work: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        [answer] = await self._compute(self._ladder, [partial(work, *args, **options)])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def check_health(self) -> None:
+        """Called by Serve: a replica whose device failed, or whose pipeline did not load, is replaced."""
+        self._ladder.check()
+        await asyncio.to_thread(self._engine.check)
 
     def __repr__(self) -> str:
         return f"Diarizer({self._config.engine} on {self._config.device})"
+
+
+def _run(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    return [call() for call in calls]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deployments.device import check_device
 from deployments.diarizer.engine import Embeddings, Segmentation
 from deployments.diarizer.pieces import unheard, until, whole
 from deployments.diarizer.voices import Voices
@@ -74,6 +75,7 @@ class PyannoteGE2EEngine:
         return until(segmentations[0].duration_s, turns)
 
     def check(self) -> None:
-        """Raise the error that kept pyannote from being loaded, if it is known already."""
+        """Raise the error that kept pyannote from being loaded, if it is known already, or the device's."""
         if self._pipeline.done():
             self._pipeline.result()
+        check_device(self.config.device)

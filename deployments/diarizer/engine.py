@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from deployments.device import require_device
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -72,7 +74,7 @@ class DiarizerEngine(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise what went wrong where a part that is still loading could not be loaded."""
+        """Raise what went wrong where a part that is still loading could not be loaded, or the device has failed."""
         ...
 
 
@@ -80,8 +82,9 @@ def create(config: DiarizerConfig) -> DiarizerEngine:
     """The engine that `config` names, its models loaded.
 
     Raises:
-        ModelLoadError: they cannot be.
+        ModelLoadError: they cannot be, or the device is not there.
     """
+    require_device("diarizer.device", config.device)
     if config.engine == "pyannote":
         from deployments.diarizer.pretrained import PretrainedEngine
 

@@ -2,7 +2,7 @@
 
 Knows nothing of Ray or jobs. The pipeline's own networks, thresholds, clustering (VBx with PLDA, or agglomerative) and
 reconstruction are used; only the order of the calls is ours, and the turns equal those of the pipeline in one call
-(tests/unit/test_diarizer_pretrained.py).
+(tests/unit/test_diarizer_pretrained.py). Too little memory halves the windows that a network hears at once.
 
 pyannote unpickles its checkpoints (`weights_only=False`): a checkpoint can run code. So a pipeline may come only from
 a directory whose digests the model lock knows, or by a pinned name from the hub. A pipeline of another class than
@@ -13,17 +13,21 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from deployments.device import check_device, release_memory
 from deployments.diarizer.engine import Embeddings, Segmentation
 from deployments.diarizer.pieces import spread, unheard, until, whole
 from deployments.diarizer.piecewise import PiecewiseDiarization
 from deployments.errors import ModelLoadError
+from deployments.ladder import Ladder
 from deployments.speech_detector.network import Grid, cut_windows
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span
 
@@ -37,10 +41,25 @@ from pyannote.audio.utils.signal import binarize
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-
     from deployments.diarizer.config import DiarizerConfig
     from deployments.types import Turn
+
+Scores: TypeAlias = NDArray[np.float32]
+"""Shape (frames, local speakers), of one window."""
+Vectors: TypeAlias = NDArray[np.float32]
+"""Shape (local speakers, dimension), of one window."""
+Answer = TypeVar("Answer")
+NOBODY = np.zeros((0, 0), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """A window of the video, and who is to be described in it: `masks`, shape (frames, local speakers), 0 or 1."""
+
+    audio: Audio
+    grid: Grid
+    number: int
+    masks: NDArray[np.float32] = field(default_factory=lambda: NOBODY)
 
 
 class PretrainedEngine:
@@ -57,13 +76,23 @@ class PretrainedEngine:
         self._network = self._pipeline._segmentation  # noqa: SLF001 - pyannote has no other way to its parts
         self._voices = self._pipeline._embedding  # noqa: SLF001
         self._powerset = self._network.model.specifications.powerset
+        relieve = partial(release_memory, config.device)
+        self._segmenting: Ladder[_Window, Scores] = Ladder(
+            self._segment, max_batch=config.segmentation_batch_size, relieve=relieve
+        )
+        self._embedding: Ladder[_Window, Vectors] = Ladder(
+            self._embed, max_batch=config.embedding_batch_size, relieve=relieve
+        )
 
     def segment(self, audio: Audio, piece: Span) -> Segmentation:
         """Scores of the windows that start in `piece`."""
         grid = self._grid(audio)
-        windows = grid.starting_in(piece.start_s, piece.end_s)
-        scores = self._scores(audio, grid, windows) if windows else self._no_scores(grid)
-        return Segmentation(first_window=windows.start, duration_s=len(audio) / SAMPLE_RATE_HZ, scores=scores)
+        numbers = grid.starting_in(piece.start_s, piece.end_s)
+        scores = self._no_scores(grid)
+        if numbers:
+            windows = [_Window(audio, grid, number) for number in numbers]
+            scores = np.stack(answers(self._segmenting(windows)))
+        return Segmentation(first_window=numbers.start, duration_s=len(audio) / SAMPLE_RATE_HZ, scores=scores)
 
     def embed(self, audio: Audio, segmentation: Segmentation) -> Embeddings:
         """One vector per window and local speaker. The encoder hears each window once, for all who speak in it."""
@@ -73,11 +102,10 @@ class PretrainedEngine:
         vectors = np.full((windows, speakers, self._voices.dimension), np.nan, np.float32)
         spoken: NDArray[np.bool_] = np.any(masks > 0, axis=1)
         heard = np.flatnonzero(np.any(spoken, axis=1))
-        for at in range(0, len(heard), self.config.embedding_batch_size):
-            batch = heard[at : at + self.config.embedding_batch_size]
-            waveforms = torch.from_numpy(cut_windows(audio, grid, (segmentation.first_window + batch).tolist()))
-            described = self._voices(waveforms, masks=torch.from_numpy(masks[batch].swapaxes(1, 2).copy()))
-            vectors[batch] = np.where(spoken[batch][:, :, None], described, np.nan)
+        numbers = (segmentation.first_window + heard).tolist()
+        spoken_in = [_Window(audio, grid, number, masks[at]) for number, at in zip(numbers, heard, strict=True)]
+        for at, described in zip(heard, answers(self._embedding(spoken_in)), strict=True):
+            vectors[at] = np.where(spoken[at][:, None], described, np.nan)
         return Embeddings(first_window=segmentation.first_window, vectors=vectors)
 
     def cluster(
@@ -98,18 +126,22 @@ class PretrainedEngine:
         return until(segmentations[0].duration_s, turns)
 
     def check(self) -> None:
-        """Raise where the device computes no longer: a dead CUDA context stays dead."""
-        torch.ones(1, device=self.device).sum().item()
+        """Raise DeviceError where the device computes no longer."""
+        check_device(self.config.device)
 
     def _grid(self, audio: Audio) -> Grid:
         return Grid(samples=len(audio), step_s=self._network.step, window_s=self._network.duration)
 
-    def _scores(self, audio: Audio, grid: Grid, windows: range) -> NDArray[np.float32]:
-        """By pyannote's own sliding window over the part of `audio` that `windows` cover."""
-        first, last = windows[0] * grid.step_samples, windows[-1] * grid.step_samples + grid.window_samples
-        waveform = torch.from_numpy(audio[first:last].astype(np.float32) / 2**15)[None]
-        scores: NDArray[np.float32] = self._network.slide(waveform, SAMPLE_RATE_HZ, hook=None).data
-        return scores
+    def _segment(self, windows: Sequence[_Window]) -> list[Scores]:
+        """What the segmentation network hears in each of `windows`, by pyannote's own inference."""
+        scores: Scores = self._network.infer(heard_in(windows))
+        return list(scores)
+
+    def _embed(self, windows: Sequence[_Window]) -> list[Vectors]:
+        """What the voice encoder hears in each of `windows`: a vector per mask."""
+        masks = torch.from_numpy(np.stack([window.masks.T for window in windows]))
+        vectors: Vectors = self._voices(heard_in(windows), masks=masks)
+        return list(vectors)
 
     def _no_scores(self, grid: Grid) -> NDArray[np.float32]:
         model = self._network.model
@@ -136,6 +168,21 @@ class PretrainedEngine:
             self._pipeline.over_windows(scores), onset=threshold, initial_state=False
         ).data
         return active
+
+
+def heard_in(windows: Sequence[_Window]) -> torch.Tensor:
+    """The sound of `windows`, zeros past the audio's end: shape (windows, 1, samples of one), -1 to 1."""
+    return torch.from_numpy(np.concatenate([cut_windows(each.audio, each.grid, [each.number]) for each in windows]))
+
+
+def answers(given: Sequence[Answer | Exception]) -> list[Answer]:
+    """What a ladder has `given`, if all of it could be had. Raises the first failure: of one job they all are."""
+    kept: list[Answer] = []
+    for answer in given:
+        if isinstance(answer, Exception):
+            raise answer
+        kept.append(answer)
+    return kept
 
 
 def load(config: DiarizerConfig) -> PiecewiseDiarization:

@@ -1,34 +1,36 @@
 """The emotion engine of production: a trained audio classifier of the transformers library, such as wav2vec2.
 
-Knows nothing of Ray or jobs. Judges each segment by its own sound alone, so segments of several jobs can be judged in
-one call. Runs no code that comes with a model, and refuses a model whose weights do not fit: transformers would fill
-the gaps with random numbers and say so in a log line.
+Knows nothing of Ray or jobs. Judges each segment by its own sound alone, in windows, so those of several jobs can be
+judged in one call. Runs no code that comes with a model, and refuses a model whose weights do not fit: transformers
+would fill the gaps with random numbers and say so in a log line.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
+from deployments.device import check_device, release_memory
 from deployments.emotion.labels import merged
 from deployments.emotion.windows import cut_windows
 from deployments.errors import ModelLoadError
+from deployments.ladder import Ladder
 from deployments.types import SAMPLE_RATE_HZ, Emotion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from deployments.emotion.config import EmotionConfig
     from deployments.types import Audio, Segment, Tracks
 
-PART_S = 60.0
-"""So much speech is judged at a time: a few seconds of work on a CPU, after which others have their turn."""
+Shares: TypeAlias = NDArray[np.float32]
+"""Shape (names,), 0-1, adding up to 1: how likely each mood is."""
 
 
 class ClassifierEngine:
@@ -44,68 +46,57 @@ class ClassifierEngine:
         self._extractor, self._model = load(config)
         labels = self._model.config.id2label
         self.names, self._sums = merged([labels[i] for i in range(len(labels))])
+        self._ladder: Ladder[Audio, Shares] = Ladder(
+            self._forward, max_batch=config.batch_size, relieve=partial(release_memory, config.device)
+        )
 
-    def parts(self, segments: Sequence[Segment]) -> list[Sequence[Segment]]:
-        """See `EmotionEngine`: about `PART_S` of speech each."""
-        cuts, speech_s = [0], 0.0
-        for at, segment in enumerate(segments):
-            if speech_s and speech_s + segment.duration_s > PART_S:
-                cuts.append(at)
-                speech_s = 0.0
-            speech_s += segment.duration_s
-        return [segments[first:end] for first, end in zip(cuts, [*cuts[1:], len(segments)], strict=True)]
-
-    def analyze(
+    def cut(
         self,
         audio: Audio,
-        tracks: Tracks,  # noqa: ARG002  the model hears the sound itself
+        tracks: Tracks | None,  # noqa: ARG002  the model hears the sound itself
         segments: Sequence[Segment],
-    ) -> list[Emotion | None]:
-        """See `EmotionEngine`. None where a segment lies outside the sound."""
-        return self.judge([cut_windows(audio, segment) for segment in segments])
+    ) -> list[list[Audio]]:
+        """See `EmotionEngine`: a segment's windows. None where it lies outside the sound."""
+        return [cut_windows(audio, segment) for segment in segments]
 
-    def judge(self, segments: Sequence[Sequence[Audio]]) -> list[Emotion | None]:
-        """The moods of segments, each given by its windows (`cut_windows`), of whatever jobs.
-
-        A segment's shares are the mean over its windows.
-        """
-        shares = self.shares([window for windows in segments for window in windows])
-        ends = np.cumsum([len(windows) for windows in segments], dtype=int)
-        return [self._mood(shares[end - len(windows) : end]) for windows, end in zip(segments, ends, strict=True)]
-
-    def shares(self, windows: Sequence[Audio]) -> NDArray[np.float32]:
-        """How likely each of `names` is in each of `windows`: shape (windows, names), rows add up to 1.
+    def judge(self, items: Sequence[Audio]) -> list[Shares | Exception]:
+        """See `EmotionEngine`: how likely each of `names` is in each window, shape (names,), adding up to 1.
 
         Only windows of the same length go through the network together, so that none is padded.
         """
         by_length: dict[int, list[int]] = defaultdict(list)
-        for at, window in enumerate(windows):
+        for at, window in enumerate(items):
             by_length[len(window)].append(at)
-        shares = np.empty((len(windows), len(self.names)), np.float32)
+        answers: dict[int, Shares | Exception] = {}
         for same in by_length.values():
-            for first in range(0, len(same), self.config.batch_size):
-                batch = same[first : first + self.config.batch_size]
-                shares[batch] = self._forward([windows[at] for at in batch]) @ self._sums
-        return shares
+            answers.update(zip(same, self._ladder([items[at] for at in same]), strict=True))
+        return [answers[at] for at in range(len(items))]
+
+    def mood(self, answers: Sequence[Shares]) -> Emotion | None:
+        """See `EmotionEngine`: by the mean of the shares."""
+        if not answers:
+            return None
+        mean = np.mean(answers, axis=0)
+        best = int(mean.argmax())
+        return Emotion(label=self.names[best], confidence=min(1.0, float(mean[best])))
+
+    def weight_s(self, item: Audio) -> float:
+        """See `EmotionEngine`."""
+        return len(item) / SAMPLE_RATE_HZ
 
     def check(self) -> None:
-        """Raise where the device computes no longer: a dead CUDA context stays dead."""
-        torch.ones(1, device=self.device).sum().item()
+        """Raise DeviceError where the device has failed."""
+        self._ladder.check()
+        check_device(self.config.device)
 
-    def _forward(self, windows: Sequence[Audio]) -> NDArray[np.float32]:
+    def _forward(self, windows: Sequence[Audio]) -> list[Shares]:
+        """`windows` of one length through the network."""
         sounds = [window.astype(np.float32) / 2**15 for window in windows]
         features = self._extractor(sounds, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
         with torch.inference_mode():
             logits = self._model(**features.to(self.device)).logits
             probabilities: NDArray[np.float32] = logits.float().softmax(dim=-1).cpu().numpy()
-        return probabilities
-
-    def _mood(self, shares: NDArray[np.float32]) -> Emotion | None:
-        if not len(shares):
-            return None
-        mean = shares.mean(axis=0)
-        best = int(mean.argmax())
-        return Emotion(label=self.names[best], confidence=min(1.0, float(mean[best])))
+        return list(probabilities @ self._sums)
 
 
 def load(config: EmotionConfig) -> tuple[Any, Any]:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import PurePath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deployments.types import Segment
 
 _DISCLOSURE = (
     "Emotions are estimated by rules (loudness and pitch against the speaker's own norm, and a list of English words),"
@@ -31,7 +36,10 @@ class EmotionConfig(BaseModel):
     threads: int = Field(default=1, ge=1)
     """Threads of torch. More than one is a loss on a busy machine: OpenMP's threads spin while they wait."""
     batch_size: int = Field(default=8, ge=1)
-    """Windows, of up to 15 s each, that the network hears at once."""
+    """Windows, of up to 15 s each and of the same length, that the network hears at once."""
+    batch_s: float = Field(default=60.0, gt=0)
+    """Seconds of sound, of all jobs, that are judged in one call: a few seconds of work on a CPU, after which others
+    have their turn. A GPU does ten minutes in that time, and finds more windows of the same length among them."""
 
 
 def model_version(config: EmotionConfig) -> str:
@@ -39,6 +47,27 @@ def model_version(config: EmotionConfig) -> str:
     if config.engine == "wav2vec2":
         return PurePath(config.model).name
     return f"{config.engine}-1+vader-{version('vaderSentiment')}"
+
+
+def needs_tracks(config: EmotionConfig) -> bool:
+    """Whether the engine judges by the prosody's tracks; else it is asked without them, and beside the prosody."""
+    return config.engine == "prosodic-lexical"
+
+
+def parts(config: EmotionConfig, segments: Sequence[Segment]) -> list[Sequence[Segment]]:
+    """A video's `segments` in the parts that calls may judge apart from each other, of about `batch_s` of speech.
+
+    An engine that knows a speaker's norm only from all segments has one part.
+    """
+    if needs_tracks(config):
+        return [segments]
+    cuts, speech_s = [0], 0.0
+    for at, segment in enumerate(segments):
+        if speech_s and speech_s + segment.duration_s > config.batch_s:
+            cuts.append(at)
+            speech_s = 0.0
+        speech_s += segment.duration_s
+    return [segments[first:end] for first, end in zip(cuts, [*cuts[1:], len(segments)], strict=True)]
 
 
 def warnings(config: EmotionConfig) -> tuple[str, ...]:

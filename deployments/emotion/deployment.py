@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
 from deployments import replica
+from deployments.batcher import Batcher
 from deployments.emotion.config import EmotionConfig, model_version
-from deployments.emotion.engine import create
+from deployments.emotion.engine import create, moods
 from deployments.models.store import located
 
 if TYPE_CHECKING:
     from deployments.models.config import ModelsConfig
     from deployments.types import Audio, Emotion, Segment, Tracks
 
+MOST_ITEMS = 500
+"""That are judged in one call, where they weigh little."""
 
-@serve.deployment
+
+@serve.deployment(health_check_period_s=replica.HEALTH_CHECK_S)
 class EmotionAnalyzer:
-    """Judges the mood of a job's segments, all of them in one call, which lets other jobs between its parts."""
+    """Judges the mood of segments: what all jobs ask meanwhile is judged together when the engine is free."""
 
     def __init__(self, config: EmotionConfig, models: ModelsConfig) -> None:
         replica.prepare(threads=config.threads if config.engine == "wav2vec2" else None)
         self._config = config
         self._engine = create(located(config, "emotion", models))
-        self._compute = replica.Compute()
+        self._batcher: Batcher[Any, Any] = Batcher(
+            self._engine.judge,
+            max_batch=MOST_ITEMS,
+            weigh=self._engine.weight_s,
+            max_weight=config.batch_s,
+        )
 
-    async def analyze(self, audio: Audio, tracks: Tracks, segments: list[Segment]) -> list[Emotion | None]:
-        """One judgement per segment, in order; None where there is nothing to judge by."""
-        emotions: list[Emotion | None] = []
-        for part in self._engine.parts(segments):
-            emotions += await self._compute(self._engine.analyze, audio, tracks, part)
-        return emotions
+    async def analyze(
+        self, audio: Audio, tracks: Tracks | None, segments: list[Segment], job_id: str
+    ) -> list[Emotion | None]:
+        """One judgement per segment, in order; None where there is nothing to judge by.
 
-    def check_health(self) -> None:
+        `segments` are one of `config.parts` of the video's; jobs are served in turn. `tracks` may be None unless
+        `config.needs_tracks`. Raises DeviceError where another replica may do better.
+        """
+        cut = await asyncio.to_thread(self._engine.cut, audio, tracks, segments)  # beside the batch that is computed
+        answers = await self._batcher.all(job_id, [item for items in cut for item in items])
+        return moods(self._engine, cut, answers)
+
+    async def check_health(self) -> None:
         """Called by Serve: a replica whose device is dead is replaced."""
-        self._engine.check()
+        await asyncio.to_thread(self._engine.check)
 
     def __repr__(self) -> str:
         return f"EmotionAnalyzer({model_version(self._config)})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,20 +15,31 @@ LABELS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised
 
 
 class EmotionEngine(Protocol):
-    """Judges the mood of segments."""
+    """Judges the mood of segments in three steps, so that items of several jobs can be judged at once.
 
-    def analyze(self, audio: Audio, tracks: Tracks, segments: Sequence[Segment]) -> list[Emotion | None]:
-        """One judgement per segment, in order; None where there is nothing to judge by.
+    What an item is, and what is answered to it, is the engine's own.
+    """
 
-        `audio` and `tracks` cover the whole video; `segments` are one of the `parts` of the video's.
+    def cut(self, audio: Audio, tracks: Tracks | None, segments: Sequence[Segment]) -> list[list[Any]]:
+        """For each of one video's `segments` the items to judge it by; none where there is nothing to judge by.
+
+        `audio` and `tracks` cover the whole video; `config.needs_tracks` says whether an engine can do without these.
         """
         ...
 
-    def parts(self, segments: Sequence[Segment]) -> list[Sequence[Segment]]:
-        """All of a video's `segments` in the parts that one call of `analyze` may judge apart from the rest.
+    def judge(self, items: Sequence[Any]) -> list[Any]:
+        """An answer for each of `items`, of whatever jobs, in order; an exception in the place of one that fails.
 
-        An engine that knows a speaker's norm only from all segments makes one part; else a part is seconds of work.
+        An item's answer depends on nothing but the item.
         """
+        ...
+
+    def mood(self, answers: Sequence[Any]) -> Emotion | None:
+        """A segment's mood by the answers to its items; None where there is nothing to judge by."""
+        ...
+
+    def weight_s(self, item: Any) -> float:
+        """Seconds of sound that `item` costs to judge."""
         ...
 
     def check(self) -> None:
@@ -36,13 +47,34 @@ class EmotionEngine(Protocol):
         ...
 
 
+def analyze(
+    engine: EmotionEngine, audio: Audio, tracks: Tracks | None, segments: Sequence[Segment]
+) -> list[Emotion | None]:
+    """The mood of each of one video's `segments`, in order. Raises what kept an item from being judged."""
+    cut = engine.cut(audio, tracks, segments)
+    answers = engine.judge([item for items in cut for item in items])
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return moods(engine, cut, answers)
+
+
+def moods(engine: EmotionEngine, cut: Sequence[Sequence[Any]], answers: Sequence[Any]) -> list[Emotion | None]:
+    """A mood per segment, from the answers to all items that were `cut`, in order."""
+    following = iter(answers)
+    return [engine.mood([next(following) for _ in items]) for items in cut]
+
+
 def create(config: EmotionConfig) -> EmotionEngine:
     """Load the engine that `config` names.
 
     Raises:
-        ModelLoadError: its model is missing or broken.
+        ModelLoadError: its model is missing or broken, or its device is not there.
     """
     if config.engine == "wav2vec2":
+        from deployments.device import require_device
+
+        require_device("emotion.device", config.device)
         from deployments.emotion.classifier import ClassifierEngine
 
         return ClassifierEngine(config)

@@ -18,7 +18,7 @@ from deployments.types import Emotion
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deployments.types import Audio, Segment, Tracks
+    from deployments.types import Audio, Segment, Tracks, Word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,25 +50,42 @@ CEILING = 0.75
 MIN_EVIDENCE = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a segment is judged by."""
+
+    words: Sequence[Word]
+    arousal: Arousal
+
+
 class ProsodicLexicalEngine:
     """Judges by rules; the same segments get the same answer."""
 
     def __init__(self) -> None:
         self._lexicon = Lexicon()
 
-    def analyze(
+    def cut(
         self,
         audio: Audio,  # noqa: ARG002  the tracks hold what is needed of it
-        tracks: Tracks,
+        tracks: Tracks | None,
         segments: Sequence[Segment],
-    ) -> list[Emotion | None]:
-        """See `EmotionEngine`. Without words: None, since the voice alone does not tell pleasant from unpleasant."""
-        wordings = [self._lexicon.read(segment.words) for segment in segments]
-        return [judge(w, a) for w, a in zip(wordings, arousals(tracks, segments), strict=True)]
+    ) -> list[list[Evidence]]:
+        """See `EmotionEngine`: a segment's words, and its voice against the norm that all segments make."""
+        if tracks is None:
+            raise ValueError("moods are judged by the prosody's tracks, and there are none")
+        return [[Evidence(s.words, arousal)] for s, arousal in zip(segments, arousals(tracks, segments), strict=True)]
 
-    def parts(self, segments: Sequence[Segment]) -> list[Sequence[Segment]]:
-        """See `EmotionEngine`. One: a speaker's norm comes from all their segments."""
-        return [segments]
+    def judge(self, items: Sequence[Evidence]) -> list[Emotion | Exception | None]:
+        """See `EmotionEngine`. Without words: None, since the voice alone does not tell pleasant from unpleasant."""
+        return [judge(self._lexicon.read(each.words), each.arousal) for each in items]
+
+    def mood(self, answers: Sequence[Emotion | None]) -> Emotion | None:
+        """See `EmotionEngine`."""
+        return answers[0]
+
+    def weight_s(self, item: Evidence) -> float:  # noqa: ARG002  the protocol's
+        """See `EmotionEngine`. Nothing, it is arithmetic."""
+        return 0.0
 
     def check(self) -> None:
         """Nothing here can break."""

@@ -25,7 +25,7 @@ SHORTEST, LONGEST, GRID = (round(length_s * SAMPLE_RATE_HZ) for length_s in (SHO
 
 
 def cut_windows(audio: Audio, span: Span) -> list[Audio]:
-    """The windows of equal length over `span` of the whole video's `audio`: copies, none where there is no sound.
+    """The windows of equal length over `span` of the whole video's `audio`: views of it; none where there is no sound.
 
     A segment shorter than `SHORTEST_S` is heard with what is around it, one longer than `LONGEST_S` in several windows,
     evenly spread. Only where the video itself is shorter than `SHORTEST_S`, zeros follow.
@@ -42,7 +42,5 @@ def cut_windows(audio: Audio, span: Span) -> list[Audio]:
 
 def _window(audio: Audio, start: int, length: int) -> Audio:
     start = max(0, min(start, len(audio) - length))
-    window = np.zeros(length, np.int16)
     heard = audio[start : start + length]
-    window[: len(heard)] = heard
-    return window
+    return heard if len(heard) == length else np.pad(heard, (0, length - len(heard)))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from deployments.device import require_device
 from deployments.speech_detector.network import (
     FRAME_STEP_S,
     FRAME_WIDTH_S,
@@ -33,7 +34,8 @@ class SpeechEngine(Protocol):
 
 
 def create(config: SpeechDetectorConfig) -> SpeechEngine:
-    """The engine that `config` names, its model loaded."""
+    """The engine that `config` names, its model loaded. Raises ModelLoadError where its device is not there."""
+    require_device("speech_detector.device", config.device)
     return PyannoteSpeechEngine(config)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logs.get_logger("transcriber")
 
 
-@serve.deployment
+@serve.deployment(health_check_period_s=replica.HEALTH_CHECK_S)
 class Transcriber:
     """Turns chunks of speech into words, several at a time: those of all jobs that wait when the engine is free."""
 

@@ -46,8 +46,16 @@ class Whisper:
         self._beam_size = config.beam_size
         self._end: int = self._model.hf_tokenizer.token_to_id("<|endoftext|>")
         if self.device == "cuda":  # libraries that are missing show only when something is computed
+            self._try(config.device)
+
+    def _try(self, wanted: str) -> None:
+        """Hear silence. Raises ModelLoadError where the GPU that CTranslate2 found does not compute."""
+        try:
             silence = self.encode([self.features(np.zeros(0, np.int16))])
             self.write(silence, [self.prompt("en")])
+        except RuntimeError as error:
+            sentence = f"transcriber.device is {wanted}, but CTranslate2 cannot compute on the GPU here: {error}"
+            raise ModelLoadError(sentence) from None
 
     def features(self, audio: Audio) -> NDArray[np.float32]:
         """The log-mel spectrum of `audio`, int16 of at most 30 s, filled up with silence: shape (mels, 3000), float32.

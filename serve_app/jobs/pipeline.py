@@ -268,23 +268,44 @@ class Pipeline:
         self, segments: list[Segment], tracks: Tracks | None
     ) -> tuple[Sequence[Sequence[WordProsody]], Sequence[Emotion | None] | None]:
         with self._clock.time("analysis"):
-            floor = [[UNKNOWN] * len(segment.words) for segment in segments]
             if not segments:
-                return floor, None
-            if tracks is None:
-                if self._job.options.emotion_detection:
-                    self._warnings.append(EMOTION_FAILED)
-                return floor, None
-            measured = self._calls.call(lambda: self._stages.prosody.measure.remote(tracks, segments))
-            prosody = await self._optional(measured, floor, PROSODY_FAILED)
-            self._progress(Stage.ANALYSIS, 0.6)
-            emotions = None
-            if self._job.options.emotion_detection:
-                judged = self._on_audio(self._stages.emotion.analyze, tracks, segments)
-                emotions = await self._optional(judged, None, EMOTION_FAILED)
-                if emotions is not None:
-                    self._warnings += emotion_config.warnings(self._settings.emotion)
+                return [], None
+            prosody, emotions = await together(self._measure(segments, tracks), self._judge(segments, tracks))
             return prosody, emotions
+
+    async def _measure(self, segments: list[Segment], tracks: Tracks | None) -> Sequence[Sequence[WordProsody]]:
+        floor = [[UNKNOWN] * len(segment.words) for segment in segments]
+        if tracks is None:
+            return floor
+        measured = self._calls.call(lambda: self._stages.prosody.measure.remote(tracks, segments))
+        prosody: Sequence[Sequence[WordProsody]] = await self._optional(measured, floor, PROSODY_FAILED)
+        self._progress(Stage.ANALYSIS, 0.6)
+        return prosody
+
+    async def _judge(self, segments: list[Segment], tracks: Tracks | None) -> Sequence[Emotion | None] | None:
+        config = self._settings.emotion
+        if not self._job.options.emotion_detection:
+            return None
+        if not emotion_config.needs_tracks(config):
+            tracks = None
+        elif tracks is None:
+            self._warnings.append(EMOTION_FAILED)
+            return None
+
+        parts = emotion_config.parts(config, segments)
+        counted = _Counted(len(parts), lambda fraction: self._progress(Stage.ANALYSIS, 0.6 + 0.4 * fraction))
+
+        async def judge(part: Sequence[Segment]) -> list[Emotion | None]:
+            with counted.one():
+                method = self._stages.emotion.analyze
+                emotions: list[Emotion | None] = await self._on_audio(method, tracks, part, self._job.job_id)
+                return emotions
+
+        judged = await self._optional(self._calls.map(judge, parts), None, EMOTION_FAILED)
+        if judged is None:
+            return None
+        self._warnings += emotion_config.warnings(config)
+        return [emotion for part in judged for emotion in part]
 
     def _language(self, transcripts: Sequence[Transcript]) -> str:
         """The language that most speech was recognised in; the requested one where nobody spoke."""

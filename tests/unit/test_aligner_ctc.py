@@ -15,6 +15,8 @@ from deployments.aligner.config import AlignerConfig
 from deployments.aligner.ctc import CtcAligner, batches, emit
 from deployments.aligner.engine import AlignItem, create
 from deployments.aligner.proportional import timed
+from deployments.errors import ModelLoadError
+from deployments.ladder import Ladder
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance, Word
 from tests.support.alignment_clips import MODEL, MODELS, Clip, clips
 
@@ -319,8 +321,8 @@ def test_odd_texts_give_all_their_words_in_order(
 
 
 def test_a_device_that_is_not_there_fails_at_start() -> None:
-    """And not in each call, where it would look like a failed alignment."""
-    with pytest.raises((RuntimeError, AssertionError)):
+    """With the setting's name, and not in each call, where it would look like a failed alignment."""
+    with pytest.raises(ModelLoadError, match=r"^aligner.device is cuda:77, but torch cannot compute there: "):
         create(AlignerConfig(engine="ctc", device="cuda:77"))
 
 
@@ -370,21 +372,70 @@ def test_batches_hold_what_they_may(lengths: list[int], most: int) -> None:
 
 
 def test_a_batch_that_fails_is_halved(aligner: CtcAligner, english: Clip) -> None:
-    """Where memory holds two, five are done in twos; who fails alone fails for himself."""
+    """Who fails alone fails for himself; the others are done in halves of the batch."""
     model = aligner._model("en")
     sizes: list[int] = []
 
     class Small:
         def emissions(self, audios: Sequence[Audio]) -> list[object]:
             sizes.append(len(audios))
-            if len(audios) > 2 or any(len(audio) == 500 for audio in audios):
-                raise MemoryError
+            if any(len(audio) == 500 for audio in audios):
+                raise ValueError
             return list(model.emissions(audios))
 
     audios = [english.audio[:length] for length in (8000, 7000, 6000, 500, 400)]
     answers = emit(Small(), audios)  # type: ignore[arg-type]
-    assert [isinstance(answer, MemoryError) for answer in answers] == [False, False, False, True, False]
+    assert [isinstance(answer, ValueError) for answer in answers] == [False, False, False, True, False]
     assert sizes == [5, 2, 3, 1, 2, 1, 1]
+
+
+@pytest.mark.parametrize("text", ["CUDA out of memory", "CUDA error: device-side assert triggered"])
+def test_what_is_the_devices_is_no_utterances_failure(
+    monkeypatch: pytest.MonkeyPatch, english: Clip, text: str
+) -> None:
+    """A lack of memory or a dead device while a model computes or loads is raised, for the ladder above to know."""
+    error = RuntimeError(text)
+
+    def fails(*_: object, **__: object) -> object:
+        raise error
+
+    aligner = create(AlignerConfig(engine="ctc", models={"en": MODEL}))
+    assert isinstance(aligner, CtcAligner)
+    aligner.check()
+    for owner, name in ((acoustic, "load"), (acoustic.AcousticModel, "emissions")):
+        with monkeypatch.context() as broken:
+            broken.setattr(owner, name, fails)
+            with pytest.raises(RuntimeError, match=text):
+                aligner.align([item_of(english)])
+    transcripts(aligner, [item_of(english)])
+
+
+def test_too_little_memory_halves_the_items(
+    monkeypatch: pytest.MonkeyPatch, aligner: CtcAligner, english: Clip
+) -> None:
+    """Where memory holds two utterances at a time, the ladder gives each item what it gets with room for all."""
+    item = item_of(english)
+    items = [
+        replace(item, transcript=replace(item.transcript, utterances=(utterance,)))
+        for utterance in item.transcript.utterances[:3] * 2
+    ]
+    expected = transcripts(aligner, items)
+    really, sizes = acoustic.AcousticModel.emissions, []
+
+    def narrow(model: acoustic.AcousticModel, audios: Sequence[Audio]) -> object:
+        sizes.append(len(audios))
+        if len(audios) > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return really(model, audios)
+
+    monkeypatch.setattr(acoustic.AcousticModel, "emissions", narrow)
+    monkeypatch.setattr(aligner, "_batch_samples", 10**9)
+    ladder = Ladder(aligner.align, max_batch=16)
+    for answer, before in zip(ladder(items), expected, strict=True):
+        assert isinstance(answer, Transcript)
+        assert_same(answer, before)
+    assert sizes[0] == 6
+    ladder.check()
 
 
 def test_whisperx_table_is_there_and_config_goes_before(english: Clip) -> None:

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from deployments import logs
 from deployments.aligner import deployment
 from deployments.aligner.config import AlignerConfig
-from deployments.aligner.proportional import timed
+from deployments.aligner.proportional import interpolated, timed
+from deployments.errors import DeviceError
 from deployments.models.config import ModelsConfig
 from deployments.types import Transcript, Utterance
 
@@ -30,6 +34,25 @@ def replica(monkeypatch: pytest.MonkeyPatch) -> Any:
     return partial(deployment.Aligner.func_or_class, AlignerConfig(), ModelsConfig())
 
 
+class Engine:
+    """Times words as the proportional one does; fails as told, for batches larger than `fits` only."""
+
+    def __init__(self, error: Exception, *, fits: int = 0) -> None:
+        self.error, self.fits = error, fits
+        self.sizes: list[int] = []
+        self.dead = False
+
+    def align(self, items: Sequence[AlignItem]) -> list[Transcript | Exception]:
+        self.sizes.append(len(items))
+        if len(items) > self.fits:
+            raise self.error
+        return [interpolated(item.transcript) for item in items]
+
+    def check(self) -> None:
+        if self.dead:
+            raise DeviceError
+
+
 def align(replica: Any) -> Transcript:
     async def work() -> Transcript:
         answer: Transcript = await replica().align(AUDIO, HEARD, "a-job")
@@ -43,12 +66,62 @@ def test_a_transcript_comes_back_with_times(replica: Any) -> None:
     assert align(replica) == Transcript(language="en", utterances=TIMED)
 
 
-def test_a_failed_alignment_does_not_cost_the_transcript(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interpolated times, and a warning that says so without the library's words."""
+def test_a_failed_alignment_does_not_cost_the_transcript(
+    replica: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Interpolated times, a warning without the library's words, and one line in the log, without a traceback."""
+    monkeypatch.setattr(deployment, "create", lambda *_, **__: Engine(OSError("/secret/path")))
+    with caplog.at_level(logging.INFO, logger=logs.ROOT):
+        assert align(replica) == Transcript(language="en", utterances=TIMED, warnings=(deployment.FAILED,))
+    [line] = [json.loads(logs.JsonFormatter().format(record)) for record in caplog.records]
+    assert (line["message"], line["error"]) == ("chunk not aligned", "OSError: /secret/path")
+    assert line[logs.JOB_FIELD] == "a-job"
+    assert "traceback" not in line
 
-    class Broken:
-        def align(self, items: Sequence[AlignItem]) -> list[Transcript | Exception]:
-            return [OSError("/secret/path") for _ in items]
 
-    monkeypatch.setattr(deployment, "create", lambda *_, **__: Broken())
-    assert align(replica) == Transcript(language="en", utterances=TIMED, warnings=(deployment.FAILED,))
+def test_too_little_memory_halves_the_batch(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for two chunks at a time: eight of two jobs come back timed, without a warning, from a healthy replica."""
+    engine = Engine(RuntimeError("CUDA out of memory"), fits=2)
+    monkeypatch.setattr(deployment, "create", lambda *_, **__: engine)
+
+    async def work() -> None:
+        aligner = replica()
+        answers = await asyncio.gather(*(aligner.align(AUDIO, HEARD, str(i % 2)) for i in range(8)))
+        assert answers == [Transcript(language="en", utterances=TIMED)] * 8
+        await aligner.check_health()
+
+    asyncio.run(work())
+    assert engine.sizes == [8, 4, 2, 2, 4, 2, 2]
+
+
+@pytest.mark.parametrize("text", ["CUDA out of memory", "CUDA error: device-side assert triggered"])
+def test_a_lost_device_is_not_swallowed(replica: Any, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """No memory for a single chunk, or a dead context: the driver hears of it, and the health check fails."""
+    error = RuntimeError(text)
+    monkeypatch.setattr(deployment, "create", lambda *_, **__: Engine(error))
+
+    async def work() -> None:
+        aligner = replica()
+        await aligner.check_health()
+        with pytest.raises(DeviceError) as failure:
+            await aligner.align(AUDIO, HEARD, "a-job")
+        assert failure.value.__cause__ is error
+        with pytest.raises(DeviceError):
+            await aligner.check_health()
+
+    asyncio.run(work())
+
+
+def test_a_device_that_dies_idle_fails_the_check(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The health check asks the device itself."""
+    engine = Engine(ValueError("x"), fits=9)
+    monkeypatch.setattr(deployment, "create", lambda *_, **__: engine)
+
+    async def work() -> None:
+        aligner = replica()
+        await aligner.check_health()
+        engine.dead = True
+        with pytest.raises(DeviceError):
+            await aligner.check_health()
+
+    asyncio.run(work())

@@ -111,8 +111,12 @@ def test_a_poisoned_item_fails_alone() -> None:
     assert isinstance(two, ValueError)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("broken"), StopIteration(1)], ids=repr)
-def test_an_engine_that_raises_fails_its_batch_only(error: Exception) -> None:
+class Panic(BaseException):
+    """What libraries written in Rust raise."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), StopIteration(1), Panic()], ids=repr)
+def test_an_engine_that_raises_fails_its_batch_only(error: BaseException) -> None:
     """All callers of that batch hear of it, none waits for ever, and the next batch is computed."""
 
     def fails_once(items: Sequence[int]) -> list[int | Exception]:
@@ -157,6 +161,81 @@ def test_cancelled_items_are_not_computed() -> None:
         assert [type(answer) for answer in answers[:7]] == [asyncio.CancelledError] * 7
         assert answers[7:] == [16, 18, 200]
         assert engine.batches == [[1], [8, 100, 9]]
+
+    asyncio.run(work())
+
+
+def test_a_cancelled_item_does_not_harm_its_neighbours_in_a_running_batch() -> None:
+    """Two jobs' items are being computed together; one job goes: the other's are answered, and it gets no more."""
+
+    async def work() -> None:
+        engine = Engine()
+        batcher = Batcher(engine, max_batch=8)
+        gone, stays = ask(batcher, "a", 1, 2, 3), ask(batcher, "b", 10, 20, 30)
+        await engine.is_busy()
+        assert engine.batches == [[1, 10, 2, 20, 3, 30]]
+        late = ask(batcher, "a", 4) + ask(batcher, "b", 40)
+        await asyncio.sleep(0)
+        for task in (*gone, late[0]):
+            task.cancel()
+        engine.go.set()
+        assert await asyncio.gather(*stays, late[1]) == [20, 40, 60, 80]
+        assert engine.batches[1:] == [[40]]
+        assert [task.cancelled() for task in gone] == [True] * 3
+
+    asyncio.run(work())
+
+
+def test_all_items_of_a_caller() -> None:
+    """`all` gives a list in order; the first failure is raised, and the caller's waiting items are not computed."""
+
+    async def work() -> None:
+        engine = Engine(busy=False)
+        batcher = Batcher(engine, max_batch=2)
+        assert await batcher.all("a", [3, 1, 2]) == [6, 2, 4]
+        assert await batcher.all("a", []) == []
+        engine.batches.clear()
+        with pytest.raises(ValueError, match="-1"):
+            await batcher.all("a", [1, -1, *range(100)])
+        assert await batcher("b", 1000) == 2000
+        assert len(engine.batches) < 10
+        assert batcher._queues == {}
+
+    asyncio.run(work())
+
+
+def test_who_cancels_all_drops_all() -> None:
+    """A caller that is gone leaves nothing to compute behind."""
+
+    async def work() -> None:
+        engine = Engine()
+        batcher = Batcher(engine, max_batch=2)
+        caller = asyncio.create_task(batcher.all("a", range(10)))
+        await engine.is_busy()
+        caller.cancel()
+        neighbour = ask(batcher, "b", 1000)
+        await asyncio.sleep(0)
+        engine.go.set()
+        assert await asyncio.gather(*neighbour) == [2000]
+        assert engine.batches == [[0, 1], [1000]]
+        assert caller.cancelled()
+
+    asyncio.run(work())
+
+
+def test_a_batch_has_a_weight() -> None:
+    """Items that weigh: no batch is heavier than allowed but for one heavy item; turns go on where they stopped."""
+
+    async def work() -> None:
+        engine = Engine()
+        batcher = Batcher(engine, max_batch=4, weigh=float, max_weight=10)
+        tasks = ask(batcher, "x", 0)
+        await engine.is_busy()
+        tasks += ask(batcher, "a", 6, 5, 1, 1) + ask(batcher, "b", 3, 50, 2) + ask(batcher, "c", 2)
+        await asyncio.sleep(0)
+        engine.go.set()
+        assert await asyncio.gather(*tasks) == [0, 12, 10, 2, 2, 6, 100, 4, 4]
+        assert engine.batches == [[0], [6, 3], [2, 5], [50], [1, 2, 1]]
 
     asyncio.run(work())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import warnings
@@ -17,10 +18,13 @@ import torch
 import yaml
 from pydantic import ValidationError
 
+from deployments import replica
 from deployments.diarizer import config as diarizer_config
+from deployments.diarizer import deployment
 from deployments.diarizer.config import DiarizerConfig
 from deployments.diarizer.engine import create
-from deployments.errors import ModelLoadError
+from deployments.errors import DeviceError, ModelLoadError
+from deployments.models.config import ModelsConfig
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Turn, pieces
 from tests.support.small_diarizer import build_pipeline, save_powerset_network
 
@@ -306,8 +310,59 @@ def test_nothing_is_told_to_pyannote(engine: PretrainedEngine) -> None:
 def test_the_device_is_checked(engine: PretrainedEngine) -> None:
     """A replica on a device that computes passes; a device that is not there ends the start, by name."""
     engine.check()
-    with pytest.raises(ModelLoadError, match="small-diarizer"):
+    with pytest.raises(ModelLoadError, match=r"diarizer\.device is cuda:99"):
         engine_on(Path(engine.config.model), device="cuda:99")
+
+
+def test_a_lack_of_memory_costs_time_and_no_voice(
+    engine: PretrainedEngine, talk: Audio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where memory holds two windows at once and no more, scores and vectors are what a roomy device gives."""
+    piece = Span(start_s=0, end_s=25)
+    segmentation = engine.segment(talk, piece)
+    embeddings = engine.embed(talk, segmentation)
+    scarce = engine_on(Path(engine.config.model))
+    for ladder in (scarce._segmenting, scarce._embedding):
+        monkeypatch.setattr(ladder, "_work", small(ladder._work, 2))
+    again = scarce.segment(talk, piece)
+    np.testing.assert_allclose(again.scores, segmentation.scores, atol=1e-5)
+    np.testing.assert_allclose(scarce.embed(talk, segmentation).vectors, embeddings.vectors, atol=1e-4)
+
+
+def test_a_dead_device_is_told_to_the_caller_and_to_serve(
+    engine: PretrainedEngine, talk: Audio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver gets the error that it retries elsewhere, and the health check of the replica fails."""
+    monkeypatch.setattr(replica, "prepare", lambda **_: None)
+    config = DiarizerConfig(engine="pyannote", model=engine.config.model)
+    diarizer = deployment.Diarizer.func_or_class(config, ModelsConfig(allow_unpinned=True))
+
+    async def work() -> None:
+        await diarizer.check_health()
+        dead = fails(RuntimeError("CUDA error: an illegal memory access was encountered"))
+        monkeypatch.setattr(diarizer._engine._segmenting, "_work", dead)
+        with pytest.raises(DeviceError):
+            await diarizer.segment(talk, Span(start_s=0, end_s=25))
+        with pytest.raises(DeviceError):
+            await diarizer.check_health()
+
+    asyncio.run(work())
+
+
+def small(work: Any, most: int) -> Any:
+    def at_most(windows: Any) -> Any:
+        if len(windows) > most:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return work(windows)
+
+    return at_most
+
+
+def fails(error: Exception) -> Any:
+    def work(_: Any) -> Any:
+        raise error
+
+    return work
 
 
 def test_the_version_names_the_pipeline() -> None:

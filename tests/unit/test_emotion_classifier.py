@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from deployments.emotion import config as emotion
-from deployments.emotion.classifier import PART_S, ClassifierEngine
+from deployments.emotion.classifier import ClassifierEngine
 from deployments.emotion.config import EmotionConfig
-from deployments.emotion.engine import create
+from deployments.emotion.engine import analyze, create
 from deployments.emotion.windows import cut_windows
-from deployments.errors import ModelLoadError
-from deployments.types import SAMPLE_RATE_HZ, Audio, Segment, Tracks
+from deployments.errors import DeviceError, ModelLoadError
+from deployments.types import SAMPLE_RATE_HZ, Audio, Segment
 from tests.support.synthetic_voice import MANNERS, speak
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 MODEL = Path(__file__).parents[1] / "models" / "emotion"
 NAMES = {"sad": "sad", "neu": "neutral", "ang": "angry"}
-NO_TRACKS = Tracks(start_s=0, f0_hz=np.zeros(0, np.float32), level_dbfs=np.zeros(0, np.float32))
 
 
 def engine_on(model: Path = MODEL, **settings: Any) -> ClassifierEngine:
@@ -54,13 +53,18 @@ def scene(lengths_s: Sequence[float], seed: int = 7) -> tuple[Audio, list[Segmen
     return audio, segments, [NAMES[mood] for mood in moods]
 
 
+def shares(engine: ClassifierEngine, windows: Sequence[Audio]) -> np.ndarray:
+    """Shape (windows, moods)."""
+    return np.stack([answer for answer in engine.judge(windows) if not isinstance(answer, Exception)])
+
+
 LENGTHS_S = (1.0, 1.0, 1.0, 1.7, 2.3, 2.0, 3.0, 1.4, 5.0, 8.0, 2.0, 1.0, 20.0, 31.0, 17.0)
 
 
 def test_the_manner_is_told(engine: ClassifierEngine) -> None:
     """Clips that the model was not made on, of 1 to 31 s: the right label for each, by a share of more than a half."""
     audio, segments, moods = scene(LENGTHS_S)
-    judged = engine.analyze(audio, NO_TRACKS, segments)
+    judged = analyze(engine, audio, None, segments)
     assert [each and each.label for each in judged] == moods
     assert all(each and 0.5 < each.confidence <= 1 for each in judged)
 
@@ -71,9 +75,9 @@ def test_batches_change_nothing(engine: ClassifierEngine) -> None:
     other, other_segments, _ = scene((1.0, 2.5, 2.0, 1.0, 20.0), seed=8)
     windows = [window for each in segments for window in cut_windows(audio, each)]
     others = [window for each in other_segments for window in cut_windows(other, each)]
-    alone = engine_on(batch_size=1).shares(windows)
-    np.testing.assert_allclose(engine.shares(windows), alone, atol=1e-5)
-    np.testing.assert_allclose(engine.shares([*others, *windows])[len(others) :], alone, atol=1e-5)
+    alone = shares(engine_on(batch_size=1), windows)
+    np.testing.assert_allclose(shares(engine, windows), alone, atol=1e-5)
+    np.testing.assert_allclose(shares(engine, [*others, *windows])[len(others) :], alone, atol=1e-5)
     np.testing.assert_allclose(alone.sum(axis=1), 1, atol=1e-6)
 
 
@@ -83,7 +87,7 @@ def test_shares_are_the_models_own(engine: ClassifierEngine) -> None:
 
     audio, segments, moods = scene((2.0, 2.0, 20.0))
     model = Wav2Vec2ForSequenceClassification.from_pretrained(MODEL)
-    judged = engine.analyze(audio, NO_TRACKS, segments)
+    judged = analyze(engine, audio, None, segments)
     scores = []
     for start_s, end_s in [(0, 2), (2, 4), (4, 14), (14, 24)]:
         wave = torch.from_numpy(audio[start_s * SAMPLE_RATE_HZ : end_s * SAMPLE_RATE_HZ].astype(np.float32) / 2**15)
@@ -101,23 +105,70 @@ def test_odd_segments(engine: ClassifierEngine) -> None:
     audio, _, _ = scene((3.0, 3.0, 3.0))
     quiet = np.zeros(SAMPLE_RATE_HZ, np.int16)
     quiet.flags.writeable = False
-    (short,) = engine.analyze(audio, NO_TRACKS, [segment(7.5, 7.55)])
+    (short,) = analyze(engine, audio, None, [segment(7.5, 7.55)])
     assert short
     assert short.label == "angry"
-    assert engine.analyze(quiet, NO_TRACKS, [segment(0, 1)]) != [None]
-    assert engine.analyze(audio, NO_TRACKS, [segment(20, 21), segment(3, 3)]) == [None, None]
-    assert engine.analyze(quiet[:0], NO_TRACKS, [segment(0, 1)]) == [None]
-    assert engine.analyze(audio, NO_TRACKS, []) == []
+    assert analyze(engine, quiet, None, [segment(0, 1)]) != [None]
+    assert analyze(engine, audio, None, [segment(20, 21), segment(3, 3)]) == [None, None]
+    assert analyze(engine, quiet[:0], None, [segment(0, 1)]) == [None]
+    assert analyze(engine, audio, None, []) == []
 
 
-def test_work_comes_in_parts(engine: ClassifierEngine) -> None:
-    """All segments, in order, in parts of no more than `PART_S` of speech, but for one that is longer alone."""
+def test_work_comes_in_parts() -> None:
+    """All segments, in order, in parts of no more than `batch_s` of speech, but for one that is longer alone."""
+    config = EmotionConfig(engine="wav2vec2", batch_s=60)
     segments = [segment(i * 10.0, i * 10.0 + length) for i, length in enumerate((20, 20, 20, 5, 100, 5, 60, 1))]
-    parts = engine.parts(segments)
+    parts = emotion.parts(config, segments)
     assert [each for part in parts for each in part] == segments
-    assert [sum(each.duration_s for each in part) <= PART_S or len(part) == 1 for part in parts] == [True] * len(parts)
+    assert [sum(each.duration_s for each in part) <= 60 or len(part) == 1 for part in parts] == [True] * len(parts)
     assert [len(part) for part in parts] == [3, 1, 1, 1, 1, 1]
-    assert engine.parts([]) == [[]]
+    assert emotion.parts(config, []) == [[]]
+    assert emotion.parts(EmotionConfig(), segments) == [segments]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), MemoryError("std::bad_alloc")],
+    ids=repr,
+)
+def test_too_little_memory_halves_the_batch(error: Exception) -> None:
+    """The network has room for two windows: each is judged as with room for all, and the replica stays."""
+    audio, segments, _ = scene((1.0,) * 8)
+    narrow, sizes = engine_on(), []
+    network = narrow._model
+
+    def small(input_values: torch.Tensor, **more: Any) -> Any:
+        sizes.append(len(input_values))
+        if len(input_values) > 2:
+            raise error
+        return network(input_values, **more)
+
+    small.config = network.config  # type: ignore[attr-defined]
+    expected = analyze(narrow, audio, None, segments)
+    narrow._model = small
+    for ours, alone in zip(analyze(narrow, audio, None, segments), expected, strict=True):
+        assert ours
+        assert alone
+        assert (ours.label, ours.confidence) == (alone.label, pytest.approx(alone.confidence, abs=1e-5))
+    assert sizes == [8, 4, 2, 2, 4, 2, 2]
+    narrow.check()
+
+
+@pytest.mark.parametrize("text", ["CUDA out of memory", "CUDA error: an illegal memory access was encountered"])
+def test_a_lost_device_is_the_replicas_end(text: str) -> None:
+    """No memory for one window, or a dead context: an error that another replica may heal, and the check fails."""
+    audio, segments, _ = scene((1.0,) * 3)
+    lost = engine_on()
+    lost.check()
+
+    def dead(*_: Any, **__: Any) -> Any:
+        raise RuntimeError(text)
+
+    lost._model = dead
+    with pytest.raises(DeviceError):
+        analyze(lost, audio, None, segments)
+    with pytest.raises(DeviceError):
+        lost.check()
 
 
 def changed(directory: Path, **content: Any) -> Path:
@@ -135,9 +186,9 @@ def test_moods_of_one_name_are_one(engine: ClassifierEngine, tmp_path: Path) -> 
     audio, segments, _ = scene((1.0, 1.0, 1.0))
     windows = [window for each in segments for window in cut_windows(audio, each)]
     assert other.names == ("neutral", "bored")
-    before = engine.shares(windows)
+    before = shares(engine, windows)
     np.testing.assert_allclose(
-        other.shares(windows), np.stack([before[:, 0] + before[:, 2], before[:, 1]], 1), atol=1e-6
+        shares(other, windows), np.stack([before[:, 0] + before[:, 2], before[:, 1]], 1), atol=1e-6
     )
 
 
@@ -188,11 +239,10 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
     assert not ran.exists()
 
 
-def test_a_device_that_is_not_there_ends_the_start(engine: ClassifierEngine) -> None:
-    """By the model's name; a working one passes its check."""
-    engine.check()
-    with pytest.raises(ModelLoadError, match="emotion"):
-        engine_on(device="cuda:99")
+def test_a_device_that_is_not_there_ends_the_start() -> None:
+    """With the setting's name, before the model is read."""
+    with pytest.raises(ModelLoadError, match=r"^emotion.device is cuda:99, but torch cannot compute there: "):
+        engine_on(Path("/nowhere/at all"), device="cuda:99")
 
 
 def test_the_result_names_the_model() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from deployments.emotion import config as emotion
 from deployments.emotion.arousal import Arousal
-from deployments.emotion.engine import LABELS, create
+from deployments.emotion.engine import LABELS, analyze, create
 from deployments.emotion.prosodic_lexical import CEILING, judge, mood_shares
 from deployments.emotion.wording import Wording
 
@@ -41,7 +41,7 @@ LOWERED = {"level_dbfs": -38.0, "f0_hz": 100.0, "swing_st": 0.4}
 def test_words_and_voice_give_the_expected_mood(text: str, voice: dict[str, float], label: str) -> None:
     """Each quadrant of valence and arousal has its mood; a raised voice over plain words is none; named moods win."""
     turns = [(0, CALM)] * 8 + [(0, voices.Voice(**voice, text=text))]
-    *rest, judged = ENGINE.analyze(AUDIO, *voices.scene(turns))
+    *rest, judged = analyze(ENGINE, AUDIO, *voices.scene(turns))
     assert judged is not None
     assert judged.label == label
     assert {emotion.label for emotion in rest if emotion} == {"neutral"}
@@ -51,7 +51,7 @@ def test_a_loud_speaker_is_not_an_angry_one() -> None:
     """Who always speaks loud and high gets the judgements of one who always speaks softly, for the same words."""
     text = "i am sorry i do not like it"
     loud, soft = (voices.Voice(level_dbfs=-10, f0_hz=300, text=text), voices.Voice(level_dbfs=-40, f0_hz=90, text=text))
-    judged = ENGINE.analyze(AUDIO, *voices.scene([(0, loud), (1, soft)] * 5))
+    judged = analyze(ENGINE, AUDIO, *voices.scene([(0, loud), (1, soft)] * 5))
     assert len({emotion.label for emotion in judged if emotion}) == 1
     assert None not in judged
 
@@ -94,11 +94,11 @@ def test_no_judgement_without_words() -> None:
     tracks, segments = voices.scene([(0, CALM), (0, voices.Voice(f0_hz=float("nan"), text="this is wonderful news"))])
     empty = voices.segment(0, 0)
     unheard = voices.segment(0, 2, text="this is wonderful", confidence=0.02)
-    judged = ENGINE.analyze(AUDIO, tracks, [*segments, empty, unheard])
+    judged = analyze(ENGINE, AUDIO, tracks, [*segments, empty, unheard])
     assert judged[2:] == [None, None]
     assert judged[1] is not None
     assert judged[1].label == "happy"
-    assert ENGINE.analyze(AUDIO, tracks, []) == []
+    assert analyze(ENGINE, AUDIO, tracks, []) == []
 
 
 def test_the_result_says_what_judged() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ SCARCE = (
     RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     RuntimeError("CUDA error: out of memory"),
     RuntimeError("cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to"),
     MemoryError("std::bad_alloc"),
 )
 DEAD = (
@@ -92,6 +94,61 @@ def test_a_dead_context_is_the_replicas_end(error: Exception) -> None:
     assert engine.sizes == [3]
     with pytest.raises(DeviceError):
         ladder.check()
+
+
+def test_memory_is_let_go_before_it_is_tried_again() -> None:
+    """What the failed batch held, also where a library raised anew, is gone when memory is relieved and halves run."""
+
+    class Array:
+        """Stands for a tensor that fills the device."""
+
+    held: list[weakref.ref[Array]] = []
+    alive: list[bool] = []
+
+    def allocate() -> None:
+        array = Array()
+        held.append(weakref.ref(array))
+        raise SCARCE[0]
+
+    def work(items: Sequence[int]) -> list[int | Exception]:
+        alive.append(any(each() is not None for each in held))
+        if len(items) > 1:
+            try:
+                allocate()
+            except RuntimeError:
+                raise MemoryError  # noqa: B904  as pyannote does
+        return list(items)
+
+    relieve = lambda: alive.append(any(each() is not None for each in held))  # noqa: E731
+    assert Ladder(work, max_batch=2, relieve=relieve)([1, 2]) == [1, 2]
+    assert (len(held), alive) == (1, [False] * 4)
+
+
+def test_a_ladder_below_knows_the_device() -> None:
+    """An engine with a ladder of its own says DeviceError: the replica is unwell, and nothing is tried again."""
+    engine = Engine(DeviceError(), poison=[2])
+    ladder = Ladder(engine, max_batch=4)
+    assert [type(answer) for answer in ladder([1, 2])] == [DeviceError] * 2
+    assert engine.sizes == [2]
+    with pytest.raises(DeviceError):
+        ladder.check()
+
+
+def test_a_panic_is_an_items_failure() -> None:
+    """What is no `Exception` (libraries written in Rust panic so) is halved to the item, and is one for its caller."""
+
+    class Panic(BaseException):
+        pass
+
+    def work(items: Sequence[int]) -> list[int | Exception]:
+        if 2 in items:
+            raise Panic("index out of bounds")
+        return list(items)
+
+    one, two, three = Ladder(work, max_batch=4)([1, 2, 3])
+    assert (one, three) == (1, 3)
+    assert isinstance(two, RuntimeError)
+    assert "index out of bounds" in str(two)
 
 
 def test_any_other_error_is_the_poisoned_items() -> None:

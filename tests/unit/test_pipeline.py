@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError
 
+from deployments.emotion.config import EmotionConfig
 from deployments.errors import AudioExtractionError, DeviceError, TranscriptionError
 from deployments.transcriber.config import TranscriberConfig
 from deployments.types import AudioInfo, Emotion, Span, Tracks, Transcript, Turn, Utterance, Word, WordProsody
@@ -103,7 +104,7 @@ def graph(**replaced: Any) -> Stages:
         ),
         "prosody": Stub(tracks=lambda *_: tracks, measure=measure),
         "emotion": Stub(
-            analyze=lambda _audio, _tracks, segments: [Emotion(label="happy", confidence=0.4)] * len(segments)
+            analyze=lambda _audio, _tracks, segments, _job_id: [Emotion(label="happy", confidence=0.4)] * len(segments)
         ),
     }
     return Stages(**stages | replaced)
@@ -184,6 +185,26 @@ def test_without_emotion_there_is_a_warning():
     result = run(graph(emotion=Stub(analyze=fails(ValueError("x")))))
     assert all("emotion" not in segment for segment in result["segments"])
     assert any("emotion analysis failed" in warning for warning in result["metadata"]["warnings"])
+
+
+@pytest.mark.parametrize(("engine", "judged"), [("wav2vec2", True), ("prosodic-lexical", False)])
+def test_without_prosody_an_engine_that_hears_the_sound_still_judges(engine, judged):
+    """Emotion is lost with the prosody only where the engine judges by its tracks."""
+    settings = Settings(profile="local", emotion=EmotionConfig(engine=engine))
+    result = run(graph(prosody=Stub(tracks=fails(ValueError("x")), measure=measure)), settings=settings)
+    assert all(("emotion" in segment) == judged for segment in result["segments"])
+    assert any("emotion analysis failed" in warning for warning in result["metadata"]["warnings"]) != judged
+
+
+def test_emotion_goes_in_parts_and_comes_in_order():
+    """A long video's segments are judged some at a time; each gets its own mood."""
+    settings = Settings(profile="local", emotion=EmotionConfig(engine="wav2vec2", batch_s=1))
+    named = Stub(
+        analyze=lambda _audio, _tracks, part, _job_id: [Emotion(label=s.words[0].text, confidence=1) for s in part]
+    )
+    segments = run(graph(emotion=named), settings=settings)["segments"]
+    assert len(named.calls) == len(segments) > 1
+    assert all(segment["emotion"]["label"] == segment["words"][0]["word"] for segment in segments)
 
 
 def test_emotion_that_was_not_asked_for_is_not_judged():

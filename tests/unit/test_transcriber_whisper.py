@@ -309,6 +309,21 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Whisper(CONFIG.model_copy(update={"device": "auto"})).device == "cpu"
 
 
+def test_a_gpu_that_does_not_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CTranslate2 finds a GPU, but a library of CUDA's is missing: the start fails with the setting's name."""
+
+    def missing(*_: object) -> object:
+        raise RuntimeError("Library libcublas.so.12 is not found or cannot be loaded")
+
+    monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: 1)
+    monkeypatch.setattr("deployments.transcriber.whisper_model.load", lambda config, _: load(config, "cpu"))
+    monkeypatch.setattr(Whisper, "encode", missing)
+    with pytest.raises(
+        ModelLoadError, match=r"^transcriber.device is auto, but CTranslate2 .* here: Library libcublas"
+    ):
+        create(CONFIG.model_copy(update={"device": "auto"}))
+
+
 def test_a_damaged_model_is_named(tmp_path: Path) -> None:
     """Half-downloaded, without its tokenizer, with another size's features, or not there: an error that names it."""
 
