@@ -8,16 +8,19 @@ from typing import Any
 
 from ray.serve import Application
 
+from deployments import logs
 from deployments.aligner.deployment import Aligner
 from deployments.diarizer.deployment import Diarizer
 from deployments.emotion.deployment import EmotionAnalyzer
 from deployments.extraction.deployment import AudioExtractor
+from deployments.models.config import ModelsConfig
 from deployments.prosody.deployment import ProsodyAnalyzer
 from deployments.speech_detector.deployment import SpeechDetector
 from deployments.transcriber.config import has_word_times
 from deployments.transcriber.deployment import Transcriber
+from serve_app.engines import check_pool, decided
 from serve_app.ingress import Ingress
-from serve_app.settings import Settings
+from serve_app.settings import CpuPool, Settings
 
 SHARE = {"num_cpus": 0.25}
 """What a replica claims of the cores where no config says otherwise: the whole graph then fits on two."""
@@ -28,20 +31,33 @@ def build(args: Settings) -> Application:
 
     A job's way through it is in `serve_app/jobs/pipeline.py`; how many replicas each part has, in `configs/`.
     """
-    needs_aligner = not has_word_times(args.transcriber)
+    logs.configure()
+    settings = decided(args)
+    check_pool(settings)
+    pool = settings.cpu_pool
     return _bind(
         Ingress,
-        args,
-        extractor=_bind(AudioExtractor, args.extraction),
-        detector=_bind(SpeechDetector, args.speech_detector),
-        transcriber=_bind(Transcriber, args.transcriber, args.model_store),
-        aligner=_bind(Aligner, args.aligner, args.model_store) if needs_aligner else None,
-        diarizer=_bind(Diarizer, args.diarizer, args.model_store),
-        prosody=_bind(ProsodyAnalyzer, args.prosody),
-        emotion=_bind(EmotionAnalyzer, args.emotion, args.model_store),
+        settings,
+        extractor=_bind(AudioExtractor, settings.extraction),
+        detector=_bind(SpeechDetector, settings.speech_detector),
+        prosody=_bind(ProsodyAnalyzer, settings.prosody),
+        **_with_models(settings, settings.model_store),
+        cpu=_with_models(pool, settings.model_store, suffix="Cpu") if pool else None,
     )
 
 
-def _bind(deployment: Any, *args: Any, **handles: Any) -> Application:
-    bound: Application = deployment.options(ray_actor_options=SHARE).bind(*args, **handles)
+def _with_models(stages: Settings | CpuPool, store: ModelsConfig, suffix: str = "") -> dict[str, Any]:
+    """The stages that load models: the graph's own, or their twins for jobs with `enable_gpu: false`."""
+    needs_aligner = not has_word_times(stages.transcriber)
+    return {
+        "transcriber": _bind(Transcriber, stages.transcriber, store, suffix=suffix),
+        "aligner": _bind(Aligner, stages.aligner, store, suffix=suffix) if needs_aligner else None,
+        "diarizer": _bind(Diarizer, stages.diarizer, store, suffix=suffix),
+        "emotion": _bind(EmotionAnalyzer, stages.emotion, store, suffix=suffix),
+    }
+
+
+def _bind(deployment: Any, *args: Any, suffix: str = "", **handles: Any) -> Application:
+    named = deployment.options(name=deployment.name + suffix, ray_actor_options=SHARE)
+    bound: Application = named.bind(*args, **handles)
     return bound

@@ -12,7 +12,6 @@ from ray import serve
 from ray.exceptions import RayActorError
 
 from deployments import logs
-from deployments.transcriber.config import languages
 from serve_app.api.app import create_api
 from serve_app.api.service import JobService
 from serve_app.jobs.actor import NAMESPACE
@@ -120,7 +119,7 @@ class _Ingress:
         self._line = ManagerLine(settings, Stages(**stages))
         self._line.start()
         store, outbox = open_store(settings)
-        self._service = JobService(settings, store, outbox, self._line, languages=languages(settings.transcriber))
+        self._service = JobService(settings, store, outbox, self._line)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_api(self._settings, self._service)

@@ -79,6 +79,25 @@ class Auth(BaseModel):
         return self.key_hashes if self.mode == "keys" else None
 
 
+class CpuPool(BaseModel):
+    """The stages that load models, a second time and on CPUs: for jobs that ask for no GPU."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    transcriber: TranscriberConfig
+    aligner: AlignerConfig
+    diarizer: DiarizerConfig
+    emotion: EmotionConfig
+
+    @model_validator(mode="after")
+    def _on_cpus(self) -> "CpuPool":
+        devices = {name: getattr(stage, "device", None) for name, stage in self}
+        devices["transcriber"] = transcriber_config.device(self.transcriber)
+        if elsewhere := [name for name, device in devices.items() if device != "cpu"]:
+            raise ValueError(f"cpu_pool: the device of {', '.join(elsewhere)} has to be cpu")
+        return self
+
+
 class Settings(BaseSettings):
     """The server's settings; also the `args` of the application in the config files."""
 
@@ -130,6 +149,14 @@ class Settings(BaseSettings):
     diarizer: DiarizerConfig = DiarizerConfig()
     prosody: ProsodyConfig = ProsodyConfig()
     emotion: EmotionConfig = EmotionConfig()
+    cpu_pool: CpuPool | None = None
+    """Where jobs with `enable_gpu: false` go, as deployments of their own (`TranscriberCpu`, …) that may scale to zero.
+    None: every job goes to the stages above."""
+    engine: Literal["named", "auto"] = "named"
+    """`named`: the stages' engines are those above, or the server does not start. `auto`, for laptops: they are where
+    their models are on this machine, else all four are the embedded ones, and log and results say so."""
+    warnings: tuple[str, ...] = ()
+    """Sentences that every result carries in its `warnings`."""
 
     @classmethod
     def settings_customise_sources(
@@ -165,6 +192,19 @@ class Settings(BaseSettings):
                 raise ValueError("videos.schemes allows http: production takes videos by https only")
             if self.models.allow_unpinned:
                 raise ValueError("models.allow_unpinned: production loads models only as the model lock pins them")
+            if self.engine == "auto":
+                raise ValueError(
+                    "engine: auto is for laptops: production names its engines, and does not start without their models"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _auto_has_a_choice(self) -> "Settings":
+        if self.engine == "auto" and not self.wanted_models:
+            raise ValueError(
+                "engine: auto chooses between the engines of the config and the embedded ones, but the config names no"
+                " other: name a transcriber such as {engine: whisperx, model: small}"
+            )
         return self
 
     @cached_property
@@ -199,15 +239,19 @@ class Settings(BaseSettings):
 
     @property
     def wanted_models(self) -> tuple[Wanted, ...]:
-        """The models that the stages' engines load."""
-        return wanted_by(
-            {
-                "asr": self.transcriber,
-                "aligner": self.aligner,
-                "diarizer": self.diarizer,
-                "emotion": self.emotion,
-            }
-        )
+        """The models that the stages' engines load, those of the CPU pool among them."""
+        return tuple(dict.fromkeys((*_wanted(self), *self.pool_models)))
+
+    @property
+    def pool_models(self) -> tuple[Wanted, ...]:
+        """The models that the CPU pool's engines load; none where there is no pool."""
+        return () if self.cpu_pool is None else _wanted(self.cpu_pool)
+
+    def on(self, *, enable_gpu: bool) -> "Settings":
+        """What a job works by: the CPU pool's stages in their places, where it asks for no GPU and there is a pool."""
+        if enable_gpu or self.cpu_pool is None:
+            return self
+        return self.model_copy(update=dict(self.cpu_pool))
 
     @property
     def model_version(self) -> str:
@@ -249,6 +293,12 @@ class Settings(BaseSettings):
     def prepare(self) -> None:
         """Make the state directory, for nobody else to read."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _wanted(stages: Settings | CpuPool) -> tuple[Wanted, ...]:
+    return wanted_by(
+        {"asr": stages.transcriber, "aligner": stages.aligner, "diarizer": stages.diarizer, "emotion": stages.emotion}
+    )
 
 
 def _in_order(value: object) -> object:

@@ -63,7 +63,7 @@ def wanted_by(stages: Mapping[Kind, BaseModel]) -> tuple[Wanted, ...]:
     """What the stages' settings name, each once.
 
     A stage's settings have `engine`, and either `model` or `models` (by language). An engine that is not `EMBEDDED`
-    uses them; so may `auto`.
+    uses them.
     """
     found: dict[Wanted, None] = {}
     for kind, config in stages.items():

@@ -23,6 +23,7 @@ from deployments import logs
 from deployments.errors import CancelledJobError
 from deployments.net.download import time_left_s
 from deployments.net.policy import AddressRefusedError, check_callback_url, check_video_url
+from deployments.transcriber.config import languages
 from serve_app import __version__
 from serve_app.api import errors, schemas
 from serve_app.callbacks.payloads import dump, status_url
@@ -71,14 +72,11 @@ class _Health:
 class JobService:
     """The job operations of the contract."""
 
-    def __init__(
-        self, settings: Settings, store: JobStore, outbox: Outbox, signals: Signals, *, languages: frozenset[str]
-    ) -> None:
+    def __init__(self, settings: Settings, store: JobStore, outbox: Outbox, signals: Signals) -> None:
         self._settings = settings
         self._store = store
         self._outbox = outbox
         self._signals = signals
-        self._languages = languages
         self._health = _Health(-math.inf, None)
         self._writer = ThreadPoolExecutor(1, "writer")
 
@@ -105,8 +103,9 @@ class JobService:
     def _check(self, request: schemas.ProcessVideoRequest) -> NewJob:
         settings = self._settings
         language = request.language.lower()
-        if language != "auto" and language not in self._languages:
-            known = ", ".join(["auto", *sorted(self._languages)])
+        spoken = languages(settings.on(enable_gpu=request.enable_gpu).transcriber)
+        if language != "auto" and language not in spoken:
+            known = ", ".join(["auto", *sorted(spoken)])
             raise errors.InvalidRequestError(
                 f"language is not one that this server can do: {known}", job_id=request.job_id
             )

@@ -50,7 +50,7 @@ class DemoError(Exception):
 def run_demo(
     *,
     state_dir: Path,
-    config: str = "configs/local.yaml",
+    config: str = "configs/demo.yaml",
     samples: Sequence[Sample] | None = None,
     server_command: Callable[[int, Path], Sequence[str]] | None = None,
     console: Console | None = None,

@@ -95,6 +95,7 @@ def up(
 @click.option("--wait", is_flag=True, help="Show progress until the job ends, then the transcript.")
 @click.option("--language", default="auto", show_default=True, help="`auto` or a code such as `en`.")
 @click.option("--emotion/--no-emotion", default=True, show_default=True, help="Judge the mood of each segment.")
+@click.option("--gpu/--no-gpu", default=True, show_default=True, help="--no-gpu: the CPU pool, where there is one.")
 @click.option("--max-workers", default=4, show_default=True, type=click.IntRange(1, 16), help="Pieces in flight.")
 @click.option("--callback", help="Base URL of a backend that is to be told as well.")
 @click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="With --wait: write the result here.")
@@ -106,6 +107,7 @@ def submit(
     wait: bool,
     language: str,
     emotion: bool,
+    gpu: bool,
     max_workers: int,
     callback: str | None,
     save: Path | None,
@@ -121,6 +123,7 @@ def submit(
         wait=wait,
         language=language,
         emotion_detection=emotion,
+        enable_gpu=gpu,
         max_workers=max_workers,
         fastapi_base_url=callback,
         api_key=api_key,
@@ -141,17 +144,19 @@ def status(*, job_id: str, server: str, api_key: str | None) -> None:
 
 
 @main.command()
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="[default: configs/local.yaml]")
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="[default: configs/demo.yaml]")
 @state_dir_option
 def demo(*, config: Path | None, state_dir: Path | None) -> None:
     """Show the whole thing: a server, an example backend, two sample videos, their transcripts.
 
-    Starts everything on free loopback ports, and stops it at the end.
+    Starts everything on free loopback ports, and stops it at the end. Whisper and its like hear the videos once
+    `ml-server models fetch --config configs/demo.yaml` has been run, until then the small embedded engines; what is
+    printed says which.
     """
     from serve_app.cli.demo import run_demo
 
     where = (state_dir or DEFAULT_STATE_DIR).expanduser()
-    sys.exit(run_demo(state_dir=where, config=str(config or default_config())))
+    sys.exit(run_demo(state_dir=where, config=str(config or default_config("demo.yaml"))))
 
 
 models_config_option = click.option(
@@ -211,11 +216,11 @@ def list_models(*, config: Path | None, lock: Path | None) -> None:
     sys.exit(shelf.list_models(shelf.open_shelf(config or default_config(), lock)))
 
 
-def default_config() -> Path:
-    """`configs/local.yaml` of the checkout, or its copy in the installed package."""
+def default_config(name: str = "local.yaml") -> Path:
+    """A file of `configs/` in the checkout, or its copy in the installed package."""
     package = Path(__file__).parents[1]
-    here = package.parent / "configs" / "local.yaml"
-    return here if here.exists() else package / "_configs" / "local.yaml"
+    here = package.parent / "configs" / name
+    return here if here.exists() else package / "_configs" / name
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def conversation() -> Sample:
     return Sample(
         name="conversation",
         title="A real telephone conversation",
-        note="Two people on a telephone line: hard for the recogniser that the local config embeds.",
+        note="Two people on a telephone line: hard for any recogniser, too hard for the small embedded one.",
         audio=existing(folder / "sample.wav"),
         reference=read_stm(existing(folder / "sample.stm")),
     )

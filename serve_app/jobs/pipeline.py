@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deployments import logs
@@ -31,7 +31,7 @@ from serve_app.jobs.calls import TRANSIENT, StageCalls, together
 from serve_app.jobs.progress import ProgressMeter, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from ray.actor import ActorHandle
     from ray.serve.handle import DeploymentHandle
@@ -53,7 +53,10 @@ log = logs.get_logger("pipeline")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
-    """The graph's handles. `aligner` is None where the recogniser has word times of its own."""
+    """The graph's handles. `aligner` is None where the recogniser has word times of its own.
+
+    `cpu` has the handles of the CPU pool, by the names here; None where there is no pool.
+    """
 
     extractor: DeploymentHandle[Any]
     detector: DeploymentHandle[Any]
@@ -62,6 +65,11 @@ class Stages:
     diarizer: DeploymentHandle[Any]
     prosody: DeploymentHandle[Any]
     emotion: DeploymentHandle[Any]
+    cpu: Mapping[str, Any] | None = None
+
+    def on(self, *, enable_gpu: bool) -> Stages:
+        """What a job calls: the CPU pool where it asks for no GPU and there is a pool. `Settings.on` is its like."""
+        return self if enable_gpu or self.cpu is None else replace(self, **self.cpu)
 
 
 @dataclass(slots=True)
@@ -86,13 +94,13 @@ class Pipeline:
         self, job: Job, settings: Settings, stages: Stages, *, meter: ProgressMeter, changed: Callable[[], None]
     ) -> None:
         self._job = job
-        self._settings = settings
-        self._stages = stages
+        self._settings = settings.on(enable_gpu=job.options.enable_gpu)
+        self._stages = stages.on(enable_gpu=job.options.enable_gpu)
         self._meter = meter
         self._changed = changed
         self._calls = StageCalls(job.job_id, job.options.max_workers)
         self._clock = _Clock()
-        self._warnings: list[str] = []
+        self._warnings: list[str] = [*settings.warnings]
         self._language_probability: float | None = None
         self._audio: Any = None
 

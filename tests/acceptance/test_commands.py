@@ -226,8 +226,15 @@ def test_serve_deploy_and_serve_run(state_dir):
 
 
 def test_the_demo(state_dir):
-    """`ml-server demo` shows both samples from POST to transcript and exits 0."""
-    done = call(str(BIN / "ml-server"), "demo", "--state-dir", str(state_dir))
+    """`ml-server demo` shows both samples from POST to transcript, names the engine that ran and why, and exits 0."""
+    done = call(str(BIN / "ml-server"), "demo", "--state-dir", str(state_dir), HF_HUB_CACHE=str(state_dir / "empty"))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    for words in ("pocketsphinx", "SPEAKER_00", "SPEAKER_01", "Full result:", "Sheila"):
+    for words in (
+        "pocketsphinx",
+        "Made by the small built-in engines",
+        "SPEAKER_00",
+        "SPEAKER_01",
+        "Full result:",
+        "Sheila",
+    ):
         assert words in done.stdout

@@ -32,6 +32,8 @@ def server(tmp_path_factory):
         "ML_SERVER_ALIGNER__MODELS": json.dumps({"en": aligner, "ko": aligner}),
         "ML_SERVER_DIARIZER__MODEL": str(build_pipeline(tmp_path_factory.mktemp("models") / "diarizer")),
         "ML_SERVER_EMOTION__MODEL": str(MODELS / "emotion"),
+        **{f"ML_SERVER_CPU_POOL__{stage}__MODEL": str(MODELS) for stage in ("TRANSCRIBER", "DIARIZER", "EMOTION")},
+        "ML_SERVER_CPU_POOL__ALIGNER__MODELS": json.dumps({"en": aligner, "ko": aligner}),
         **{f"ML_SERVER_{stage}__DEVICE": "cpu" for stage in ("TRANSCRIBER", "ALIGNER", "DIARIZER", "EMOTION")},
         "ML_SERVER_MODELS__ALLOW_UNPINNED": "true",
         "ML_SERVER_PROFILE": "local",

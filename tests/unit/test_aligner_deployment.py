@@ -12,13 +12,21 @@ import pytest
 from deployments import logs
 from deployments.aligner import deployment
 from deployments.aligner.config import AlignerConfig
+<<<<<<< HEAD
 from deployments.aligner.proportional import interpolated, timed
 from deployments.errors import DeviceError
+=======
+from deployments.aligner.proportional import timed
+from deployments.errors import ModelMissingError
+>>>>>>> cpu
 from deployments.models.config import ModelsConfig
+from deployments.models.lock import Lock, LockedFile, LockedModel, write
 from deployments.types import Transcript, Utterance
+from tests.support.model_hub import REPOSITORY, REVISION, place, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from deployments.aligner.engine import AlignItem
 
@@ -66,6 +74,7 @@ def test_a_transcript_comes_back_with_times(replica: Any) -> None:
     assert align(replica) == Transcript(language="en", utterances=TIMED)
 
 
+<<<<<<< HEAD
 def test_a_failed_alignment_does_not_cost_the_transcript(
     replica: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -77,6 +86,33 @@ def test_a_failed_alignment_does_not_cost_the_transcript(
     assert (line["message"], line["error"]) == ("chunk not aligned", "OSError: /secret/path")
     assert line[logs.JOB_FIELD] == "a-job"
     assert "traceback" not in line
+=======
+@pytest.mark.parametrize("altered", [False, True])
+def test_a_preloaded_model_that_cannot_be_had_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, altered: bool
+) -> None:
+    """Missing or corrupt: the replica does not start, and the error names the model and the command that heals it."""
+    monkeypatch.setattr(deployment.replica, "prepare", lambda **_: None)
+    monkeypatch.setattr("deployments.models.store.go_offline", lambda: None)
+    files = {"config.json": b"{}", "model.safetensors": b"weights"}
+    locked = {name: LockedFile(sha256=sha256(content), size=len(content)) for name, content in files.items()}
+    entry = LockedModel(kind="aligner", name=REPOSITORY, revision=REVISION, files=locked)
+    write(tmp_path / "lock.yaml", Lock(models=(entry,)))
+    store = ModelsConfig(lock=tmp_path / "lock.yaml", cache_dir=tmp_path / "hub", memory_dir=tmp_path)
+    if altered:
+        place(tmp_path / "hub", REPOSITORY, REVISION, files | {"model.safetensors": b"Weights"})
+    config = AlignerConfig(engine="ctc", models={"en": REPOSITORY}, preload=("en",))
+    with pytest.raises(ModelMissingError) as refused:
+        deployment.Aligner.func_or_class(config, store)
+    wrong = "damaged (model.safetensors is altered, with another SHA-256)" if altered else "missing"
+    assert str(refused.value) == (
+        f"the aligner model {REPOSITORY} is {wrong}: fetch it with `ml-server models fetch --config CONFIG`"
+    )
+
+
+def test_a_failed_alignment_does_not_cost_the_transcript(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interpolated times, and a warning that says so without the library's words."""
+>>>>>>> cpu
 
 
 def test_too_little_memory_halves_the_batch(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ class Edge:
         )
         self.signals = Signals()
         outbox = Outbox(self.database)
-        service = JobService(self.settings, self.store, outbox, self.signals, languages=frozenset({"en"}))
+        service = JobService(self.settings, self.store, outbox, self.signals)
         self.http = TestClient(create_api(self.settings, service), raise_server_exceptions=False)
 
     def post(self, job_id="a", **fields):
@@ -199,6 +199,20 @@ def test_wrong_fields_are_named(edge, fields, words):
     assert answer.json()["error"]["code"] == "INVALID_REQUEST"
     assert words in answer.json()["message"]
     assert edge.store.counts().queued == 0
+
+
+def test_languages_are_those_of_the_engine_that_will_hear_the_job(tmp_path):
+    """A CPU pool may know other languages than the GPU's recogniser: `enable_gpu` says which are meant."""
+    pool = {"transcriber": {"engine": "whisperx", "model": "small", "device": "cpu"}}
+    edge = Edge(
+        tmp_path,
+        transcriber={"engine": "whisperx", "model": "large-v3"},
+        cpu_pool=pool | {"aligner": {}, "diarizer": {}, "emotion": {}},
+    )
+    assert edge.post("a", language="yue").status_code == 200
+    refused = edge.post("b", language="yue", enable_gpu=False)
+    assert "language is not one that this server can do" in assert_refused(refused, 400, "INVALID_REQUEST", "b")
+    assert edge.post("c", language="ko", enable_gpu=False).status_code == 200
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"x"', b"null", b"\xff\xfe", b'{"job_id": "a",}'], ids=repr)

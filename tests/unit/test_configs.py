@@ -8,11 +8,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from ray.serve.schema import ServeDeploySchema
 
+from deployments.models.lock import default_path, read
 from deployments.transcriber.config import has_word_times
 from serve_app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = [ROOT / "serve_config.yaml", *(ROOT / "configs" / f"{name}.yaml" for name in ("cluster", "gpu", "local"))]
+PRODUCTION = [ROOT / "serve_config.yaml", ROOT / "configs" / "cluster.yaml", ROOT / "configs" / "gpu.yaml"]
+SERVERS = [*PRODUCTION, ROOT / "configs" / "local.yaml"]
+CONFIGS = [*SERVERS, ROOT / "configs" / "demo.yaml"]
 GRAPH = {
     "Ingress",
     "AudioExtractor",
@@ -22,6 +25,7 @@ GRAPH = {
     "ProsodyAnalyzer",
     "EmotionAnalyzer",
 }
+TWINS = {"TranscriberCpu", "AlignerCpu", "DiarizerCpu", "EmotionAnalyzerCpu"}
 JOBS = 10
 PIECES = 4
 
@@ -29,6 +33,18 @@ PIECES = 4
 @pytest.fixture(params=CONFIGS, ids=lambda path: path.name)
 def config(request):
     return yaml.safe_load(request.param.read_text(encoding="utf-8"))
+
+
+def name_of(path: Path) -> str:
+    return path.name
+
+
+def deployments_of(config) -> dict[str, dict]:
+    return {deployment["name"]: deployment for deployment in config["applications"][0]["deployments"]}
+
+
+def settings_of(config) -> Settings:
+    return Settings(**config["applications"][0]["args"])
 
 
 def unknown_keys(content, model: type[BaseModel], path: str = "") -> list[str]:
@@ -69,11 +85,15 @@ def test_a_misspelled_key_would_be_found():
 
 
 def test_the_deployments_are_the_graphs(config):
-    """Every deployment that a config tunes is in the graph, and every one of the graph is tuned."""
-    application = config["applications"][0]
-    names = [deployment["name"] for deployment in application["deployments"]]
-    aligned = set() if has_word_times(Settings(**application["args"]).transcriber) else {"Aligner"}
-    assert sorted(names) == sorted(GRAPH | aligned)
+    """Every deployment that a config tunes is in the graph, and every one of the graph is tuned.
+
+    But for the aligner under `engine: auto`: Serve would refuse its name where it is not in the graph.
+    """
+    settings = settings_of(config)
+    aligned = not has_word_times(settings.transcriber) and settings.engine != "auto"
+    expected = GRAPH | ({"Aligner"} if aligned else set()) | (TWINS if settings.cpu_pool else set())
+    assert set(deployments_of(config)) == expected
+    assert len(config["applications"][0]["deployments"]) == len(expected)
 
 
 def test_the_arguments_are_settings(config):
@@ -84,34 +104,79 @@ def test_the_arguments_are_settings(config):
         Settings(**args, misspelled=1)
 
 
+@pytest.mark.parametrize("config", SERVERS, ids=name_of, indirect=True)
 def test_replicas_follow_from_ten_jobs(config):
     """At the most replicas, the recogniser and the extractor take what ten jobs can have in flight; port 8080."""
-    deployments = {deployment["name"]: deployment for deployment in config["applications"][0]["deployments"]}
+    deployments = deployments_of(config)
     assert config["http_options"]["port"] == 8080
-    scaling = deployments["Transcriber"]["autoscaling_config"]
-    assert scaling["max_replicas"] <= math.ceil(JOBS * PIECES / scaling["target_ongoing_requests"])
+    for name in {"Transcriber", "TranscriberCpu"} & deployments.keys():
+        scaling = deployments[name]["autoscaling_config"]
+        assert scaling["max_replicas"] <= math.ceil(JOBS * PIECES / scaling["target_ongoing_requests"])
     extractor = deployments["AudioExtractor"]
     replicas = extractor.get("autoscaling_config", {}).get("max_replicas", 1)
     assert extractor["max_ongoing_requests"] * replicas >= JOBS
+
+
+@pytest.mark.parametrize("config", PRODUCTION, ids=name_of, indirect=True)
+def test_the_cpu_pool_costs_nothing_until_it_is_asked(config):
+    """Its deployments start at zero replicas and go back to it, want no GPU, and a smaller Whisper computes in int8."""
+    deployments = deployments_of(config)
+    for name in TWINS:
+        twin = deployments[name]
+        scaling = twin["autoscaling_config"]
+        assert (scaling["min_replicas"], scaling.get("initial_replicas", 0)) == (0, 0)
+        assert "num_gpus" not in twin["ray_actor_options"]
+        assert twin["max_ongoing_requests"] == deployments[name.removesuffix("Cpu")]["max_ongoing_requests"]
+    settings = settings_of(config)
+    assert settings.cpu_pool.transcriber.model != settings.transcriber.model
+    assert settings.cpu_pool.transcriber.compute_type == "int8"
+    assert settings.cpu_pool.aligner.models == settings.aligner.models
+
+
+@pytest.mark.parametrize(("config", "cores"), [(PRODUCTION[0], 16), (PRODUCTION[2], 8)], indirect=["config"])
+def test_the_cpu_pool_fits_beside_the_idle_graph(config, cores):
+    """One replica of each part of the pool finds the cores that it claims on one machine, beside the smallest graph."""
+    claimed = 0.0
+    for name, deployment in deployments_of(config).items():
+        least = deployment.get("autoscaling_config", {}).get("min_replicas", deployment.get("num_replicas", 1))
+        claimed += (1 if name in TWINS else least) * deployment["ray_actor_options"]["num_cpus"]
+    assert claimed <= cores
+
+
+@pytest.mark.parametrize("config", PRODUCTION, ids=name_of, indirect=True)
+def test_production_aligners_are_there_from_the_start(config):
+    """Every aligner that production names is loaded at start and stays: what is wrong with it shows before a job."""
+    aligner = settings_of(config).aligner
+    assert sorted(aligner.preload) == sorted(aligner.models)
+    assert len(aligner.preload) <= aligner.models_kept
+
+
+def test_every_model_of_a_config_is_in_the_lock(config):
+    """`ml-server models fetch --pin` finds an entry, with its licence, for all that a config names."""
+    lock = read(default_path())
+    missing = [str(model) for model in settings_of(config).wanted_models if not lock.find(model.kind, model.name)]
+    assert missing == []
 
 
 def test_one_gpu_is_enough_for_the_gpu_config():
     """The fractions of configs/gpu.yaml add up to no more than the one card."""
     config = yaml.safe_load((ROOT / "configs" / "gpu.yaml").read_text(encoding="utf-8"))
     total = 0.0
-    for deployment in config["applications"][0]["deployments"]:
+    for deployment in deployments_of(config).values():
         replicas = deployment.get("autoscaling_config", {}).get("max_replicas", deployment.get("num_replicas", 1))
         total += replicas * deployment["ray_actor_options"].get("num_gpus", 0)
     assert 0 < total <= 1
 
 
-@pytest.mark.parametrize("name", ["serve_config.yaml", "configs/gpu.yaml", "configs/cluster.yaml"])
-def test_production_configs_are_strict(name, monkeypatch):
+@pytest.mark.parametrize("config", PRODUCTION, ids=name_of, indirect=True)
+def test_production_configs_are_strict(config, monkeypatch):
     """Production takes https videos only, and refuses to start without a place to send callbacks to."""
-    args = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))["applications"][0]["args"]
+    args = config["applications"][0]["args"]
     assert Settings(**args).videos.schemes == {"https"}
     with pytest.raises(ValidationError, match="https only"):
         Settings(**{**args, "extractor": {"net": {"schemes": ["http"]}}})
+    with pytest.raises(ValidationError, match="engine: auto is for laptops"):
+        Settings(**args, engine="auto")
     without = {key: value for key, value in args.items() if key != "backend_url"}
     for variable in ("FASTAPI_BASE_URL", "BACKEND_URL", "ML_SERVER_BACKEND_URL"):
         monkeypatch.delenv(variable, raising=False)

@@ -242,7 +242,7 @@ def test_what_a_config_wants():
     stages = {
         "asr": Stage(engine="whisperx", model="large-v3"),
         "aligner": Stage(engine="ctc", models={"en": "e/f", "ko": "g/h", "xx": "e/f"}),
-        "diarizer": Stage(engine="auto"),
+        "diarizer": Stage(engine="pyannote"),
         "emotion": Stage(engine="prosodic-lexical"),
     }
     found = [(wanted.kind, wanted.name) for wanted in wanted_by(stages)]

@@ -358,6 +358,61 @@ def test_auto_is_a_vote_of_several_chunks():
     assert result["metadata"]["device"] == "cuda"
 
 
+def pool_settings() -> Settings:
+    """Whisper on a GPU in chunks of 30 s; a CPU pool with the embedded engines, which hear 8 s at a time."""
+    return Settings(
+        profile="local",
+        transcriber=TranscriberConfig(engine="whisperx", device="cuda"),
+        aligner={"engine": "ctc", "device": "cuda"},
+        diarizer={"engine": "pyannote", "device": "cuda"},
+        emotion={"engine": "wav2vec2", "device": "cuda"},
+        cpu_pool={"transcriber": {"engine": "pocketsphinx"}, "aligner": {}, "diarizer": {}, "emotion": {}},
+    )
+
+
+def two_graphs() -> Stages:
+    """Stages with a CPU pool whose recogniser times its words itself."""
+    here, there = (
+        graph(transcriber=Stub(transcribe=lambda *heard_as: replace(heard(*heard_as), device="cuda"))),
+        graph(),
+    )
+    align = Stub(align=lambda _audio, transcript, _job_id: transcript)
+    pool = {name: getattr(there, name) for name in ("transcriber", "aligner", "diarizer", "emotion")}
+    return replace(here, aligner=align, cpu=pool)
+
+
+@pytest.mark.parametrize("enable_gpu", [True, False])
+def test_enable_gpu_chooses_the_stages(enable_gpu):
+    """`false`: recogniser, diarizer and emotion of the CPU pool, by the pool's settings, and nobody asks the others."""
+    stages = two_graphs()
+    result = run(stages, settings=pool_settings(), enable_gpu=enable_gpu, language="en")
+    metadata = result["metadata"]
+    asked, spared = (stages, stages.on(enable_gpu=False)) if enable_gpu else (stages.on(enable_gpu=False), stages)
+    assert asked.transcriber.calls
+    assert asked.diarizer.calls
+    assert asked.emotion.calls
+    assert spared.transcriber.calls + spared.diarizer.calls + spared.emotion.calls == []
+    assert bool(stages.aligner.calls) == enable_gpu
+    if enable_gpu:
+        assert metadata["model_version"].startswith("whisperx-large-v3+ctc-wav2vec2+")
+        assert (metadata["device"], metadata["warnings"]) == ("cuda", [])
+    else:
+        assert metadata["model_version"].startswith("pocketsphinx-")
+        assert metadata["device"] == "cpu"
+        assert "estimated by rules" in metadata["warnings"][0]
+
+
+def test_where_there_is_no_pool_enable_gpu_is_no_matter():
+    """The preference of a job that nobody can follow costs it nothing."""
+    assert run(graph(), enable_gpu=False)["segments"] == run(graph(), enable_gpu=True)["segments"]
+
+
+def test_what_the_settings_warn_of_is_in_every_result():
+    """`engine: auto` that fell back to the embedded engines is told to whoever reads a result."""
+    settings = Settings(profile="local", warnings=("a preview",))
+    assert "a preview" in run(graph(), settings=settings)["metadata"]["warnings"]
+
+
 def test_a_language_that_was_asked_for_is_not_guessed():
     """No vote, and no probability in the result, where the request names the language."""
     settings = Settings(profile="local", transcriber=TranscriberConfig(engine="whisperx"))
