@@ -36,7 +36,7 @@ def test_canned_answers_stand_in_for_what_is_there(target):
 
 
 def test_errors_are_those_that_were_made():
-    """A perfect answer has none, whatever speakers are called; a wrong word and a lost speaker count as what they are."""
+    """A perfect answer has none, whatever speakers are called; a wrong word and a lost speaker count as one each."""
     talk = known_talk(20)
     renamed = [(start_s, end_s, f"SPEAKER_{speaker}") for start_s, end_s, speaker in talk.words]
     perfect = errors(talk, talk.text.upper() + ".", renamed)
