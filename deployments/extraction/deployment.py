@@ -94,6 +94,7 @@ class AudioExtractor:
                 stop=stop,
             )
         )
+        extracted = time.monotonic()
         video.unlink()  # noqa: ASYNC240 - a local file: microseconds
         info = await guarded.in_thread(
             lambda _: self._scratch.save(
@@ -108,7 +109,8 @@ class AudioExtractor:
                 video_bytes=got.size_bytes,
                 cuts=got.cuts,
                 download_s=round(downloaded - began, 2),
-                extract_s=round(time.monotonic() - downloaded, 2),
+                extract_s=round(extracted - downloaded, 2),
+                keep_s=round(time.monotonic() - extracted, 2),
                 audio_s=round(info.duration_s, 2),
             ),
         )

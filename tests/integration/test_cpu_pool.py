@@ -10,11 +10,9 @@ import pytest
 import yaml
 
 from tests.support.process import ROOT, running_server
-from tests.support.small_diarizer import build_pipeline
+from tests.support.production import CONFIG, MODELS, NODE, production_environment
 
 SPEECH = ROOT / "tests" / "data" / "speech"
-MODELS = ROOT / "tests" / "models"
-LOOPBACK = '["127.0.0.0/8", "::1/128"]'
 POOL = {"TranscriberCpu", "AlignerCpu", "DiarizerCpu", "EmotionAnalyzerCpu"}
 IDLE_S = 3
 """After so long without work a replica of the pool goes: configs have minutes."""
@@ -24,7 +22,7 @@ GONE_WITHIN_S = 90
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
     """serve_config.yaml with a pool that is quicker to give up."""
-    content = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
+    content = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     for deployment in content["applications"][0]["deployments"]:
         if deployment["name"] in POOL:
             deployment["autoscaling_config"] |= {"downscale_delay_s": IDLE_S, "look_back_period_s": 2}
@@ -38,36 +36,17 @@ def environment(tmp_path_factory) -> dict[str, str]:
     """Small models for both sets of stages; the pool's recogniser has a name of its own, to be told by."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "asr-small").symlink_to(MODELS / "asr")
-    aligner = str(MODELS / "aligner")
-    diarizer = str(build_pipeline(folder / "diarizer"))
-    models = {}
-    for prefix, asr in (("", MODELS / "asr"), ("CPU_POOL__", folder / "asr-small")):
-        models |= {
-            f"ML_SERVER_{prefix}TRANSCRIBER__MODEL": str(asr),
-            f"ML_SERVER_{prefix}TRANSCRIBER__MAX_CHUNK_S": "10",
-            f"ML_SERVER_{prefix}TRANSCRIBER__THREADS": "1",
-            f"ML_SERVER_{prefix}ALIGNER__MODELS": json.dumps({"en": aligner, "ko": aligner}),
-            f"ML_SERVER_{prefix}DIARIZER__MODEL": diarizer,
-            f"ML_SERVER_{prefix}EMOTION__MODEL": str(MODELS / "emotion"),
-            **{
-                f"ML_SERVER_{prefix}{stage}__DEVICE": "cpu"
-                for stage in ("TRANSCRIBER", "ALIGNER", "DIARIZER", "EMOTION")
-            },
-        }
-    return models | {
-        "ML_SERVER_MODELS__ALLOW_UNPINNED": "true",
-        "ML_SERVER_PROFILE": "local",
-        "ML_SERVER_EXTRACTOR__NET__SCHEMES": '["http", "https"]',
-        "ML_SERVER_EXTRACTOR__NET__PORTS": "*",
-        "ML_SERVER_EXTRACTOR__NET__NETWORKS": LOOPBACK,
+    return {
+        **production_environment(folder / "diarizer"),
+        "ML_SERVER_CPU_POOL__TRANSCRIBER__MODEL": str(folder / "asr-small"),
+        "ML_SERVER_CPU_POOL__TRANSCRIBER__THREADS": "1",
         "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     }
 
 
 @pytest.fixture(scope="module")
 def server(config, environment):
-    arguments = ("--config", str(config), "--host", "127.0.0.1", "--num-gpus", "1", "--num-cpus", "16")
-    with running_server(*arguments, environment=environment) as server:
+    with running_server("--config", str(config), *NODE, environment=environment) as server:
         yield server
 
 

@@ -12,13 +12,8 @@ import pytest
 from deployments import logs
 from deployments.aligner import deployment
 from deployments.aligner.config import AlignerConfig
-<<<<<<< HEAD
 from deployments.aligner.proportional import interpolated, timed
-from deployments.errors import DeviceError
-=======
-from deployments.aligner.proportional import timed
-from deployments.errors import ModelMissingError
->>>>>>> cpu
+from deployments.errors import DeviceError, ModelMissingError
 from deployments.models.config import ModelsConfig
 from deployments.models.lock import Lock, LockedFile, LockedModel, write
 from deployments.types import Transcript, Utterance
@@ -74,19 +69,6 @@ def test_a_transcript_comes_back_with_times(replica: Any) -> None:
     assert align(replica) == Transcript(language="en", utterances=TIMED)
 
 
-<<<<<<< HEAD
-def test_a_failed_alignment_does_not_cost_the_transcript(
-    replica: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Interpolated times, a warning without the library's words, and one line in the log, without a traceback."""
-    monkeypatch.setattr(deployment, "create", lambda *_, **__: Engine(OSError("/secret/path")))
-    with caplog.at_level(logging.INFO, logger=logs.ROOT):
-        assert align(replica) == Transcript(language="en", utterances=TIMED, warnings=(deployment.FAILED,))
-    [line] = [json.loads(logs.JsonFormatter().format(record)) for record in caplog.records]
-    assert (line["message"], line["error"]) == ("chunk not aligned", "OSError: /secret/path")
-    assert line[logs.JOB_FIELD] == "a-job"
-    assert "traceback" not in line
-=======
 @pytest.mark.parametrize("altered", [False, True])
 def test_a_preloaded_model_that_cannot_be_had_stops_the_start(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, altered: bool
@@ -110,9 +92,17 @@ def test_a_preloaded_model_that_cannot_be_had_stops_the_start(
     )
 
 
-def test_a_failed_alignment_does_not_cost_the_transcript(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interpolated times, and a warning that says so without the library's words."""
->>>>>>> cpu
+def test_a_failed_alignment_does_not_cost_the_transcript(
+    replica: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Interpolated times, a warning without the library's words, and one line in the log, without a traceback."""
+    monkeypatch.setattr(deployment, "create", lambda *_, **__: Engine(OSError("/secret/path")))
+    with caplog.at_level(logging.INFO, logger=logs.ROOT):
+        assert align(replica) == Transcript(language="en", utterances=TIMED, warnings=(deployment.FAILED,))
+    [line] = [json.loads(logs.JsonFormatter().format(record)) for record in caplog.records]
+    assert (line["message"], line["error"]) == ("chunk not aligned", "OSError: /secret/path")
+    assert line[logs.JOB_FIELD] == "a-job"
+    assert "traceback" not in line
 
 
 def test_too_little_memory_halves_the_batch(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:
