@@ -104,15 +104,3 @@ def test_the_pool_comes_a_second_time(server, sources):
     result, seen = work(server, sources.file(SPEECH / "english_slt.ogg"), enable_gpu=False, emotion_detection=False)
     assert result["segments"]
     assert {"TranscriberCpu", "AlignerCpu", "DiarizerCpu"} <= seen
-
-
-def test_a_missing_model_of_the_pool_stops_the_start(config, environment):
-    """The server does not come up without a model that no replica would have loaded yet, and says how to fetch it."""
-    missing = environment | {"ML_SERVER_CPU_POOL__TRANSCRIBER__MODEL": "example/never-fetched"}
-    sentence = "the asr model example/never-fetched is missing: fetch it with `ml-server models fetch"
-    arguments = ("--config", str(config), "--host", "127.0.0.1", "--num-gpus", "1", "--num-cpus", "16")
-    with (
-        pytest.raises(AssertionError, match=sentence),
-        running_server(*arguments, environment=missing),
-    ):
-        pass
