@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,19 +18,35 @@ Answer = TypeVar("Answer")
 
 NICENESS = 10
 """Where the system knows no idle priority."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT_BYTES = 1 << 28
+"""Free memory that a process holds on to at the most, at the end of its heap."""
 HEALTH_CHECK_S = 5.0
 """Serve replaces a replica whose health check fails three times in a row: soon enough for the drivers, who ask again
 for half a minute (`serve_app/jobs/calls.py`)."""
 
 
 def prepare(*, threads: int | None = None) -> None:
-    """Configure logs, lower this process's priority and, where `threads` is given, bound torch's thread pool."""
+    """Configure logs, yield to others and, where `threads` is given, see to torch's threads and memory."""
     logs.configure()
     _yield()
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
+        keep_memory()
+
+
+def keep_memory() -> None:
+    """Let glibc keep what this process frees, up to `KEPT_BYTES`, for the next call: no effect with another libc.
+
+    A network's layers ask for megabytes and free them; by default each comes from the system, empty, page by page,
+    which is a fifth of the aligner's time (docs/decisions.md). The thresholds are mallopt(3)'s.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def _yield() -> None:

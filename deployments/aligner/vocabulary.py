@@ -113,9 +113,11 @@ def spell_word(word: str, known: Vocabulary) -> list[int]:
 
 def letters_of(character: str, known: Vocabulary) -> list[int]:
     """The character itself, its other case, or the letters it is composed of; none where `known` lacks one of them."""
+    if character in known.letters:
+        return [known.letters[character]]
     decomposed = unicodedata.normalize("NFKD", character)
     bare = "".join(part for part in decomposed if not unicodedata.combining(part))
-    for form in (character, character.lower(), character.upper(), decomposed.lower(), bare.casefold(), bare.upper()):
+    for form in (character.lower(), character.upper(), decomposed.lower(), bare.casefold(), bare.upper()):
         if form and all(part in known.letters for part in form):
             return [known.letters[part] for part in form]
     return []

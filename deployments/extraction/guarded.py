@@ -1,7 +1,7 @@
 """Child processes under guard: bounded time, memory and output, stopped as a group.
 
-Knows nothing about media. The limits are set from outside (`prlimit`) right after the start, since Python code
-between fork and exec is not safe in a process with threads.
+Knows nothing about media. The limits are set from outside (`prlimit`), since Python code between fork and exec is not
+safe in a process with threads; a shell holds the child's place until they are.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Event
-from typing import IO, TypeAlias, TypeVar
+from typing import IO, TypeAlias, TypeVar, cast
 
+WAITING = ("/bin/sh", "-c", 'read -r _; exec "$@"', "sh")
+"""Becomes the command that follows it when a line comes in."""
 STOP_CHECK_S = 0.1
 """How soon a stop is noticed."""
 
@@ -68,8 +70,8 @@ def run(command: Sequence[str], *, limits: ChildLimits, read: Read, stop: Event 
     """
     deadline = time.monotonic() + limits.wall_s
     process = subprocess.Popen(  # noqa: S603 - a list of our own making, no shell
-        command,
-        stdin=subprocess.DEVNULL,
+        [*WAITING, *command],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -78,6 +80,7 @@ def run(command: Sequence[str], *, limits: ChildLimits, read: Read, stop: Event 
     with process:
         try:
             _limit(process.pid, limits)
+            _go(process)
             stderr = _pump(process, read, deadline=deadline, stop=stop)
             while process.poll() is None:
                 _check(deadline, stop)
@@ -154,6 +157,12 @@ def _limit(pid: int, limits: ChildLimits) -> None:
     ):
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(pid, kind, (value, value))
+
+
+def _go(process: subprocess.Popen[bytes]) -> None:
+    """Let the child begin; what it reads afterwards is an end of file."""
+    with contextlib.suppress(BrokenPipeError), cast("IO[bytes]", process.stdin) as stdin:
+        stdin.write(b"\n")
 
 
 def _environment() -> dict[str, str]:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchaudio.functional import merge_tokens
 
-from deployments.aligner.paths import Placed, fill_gaps, fits, place, with_wildcard
+from deployments.aligner.paths import Placed, fill_gaps, fits, place, spans_of, with_wildcard
 from deployments.aligner.vocabulary import Spelling, spell, vocabulary
 
 KNOWN = vocabulary({"<pad>": 0, "|": 1, "a": 2, "b": 3, "c": 4}, size=5, blank=0, delimiter=1)
@@ -136,3 +137,13 @@ def test_unplaced_words_share_the_gap() -> None:
     assert np.isclose(filled[0].score, 0.75)
     with pytest.raises(ValueError, match="no word"):
         fill_gaps([None], 12)
+
+
+@given(path=st.lists(st.integers(0, 3), min_size=1, max_size=40), seed=st.integers(0, 9))
+def test_spans_are_those_of_torchaudio(path: list[int], seed: int) -> None:
+    """Whatever the path: the same runs with the same scores as `merge_tokens` finds."""
+    scores = torch.from_numpy(np.random.default_rng(seed).normal(size=len(path)).astype(np.float32))
+    expected = merge_tokens(torch.tensor(path), scores, blank=0)
+    found = spans_of(np.array(path, np.int32), scores.numpy(), 0)
+    assert [(span.start, span.end) for span in found] == [(span.start, span.end) for span in expected]
+    assert [span.score for span in found] == pytest.approx([span.score for span in expected], abs=1e-5)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -114,6 +114,19 @@ def test_memory_is_bounded() -> None:
     """More address space than allowed is refused to the child."""
     ended, _ = run("x = bytearray(2 << 30)")
     assert ended.returncode == 1
+    assert "MemoryError" in ended.stderr
+
+
+def test_nothing_runs_before_its_limits_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parent that is slow to set them, on a busy machine, gives the child no time without."""
+    limit = guarded._limit
+
+    def late(*args: Any) -> None:
+        time.sleep(0.5)
+        limit(*args)
+
+    monkeypatch.setattr(guarded, "_limit", late)
+    ended, _ = run("x = bytearray(2 << 30)")
     assert "MemoryError" in ended.stderr
 
 
