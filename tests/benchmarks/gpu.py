@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -52,7 +52,7 @@ ALIGNMENT_RATIO: Final = 10.0
 
 def main() -> None:
     """Measure, in this process what `--stage` says, else everything, stage by stage."""
-    os.environ |= {"HF_HUB_OFFLINE": "1", "PYANNOTE_METRICS_ENABLED": "0"}
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYANNOTE_METRICS_ENABLED": "0"}
     options = parsed(sys.argv[1:])
     if options.stage:
         print(json.dumps([asdict(each) for each in measured(options.stage, plan_of(options, options.folder))]))
@@ -83,6 +83,7 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--together", action="store_true", help="all stages in one process: starts sooner, memory adds up"
     )
+    parser.add_argument("--without", nargs="+", choices=STAGES, default=[], help="of the whole graph", metavar="STAGE")
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     return parser.parse_args(words)
 
@@ -97,6 +98,7 @@ def plan_of(options: argparse.Namespace, folder: Path) -> Plan:
         folder=folder,
         prosody_processes=options.prosody_processes,
         changes=tuple(options.set),
+        without=tuple(options.without),
     )
 
 
@@ -109,9 +111,12 @@ def tell(plan: Plan, stages: Sequence[str], measure: Callable[[str, Plan], list[
     say(row(*["---"] * len(HEAD)))
     rows: list[Row] = []
     for stage in stages:
-        for each in measure(stage, plan):
-            rows.append(each)
+        found = measure(stage, plan)
+        for each in found:
             say(row(*each.cells))
+        if all(each.seconds is None for each in found) and stage not in plan.without:
+            plan = replace(plan, without=(*plan.without, stage))
+        rows += found
     say()
     for line in aims(rows):
         say(line)
@@ -121,6 +126,7 @@ def apart(stage: str, plan: Plan) -> list[Row]:
     """The rows of a stage, measured in a process of its own: it may crash."""
     command = [sys.executable, "-m", "tests.benchmarks.gpu", *sys.argv[1:], "--stage", stage]
     command += ["--folder", str(plan.folder), "--device", plan.device]
+    command += ["--without", *plan.without] if plan.without else []
     done = subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True)
     lines = done.stdout.splitlines()
     if done.returncode or not lines:

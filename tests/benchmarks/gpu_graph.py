@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 IN_FLIGHT: Final = 4
 """Calls of one job at once: a request's `max_workers`, where it asks for nothing else."""
-STAGES: Final = ("detector", "recognizer", "aligner", "diarizer", "emotion", "prosody")
 
 
 def measure_graph(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
@@ -84,7 +83,7 @@ class Graph:
     def __init__(self, plan: Plan) -> None:
         from deployments.replica import Compute
 
-        self.missing: list[str] = []
+        self.missing = [stage for stage in plan.without if stage in {*gpu_stages.ENGINES, "prosody"}]
         self._plan = plan
         self._prosody: Executor = (
             ProcessPoolExecutor(plan.prosody_processes, multiprocessing.get_context("spawn"))
@@ -92,13 +91,15 @@ class Graph:
             else ThreadPoolExecutor(1)
         )
         self._engines: dict[str, tuple[Any, Any]] = {}
-        for stage in STAGES[:-1]:
-            self._load(stage, partial(getattr(gpu_stages, stage), plan))
+        for stage, load in gpu_stages.ENGINES.items():
+            self._load(stage, partial(load, plan))
         self._load("prosody", lambda: (self._prosody.submit(prosody_engine_loads).result(), None))
         self._compute = {stage: Compute() for stage in self._engines}
         self._ask, self._align = self._batchers()
 
     def _load(self, stage: str, load: Callable[[], tuple[Any, Any]]) -> None:
+        if stage in self.missing:
+            return
         try:
             self._engines[stage] = load()
         except Exception:  # noqa: BLE001  whatever is wrong with it, the others are measured
@@ -111,14 +112,14 @@ class Graph:
         from deployments.ladder import Ladder
 
         ask = align = None
-        if "recognizer" in self._engines:
+        if "transcription" in self._engines:
             from deployments.transcriber.engine import answer
 
-            engine, config = self._engines["recognizer"]
+            engine, config = self._engines["transcription"]
             ladder: Any = Ladder(partial(answer, engine), max_batch=config.batch_size)
             ask = Batcher(ladder, max_batch=config.batch_size)
-        if "aligner" in self._engines:
-            engine, config = self._engines["aligner"]
+        if "alignment" in self._engines:
+            engine, config = self._engines["alignment"]
             align = Batcher(engine.align, max_batch=config.batch_items)
         return ask, align
 
@@ -154,18 +155,18 @@ class Graph:
             await calls.call(self._compute["prosody"](measure, tracks, segments))
         if "emotion" in self._engines:
             engine, _ = self._engines["emotion"]
-            for part in engine.parts(segments):
-                await calls.call(self._compute["emotion"](engine.analyze, talk.audio, tracks, part))
+            for part in gpu_stages.mood_parts(engine, segments):
+                await calls.call(self._compute["emotion"](gpu_stages.judge, engine, talk.audio, part))
         return segments
 
     async def _transcribe(self, calls: Calls, job_id: str, talk: Talk) -> list[Transcript]:
-        if "detector" in self._engines:
+        if "detection" in self._engines:
             from deployments.speech_detector.config import PIECE_S
 
-            engine, _ = self._engines["detector"]
+            engine, _ = self._engines["detection"]
 
             async def detect(piece: Span) -> None:
-                await calls.call(self._compute["detector"](engine.detect, talk.audio, piece))
+                await calls.call(self._compute["detection"](engine.detect, talk.audio, piece))
 
             await calls.map(detect, list(pieces(talk.duration_s, PIECE_S)))
         return await calls.map(partial(self._hear, calls, job_id, talk), talk.chunks)
@@ -188,12 +189,12 @@ class Graph:
         return interpolated(heard(chunk))
 
     async def _diarize(self, calls: Calls, talk: Talk) -> None:
-        if "diarizer" not in self._engines:
+        if "diarization" not in self._engines:
             return
         from deployments.diarizer.config import PIECE_S
 
-        engine, _ = self._engines["diarizer"]
-        compute = self._compute["diarizer"]
+        engine, _ = self._engines["diarization"]
+        compute = self._compute["diarization"]
 
         async def embed(piece: Span) -> tuple[Any, Any]:
             segmentation = await calls.call(compute(engine.segment, talk.audio, piece))
@@ -208,11 +209,10 @@ class Graph:
             return None
 
         async def track(piece: Span) -> Tracks:
-            running = asyncio.get_running_loop().run_in_executor(self._prosody, tracks_of, str(path), piece)
-            answer: Tracks = await calls.call(running)
-            return answer
+            return await asyncio.get_running_loop().run_in_executor(self._prosody, tracks_of, str(path), piece)
 
-        return join_tracks(await calls.map(track, list(pieces(talk.duration_s, gpu_stages.PROSODY_PIECE_S))))
+        parts = list(pieces(talk.duration_s, gpu_stages.PROSODY_PIECE_S))
+        return join_tracks(await calls.map(lambda piece: calls.call(track(piece)), parts))
 
 
 class Calls:

@@ -42,6 +42,8 @@ class Plan:
     """As many as production has replicas; 0: a thread of the same process."""
     changes: tuple[str, ...] = ()
     """Settings that differ, such as `aligner.batch_s=240`."""
+    without: tuple[str, ...] = ()
+    """Stages that the whole graph does not even try to load: one may bring its process down."""
 
     @property
     def sizes(self) -> Sizes:

@@ -19,7 +19,7 @@ from tests.benchmarks.gpu_plan import Meter, Plan, Row, Watched
 from tests.benchmarks.scripted_talk import LANGUAGE, VOICES, heard, scripted_talk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from deployments.emotion.engine import EmotionEngine
     from deployments.speech_detector.engine import SpeechEngine
     from deployments.transcriber.engine import Recognizer
+    from deployments.types import Audio, Segment
     from tests.benchmarks.scripted_talk import Talk
 
 FULL: Final = "float32"
@@ -108,6 +109,16 @@ def emotion(plan: Plan) -> tuple[EmotionEngine, Any]:
 
     config = EmotionConfig(**plan.settings("emotion") | {"model": plan.model("emotion")})
     return create(config), config
+
+
+ENGINES: Final = {
+    "detection": detector,
+    "transcription": recognizer,
+    "alignment": aligner,
+    "diarization": diarizer,
+    "emotion": emotion,
+}
+"""What loads each, and gives its settings. Prosody has no model."""
 
 
 def measure_detection(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
@@ -207,10 +218,18 @@ def measure_diarization(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
     with meter.watch() as clustering:
         engine.cluster(segmentations, spoken)
     windows = sum(len(each.scores) for each in segmentations)
+    heard_windows = sum(int(np.isfinite(each.vectors).any(axis=(1, 2)).sum()) for each in embeddings)
     return [
         row("diarization: segment", talk, segmenting, FULL, f"{config.segmentation_batch_size} windows"),
-        row("diarization: embed", talk, embedding, FULL, f"{config.embedding_batch_size} windows"),
-        row("diarization: cluster", talk, clustering, FULL, "", note=f"{windows} windows, on the CPU"),
+        row(
+            "diarization: embed",
+            talk,
+            embedding,
+            FULL,
+            f"{config.embedding_batch_size} windows",
+            note=f"{heard_windows} of {windows} windows are not silent",
+        ),
+        row("diarization: cluster", talk, clustering, FULL, "", note="on the CPU"),
     ]
 
 
@@ -250,16 +269,25 @@ def measure_prosody(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
 def measure_emotion(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
     """Part after part of the segments."""
     engine, config = emotion(plan)
-    watched = warm_and_watch(lambda spoken: judge(engine, spoken), talk, meter)
+
+    def judge_all(spoken: Talk) -> None:
+        for part in mood_parts(engine, spoken.segments):
+            judge(engine, spoken.audio, part)
+
+    watched = warm_and_watch(judge_all, talk, meter)
     note = f"{len(talk.segments)} segments"
     return [row("emotion", talk, watched, FULL, f"{config.batch_size} windows", note=note)]
 
 
-def judge(engine: EmotionEngine, talk: Talk) -> None:
-    """The moods of all segments, as the deployment asks for them."""
+def mood_parts(engine: EmotionEngine, segments: Sequence[Segment]) -> list[Sequence[Segment]]:
+    """`segments` in the parts that are judged in one call."""
+    return engine.parts(segments)
+
+
+def judge(engine: EmotionEngine, audio: Audio, segments: Sequence[Segment]) -> None:
+    """The moods of one part."""
     tracks: Any = None  # a classifier hears the sound itself
-    for part in engine.parts(talk.segments):
-        engine.analyze(talk.audio, tracks, part)
+    engine.analyze(audio, tracks, segments)
 
 
 def warm_and_watch(work: Callable[[Talk], None], talk: Talk, meter: Meter) -> Watched:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from tests.benchmarks.scripted_talk import scripted_talk
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -240,8 +242,8 @@ def diarizer(folder: Path, sizes: Sizes) -> None:
     for part in ("segmentation", "embedding", "plda"):
         (folder / part).mkdir()
     torch.manual_seed(SEED)
-    noise = torch.randn(1, 1, 160_000) * 0.1
-    save_powerset_network(folder / "segmentation" / "pytorch_model.bin", noise, **sizes.segmentation)
+    window = torch.from_numpy(scripted_talk(10.0).audio.astype(np.float32) / 2**15)
+    save_powerset_network(folder / "segmentation" / "pytorch_model.bin", window[None, None], **sizes.segmentation)
     encoder = getattr(embedding, sizes.voice_encoder)()
     encoder.specifications = Specifications(problem=Problem.REPRESENTATION, resolution=Resolution.CHUNK, duration=10.0)
     save_checkpoint(encoder, folder / "embedding" / "pytorch_model.bin")
