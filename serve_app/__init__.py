@@ -3,6 +3,9 @@
 Imports go one way: `serve_app` → `deployments` → `deployments.types`.
 """
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
-__version__ = version("ecg-ml-server")
+try:
+    __version__ = version("ecg-ml-server")
+except PackageNotFoundError:  # the source tree, used as it lies there (tests/benchmarks/gpu.py)
+    __version__ = "0+source"

@@ -60,7 +60,10 @@ def save_encoder(path: Path) -> None:
     save_checkpoint(model, path)
 
 
-def save_powerset_network(path: Path, audio: Tensor) -> None:
+SMALL_LAYERS = {"lstm": {"hidden_size": 32, "num_layers": 1}, "linear": {"hidden_size": 32, "num_layers": 1}}
+
+
+def save_powerset_network(path: Path, audio: Tensor, **layers: Any) -> None:
     """A segmentation network of community-1's kind: 10 s windows, powerset of three speakers, two at once at most.
 
     Its weights are random. On `audio`, shape (1, 1, samples), all of its classes come up.
@@ -70,7 +73,7 @@ def save_powerset_network(path: Path, audio: Tensor) -> None:
     from pyannote.audio.models.segmentation import PyanNet
 
     torch.manual_seed(0)
-    model = PyanNet(lstm={"hidden_size": 32, "num_layers": 1}, linear={"hidden_size": 32, "num_layers": 1})
+    model = PyanNet(**SMALL_LAYERS | layers)
     model.specifications = Specifications(
         problem=Problem.MONO_LABEL_CLASSIFICATION,
         resolution=Resolution.FRAME,
