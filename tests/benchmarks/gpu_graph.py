@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 IN_FLIGHT: Final = 4
 """Calls of one job at once: a request's `max_workers`, where it asks for nothing else."""
+MOST_WINDOWS: Final = 500
+"""As in deployments/emotion/deployment.py, which needs Ray."""
 
 
 def measure_graph(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
@@ -95,7 +97,7 @@ class Graph:
             self._load(stage, partial(load, plan))
         self._load("prosody", lambda: (self._prosody.submit(prosody_engine_loads).result(), None))
         self._compute = {stage: Compute() for stage in self._engines}
-        self._ask, self._align = self._batchers()
+        self._ask, self._align, self._judge = self._batchers()
 
     def _load(self, stage: str, load: Callable[[], tuple[Any, Any]]) -> None:
         if stage in self.missing:
@@ -106,12 +108,12 @@ class Graph:
             traceback.print_exc()
             self.missing.append(stage)
 
-    def _batchers(self) -> tuple[Any, Any]:
-        """The queues of the recogniser and of the aligner, which take chunks of several jobs at a time."""
+    def _batchers(self) -> tuple[Any, Any, Any]:
+        """The queues of recogniser, aligner and emotion, which take what several jobs ask at a time."""
         from deployments.batcher import Batcher
         from deployments.ladder import Ladder
 
-        ask = align = None
+        ask = align = judge = None
         if "transcription" in self._engines:
             from deployments.transcriber.engine import answer
 
@@ -121,7 +123,10 @@ class Graph:
         if "alignment" in self._engines:
             engine, config = self._engines["alignment"]
             align = Batcher(engine.align, max_batch=config.batch_items)
-        return ask, align
+        if "emotion" in self._engines:
+            engine, config = self._engines["emotion"]
+            judge = Batcher(engine.judge, max_batch=MOST_WINDOWS, weigh=engine.weight_s, max_weight=config.batch_s)
+        return ask, align, judge
 
     def told(self, ran: Ran) -> str:
         """What came out, and which stages are not in it."""
@@ -154,9 +159,15 @@ class Graph:
 
             await calls.call(self._compute["prosody"](measure, tracks, segments))
         if "emotion" in self._engines:
-            engine, _ = self._engines["emotion"]
-            for part in gpu_stages.mood_parts(engine, segments):
-                await calls.call(self._compute["emotion"](gpu_stages.judge, engine, talk.audio, part))
+            from deployments.emotion.config import parts
+
+            engine, config = self._engines["emotion"]
+
+            async def judge(part: Sequence[Segment]) -> None:
+                items = [item for cut in engine.cut(talk.audio, None, part) for item in cut]
+                await calls.call(self._judge.all(job_id, items))
+
+            await calls.map(judge, parts(config, segments))
         return segments
 
     async def _transcribe(self, calls: Calls, job_id: str, talk: Talk) -> list[Transcript]:

@@ -19,7 +19,7 @@ from tests.benchmarks.gpu_plan import Meter, Plan, Row, Watched
 from tests.benchmarks.scripted_talk import LANGUAGE, VOICES, heard, scripted_talk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from deployments.emotion.engine import EmotionEngine
     from deployments.speech_detector.engine import SpeechEngine
     from deployments.transcriber.engine import Recognizer
-    from deployments.types import Audio, Segment
     from tests.benchmarks.scripted_talk import Talk
 
 FULL: Final = "float32"
@@ -268,26 +267,18 @@ def measure_prosody(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
 
 def measure_emotion(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
     """Part after part of the segments."""
+    from deployments.emotion.config import parts
+    from deployments.emotion.engine import analyze
+
     engine, config = emotion(plan)
 
     def judge_all(spoken: Talk) -> None:
-        for part in mood_parts(engine, spoken.segments):
-            judge(engine, spoken.audio, part)
+        for part in parts(config, spoken.segments):
+            analyze(engine, spoken.audio, None, part)  # a classifier needs no tracks
 
     watched = warm_and_watch(judge_all, talk, meter)
     note = f"{len(talk.segments)} segments"
     return [row("emotion", talk, watched, FULL, f"{config.batch_size} windows", note=note)]
-
-
-def mood_parts(engine: EmotionEngine, segments: Sequence[Segment]) -> list[Sequence[Segment]]:
-    """`segments` in the parts that are judged in one call."""
-    return engine.parts(segments)
-
-
-def judge(engine: EmotionEngine, audio: Audio, segments: Sequence[Segment]) -> None:
-    """The moods of one part."""
-    tracks: Any = None  # a classifier hears the sound itself
-    engine.analyze(audio, tracks, segments)
 
 
 def warm_and_watch(work: Callable[[Talk], None], talk: Talk, meter: Meter) -> Watched:
