@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks [NAME …]
 
-NAME is one of server, load, length, whisperx, overhead, prosody, diarization, transcription, alignment; numbers after
-`length`, `whisperx` and `overhead` are their minutes, so `length 1 10` leaves the hour out. Without any name: all of
-them, one and a half hours on two cores.
+NAME is one of server, load, length, whisperx, overhead, prosody, diarization, transcription, quality, alignment;
+numbers after `length`, `whisperx` and `overhead` are their minutes, so `length 1 10` leaves the hour out. Without any
+name: all of them, one and a half hours on two cores.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ BENCHES: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "prosody": ("Prosody", _script("bench_prosody")),
     "diarization": ("Diarization and speech detection", _script("bench_diarization")),
     "transcription": ("Transcription", _script("bench_transcription")),
+    "quality": ("Words, times and speakers on held-out recordings", _script("bench_quality")),
     "alignment": ("Alignment", _script("bench_alignment")),
 }
 
