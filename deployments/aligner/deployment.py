@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ray import serve
+from ray.serve.metrics import Counter
 
 from deployments import logs, replica
 from deployments.aligner.engine import AlignItem, create
 from deployments.aligner.proportional import interpolated
+from deployments.aligner.witness import without_unheard
 from deployments.batcher import Batcher
 from deployments.models.store import resolve
 
@@ -29,16 +31,31 @@ class Aligner:
     def __init__(self, config: AlignerConfig, models: ModelsConfig) -> None:
         replica.prepare(threads=config.threads if config.engine == "ctc" else None)
         self._config = config
+        if config.engine == "ctc":
+            for name in dict.fromkeys(
+                config.models.values()
+            ):  # what the config names has to be here; loaded when needed
+                resolve(name, "aligner", models)
         self._engine = create(config, locate=lambda name: str(resolve(name, "aligner", models)))
         self._batcher: Batcher[AlignItem, Transcript] = Batcher(self._engine.align, max_batch=config.batch_items)
+        self._dropped = Counter(
+            "ml_server_texts_unheard",
+            description="Texts of the recogniser that were left out because the aligner hears no word of them.",
+        )
 
     async def align(self, audio: Audio, transcript: Transcript, job_id: str) -> Transcript:
-        """`transcript` with every word timed. `audio` is the whole video's; jobs share batches fairly by `job_id`."""
+        """`transcript` with every word timed, but for text that was probably invented: that goes, with a warning.
+
+        `audio` is the whole video's; jobs share batches fairly by `job_id`.
+        """
         try:
-            return await self._batcher(job_id, AlignItem(audio=audio, transcript=transcript))
+            aligned = without_unheard(await self._batcher(job_id, AlignItem(audio=audio, transcript=transcript)))
         except Exception:
             log.exception("chunk failed", extra=logs.about(job_id, language=transcript.language))
             return interpolated(transcript, FAILED)
+        if dropped := aligned.dropped - transcript.dropped:
+            self._dropped.inc(dropped)
+        return aligned
 
     def __repr__(self) -> str:
         return f"Aligner({self._config.engine})"
