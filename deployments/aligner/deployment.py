@@ -31,11 +31,6 @@ class Aligner:
     def __init__(self, config: AlignerConfig, models: ModelsConfig) -> None:
         replica.prepare(threads=config.threads if config.engine == "ctc" else None)
         self._config = config
-        if config.engine == "ctc":
-            for name in dict.fromkeys(
-                config.models.values()
-            ):  # what the config names has to be here; loaded when needed
-                resolve(name, "aligner", models)
         self._engine = create(config, locate=lambda name: str(resolve(name, "aligner", models)))
         self._batcher: Batcher[AlignItem, Transcript] = Batcher(self._engine.align, max_batch=config.batch_items)
         self._dropped = Counter(

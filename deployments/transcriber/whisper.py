@@ -13,7 +13,7 @@ import numpy as np
 
 from deployments.transcriber.engine import AUTO, Chunk
 from deployments.transcriber.guard import NOT_SPEECH, TOO_QUIET, Hypothesis, Verdict, best, judge, keep
-from deployments.transcriber.sound import audible, is_quiet, is_steady, is_tonal
+from deployments.sound import audible, is_quiet, is_steady, is_tonal
 from deployments.transcriber.whisper_model import WINDOW_S
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from serve_app.cli.child_process import ChildProcess, free_port
+from serve_app.cli.child_process import ChildProcess, free_port, session_members
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,6 +61,17 @@ class RunningServer:
             assert time.monotonic() < deadline, f"after {within_s} s: {state}"
             time.sleep(0.1)
         return state
+
+    def replicas(self, deployment: str) -> list[int]:
+        """The processes of a deployment's replicas, by the titles that Ray gives them."""
+        leader = self.process._process
+        assert leader is not None
+        found = []
+        for pid in session_members(leader.pid):
+            with suppress(OSError):  # it ended meanwhile
+                title = Path(f"/proc/{pid}/cmdline").read_text()
+                found += [pid] if re.match(rf"ray::ServeReplica:[^:]*:{deployment}\b", title) else []
+        return found
 
     def cancel(self, job_id: str) -> httpx.Response:
         """DELETE the job."""

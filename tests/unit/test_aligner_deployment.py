@@ -13,13 +13,11 @@ from deployments.aligner import deployment
 from deployments.aligner.config import AlignerConfig
 from deployments.aligner.proportional import timed
 from deployments.aligner.witness import UNHEARD
-from deployments.errors import ModelMissingError
 from deployments.models.config import ModelsConfig
 from deployments.types import Transcript, Utterance, Word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from deployments.aligner.engine import AlignItem
 
@@ -58,14 +56,6 @@ def test_a_failed_alignment_does_not_cost_the_transcript(replica: Any, monkeypat
 
     monkeypatch.setattr(deployment, "create", lambda *_, **__: Broken())
     assert align(replica) == Transcript(language="en", utterances=TIMED, warnings=(deployment.FAILED,))
-
-
-def test_a_model_that_the_config_names_has_to_be_here(replica: Any, tmp_path: Path) -> None:
-    """The start fails with the model's name; those of whisperX's table are asked for when their language comes."""
-    config = AlignerConfig(engine="ctc", models={"en": str(tmp_path / "not-there")})
-    with pytest.raises(ModelMissingError, match="not-there"):
-        replica.func(config, ModelsConfig())
-    replica.func(AlignerConfig(engine="ctc"), ModelsConfig())
 
 
 def test_invented_text_is_left_out(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ import pytest
 from deployments.aligner.config import AlignerConfig
 from deployments.aligner.engine import AlignItem, create
 from deployments.aligner.proportional import timed
-from deployments.aligner.witness import LEAST_WORDS, UNHEARD, without_unheard
-from deployments.types import SAMPLE_RATE_HZ, Audio, Transcript, Utterance, Word
+from deployments.aligner.witness import LEAST_WORDS, UNHEARD, without_strays, without_unheard
+from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Transcript, Utterance, Word
 from tests.support.alignment_clips import MODEL, Clip, clips
 
 
@@ -41,6 +41,32 @@ def test_what_cannot_be_judged_stays(kept: Utterance) -> None:
     """A word or two may be beyond an acoustic model, and without its scores there is no second witness."""
     heard = Transcript(language="en", utterances=(kept,))
     assert without_unheard(heard) is heard
+
+
+SPEECH = (Span(start_s=0.0, end_s=1.2), Span(start_s=3.9, end_s=5.0))
+"""Around the first and the last of five words."""
+
+
+def test_a_word_where_nobody_is_heard_goes() -> None:
+    """Far from detected speech and not heard by the aligner; one that either of them hears stays, so do neighbours."""
+    spoken = utterance(0.9, 0.05, 0.02, 0.02, 0.9)
+    heard = Transcript(language="en", utterances=(spoken,))
+    left = without_strays(heard, SPEECH)
+    assert [word.text for word in left.utterances[0].words] == ["w0", "w1", "w3", "w4"]
+    assert (left.utterances[0].text, left.warnings, left.dropped) == ("w0 w1 w3 w4", (UNHEARD,), 1)
+    sure = Transcript(language="en", utterances=(utterance(0.9, 0.05, 0.2, 0.02, 0.9),))
+    assert without_strays(sure, SPEECH) is sure
+
+
+def test_an_utterance_of_strays_goes_and_interpolated_words_stay() -> None:
+    """Nothing is left of the one; the other has no acoustic score to be doubted by."""
+    strays = Transcript(language="en", utterances=(utterance(0.9, 0.0, confidence=0.5),))
+    assert without_strays(strays, [Span(start_s=8.0, end_s=9.0)]).utterances[0].text == "w0"
+    gone = Transcript(language="en", utterances=(utterance(0.01, 0.0),))
+    assert without_strays(gone, [Span(start_s=8.0, end_s=9.0)]).utterances == ()
+    shared_out = timed(Utterance(start_s=0.0, end_s=3.0, text="three low words", confidence=0.01), "en")
+    heard = Transcript(language="en", utterances=(shared_out,))
+    assert without_strays(heard, []) is heard
 
 
 def melody() -> Audio:

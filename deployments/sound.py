@@ -68,10 +68,14 @@ def is_tonal(audio: Audio) -> bool:
 
 
 def audible(audio: Audio) -> Audio:
-    """`audio`, made louder by a whole number where it is faint: 60 dB too quiet, a recording may hold every word."""
+    """`audio`, made louder by a whole number where all of it is faint: 60 dB too quiet, it may hold every word.
+
+    The same array where it is not.
+    """
     peak = _peak(audio)
     return audio * np.int16(LOUD_PEAK // peak) if 0 < peak <= FAINT_PEAK else audio
 
 
 def _peak(audio: Audio) -> int:
-    return int(np.abs(audio.astype(np.int32)).max(initial=0))
+    """Without a copy: a video's audio may be 115 MB."""
+    return max(int(audio.max(initial=0)), -int(audio.min(initial=0)))

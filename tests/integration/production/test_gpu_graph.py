@@ -2,57 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 
-import pytest
-
 from tests.support import servers
-from tests.support.process import ROOT, running_server
-from tests.support.small_diarizer import build_pipeline
-
-KEY = "a-key-for-this-test"
-HEALTH_AGE_S = 2
-"""Health may be half a second old, at either replica."""
-LOOPBACK = '["127.0.0.0/8", "::1/128"]'
-
+from tests.support.process import ROOT
 
 SPEECH = ROOT / "tests" / "data" / "speech"
-MODELS = ROOT / "tests" / "models"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    aligner = str(MODELS / "aligner")
-    environment = {
-        "ML_SERVER_TRANSCRIBER__MODEL": str(MODELS / "asr"),
-        "ML_SERVER_TRANSCRIBER__MAX_CHUNK_S": "10",
-        "ML_SERVER_TRANSCRIBER__THREADS": "1",
-        "ML_SERVER_ALIGNER__MODELS": json.dumps({"en": aligner, "ko": aligner}),
-        "ML_SERVER_DIARIZER__MODEL": str(build_pipeline(tmp_path_factory.mktemp("models") / "diarizer")),
-        "ML_SERVER_EMOTION__MODEL": str(MODELS / "emotion"),
-        **{f"ML_SERVER_{stage}__DEVICE": "cpu" for stage in ("TRANSCRIBER", "ALIGNER", "DIARIZER", "EMOTION")},
-        "ML_SERVER_MODELS__ALLOW_UNPINNED": "true",
-        "ML_SERVER_PROFILE": "local",
-        "ML_SERVER_EXTRACTOR__NET__SCHEMES": '["http", "https"]',
-        "ML_SERVER_EXTRACTOR__NET__PORTS": "*",
-        "ML_SERVER_EXTRACTOR__NET__NETWORKS": LOOPBACK,
-        "ML_SERVER_CALLBACKS__NETWORKS": LOOPBACK,
-        "ML_SERVER_CALLBACKS__ORIGINS": '["http://127.0.0.1:*"]',
-        "ML_SERVER_CONTRACT_VERSION": "1.0",
-        "ML_SERVER_LOCALE": "en",
-        "ML_SERVER_HEARTBEAT_S": "2",
-        "ML_SERVER_LIMITS__RUNNING_JOBS": "2",
-        "ML_SERVER_LIMITS__QUEUED_JOBS": "2",
-        "ML_SERVER_LIMITS__PREFETCHES": "0",
-        "ML_SERVER_AUTH__MODE": "keys",
-        "ML_SERVER_AUTH__KEY_HASHES": f'["{hashlib.sha256(KEY.encode()).hexdigest()}"]',
-    }
-    config = str(ROOT / "serve_config.yaml")
-    arguments = ("--config", config, "--host", "127.0.0.1", "--num-gpus", "1", "--num-cpus", "12")
-    with running_server(*arguments, environment=environment, api_key=KEY) as server:
-        yield server
+HEALTH_AGE_S = 2
+"""Health may be half a second old, at either replica."""
 
 
 def test_the_old_contract_end_to_end(server, sources, backend):
@@ -64,11 +21,6 @@ def test_the_old_contract_end_to_end(server, sources, backend):
     assert end.path == "/api/v1/ml/ml-results"
     assert end.body["message"] == "Video processing completed"
     assert end.body["result"]["segments"]
-
-
-@pytest.fixture(scope="module")
-def spoken():
-    return json.loads((SPEECH / "texts.json").read_text(encoding="utf-8"))
 
 
 def test_two_languages_at_once(server, sources, spoken):
