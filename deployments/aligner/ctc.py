@@ -18,6 +18,7 @@ from deployments.aligner.paths import fill_gaps, fits, place
 from deployments.aligner.proportional import interpolated, timed
 from deployments.aligner.vocabulary import Spelling, spell, words_of
 from deployments.errors import ModelMissingError
+from deployments.sound import audible
 from deployments.types import SAMPLE_RATE_HZ, Word
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def align_utterances(
 def task_of(model: AcousticModel, utterance: Utterance, audio: Audio, language: str) -> Task | None:
     """What there is to align; None where there is nothing, or nothing that the model could place."""
     words = words_of(utterance.text, language)
-    samples = utterance.of(audio)
+    samples = audible(utterance.of(audio))  # not every model scales its input
     if utterance.words or len(samples) < model.min_samples:
         return None
     spelling = spell(words, model.vocabulary)

@@ -8,7 +8,6 @@ from ray import serve
 
 from deployments import replica
 from deployments.models.store import located
-from deployments.sound import audible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,11 +32,11 @@ class Diarizer:
 
     async def segment(self, audio: Audio, piece: Span) -> Segmentation:
         """The local speakers in the windows that start inside `piece` of the whole video's `audio`."""
-        return await self._compute(self._engine.segment, audible(audio), piece)
+        return await self._compute(self._engine.segment, audio, piece)
 
     async def embed(self, audio: Audio, segmentation: Segmentation) -> Embeddings:
         """What those speakers sound like."""
-        return await self._compute(self._engine.embed, audible(audio), segmentation)
+        return await self._compute(self._engine.embed, audio, segmentation)
 
     async def cluster(
         self,

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from deployments.sound import audible
 from deployments.speech_detector.network import (
     FRAME_STEP_S,
     FRAME_WIDTH_S,
@@ -47,7 +46,6 @@ class PyannoteSpeechEngine:
 
     def detect(self, audio: Audio, piece: Span) -> list[Span]:
         """Speech inside `piece`. The scores there are those that the whole video would give."""
-        audio = audible(audio)  # the network's own normalisation gives up below -60 dBFS
         duration_s = len(audio) / SAMPLE_RATE_HZ
         heard = Span(start_s=max(0.0, piece.start_s - CONTEXT_S), end_s=min(duration_s, piece.end_s + CONTEXT_S))
         times_s, scores = self.scores(audio, heard)

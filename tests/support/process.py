@@ -66,12 +66,7 @@ class RunningServer:
         """The processes of a deployment's replicas, by the titles that Ray gives them."""
         leader = self.process._process
         assert leader is not None
-        found = []
-        for pid in session_members(leader.pid):
-            with suppress(OSError):  # it ended meanwhile
-                title = Path(f"/proc/{pid}/cmdline").read_text()
-                found += [pid] if re.match(rf"ray::ServeReplica:[^:]*:{deployment}\b", title) else []
-        return found
+        return replicas_in(session_members(leader.pid), deployment)
 
     def cancel(self, job_id: str) -> httpx.Response:
         """DELETE the job."""
@@ -125,6 +120,16 @@ def wait_healthy(url: str, alive: Callable[[], bool], log_path: Path) -> None:
 def clean_environment() -> dict[str, str]:
     """What the tests set for every Ray and every server that they start."""
     return {"RAY_USAGE_STATS_ENABLED": "0", "PYANNOTE_METRICS_ENABLED": "0", "PYTHONDONTWRITEBYTECODE": ""}
+
+
+def replicas_in(processes: list[int], deployment: str) -> list[int]:
+    """Those of `processes` that are replicas of a deployment."""
+    found = []
+    for pid in processes:
+        with suppress(OSError):  # it ended meanwhile
+            title = Path(f"/proc/{pid}/cmdline").read_text()
+            found += [pid] if re.match(rf"ray::ServeReplica:[^:]*:{deployment}\b", title) else []
+    return found
 
 
 def environment_marked(mark: str) -> list[str]:
