@@ -1,7 +1,7 @@
 """The aligner as a second witness: text of which it hears no word was probably invented by the recogniser.
 
 Whisper writes likely sentences over music and noise, with a good conscience; the acoustic model then finds none of
-their letters in the sound. Where the speech detector hears nobody, either, single words are doubted, too: a chunk is cut
+their letters in the sound. Where the speech detector hears nobody, either, single words are doubted, too: a chunk may lie
 around several stretches of speech, and the recogniser hears what lies between them. Plain functions over transcripts;
 knows nothing of models.
 """
@@ -40,7 +40,7 @@ def without_unheard(transcript: Transcript) -> Transcript:
 
 
 def without_strays(transcript: Transcript, speech: Sequence[Span]) -> Transcript:
-    """`transcript` without words far from `speech` (ascending, all that was detected) that the aligner does not hear."""
+    """`transcript` without words far from `speech` (all that was detected) that the aligner does not hear."""
     kept = tuple(_without_strays(each, speech) for each in transcript.utterances)
     if kept == transcript.utterances:
         return transcript
@@ -57,7 +57,11 @@ def _without_strays(utterance: Utterance, speech: Sequence[Span]) -> Utterance:
     if not _listened(utterance):
         return utterance
     words = tuple(word for word in utterance.words if not _is_stray(word, speech))
-    return utterance if len(words) == len(utterance.words) else replace(utterance, words=words, text=joined(word.text for word in words))
+    return (
+        utterance
+        if len(words) == len(utterance.words)
+        else replace(utterance, words=words, text=joined(word.text for word in words))
+    )
 
 
 def _is_stray(word: Word, speech: Sequence[Span]) -> bool:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from deployments.sound import audible, is_quiet, is_steady, is_tonal
 from deployments.transcriber.engine import AUTO, Chunk
 from deployments.transcriber.guard import NOT_SPEECH, TOO_QUIET, Hypothesis, Verdict, best, judge, keep
-from deployments.sound import audible, is_quiet, is_steady, is_tonal
 from deployments.transcriber.whisper_model import WINDOW_S
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance
 

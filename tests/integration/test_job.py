@@ -18,6 +18,7 @@ from serve_app.jobs.progress import BANDS
 from tests.integration.conftest import WEBHOOK_SECRET
 from tests.support.contract import Completed, Result, assert_keeps_the_rules
 
+
 @pytest.fixture(scope="module")
 def story(server, sources, conversation, tmp_path_factory):
     """The conversation, from the POST to the end: the answer's seconds, all callbacks, the status afterwards."""

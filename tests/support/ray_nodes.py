@@ -1,7 +1,7 @@
 """A Ray cluster of several nodes on this machine, in a process of its own: `ray.cluster_utils.Cluster`.
 
-As a program it makes the nodes that its argument tells (JSON, the head first), prints the addresses, and adds a node for
-each further line of its input. The nodes are as real to Ray as machines; their cores and GPUs are numbers only.
+As a program it makes the nodes that its argument tells (JSON, the head first), prints the addresses, and adds a node
+for each further line of its input. The nodes are as real to Ray as machines; their cores and GPUs are numbers only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,14 @@ class Nodes:
             for name, part in application["deployments"].items()
         }
 
+    def actors(self, kind: str) -> list[str]:
+        """The names of the nodes that the living actors of a class are on."""
+        names = {node_id: name for name, node_id in self.ids.items()}
+        answer = self._http.get("/api/v0/actors", params={"limit": 1000, "detail": "1"})
+        answer.raise_for_status()
+        actors = answer.json()["data"]["result"]["result"]
+        return [names[each["node_id"]] for each in actors if (each["class_name"], each["state"]) == (kind, "ALIVE")]
+
     def processes(self, deployment: str) -> list[int]:
         """Of a deployment's replicas, by the titles that Ray gives them."""
         return replicas_in(session_members(self._process.pid), deployment)
@@ -104,8 +112,6 @@ def running_nodes(*nodes: dict[str, Any], environment: dict[str, str]) -> Iterat
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
         end_session(process.pid)
         process.wait(5)
         assert process.stdout is not None

@@ -16,8 +16,8 @@ from tests.support.alignment_clips import CLIPS
 from tests.support.contract import checked
 from tests.support.sounds import TEXTS, in_a_row, speech, written
 
-MONOLOGUE_MIN = float(os.environ.get("ML_SERVER_TEST_MONOLOGUE_MIN", "2"))
-"""30 for the whole one, which takes minutes."""
+MONOLOGUE_MIN = float(os.environ.get("ML_SERVER_TEST_MONOLOGUE_MIN", "1"))
+"""30 for the whole one, which takes minutes: give pytest a `--timeout` of 900 then."""
 EDGE_S = 0.2
 
 
@@ -123,11 +123,11 @@ def test_a_language_without_an_aligner(hear):
 
 def test_a_monologue(hear):
     """One voice for minutes: every word, none twice, no drift, one speaker."""
-    said = ("english_espeak", "english_espeak_f3")[:1] * 2
+    said = ("english_espeak", "english_espeak")
     turn = in_a_row(*(speech(name) for name in said))
     count = round(MONOLOGUE_MIN * 60 * SAMPLE_RATE_HZ / len(turn))
     began = time.monotonic()
-    [result] = hear(np.tile(turn, count), within_s=280, language="en")
+    [result] = hear(np.tile(turn, count), within_s=60 + 25 * MONOLOGUE_MIN, language="en")
     print(f"{result.duration / 60:.1f} min in {time.monotonic() - began:.1f} s: {result.metadata.stages}")
     words = words_of(result)
     expected = " ".join(TEXTS[name] for name in said).split() * count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -62,7 +62,7 @@ def waiting_at_the_recogniser(server, videos):
             time.sleep(0.1)
         yield pid, ids
     finally:
-        if os.path.exists(f"/proc/{pid}"):
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
 
 
@@ -78,7 +78,7 @@ def test_a_cancelled_neighbour(server, videos, alone):
 
 
 def test_a_replica_that_dies(server, videos, alone):
-    """kill -9 of the recogniser under two jobs: their chunks are heard by the next replica, word for word."""
+    """The recogniser is killed (-9) under two jobs: their chunks are heard by the next replica, word for word."""
     with waiting_at_the_recogniser(server, videos) as (pid, ids):
         os.kill(pid, signal.SIGKILL)
     for name, job_id in ids.items():
