@@ -1,7 +1,7 @@
 """The aligner as a second witness: text of which it hears no word was probably invented by the recogniser.
 
 Whisper writes likely sentences over music and noise, with a good conscience; the acoustic model then finds none of
-their letters in the sound. Where the speech detector hears nobody, either, single words are doubted, too: a chunk may lie
+their letters in the sound. Where the speech detector hears nobody, either, single words are doubted, too: a chunk lies
 around several stretches of speech, and the recogniser hears what lies between them. Plain functions over transcripts;
 knows nothing of models.
 """

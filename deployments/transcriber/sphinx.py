@@ -14,7 +14,7 @@ from pocketsphinx import Decoder
 
 from deployments.transcriber.config import languages
 from deployments.transcriber.engine import AUTO, Chunk
-from deployments.transcriber.sound import is_quiet
+from deployments.sound import is_quiet
 from deployments.transcriber.spelling import written
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance, Word
 

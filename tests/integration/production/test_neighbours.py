@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -51,7 +52,7 @@ def words_of(state):
 
 @contextmanager
 def waiting_at_the_recogniser(server, videos):
-    """Both jobs with their chunks at the one replica, which is held still: yields its process and their ids."""
+    """Both jobs with chunks at the one replica, which is held while it computes: yields its process and their ids."""
     [pid] = server.replicas("Transcriber")
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -60,10 +61,29 @@ def waiting_at_the_recogniser(server, videos):
         while min(server.status(job_id)["progress"] for job_id in ids.values()) < DIARIZED:
             assert time.monotonic() < deadline, [server.status(job_id) for job_id in ids.values()]
             time.sleep(0.1)
+        let_compute(pid)
         yield pid, ids
     finally:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
+
+
+def let_compute(pid):
+    """Lets a held replica take what waits for it and begin, then holds it in the middle of that.
+
+    A router gives nothing to a replica that does not answer: until then all calls are at their jobs.
+    """
+    before, deadline = processor_ticks(pid), time.monotonic() + 10
+    os.kill(pid, signal.SIGCONT)
+    while processor_ticks(pid) < before + 4:
+        assert time.monotonic() < deadline
+    os.kill(pid, signal.SIGSTOP)
+
+
+def processor_ticks(pid):
+    """Processor time of a process so far, in hundredths of a second."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def test_a_cancelled_neighbour(server, videos, alone):
