@@ -22,7 +22,7 @@ def strategy() -> NodeAffinitySchedulingStrategy | str:
     Hard, since Ray 2.60 does not heed a soft affinity of actors without resources (measured). Where the node is lost,
     so is the actor, and who looks after it makes another one: the ingress the manager, the manager a driver.
     """
-    return beside(ray.nodes())
+    return beside(ray.nodes())  # type: ignore[no-untyped-call]
 
 
 def beside(nodes: Sequence[Mapping[str, Any]]) -> NodeAffinitySchedulingStrategy | str:
