@@ -14,6 +14,7 @@ from ray.exceptions import RayActorError
 from deployments import logs
 from serve_app.api.app import create_api
 from serve_app.api.service import JobService
+from serve_app.jobs import placement
 from serve_app.jobs.actor import NAMESPACE
 from serve_app.jobs.manager import MANAGER_NAME, JobManager
 from serve_app.jobs.opening import open_store
@@ -103,6 +104,7 @@ class ManagerLine:
                 get_if_exists=True,
                 max_restarts=-1,
                 num_cpus=0,
+                scheduling_strategy=placement.strategy(),
                 max_concurrency=1000,
             )
             .remote(self._settings, self._stages, self._since)

@@ -20,6 +20,7 @@ from deployments.aligner.vocabulary import Spelling, spell, words_of
 from deployments.device import check_device, require_device
 from deployments.errors import ModelMissingError
 from deployments.ladder import is_dead_device, is_out_of_memory
+from deployments.sound import audible
 from deployments.types import SAMPLE_RATE_HZ, Word
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def align_utterances(
 def task_of(model: AcousticModel, utterance: Utterance, audio: Audio, language: str) -> Task | None:
     """What there is to align; None where there is nothing, or nothing that the model could place."""
     words = words_of(utterance.text, language)
-    samples = utterance.of(audio)
+    samples = audible(utterance.of(audio))  # not every model scales its input
     if utterance.words or len(samples) < model.min_samples:
         return None
     spelling = spell(words, model.vocabulary)

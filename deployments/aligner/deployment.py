@@ -7,10 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ray import serve
+from ray.serve.metrics import Counter
 
 from deployments import logs, replica
 from deployments.aligner.engine import AlignItem, create
 from deployments.aligner.proportional import interpolated
+from deployments.aligner.witness import without_unheard
 from deployments.batcher import Batcher
 from deployments.device import release_memory
 from deployments.errors import DeviceError
@@ -39,21 +41,28 @@ class Aligner:
             self._engine.align, max_batch=config.batch_items, relieve=partial(release_memory, config.device)
         )
         self._batcher: Batcher[AlignItem, Transcript] = Batcher(self._ladder, max_batch=config.batch_items)
+        self._dropped = Counter(
+            "ml_server_texts_unheard",
+            description="Texts of the recogniser that were left out because the aligner hears no word of them.",
+        )
 
     async def align(self, audio: Audio, transcript: Transcript, job_id: str) -> Transcript:
-        """`transcript` with every word timed. `audio` is the whole video's; jobs share batches fairly by `job_id`.
+        """`transcript` with every word timed, but for text that was probably invented: that goes, with a warning.
 
-        What cannot be aligned gets interpolated times and a warning. Raises DeviceError where another replica may do
-        better.
+        `audio` is the whole video's; jobs share batches fairly by `job_id`. What cannot be aligned gets interpolated
+        times and a warning. Raises DeviceError where another replica may do better.
         """
         try:
-            return await self._batcher(job_id, AlignItem(audio=audio, transcript=transcript))
+            aligned = without_unheard(await self._batcher(job_id, AlignItem(audio=audio, transcript=transcript)))
         except (DeviceError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001  whatever it is, it must not cost the transcript
             reason = f"{type(error).__name__}: {error}"
             log.error("chunk not aligned", extra=logs.about(job_id, language=transcript.language, error=reason))  # noqa: TRY400  a line per chunk, no traceback
             return interpolated(transcript, FAILED)
+        if dropped := aligned.dropped - transcript.dropped:
+            self._dropped.inc(dropped)
+        return aligned
 
     async def check_health(self) -> None:
         """Called by Serve: a replica whose device failed is replaced."""

@@ -38,6 +38,8 @@ PHANTOM_LEFT_OUT: Final = (
     " anybody speaks."
 )
 LOOP_CUT: Final = "A phrase that the recogniser repeated again and again was cut to one."
+TOO_QUIET: Final = "Some sound that may be speech is too quiet for words to be made out: nothing was written there."
+NOT_SPEECH: Final = "Tones or steady noise, which were first taken for speech, were left out."
 UNSURE: Final = "Some speech was hard to understand: the words there are uncertain, and some may be invented."
 
 _LETTER_LOOP: Final = re.compile(r"([^\W\d]{1,8}?)\1{" + str(LETTER_REPEATS - 1) + ",}")

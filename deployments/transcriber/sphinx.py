@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pocketsphinx import Decoder
 
+from deployments.sound import is_quiet
 from deployments.transcriber.config import languages
 from deployments.transcriber.engine import AUTO, Chunk
-from deployments.transcriber.sound import is_quiet
 from deployments.transcriber.spelling import written
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance, Word
 

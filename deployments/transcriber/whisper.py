@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from deployments.sound import audible, is_quiet, is_steady, is_tonal
 from deployments.transcriber.engine import AUTO, Chunk
-from deployments.transcriber.guard import Hypothesis, Verdict, best, judge, keep
-from deployments.transcriber.sound import is_quiet, is_steady
+from deployments.transcriber.guard import NOT_SPEECH, TOO_QUIET, Hypothesis, Verdict, best, judge, keep
 from deployments.transcriber.whisper_model import WINDOW_S
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance
 
@@ -48,7 +48,7 @@ class WhisperRecognizer:
         return self._each(
             chunks,
             self._transcribe,
-            silent=lambda chunk: Transcript(language=chunk.language, device=self._model.device),
+            silent=self._unheard,
         )
 
     def detect(self, chunks: Sequence[Chunk]) -> list[dict[str, float] | Exception]:
@@ -76,11 +76,17 @@ class WhisperRecognizer:
             check(chunk)
             if chunk.language != AUTO:
                 self._model.prompt(chunk.language)
-            if is_quiet(chunk.audio) or is_steady(chunk.audio):
+            if is_quiet(chunk.audio) or is_steady(chunk.audio) or is_tonal(chunk.audio):
                 return None
-            return _Heard(chunk, self._model.features(chunk.audio))
+            return _Heard(chunk, self._model.features(audible(chunk.audio)))
         except Exception as error:  # noqa: BLE001  a failure is this chunk's answer and must not cost the others theirs
             return error
+
+    def _unheard(self, chunk: Chunk) -> Transcript:
+        """No words, and why, where the detector took the chunk for speech."""
+        reason = TOO_QUIET if is_quiet(chunk.audio) else NOT_SPEECH
+        warnings = (reason,) if chunk.speech_share >= self._guard.little_speech else ()
+        return Transcript(language=chunk.language, device=self._model.device, warnings=warnings)
 
     def _detect(self, heard: Sequence[_Heard]) -> list[dict[str, float]]:
         return self._model.languages(self._model.encode([each.features for each in heard]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -36,6 +37,8 @@ LONGEST_RAY_DIR = 40
 """Ray puts Unix sockets below its folder; their names may have 107 bytes in all."""
 POLL_S = 0.25
 ASK_SERVE_EVERY_S = 2.0
+FAILED = {"DEPLOY_FAILED", "UNHEALTHY"}
+_EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception)(?:\([\w.]+\))?: ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,9 @@ def up(options: UpOptions) -> None:
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _environment(state_dir, options)
     if options.address is None:
-        _check_settings(config)
+        settings = _check_settings(config)
+        _check_devices(settings)
+        _check_models(options.config, settings)
         _check_port(config)
     private = options.address is None
     with _logs(state_dir, private=private), _in_the_background(private=private), _ray(state_dir, options) as dashboard:
@@ -123,16 +128,53 @@ def _environment(state_dir: Path, options: UpOptions) -> None:
         os.environ["ML_SERVER_STATE_DIR"] = str(options.state_dir.absolute())
 
 
-def _check_settings(config: dict[str, Any]) -> None:
+def _check_settings(config: dict[str, Any]) -> Settings:
     """Say at once what is wrong with the settings; the app itself is built far away, in Ray."""
     try:
-        Settings(**config["applications"][0].get("args", {}))
+        return Settings(**config["applications"][0].get("args", {}))
     except ValidationError as invalid:
         sentences = (
             ".".join(str(part) for part in error["loc"]) + ": " * bool(error["loc"]) + error["msg"]
             for error in invalid.errors()
         )
         raise StartError("; ".join(sentences)) from invalid
+
+
+def _check_devices(settings: Settings) -> None:
+    """Say at once which stages are meant for a GPU on a machine without one; Serve would try for minutes."""
+    stages = {name: getattr(settings, name) for name in ("transcriber", "aligner", "diarizer", "emotion")}
+    on_gpu = [f"{name}.device" for name, stage in stages.items() if stage.device.startswith("cuda")]
+    if not on_gpu:
+        return
+    import ctranslate2  # asks the CUDA driver, and loads in a tenth of torch's time
+
+    try:
+        found = ctranslate2.get_cuda_device_count()
+    except RuntimeError:  # a driver that does not answer
+        found = 0
+    if not found:
+        raise StartError(f"{' and '.join(on_gpu)} is cuda, but there is no CUDA device on this machine")
+
+
+def _check_models(path: Path, settings: Settings) -> None:
+    """Say at once which models are missing or damaged, all of them, and what fetches them.
+
+    Replicas look again, and would say the same of one model each, a minute later. Where the store may fetch what is
+    missing, that is left to them.
+    """
+    if not (settings.wanted_models and settings.models.offline):
+        return
+    from deployments.errors import ModelLoadError
+    from deployments.models.store import usable
+    from serve_app.cli.models import open_shelf
+
+    try:
+        shelf = open_shelf(path)
+        bad = [standing for standing in shelf.standings() if not usable(standing, shelf.config)]
+    except ModelLoadError as unreadable:
+        raise StartError(str(unreadable)) from unreadable
+    if bad:
+        raise StartError("; ".join(standing.sentence(shelf.command) for standing in bad))
 
 
 def _check_port(config: dict[str, Any]) -> None:
@@ -240,9 +282,24 @@ def _failure(dashboard: str) -> str | None:
 
     details = ServeSubmissionClient(dashboard).get_serve_details()
     for app in details.get("applications", {}).values():
-        if app["status"] in {"DEPLOY_FAILED", "UNHEALTHY"}:
-            return str(app["message"])
+        if app["status"] in FAILED:
+            return "; ".join(_reasons(app, FAILED)) or str(app["message"])
     return None
+
+
+def _reasons(app: dict[str, Any], statuses: set[str]) -> list[str]:
+    """What is wrong with each deployment that has one of `statuses`."""
+    parts = [part for part in app["deployments"].values() if part["status"] in statuses]
+    return [f"{part['name']}: {reason_in(part['message'])}" for part in parts]
+
+
+def reason_in(message: str) -> str:
+    """The sentence of what Serve says of a deployment: a traceback's last line, without the exception's class.
+
+    Where the traceback ends in an exception of several lines, all of them.
+    """
+    found = list(_EXCEPTION.finditer(message))
+    return message[found[-1].end() :].strip() if found else message.strip()
 
 
 def _withdraw(config: dict[str, Any]) -> None:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 from ray import cloudpickle
 
+from serve_app.jobs import placement
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -51,6 +53,7 @@ def launch(job: Job, settings: Settings, stages: Stages, manager: ActorHandle[An
             get_if_exists=True,
             max_restarts=-1,
             num_cpus=0,
+            scheduling_strategy=placement.strategy(),
             max_concurrency=100,
         )
         .remote(job.job_id, job.run, pickled, manager)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deployments import logs
+from deployments.aligner.witness import without_strays
 from deployments.diarizer.config import PIECE_S as DIARIZATION_PIECE_S
 from deployments.emotion import config as emotion_config
 from deployments.errors import JobError, TranscriptionError
@@ -200,6 +201,7 @@ class Pipeline:
                 )
                 if self._stages.aligner is not None:
                     transcript = await self._on_audio(self._stages.aligner.align, transcript, self._job.job_id)
+                    transcript = without_strays(transcript, speech)
                 return transcript
 
         try:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from serve_app.cli.child_process import ChildProcess, free_port
+from serve_app.cli.child_process import ChildProcess, free_port, session_members
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,6 +61,12 @@ class RunningServer:
             assert time.monotonic() < deadline, f"after {within_s} s: {state}"
             time.sleep(0.1)
         return state
+
+    def replicas(self, deployment: str) -> list[int]:
+        """The processes of a deployment's replicas, by the titles that Ray gives them."""
+        leader = self.process._process
+        assert leader is not None
+        return replicas_in(session_members(leader.pid), deployment)
 
     def cancel(self, job_id: str) -> httpx.Response:
         """DELETE the job."""
@@ -113,6 +120,16 @@ def wait_healthy(url: str, alive: Callable[[], bool], log_path: Path) -> None:
 def clean_environment() -> dict[str, str]:
     """What the tests set for every Ray and every server that they start."""
     return {"RAY_USAGE_STATS_ENABLED": "0", "PYANNOTE_METRICS_ENABLED": "0", "PYTHONDONTWRITEBYTECODE": ""}
+
+
+def replicas_in(processes: list[int], deployment: str) -> list[int]:
+    """Those of `processes` that are replicas of a deployment."""
+    found = []
+    for pid in processes:
+        with suppress(OSError):  # it ended meanwhile
+            title = Path(f"/proc/{pid}/cmdline").read_text()
+            found += [pid] if re.match(rf"ray::ServeReplica:[^:]*:{deployment}\b", title) else []
+    return found
 
 
 def environment_marked(mark: str) -> list[str]:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +15,11 @@ from deployments import logs
 from deployments.aligner import deployment
 from deployments.aligner.config import AlignerConfig
 from deployments.aligner.proportional import interpolated, timed
+from deployments.aligner.witness import UNHEARD
 from deployments.errors import DeviceError, ModelMissingError
 from deployments.models.config import ModelsConfig
 from deployments.models.lock import Lock, LockedFile, LockedModel, write
-from deployments.types import Transcript, Utterance
+from deployments.types import Transcript, Utterance, Word
 from tests.support.model_hub import REPOSITORY, REVISION, place, sha256
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ AUDIO = np.zeros(0, np.int16)
 def replica(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The deployment's class without Ray, and without lowering the priority of the tests."""
     monkeypatch.setattr(deployment.replica, "prepare", lambda **_: None)
+    monkeypatch.setattr(deployment, "Counter", lambda *_, **__: None)
     return partial(deployment.Aligner.func_or_class, AlignerConfig(), ModelsConfig())
 
 
@@ -151,3 +155,19 @@ def test_a_device_that_dies_idle_fails_the_check(replica: Any, monkeypatch: pyte
             await aligner.check_health()
 
     asyncio.run(work())
+
+
+def test_invented_text_is_left_out(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the engine hears no word of does not come back, is told, and is counted once."""
+
+    class Deaf:
+        def align(self, items: Sequence[AlignItem]) -> list[Transcript | Exception]:
+            times = [Word(start_s=1.0 + at, end_s=2.0 + at, text="word", confidence=0.001) for at in range(3)]
+            utterance = Utterance(start_s=1.0, end_s=4.0, text="word word word", words=tuple(times), confidence=0.9)
+            return [replace(item.transcript, utterances=(utterance,)) for item in items]
+
+    counted: list[int] = []
+    monkeypatch.setattr(deployment, "create", lambda *_, **__: Deaf())
+    monkeypatch.setattr(deployment, "Counter", lambda *_, **__: SimpleNamespace(inc=counted.append))
+    assert align(replica) == Transcript(language="en", warnings=(UNHEARD,), dropped=1)
+    assert counted == [1]

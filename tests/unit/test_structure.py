@@ -15,6 +15,7 @@ RAY = {
     "serve_app/ingress.py",
     "serve_app/jobs/calls.py",
     "serve_app/jobs/actor.py",
+    "serve_app/jobs/placement.py",
     "serve_app/jobs/driver.py",
     "serve_app/jobs/manager.py",
     "serve_app/cli/local.py",

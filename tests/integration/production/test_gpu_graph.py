@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 
-import pytest
-
 from tests.support import servers
-from tests.support.process import ROOT, running_server
-from tests.support.production import ARGUMENTS, production_environment
+from tests.support.process import ROOT
 
-KEY = "a-key-for-this-test"
+SPEECH = ROOT / "tests" / "data" / "speech"
 HEALTH_AGE_S = 2
 """Health may be half a second old, at either replica."""
-SPEECH = ROOT / "tests" / "data" / "speech"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    environment = {
-        **production_environment(tmp_path_factory.mktemp("models") / "diarizer"),
-        "ML_SERVER_TRANSCRIBER__MAX_CHUNK_S": "10",
-        "ML_SERVER_TRANSCRIBER__THREADS": "1",
-        "ML_SERVER_CONTRACT_VERSION": "1.0",
-        "ML_SERVER_LOCALE": "en",
-        "ML_SERVER_HEARTBEAT_S": "2",
-        "ML_SERVER_LIMITS__RUNNING_JOBS": "2",
-        "ML_SERVER_LIMITS__QUEUED_JOBS": "2",
-        "ML_SERVER_LIMITS__PREFETCHES": "0",
-        "ML_SERVER_AUTH__MODE": "keys",
-        "ML_SERVER_AUTH__KEY_HASHES": f'["{hashlib.sha256(KEY.encode()).hexdigest()}"]',
-    }
-    with running_server(*ARGUMENTS, environment=environment, api_key=KEY) as server:
-        yield server
 
 
 def test_the_old_contract_end_to_end(server, sources, backend):
@@ -46,11 +21,6 @@ def test_the_old_contract_end_to_end(server, sources, backend):
     assert end.path == "/api/v1/ml/ml-results"
     assert end.body["message"] == "Video processing completed"
     assert end.body["result"]["segments"]
-
-
-@pytest.fixture(scope="module")
-def spoken():
-    return json.loads((SPEECH / "texts.json").read_text(encoding="utf-8"))
 
 
 def test_two_languages_at_once(server, sources, spoken):

@@ -1,0 +1,159 @@
+"""configs/cluster.yaml on a cluster: a head without cores, a node with GPUs and one without, and later one more.
+
+The GPUs are numbers only, and the engines cheap ones. Replicas are held still in place of computing for long.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from contextlib import contextmanager, suppress
+
+import pytest
+import yaml
+
+from serve_app.cli.child_process import ChildProcess, free_port
+from tests.support.contract import checked
+from tests.support.process import ROOT, RunningServer, wait_healthy
+from tests.support.production import MODELS, production_environment
+from tests.support.ray_nodes import running_nodes
+from tests.support.sounds import TEXTS, in_a_row, speech, written
+
+CHEAP = {
+    "profile": "local",
+    "transcriber": {
+        "engine": "whisperx",
+        "model": str(MODELS / "asr"),
+        "device": "cpu",
+        "threads": 1,
+        "max_chunk_s": 4,
+    },
+    "aligner": {"engine": "proportional"},
+    "diarizer": {"engine": "pyannote-ge2e"},
+    "emotion": {"engine": "prosodic-lexical"},
+    "models": {"allow_unpinned": True},
+}
+SOON = {"upscale_delay_s": 0.5, "downscale_delay_s": 2, "look_back_period_s": 2}
+METRICS = {"RAY_SERVE_MIN_HANDLE_METRICS_TIMEOUT_S": "1"} | {
+    f"RAY_SERVE_{part}_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5" for part in ("HANDLE", "REPLICA")
+}
+JOBS = 10
+SAID = ("english_espeak", "english_espeak_f3") * 3
+
+
+@pytest.fixture(scope="module")
+def config():
+    """cluster.yaml as it is, but for the engines, and replicas that come and go within seconds."""
+    content = yaml.safe_load((ROOT / "configs" / "cluster.yaml").read_text(encoding="utf-8"))
+    application = content["applications"][0]
+    application["args"] = CHEAP
+    application["deployments"] = [part for part in application["deployments"] if not part["name"].endswith("Cpu")]
+    for part in application["deployments"]:
+        if part["name"] == "Transcriber":
+            part["autoscaling_config"] |= SOON
+    return content
+
+
+@pytest.fixture(scope="module")
+def cluster(config, tmp_path_factory):
+    """The server on its nodes: what the nodes tell, and the line to the server."""
+    folder = tmp_path_factory.mktemp("cluster")
+    path = folder / "cluster.yaml"
+    path.write_text(yaml.safe_dump(config))
+    environment = METRICS | production_environment(folder / "diarizer")
+    environment = {
+        name: value for name, value in environment.items() if "__NET" in name or "CALLBACKS" in name or name in METRICS
+    }
+    environment |= {"ML_SERVER_STATE_DIR": str(folder / "state"), "ML_SERVER_LIMITS__PREFETCHES": "0"}
+    nodes = (
+        {"name": "head", "num_cpus": 0},
+        {"name": "gpu-1", "num_cpus": 16, "num_gpus": 2},
+        {"name": "cpu", "num_cpus": 16},
+    )
+    port = free_port()
+    with running_nodes(*nodes, environment=environment) as cluster:
+        command = [sys.executable, "-m", "serve_app.cli", "up", "--config", str(path), "--address", cluster.address]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
+        process = ChildProcess(
+            command, log_path=folder / "up.log", environment=cluster.environment | environment, stop_timeout_s=0.1
+        )
+        with process:
+            server = RunningServer(f"http://127.0.0.1:{port}", folder, process)
+            wait_healthy(server.url, lambda: process.exit_code is None, folder / "up.log")
+            yield cluster, server
+            server.http.close()
+
+
+def test_each_has_its_place(cluster, config):
+    """GPU deployments are where GPUs are, the ingress is on two nodes, and nothing is on the head."""
+    nodes, _ = cluster
+    until(lambda: all(nodes.replicas().values()), within_s=60)
+    replicas = nodes.replicas()
+    parts = {part["name"]: part for part in config["applications"][0]["deployments"]}
+    assert set(replicas) == set(parts)
+    for name, places in replicas.items():
+        assert "head" not in places
+        if parts[name]["ray_actor_options"].get("num_gpus"):
+            assert set(places) == {"gpu-1"}
+    assert replicas["Ingress"] == ["cpu", "gpu-1"]
+
+
+def test_recognisers_come_and_go_with_the_load(cluster, config, sources, tmp_path):
+    """Ten jobs: as many recognisers as a node's GPUs hold, four with another node; all words right; then one again."""
+    nodes, server = cluster
+    video = sources.file(written(tmp_path / "talk.wav", in_a_row(*(speech(name) for name in SAID))))
+    assert nodes.replicas()["Transcriber"] == ["gpu-1"]
+    with held_still(nodes) as hold:
+        ids = [server.start(video, language="en", emotion_detection=False) for _ in range(JOBS)]
+        until(lambda: hold() == ["gpu-1", "gpu-1"], within_s=60)
+        assert fractions(nodes, config) == pytest.approx(2.0)
+        nodes.add("gpu-2", num_cpus=16, num_gpus=2)
+        until(lambda: hold() == ["gpu-1", "gpu-1", "gpu-2", "gpu-2"], within_s=30)
+        assert "head" not in {place for places in nodes.replicas().values() for place in places}
+        assert "head" not in nodes.actors("JobDriver") + nodes.actors("JobManager")
+        assert len(nodes.actors("JobDriver")) == JOBS
+    for job_id in ids:
+        state = server.wait(job_id, within_s=60)
+        assert state["status"] == "completed", state
+        assert checked(state["result"]).text == " ".join(TEXTS[name] for name in SAID)
+    until(lambda: len(nodes.replicas()["Transcriber"]) == 1, within_s=30)
+
+
+@contextmanager
+def held_still(nodes):
+    """Holds each recogniser that runs, now and at each call of what it yields, which tells where they run."""
+    held = set()
+
+    def hold():
+        places = nodes.replicas()["Transcriber"]
+        processes = nodes.processes("Transcriber")
+        if len(processes) == len(places):
+            for pid in processes:
+                os.kill(pid, signal.SIGSTOP)
+                held.add(pid)
+        return places
+
+    try:
+        hold()
+        yield hold
+    finally:
+        for pid in held:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def fractions(nodes, config):
+    """GPUs that the running replicas have taken."""
+    parts = {
+        part["name"]: part["ray_actor_options"].get("num_gpus", 0) for part in config["applications"][0]["deployments"]
+    }
+    return sum(parts[name] * len(places) for name, places in nodes.replicas().items())
+
+
+def until(true, *, within_s):
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -1,0 +1,151 @@
+"""A Ray cluster of several nodes on this machine, in a process of its own: `ray.cluster_utils.Cluster`.
+
+As a program it makes the nodes that its argument tells (JSON, the head first), prints the addresses, and adds a node
+for each further line of its input. The nodes are as real to Ray as machines; their cores and GPUs are numbers only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from serve_app.cli.child_process import end_session, free_port, session_members
+from tests.support.process import ROOT, clean_environment, replicas_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OBJECT_STORE_BYTES = 200_000_000
+
+
+class Nodes:
+    """The cluster's addresses, and what its dashboard tells."""
+
+    def __init__(self, process: subprocess.Popen[str], environment: dict[str, str]) -> None:
+        self._process = process
+        told = self._read()
+        self.address: str = told["address"]
+        self.environment = environment
+        """For programs that join."""
+        headers = {"authorization": f"Bearer {Path(environment['RAY_AUTH_TOKEN_PATH']).read_text()}"}
+        self._http = httpx.Client(base_url=told["dashboard"], timeout=20, trust_env=False, headers=headers)
+        self.ids: dict[str, str] = told["ids"]
+        """A node's name to its id."""
+
+    def add(self, name: str, **resources: int) -> None:
+        """One more node."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"name": name, **resources}) + "\n")
+        self._process.stdin.flush()
+        self.ids |= self._read()["ids"]
+
+    def replicas(self) -> dict[str, list[str]]:
+        """By deployment, the names of the nodes that its running replicas are on."""
+        names = {node_id: name for name, node_id in self.ids.items()}
+        answer = self._http.get("/api/serve/applications/")
+        answer.raise_for_status()
+        applications = answer.json()["applications"].values()
+        return {
+            name: sorted(names[each["node_id"]] for each in part["replicas"] if each["state"] == "RUNNING")
+            for application in applications
+            for name, part in application["deployments"].items()
+        }
+
+    def actors(self, kind: str) -> list[str]:
+        """The names of the nodes that the living actors of a class are on."""
+        names = {node_id: name for name, node_id in self.ids.items()}
+        answer = self._http.get("/api/v0/actors", params={"limit": 1000, "detail": "1"})
+        answer.raise_for_status()
+        actors = answer.json()["data"]["result"]["result"]
+        return [names[each["node_id"]] for each in actors if (each["class_name"], each["state"]) == (kind, "ALIVE")]
+
+    def processes(self, deployment: str) -> list[int]:
+        """Of a deployment's replicas, by the titles that Ray gives them."""
+        return replicas_in(session_members(self._process.pid), deployment)
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the cluster has ended"
+        told: dict[str, Any] = json.loads(line)
+        return told
+
+    def close(self) -> None:
+        """End the client; the cluster ends with its process."""
+        self._http.close()
+
+
+@contextmanager
+def running_nodes(*nodes: dict[str, Any], environment: dict[str, str]) -> Iterator[Nodes]:
+    """The cluster, while the context is open. `environment` is what its processes inherit beside ours."""
+    folder = Path(tempfile.mkdtemp(prefix="rn-"))
+    (folder / "token").write_text(secrets.token_hex(32))
+    own = clean_environment() | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-W", "ignore", "-m", "tests.support.ray_nodes", str(folder), json.dumps(nodes)]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | own | environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        running = Nodes(process, own)
+        yield running
+        running.close()
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        end_session(process.pid)
+        process.wait(5)
+        assert process.stdout is not None
+        process.stdout.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main(folder: str, nodes: str) -> None:
+    """Be the cluster until the input ends."""
+    from ray.cluster_utils import Cluster
+
+    out, sys.stdout = sys.stdout, sys.stderr  # Ray prints, too
+    port = free_port()
+    cluster = Cluster(shutdown_at_exit=True)
+    ids: dict[str, str] = {}
+
+    def add(node: dict[str, Any], **more: Any) -> None:
+        name = node.pop("name")
+        ids[name] = cluster.add_node(object_store_memory=OBJECT_STORE_BYTES, **node, **more).node_id
+
+    def tell() -> None:
+        told = {"address": cluster.address, "dashboard": f"http://127.0.0.1:{port}", "ids": ids}
+        print(json.dumps(told), file=out, flush=True)
+
+    head, *others = json.loads(nodes)
+    add(head, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=port, temp_dir=folder)
+    for node in others:
+        add(node)
+    tell()
+    for line in sys.stdin:
+        add(json.loads(line))
+        tell()
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from deployments.models.lock import Lock, LockedFile, LockedModel, write
+from serve_app.cli.local import StartError, UpOptions, reason_in, up
+from tests.support.model_hub import FILES, REPOSITORY, REVISION, place, sha256, snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+TRACEBACK = """\
+The deployment failed to start 3 times in a row. See controller logs for details. Error:
+ray::ServeReplica:ml-server:Transcriber.initialize_and_get_metadata() (pid=7, ip=127.0.0.1)
+  File "/somewhere/replica.py", line 7, in initialize
+    raise RuntimeError(traceback.format_exc()) from None
+RuntimeError: Traceback (most recent call last):
+  File "/somewhere/deployment.py", line 40, in __init__
+    raise ModelLoadError("why")
+deployments.errors.ModelLoadError: the model is broken: ask for another one
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    """Starts a server whose one model is pinned and lies in a cache; why it does not start."""
+    cache = tmp_path / "hub"
+    files = {name: data for name, data in FILES.items() if name != "README.md"}
+    place(cache, REPOSITORY, REVISION, files, ref="main")
+    locked = {name: LockedFile(sha256=sha256(data), size=len(data)) for name, data in files.items()}
+    write(
+        tmp_path / "lock.yaml",
+        Lock(models=(LockedModel(kind="asr", name=REPOSITORY, revision=REVISION, files=locked),)),
+    )
+    args = {
+        "profile": "local",
+        "transcriber": {"engine": "whisperx", "model": REPOSITORY},
+        "models": {"cache_dir": str(cache), "lock": str(tmp_path / "lock.yaml"), "memory_dir": str(tmp_path)},
+    }
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"applications": [{"name": "ml-server", "args": args}]}))
+
+    def no_ray(*_: object) -> None:
+        raise StartError("everything is here")
+
+    monkeypatch.setattr("serve_app.cli.local._check_port", no_ray)
+    monkeypatch.setattr("serve_app.cli.local._environment", lambda *_: None)
+    monkeypatch.setattr("serve_app.cli.local._on_signals", lambda *_: None)
+
+    def start() -> str:
+        options = UpOptions(
+            config=config,
+            host=None,
+            port=None,
+            state_dir=tmp_path / "state",
+            address=None,
+            num_cpus=None,
+            num_gpus=None,
+        )
+        with pytest.raises(StartError) as refused:
+            up(options)
+        return str(refused.value)
+
+    return start
+
+
+def test_a_model_as_it_is_pinned(start: Callable[[], str]) -> None:
+    """The start goes on."""
+    assert start() == "everything is here"
+
+
+def test_a_model_that_is_not_as_it_is_pinned(start: Callable[[], str], tmp_path: Path) -> None:
+    """Altered by one bit, half-downloaded, missing: refused before Ray starts, with its name and the command."""
+    cure = f"fetch it with `ml-server models fetch --config {tmp_path / 'config.yaml'}`"
+    blob = (snapshot(tmp_path / "hub", REPOSITORY, REVISION) / "model.bin").resolve()
+    content = blob.read_bytes()
+    blob.write_bytes(content[:-1] + b"?")
+    assert start() == (f"the asr model {REPOSITORY} is damaged (model.bin is altered, with another SHA-256): {cure}")
+    blob.rename(blob.with_name(blob.name + ".incomplete"))
+    assert start() == f"the asr model {REPOSITORY} is damaged (model.bin is not completely downloaded): {cure}"
+    snapshot(tmp_path / "hub", REPOSITORY, REVISION).rename(tmp_path / "elsewhere")
+    assert start() == f"the asr model {REPOSITORY} is missing: {cure}"
+
+
+def test_a_lock_that_is_torn(start: Callable[[], str], tmp_path: Path) -> None:
+    """A lock that cannot be read is named."""
+    (tmp_path / "lock.yaml").write_text("models: [")
+    assert "lock.yaml is damaged" in start()
+
+
+def test_the_reason_in_what_serve_says() -> None:
+    """The last exception's own words, all of its lines; where there is none, the message as it is."""
+    assert reason_in(TRACEBACK) == "the model is broken: ask for another one"
+    assert reason_in(TRACEBACK + "and a second line\n") == "the model is broken: ask for another one\nand a second line"
+    assert reason_in("It waits for 1 GPU. ") == "It waits for 1 GPU."
