@@ -196,6 +196,42 @@ def test_without_prosody_an_engine_that_hears_the_sound_still_judges(engine, jud
     assert any("emotion analysis failed" in warning for warning in result["metadata"]["warnings"]) != judged
 
 
+@pytest.mark.parametrize(("engine", "by_tracks"), [("prosodic-lexical", True), ("wav2vec2", False)])
+def test_emotion_is_judged_beside_the_prosody(engine, by_tracks):
+    """Each needs nothing of the other: they are in flight at the same time, and each gets what it works with."""
+    told: dict[str, Any] = {}
+    together = asyncio.Barrier(2)
+
+    class Meeting(Stub):
+        def __getattr__(self, name: str) -> Any:
+            method = self._methods[name]
+
+            class Method:
+                @staticmethod
+                def remote(*args: Any) -> Response:
+                    async def work() -> Any:
+                        if name != "tracks":
+                            async with asyncio.timeout(5):
+                                await together.wait()
+                        return method(*args)
+
+                    return Response(work)
+
+            return Method
+
+    def judge(_audio: Any, tracks: Any, segments: Any, job_id: str) -> list[Emotion]:
+        told.update(tracks=tracks, job_id=job_id)
+        return [Emotion(label="sad", confidence=0.5)] * len(segments)
+
+    tracks = Tracks(start_s=0, f0_hz=np.zeros(4, np.float32), level_dbfs=np.zeros(4, np.float32))
+    stages = graph(emotion=Meeting(analyze=judge), prosody=Meeting(tracks=lambda *_: tracks, measure=measure))
+    result = run(stages, settings=Settings(profile="local", emotion=EmotionConfig(engine=engine)))
+    assert told["job_id"] == "a"
+    assert (told["tracks"] is not None) == by_tracks
+    assert {segment["emotion"]["label"] for segment in result["segments"]} == {"sad"}
+    assert result["segments"][0]["words"][0]["volume_db"] == -20.0
+
+
 def test_emotion_goes_in_parts_and_comes_in_order():
     """A long video's segments are judged some at a time; each gets its own mood."""
     settings = Settings(profile="local", emotion=EmotionConfig(engine="wav2vec2", batch_s=1))
