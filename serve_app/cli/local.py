@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SESSION_NICENESS = 7
-FIRST_DASHBOARD_PORT = 8265
 START_TIMEOUT_S = 300.0
 LONGEST_RAY_DIR = 40
 """Ray puts Unix sockets below its folder; their names may have 107 bytes in all."""
@@ -234,7 +233,6 @@ def _ray(state_dir: Path, options: UpOptions) -> Iterator[str]:
             num_gpus=options.num_gpus,
             include_dashboard=True,
             dashboard_host="127.0.0.1",
-            dashboard_port=first_free_port(FIRST_DASHBOARD_PORT),
             log_to_driver=False,
             logging_level=logging.WARNING,
             _temp_dir=temp_dir,
