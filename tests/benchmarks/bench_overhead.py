@@ -175,7 +175,7 @@ def fetched(lines: Iterable[dict[str, Any]], job_id: str) -> Interval:
 
 def computed(lines: Iterable[dict[str, Any]]) -> list[Computation]:
     """When engines computed."""
-    return [(line["began"], line["ended"], line["deployment"]) for line in lines if line["message"] == COMPUTED]
+    return [(line["began"], line["ended"], line["computed_in"]) for line in lines if line["message"] == COMPUTED]
 
 
 def share_of(job: Interval, fetch: Interval, computations: Iterable[Computation], others: float) -> Share:
