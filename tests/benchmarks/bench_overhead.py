@@ -23,9 +23,9 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,10 @@ COMPUTED = "computed"
 
 Interval = tuple[float, float]
 """Beginning and end, seconds of the epoch."""
+Computation = tuple[float, float, str]
+"""The same, and the deployment that computed."""
+NAMED_S = 0.02
+"""Shorter gaps, summed up by what lies on both sides, are not told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,8 @@ class Share:
     audio_s: float
     between_s: float
     end_s: float
+    gaps_s: dict[str, float]
+    """`between_s` by the deployments that computed before and after, the longest first."""
     others: float
     """Share of the machine's processors that everything else took, 0-1."""
 
@@ -89,7 +95,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         "**the server's own, s** (aim < 2)",
         "share (aim < 5 %)",
     ]
-    head += ["start + audio + between + end", OTHERS]
+    head += ["start + audio + between + end", "between, by what computed before and after", OTHERS]
     say(table(head, []))
     walls = measure("build", minutes, {})
     measure("build_instant", minutes, walls)
@@ -130,6 +136,7 @@ def share_row(name: str, share: Share, of_wall_s: float) -> str:
         f"**{share.own_s:.2f}**",
         f"{share.own_s / of_wall_s:.1%}",
         " + ".join(f"{part:.2f}" for part in parts),
+        ", ".join(f"{gap} {gap_s:.2f}" for gap, gap_s in share.gaps_s.items() if gap_s >= NAMED_S),
         f"{max(0.0, share.others):.0%}",
     )
 
@@ -151,7 +158,8 @@ def one_job(server: RunningServer, backend: Backend, url: str) -> Share:
     end = backend.wait_end(job_id, within_s=TIMEOUT_S)
     spent = watch.read()
     assert end.body["status"] == "completed", end.body
-    assert not end.body["result"]["metadata"]["warnings"], end.body["result"]["metadata"]
+    warnings = end.body["result"]["metadata"]["warnings"]
+    assert not any("failed" in warning for warning in warnings), warnings
     with log.open(encoding="utf-8") as file:
         file.seek(before_bytes)
         lines = [json.loads(line) for line in file]
@@ -165,32 +173,31 @@ def fetched(lines: Iterable[dict[str, Any]], job_id: str) -> Interval:
     return end_s - line["extract_s"] - line["download_s"], end_s
 
 
-def computed(lines: Iterable[dict[str, Any]]) -> list[Interval]:
+def computed(lines: Iterable[dict[str, Any]]) -> list[Computation]:
     """When engines computed."""
-    return [(line["began"], line["ended"]) for line in lines if line["message"] == COMPUTED]
+    return [(line["began"], line["ended"], line["computed_in"]) for line in lines if line["message"] == COMPUTED]
 
 
-def share_of(job: Interval, fetch: Interval, computations: Sequence[Interval], others: float) -> Share:
+def share_of(job: Interval, fetch: Interval, computations: Iterable[Computation], others: float) -> Share:
     """A job's time, by what covers it: `fetch`, then `computations` in any order, which may overlap."""
-    blocks = united(computations)
+    gaps_s: Counter[str] = Counter()
+    first, *rest = sorted(computations)
+    until_s, name = first[1], first[2]
+    covered_s = until_s - first[0]
+    for begin, end, deployment in rest:
+        if begin > until_s:
+            gaps_s[f"{name} - {deployment}"] += begin - until_s
+        if end > until_s:
+            covered_s += end - max(begin, until_s)
+            until_s, name = end, deployment
     return Share(
         wall_s=job[1] - job[0],
         fetched_s=fetch[1] - fetch[0],
-        computed_s=sum(end - begin for begin, end in blocks),
+        computed_s=covered_s,
         start_s=fetch[0] - job[0],
-        audio_s=blocks[0][0] - fetch[1],
-        between_s=sum(after[0] - before[1] for before, after in pairwise(blocks)),
-        end_s=job[1] - blocks[-1][1],
+        audio_s=first[0] - fetch[1],
+        between_s=gaps_s.total(),
+        end_s=job[1] - until_s,
+        gaps_s=dict(gaps_s.most_common()),
         others=others,
     )
-
-
-def united(intervals: Iterable[Interval]) -> list[Interval]:
-    """The times that `intervals` cover, ascending, apart from each other."""
-    blocks: list[Interval] = []
-    for begin, end in sorted(intervals):
-        if blocks and begin <= blocks[-1][1]:
-            blocks[-1] = (blocks[-1][0], max(end, blocks[-1][1]))
-        else:
-            blocks.append((begin, end))
-    return blocks

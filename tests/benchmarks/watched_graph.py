@@ -95,7 +95,7 @@ def _timed(deployment: str, function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **options)
         finally:
-            told = {"deployment": deployment, "began": began, "ended": time.time()}
+            told = {"computed_in": deployment, "began": began, "ended": time.time()}
             log.info(COMPUTED, extra=told)
 
     return timed

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from deployments.aligner.config import AlignerConfig
+from deployments.emotion.config import EmotionConfig
 from tests.support.process import ROOT
 from tests.support.small_diarizer import build_pipeline
 
@@ -32,6 +34,8 @@ def production_environment(diarizer: Path) -> dict[str, str]:
     return {
         **{f"ML_SERVER_{prefix}{name}": model for prefix in ("", "CPU_POOL__") for name, model in models.items()},
         **{f"ML_SERVER_{stage}__DEVICE": "cpu" for stage in ("TRANSCRIBER", "ALIGNER", "DIARIZER", "EMOTION")},
+        "ML_SERVER_ALIGNER__BATCH_S": str(AlignerConfig().batch_s),  # what fits a CPU: the file's are a GPU's
+        "ML_SERVER_EMOTION__BATCH_S": str(EmotionConfig().batch_s),
         "ML_SERVER_MODELS__ALLOW_UNPINNED": "true",
         "ML_SERVER_PROFILE": "local",
         "ML_SERVER_EXTRACTOR__NET__SCHEMES": '["http", "https"]',

@@ -4,21 +4,18 @@ import inspect
 
 import pytest
 
-from tests.benchmarks.bench_overhead import share_of, united
+from tests.benchmarks.bench_overhead import share_of
 from tests.benchmarks.known_talk import errors, known_talk, of_whisperx
 from tests.benchmarks.watched_graph import ENGINES, _place
 
 
-def test_intervals_unite():
-    """Times that overlap, touch or lie inside each other are one block, whatever order they come in."""
-    assert united([(5, 6), (1, 3), (2, 4), (4, 4.5), (2.5, 2.6)]) == [(1, 4.5), (5, 6)]
-
-
 def test_a_jobs_time_is_shared_out_without_rest():
     """What no engine and no download covers is the server's own, told by where it lies; all parts make the whole."""
-    share = share_of((0, 20), (1.5, 4), [(12, 18), (5, 7), (6, 10)], others=0.0)
-    assert (share.start_s, share.audio_s, share.between_s, share.end_s) == (1.5, 1, 2, 2)
-    assert (share.fetched_s, share.computed_s) == (2.5, 11)
+    computations = [(12, 18, "c"), (5, 7, "a"), (6, 10, "b"), (6.5, 6.6, "a"), (10, 11, "a")]
+    share = share_of((0, 20), (1.5, 4), computations, others=0.0)
+    assert (share.start_s, share.audio_s, share.between_s, share.end_s) == (1.5, 1, 1, 2)
+    assert (share.fetched_s, share.computed_s) == (2.5, 12)
+    assert share.gaps_s == {"a - c": 1}
     assert share.own_s + share.fetched_s + share.computed_s == share.wall_s
 
 
