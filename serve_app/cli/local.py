@@ -159,9 +159,9 @@ def _check_models(path: Path, settings: Settings) -> None:
     """Say at once which models are missing or damaged, all of them, and what fetches them.
 
     Replicas look again, and would say the same of one model each, a minute later. Where the store may fetch what is
-    missing, that is left to them.
+    missing, that is left to them; and `engine: auto` makes do with what there is.
     """
-    if not (settings.wanted_models and settings.models.offline):
+    if settings.engine == "auto" or not (settings.wanted_models and settings.models.offline):
         return
     from deployments.errors import ModelLoadError
     from deployments.models.store import usable

@@ -86,6 +86,15 @@ def test_a_model_that_is_not_as_it_is_pinned(start: Callable[[], str], tmp_path:
     assert start() == f"the asr model {REPOSITORY} is missing: {cure}"
 
 
+def test_a_missing_model_is_no_matter_where_engines_are_chosen(start: Callable[[], str], tmp_path: Path) -> None:
+    """`engine: auto` starts with what is there."""
+    snapshot(tmp_path / "hub", REPOSITORY, REVISION).rename(tmp_path / "elsewhere")
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    config["applications"][0]["args"]["engine"] = "auto"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert start() == "everything is here"
+
+
 def test_a_lock_that_is_torn(start: Callable[[], str], tmp_path: Path) -> None:
     """A lock that cannot be read is named."""
     (tmp_path / "lock.yaml").write_text("models: [")
