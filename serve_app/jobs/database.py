@@ -56,8 +56,12 @@ class Database:
             event.listen(self._engine, "begin", _begin_immediate)
 
     def create(self) -> None:
-        """Make the tables where they are missing; a look suffices where they are not."""
-        with self._reader.connect() as connection:
+        """Make the tables where they are missing; a look suffices where they are not.
+
+        In line even for the look: SQLite's first connection changes the file's journal mode, and whoever comes at
+        that moment is refused at once, whatever its patience.
+        """
+        with self._turn(), self._reader.connect() as connection:
             missing = metadata.tables.keys() - inspect(connection).get_table_names()
         if missing:
             with self.write(admission=True) as connection:

@@ -334,6 +334,7 @@ def test_a_dead_device_is_told_to_the_caller_and_to_serve(
 ) -> None:
     """The driver gets the error that it retries elsewhere, and the health check of the replica fails."""
     monkeypatch.setattr(replica, "prepare", lambda **_: None)
+    monkeypatch.setattr("deployments.models.store.go_offline", lambda: None)
     config = DiarizerConfig(engine="pyannote", model=engine.config.model)
     diarizer = deployment.Diarizer.func_or_class(config, ModelsConfig(allow_unpinned=True))
 

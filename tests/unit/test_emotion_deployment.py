@@ -32,6 +32,7 @@ PATIENCE_S = 10
 def start(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Starts a replica's object without Ray; its process keeps its manners."""
     monkeypatch.setattr(replica, "prepare", lambda **_: None)
+    monkeypatch.setattr("deployments.models.store.go_offline", lambda: None)
     return partial(deployment.EmotionAnalyzer.func_or_class, models=ModelsConfig(allow_unpinned=True))
 
 

@@ -35,6 +35,7 @@ GAP_S = 0.5
 def start(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Starts a replica's object without Ray; its process keeps its manners."""
     monkeypatch.setattr(replica, "prepare", lambda **_: None)
+    monkeypatch.setattr("deployments.models.store.go_offline", lambda: None)
     monkeypatch.setattr(deployment, "Counter", Count)
     return partial(deployment.Transcriber.func_or_class, models=ModelsConfig(allow_unpinned=True))
 
