@@ -97,10 +97,3 @@ def test_the_pool_comes_from_zero_and_goes_again(server, sources):
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
     assert server.http.get("/health").json()["status"] == "healthy"
-
-
-def test_the_pool_comes_a_second_time(server, sources):
-    """From zero once more, after it had gone: a job that waits for its replicas is only later, not lost."""
-    result, seen = work(server, sources.file(SPEECH / "english_slt.ogg"), enable_gpu=False, emotion_detection=False)
-    assert result["segments"]
-    assert {"TranscriberCpu", "AlignerCpu", "DiarizerCpu"} <= seen

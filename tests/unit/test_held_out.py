@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 UNHEARD = ("unheard_rms", "unheard_max")
-TWO = ("two_awb_slt_hts", "two_max_f3", "two_rms_slt")
+TWO = ("two_max_f3", "two_rms_slt")
 MOST_WORD_ERRORS = 0.10
 MOST_APART_S = 0.080
 RIGHT_SPEAKER = 0.95
