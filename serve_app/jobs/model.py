@@ -105,6 +105,7 @@ class Job:
     error_message: str | None
     cancel_requested: bool
     prefetch: str
+    beats: int
 
     @classmethod
     def of(cls, row: Any) -> Job:

@@ -1,4 +1,4 @@
-"""The tables: one row per job, its result, its callbacks that are due, and the receivers that keep failing.
+"""The tables: jobs, their results, callbacks that are due, receivers that keep failing, checkpoints, timelines, leases.
 
 Times are epoch seconds (UTC). This module is the newest form.
 """
@@ -46,6 +46,7 @@ jobs = Table(
     Column("error_code", String(64)),
     Column("error_message", Text),
     Column("cancel_requested", Boolean, nullable=False),
+    Column("beats", Integer, nullable=False, server_default="0", doc="Rises while the driver lives: its lease"),
     Column(
         "prefetch", String(16), nullable=False, doc="none, running, done or failed: audio extracted ahead of its turn"
     ),
@@ -86,4 +87,35 @@ receivers = Table(
     Column("origin", String(300), primary_key=True),
     Column("failures", Integer, nullable=False, doc="In a row"),
     Column("next_probe_at", Float, nullable=False),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("job_id", ForeignKey("jobs.job_id", ondelete="CASCADE"), primary_key=True),
+    Column("run", Integer, primary_key=True),
+    Column("stage", String(32), primary_key=True),
+    Column("digest", String(64), nullable=False, doc="SHA-256 of the body"),
+    Column("body", LargeBinary, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("job_id", ForeignKey("jobs.job_id", ondelete="CASCADE"), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("detail", String(200), doc="Never a URL"),
+)
+Index("events_of_job", events.c.job_id, events.c.id)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("beats", Integer, nullable=False, doc="Rises while the holder lives"),
 )
