@@ -6,7 +6,7 @@ export PYANNOTE_METRICS_ENABLED := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo run test check bench
+.PHONY: setup demo run test test-all check bench
 
 setup: $(READY)
 
@@ -26,6 +26,9 @@ run: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-all: setup
+	$(BIN)/python -m pytest -m "full or not full" --timeout=3600
 
 check: setup
 	$(BIN)/ruff check .
