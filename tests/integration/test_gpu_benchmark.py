@@ -7,7 +7,6 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-
 from tests.benchmarks.gpu_plan import HEAD
 from tests.support.process import ROOT, clean_environment
 
