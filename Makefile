@@ -6,6 +6,8 @@ export PYANNOTE_METRICS_ENABLED := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export PYTHONDONTWRITEBYTECODE :=
 
+TWO := --numprocesses 2 --dist loadgroup --no-loadscope-reorder  # what waits for servers, beside what computes
+
 .PHONY: setup demo run test test-all check bench
 
 setup: $(READY)
@@ -25,7 +27,7 @@ run: setup
 	$(BIN)/ml-server up
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO)
 
 test-all: setup
 	$(BIN)/python -m pytest -m "full or not full" --timeout=3600
