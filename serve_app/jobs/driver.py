@@ -26,8 +26,9 @@ from serve_app.callbacks.payloads import dump
 from serve_app.callbacks.sender import ProgressTeller, Sender
 from serve_app.jobs.calls import TRANSIENT
 from serve_app.jobs.canonical import log_end
+from serve_app.jobs.checkpoints import Checkpoints, Keeper
 from serve_app.jobs.model import Attempt, Job, Outcome
-from serve_app.jobs.opening import open_store
+from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.pipeline import Pipeline, Stages
 from serve_app.jobs.progress import Progress, ProgressMeter
 
@@ -53,7 +54,9 @@ class Driver:
         self._settings = settings
         self._stages = stages
         self._manager = manager
-        self._store, self._outbox = open_store(settings)
+        database = open_database(settings)
+        self._store, self._outbox = open_store(settings, database)
+        self._checkpoints = Checkpoints(database)
         self._pipeline: Pipeline | None = None
         self._cancelled = False
         self._work: asyncio.Task[Outcome] | None = None
@@ -103,7 +106,8 @@ class Driver:
                 report=report,
                 heartbeat_s=self._settings.heartbeat_s,
             )
-            self._pipeline = Pipeline(job, self._settings, self._stages, meter=meter, changed=teller.changed)
+            kept = Keeper(self._checkpoints, attempt)
+            self._pipeline = Pipeline(job, self._settings, self._stages, meter=meter, changed=teller.changed, kept=kept)
             self._work = asyncio.create_task(self._outcome(job, self._pipeline))
             if self._cancelled or job.cancel_requested:
                 self._work.cancel()

@@ -16,7 +16,7 @@ from serve_app.callbacks.payloads import completed, failed, new_message_id
 from serve_app.jobs.model import Attempt, CallbackState, Counts, Job, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import JobState, check
-from serve_app.jobs.tables import callbacks, jobs, results
+from serve_app.jobs.tables import callbacks, checkpoints, jobs, results
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -114,6 +114,7 @@ class JobStore:
         if known:
             check(known.state, JobState.QUEUED)
             db.execute(update(jobs).where(jobs.c.job_id == new.job_id).values(run=known.run + 1, **fresh))
+            db.execute(delete(checkpoints).where(checkpoints.c.job_id == new.job_id))
             db.execute(
                 update(callbacks)
                 .where(callbacks.c.job_id == new.job_id, callbacks.c.state == CallbackState.PENDING)
@@ -305,7 +306,7 @@ class JobStore:
         with self._db.write() as db:
             return db.execute(
                 update(jobs)
-                .where(_fence(attempt))
+                .where(fence(attempt))
                 .values(
                     progress=progress.percent,
                     stage=progress.stage,
@@ -341,6 +342,7 @@ class JobStore:
                 sequence=jobs.c.sequence + 1,
             )
         )
+        db.execute(delete(checkpoints).where(checkpoints.c.job_id == job.job_id))
         db.execute(delete(results).where(results.c.job_id == job.job_id))
         if outcome.result is not None:
             row = {"job_id": job.job_id, "body": outcome.result, "duration_s": outcome.duration_s}
@@ -373,7 +375,8 @@ class JobStore:
 _ENDED = (JobState.COMPLETED, JobState.FAILED)
 
 
-def _fence(attempt: Attempt) -> ColumnElement[bool]:
+def fence(attempt: Attempt) -> ColumnElement[bool]:
+    """The job's row while the attempt counts."""
     return and_(
         jobs.c.job_id == attempt.job_id,
         jobs.c.run == attempt.run,
