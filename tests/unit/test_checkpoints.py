@@ -408,9 +408,15 @@ def sealed(body: bytes) -> dict[str, Any]:
     return {"body": body, "digest": hashlib.sha256(body).hexdigest()}
 
 
+def flipped(body: bytes) -> bytes:
+    """The lowest bit of the last digit: JSON as good as before."""
+    at = max(at for at, byte in enumerate(body) if byte in b"0123456789")
+    return body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
+
+
 DAMAGE = {
     "truncated": lambda body: {"body": body[: len(body) // 2]},
-    "one bit flipped": lambda body: {"body": body[:-1] + bytes([body[-1] ^ 1])},
+    "one bit flipped": lambda body: {"body": flipped(body)},
     "of another digest": lambda _body: {"digest": "0" * 64},
     "undecodable": lambda body: sealed(body[:65] + b"\x00garbage"),
     "of another form": lambda body: sealed(body[:65] + b'{"start_s": 1}'),
