@@ -220,7 +220,7 @@ class JobManager:
                 await self._drivers.cancel(job)
 
     async def _unblock(self) -> None:
-        """Kill drivers that do not run: on SQLite one that is stopped in the middle of a write keeps all from writing."""
+        """Kill drivers that do not run: on SQLite, one that is stopped within a write keeps all others from writing."""
         for job in await asyncio.to_thread(self._store.running):
             if await self._drivers.exists(job) and not await self._drivers.answers(job):
                 log.warning("a driver hangs while nobody can write", extra=logs.about(job.job_id))
