@@ -10,7 +10,7 @@ from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments import logs
-from deployments.errors import DeviceError
+from deployments.errors import DeviceError, StageTimeoutError, StuckError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -37,21 +37,27 @@ class StageCalls:
     async def call(self, remote: Callable[..., Any], *args: Any, before_retry: Callable[[], None] | None = None) -> Any:
         """Await one stage call in a slot. Raises what the stage raised, or Ray's error when retries did not help.
 
-        `before_retry` renews what the call refers to: its argument may be what was lost.
+        `before_retry` renews what the call refers to: its argument may be what was lost. A call in which the engine
+        got stuck is made once more, `alone` where it shared a batch with others', and then is known for the cause.
         """
+        again: dict[str, bool] | None = None
         async with self._slots:
             for attempt in range(RETRIES):
                 try:
-                    return await self._once(remote, *args)
-                except TRANSIENT as error:
+                    return await self._once(remote, *args, **(again or {}))
+                except (StuckError, *TRANSIENT) as error:
+                    if isinstance(error, StuckError):
+                        if again is not None:
+                            raise StageTimeoutError from error
+                        again = {"alone": True} if error.batched else {}
                     log.warning("stage call retried", extra=logs.about(self._job_id, error=type(error).__name__))
                     await asyncio.sleep(FIRST_WAIT_S * 2**attempt * random.uniform(0.8, 1.2))  # noqa: S311
                     if before_retry is not None:
                         before_retry()
-            return await self._once(remote, *args)
+            return await self._once(remote, *args, **(again or {}))
 
-    async def _once(self, remote: Callable[..., Any], *args: Any) -> Any:
-        response = remote(*args)
+    async def _once(self, remote: Callable[..., Any], *args: Any, **options: bool) -> Any:
+        response = remote(*args, **options)
         try:
             return await response
         except asyncio.CancelledError:

@@ -142,7 +142,9 @@ class Pipeline:
 
     async def _on_audio(self, method: Any, *args: Any) -> Any:
         """Call a stage with the audio's reference first: the samples themselves do not pass through here."""
-        return await self._calls.call(lambda: method.remote(self._audio, *args), before_retry=self._load)
+        return await self._calls.call(
+            lambda **options: method.remote(self._audio, *args, **options), before_retry=self._load
+        )
 
     def extraction_progress(self, step: str, fraction: float) -> None:
         """The extractor's report: `step` is download or extract."""
