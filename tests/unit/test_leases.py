@@ -215,7 +215,7 @@ def _row(database: Database) -> tuple[str, int]:
 
 
 def test_who_is_gone():
-    """Known of processes of this machine and container only: ended, not waited for, or another one by the same number."""
+    """Known of processes of this machine and container only: ended, not waited for, or another by the same number."""
     mine = holder.new_holder()
     machine, pid, started, mark = mine.split(".")
     assert len(mine) <= 64
