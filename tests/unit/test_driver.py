@@ -71,6 +71,12 @@ def driven(settings):
     return driver_module.Driver("a", 1, settings, STAGES, manager)._task
 
 
+async def ended(task: asyncio.Task[None]) -> None:
+    """Wait for it, without cancelling it."""
+    done, _ = await asyncio.wait([task], timeout=20)
+    assert done
+
+
 def test_d4_a_driver_beats_while_it_works(settings, store):
     """D4: its beats rise and its time is counted, although there is nothing to tell."""
 
@@ -78,7 +84,7 @@ def test_d4_a_driver_beats_while_it_works(settings, store):
         task = driven(settings)
         await until(lambda: store.get("a").beats >= 5)
         Work.done.set()
-        await task
+        await ended(task)
 
     asyncio.run(run())
     job = store.get("a")
@@ -93,7 +99,7 @@ def test_d4_a_driver_that_is_followed_stops(settings, store):
         task = driven(settings)
         await until(lambda: store.get("a").beats > 0)
         store.begin_attempt("a", 1)
-        await task
+        await ended(task)
 
     asyncio.run(run())
     assert [work.cancelled for work in Work.running] == [True]
@@ -123,7 +129,7 @@ def test_d10_a_locked_database_costs_no_work(settings, store):
             await asyncio.sleep(0.6)
             assert not task.done()
             other.execute("ROLLBACK")
-            await task
+            await ended(task)
 
     asyncio.run(run())
     job = store.get("a")

@@ -11,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import insert
+from sqlalchemy.exc import SQLAlchemyError
 
+from serve_app.jobs import database as database_module
 from serve_app.jobs import holder
 from serve_app.jobs.database import Database
 from serve_app.jobs.leases import LEASE_S, LONGEST_STEP_S, Lease, Watch
@@ -168,6 +170,25 @@ def test_d14_one_of_two_managers_has_the_lease(database):
     assert second.hold()
     assert not first.hold()
     assert second.hold()
+
+
+def test_d14_who_cannot_write_does_not_blame_the_holder(database, monkeypatch):
+    """D14: while nobody can write, beats stand still: the lease goes to nobody else for that."""
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
+    clock = Steady()
+    blocked = Database(database._engine.url.render_as_string(hide_password=False))
+    first, second = Lease(database, "m"), Lease(blocked, "m", watch=Watch(clock))
+    assert first.hold()
+    with database.write() as db:
+        db.execute(leases.update().values(beats=leases.c.beats))
+        for _ in range(11):
+            assert not second.hold()
+            clock.now += LONGEST_STEP_S
+        with pytest.raises(SQLAlchemyError):
+            second.hold()
+    assert not second.hold()
+    assert first.hold()
+    blocked.close()
 
 
 def test_d14_who_leaves_makes_room_at_once(database):

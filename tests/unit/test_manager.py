@@ -145,7 +145,7 @@ def test_d10_a_locked_database_costs_no_driver_its_lease(settings, store, monkey
         while not ended.is_set():
             with suppress(SQLAlchemyError):  # as the driver does: tried again
                 await asyncio.to_thread(impatient.beat, attempt, spent_s=0.1)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
         await finishes(impatient, attempt)
 
     async def run() -> ScriptedDrivers:
