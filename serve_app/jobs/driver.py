@@ -30,9 +30,10 @@ from serve_app.jobs.calls import TRANSIENT
 from serve_app.jobs.canonical import log_end
 from serve_app.jobs.leases import BEAT_S
 from serve_app.jobs.model import Attempt, Job, Outcome
-from serve_app.jobs.opening import open_store
+from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.pipeline import Pipeline, Stages
 from serve_app.jobs.progress import Progress, ProgressMeter
+from serve_app.jobs.quarantine import Quarantine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +61,9 @@ class Driver:
         self._settings = settings
         self._stages = stages
         self._manager = manager
-        self._store, self._outbox = open_store(settings)
+        database = open_database(settings)
+        self._store, self._outbox = open_store(settings, database)
+        self._quarantine = Quarantine(database)
         self._pipeline: Pipeline | None = None
         self._cancelled = False
         self._work: asyncio.Task[Outcome] | None = None
@@ -110,7 +113,10 @@ class Driver:
                 report=report,
                 heartbeat_s=self._settings.heartbeat_s,
             )
-            self._pipeline = Pipeline(job, self._settings, self._stages, meter=meter, changed=teller.changed)
+            alone = self._quarantine.alone
+            self._pipeline = Pipeline(
+                job, self._settings, self._stages, meter=meter, changed=teller.changed, alone=alone
+            )
             self._work = asyncio.create_task(self._outcome(job, self._pipeline))
             if self._cancelled or job.cancel_requested:
                 self._work.cancel()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +33,7 @@ from serve_app.jobs.progress import ProgressMeter, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from ray.actor import ActorHandle
     from ray.serve.handle import DeploymentHandle
@@ -92,14 +93,21 @@ class Pipeline:
     """Works through the graph for one job. `meter` is told what is done, `changed` is called when it was."""
 
     def __init__(
-        self, job: Job, settings: Settings, stages: Stages, *, meter: ProgressMeter, changed: Callable[[], None]
+        self,
+        job: Job,
+        settings: Settings,
+        stages: Stages,
+        *,
+        meter: ProgressMeter,
+        changed: Callable[[], None],
+        alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> None:
         self._job = job
         self._settings = settings.on(enable_gpu=job.options.enable_gpu)
         self._stages = stages.on(enable_gpu=job.options.enable_gpu)
         self._meter = meter
         self._changed = changed
-        self._calls = StageCalls(job.job_id, job.options.max_workers)
+        self._calls = StageCalls(job.job_id, job.options.max_workers, alone)
         self._clock = _Clock()
         self._warnings: list[str] = [*settings.warnings]
         self._language_probability: float | None = None

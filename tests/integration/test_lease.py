@@ -59,4 +59,4 @@ def test_d4_a_stopped_driver_is_replaced(server, sources, conversation, backend)
     wait_for(lambda: stopped not in drivers(server), within_s=30)
     ends = [got for got in backend.of(job_id) if got.ended]
     assert [got.body["status"] for got in ends] == ["completed"]
-    print(f"resumed by another attempt after {resumed_s:.1f} s")  # noqa: T201 - a figure to report
+    print(f"resumed by another attempt after {resumed_s:.1f} s")
