@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,6 +37,7 @@ from serve_app.jobs.resuming import Clock, NothingKept, Resumer, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from ray.actor import ActorHandle
     from ray.serve.handle import DeploymentHandle
@@ -96,13 +98,14 @@ class Pipeline:
         meter: ProgressMeter,
         changed: Callable[[], None],
         kept: Kept | None = None,
+        alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> None:
         self._job = job
         self._settings = settings.on(enable_gpu=job.options.enable_gpu)
         self._stages = stages.on(enable_gpu=job.options.enable_gpu)
         self._meter = meter
         self._changed = changed
-        self._calls = StageCalls(job.job_id, job.options.max_workers)
+        self._calls = StageCalls(job.job_id, job.options.max_workers, alone)
         self._clock = Clock()
         self._resumer = Resumer(kept or NothingKept(), self._clock)
         self._warnings: list[str] = [*settings.warnings]
@@ -156,7 +159,9 @@ class Pipeline:
         async with self._fetching:
             if self._audio is None:  # it was thought that all is kept that is heard from it
                 await self._fetch()
-        return await self._calls.call(lambda: method.remote(self._audio, *args), before_retry=self._load)
+        return await self._calls.call(
+            lambda **options: method.remote(self._audio, *args, **options), before_retry=self._load
+        )
 
     def extraction_progress(self, step: str, fraction: float) -> None:
         """The extractor's report: `step` is download or extract."""

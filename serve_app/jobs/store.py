@@ -240,11 +240,13 @@ class JobStore:
         """Jobs whose backend heard nothing for `since_s` seconds, marked as told now.
 
         Those that run are told by their drivers, so only after `DRIVER_GRACE_S` more: while a driver starts, or died.
+        Whoever seems to have been told far in the future was told before the clock was set back.
         """
         now = self._clock()
         silent = or_(
             and_(jobs.c.state == JobState.QUEUED, jobs.c.told_at <= now - since_s),
             and_(jobs.c.state == JobState.RUNNING, jobs.c.told_at <= now - since_s - DRIVER_GRACE_S),
+            and_(jobs.c.state.not_in(_ENDED), jobs.c.told_at > now + since_s),
         )
         query = select(jobs.c.job_id).where(silent, jobs.c.callback_url.is_not(None))
         with self._db.read() as db:
@@ -298,8 +300,14 @@ class JobStore:
             )
             return _get(db, job_id) if changed.rowcount else None
 
+    def beat(self, attempt: Attempt, *, spent_s: float) -> bool:
+        """Keep the driver's lease, and store the processing time since the last call; False: it no longer counts."""
+        living = {"beats": jobs.c.beats + 1, "spent_s": jobs.c.spent_s + spent_s}
+        with self._db.write() as db:
+            return db.execute(update(jobs).where(fence(attempt)).values(**living)).rowcount > 0
+
     def tell(self, attempt: Attempt, progress: Progress, *, spent_s: float) -> int | None:
-        """Store progress and the processing time since the last call, and take the next callback number.
+        """Store progress and the processing time since the last call, and take the next callback number: a beat, too.
 
         None where the attempt no longer counts.
         """
@@ -313,6 +321,7 @@ class JobStore:
                     sequence=jobs.c.sequence + 1,
                     told_at=self._clock(),
                     spent_s=jobs.c.spent_s + spent_s,
+                    beats=jobs.c.beats + 1,
                 )
                 .returning(jobs.c.sequence)
             ).scalar()

@@ -163,7 +163,7 @@ def test_a_failed_extraction_ends_everything():
 
 def test_a_dead_replica_is_asked_again(monkeypatch):
     """ActorDied is retried, a stage's own error is not."""
-    monkeypatch.setattr("serve_app.jobs.calls.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("serve_app.jobs.calls.WAITS_ALONE_S", (0.001, 0.001))
     deaths = iter([ActorDiedError(), ActorDiedError()])
 
     def dies_twice(audio: Any, piece: Span) -> Any:
