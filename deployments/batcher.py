@@ -13,6 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from deployments.errors import StuckError
 from deployments.replica import Compute
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ Answer = TypeVar("Answer")
 class _Waiting(Generic[Item, Answer]):
     item: Item
     answer: asyncio.Future[Answer]
+    alone: bool
 
 
 class Batcher(Generic[Item, Answer]):
@@ -35,7 +37,8 @@ class Batcher(Generic[Item, Answer]):
     more than `max_weight` together either, but for one that is heavier alone. It returns an answer for each, in order;
     an exception in an answer's place is raised at that item's caller. What `work` itself raises, all callers of that
     batch get. Items whose callers were cancelled are dropped before they are computed; one that is being computed then
-    is finished for nobody, beside its neighbours.
+    is finished for nobody, beside its neighbours. An item that is to be computed `alone` shares its batch with none:
+    one in a batch of which the engine got stuck may be the cause of it.
     """
 
     def __init__(
@@ -56,17 +59,17 @@ class Batcher(Generic[Item, Answer]):
         """Jobs with items, the one whose turn it is first."""
         self._serving: asyncio.Task[None] | None = None
 
-    async def __call__(self, job_id: str, item: Item) -> Answer:
+    async def __call__(self, job_id: str, item: Item, *, alone: bool = False) -> Answer:
         """The answer for `item`, in the queue of `job_id`."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(job_id, deque()).append(_Waiting(item, answer))
+        self._queues.setdefault(job_id, deque()).append(_Waiting(item, answer, alone))
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve())
         return await answer
 
-    async def all(self, job_id: str, items: Iterable[Item]) -> list[Answer]:
+    async def all(self, job_id: str, items: Iterable[Item], *, alone: bool = False) -> list[Answer]:
         """The answers for all of `items`, in order. The first failure is raised, and what still waits is dropped."""
-        asked = [asyncio.ensure_future(self(job_id, item)) for item in items]
+        asked = [asyncio.ensure_future(self(job_id, item, alone=alone)) for item in items]
         try:
             return await asyncio.gather(*asked)
         finally:
@@ -79,6 +82,8 @@ class Batcher(Generic[Item, Answer]):
             while batch := self._cut():
                 try:
                     answers = await self._compute(self._try, [waiting.item for waiting in batch])
+                except StuckError:
+                    _fail(batch, StuckError(batched=True))
                 except Exception as error:  # noqa: BLE001  the thread takes no work any more: the callers must hear of it
                     _fail(batch, error)
                 else:
@@ -96,12 +101,14 @@ class Batcher(Generic[Item, Answer]):
                 queue.popleft()
             if queue:
                 weight += self._weigh(queue[0].item)
-                if batch and weight > self._max_weight:
+                if batch and (weight > self._max_weight or queue[0].alone):
                     break  # this job's turn comes first in the next batch
                 batch.append(queue.popleft())
             del self._queues[job_id]
             if queue:
                 self._queues[job_id] = queue
+            if batch and batch[-1].alone:
+                break
         return batch
 
     def _try(self, items: list[Item]) -> list[Answer | Exception]:

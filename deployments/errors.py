@@ -8,11 +8,13 @@
     │   ├── AudioExtractionError      AUDIO_EXTRACTION_ERROR
     │   ├── TranscriptionError        TRANSCRIPTION_ERROR
     │   ├── ProcessingTimeoutError    PROCESSING_TIMEOUT
+    │   ├── StageTimeoutError         PROCESSING_TIMEOUT
     │   ├── OutOfResourcesError       INSUFFICIENT_RESOURCES
     │   ├── CancelledJobError         CANCELLED
     │   └── InternalJobError          INTERNAL_ERROR
     ├── RequestError                  answers a request; carries the HTTP status (serve_app/api/errors.py)
     ├── DeviceError                   a replica's device is gone: its calls are made again, at another replica
+    ├── StuckError                    a computation takes too long: its replica ends, the call is made once more
     └── ModelLoadError                keeps a replica from starting; names the model
         └── ModelMissingError         missing, altered or not pinned; names the command that heals it
 
@@ -153,6 +155,16 @@ class ProcessingTimeoutError(JobError):
     }
 
 
+class StageTimeoutError(JobError):
+    """A step got stuck in this video twice: its computation did not come back, and its process was ended."""
+
+    code = "PROCESSING_TIMEOUT"
+    sentences: ClassVar = {
+        "ko": "처리 단계가 응답하지 않아 중단했습니다",
+        "en": "A step of the processing did not answer and was stopped",
+    }
+
+
 class OutOfResourcesError(JobError):
     """Out of memory or disk, or no replica to be had."""
 
@@ -191,6 +203,24 @@ class DeviceError(MLServerError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (DeviceError, ())
+
+
+class StuckError(MLServerError):
+    """A computation takes longer than it may; its replica ends itself. Raised at those whose items are computed.
+
+    `batched`: others' items may be the cause of it. Whoever only waited in that replica sees it die.
+    """
+
+    def __init__(self, *, batched: bool = False) -> None:
+        super().__init__("the computation is stuck")
+        self.batched = batched
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_stuck, (self.batched,))
+
+
+def _stuck(batched: bool) -> StuckError:  # noqa: FBT001 - pickle passes no names
+    return StuckError(batched=batched)
 
 
 class RequestError(MLServerError):

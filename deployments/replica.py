@@ -6,10 +6,11 @@ import asyncio
 import ctypes
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from deployments import logs
+from deployments.errors import StuckError
+from deployments.watchdog import LONGEST_S, watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,12 +65,35 @@ class Compute:
     """Runs the calls of a replica one after the other in one thread, so that the replica itself always answers.
 
     Calls wait here, in order, and not at the callers, whose routers would poll for a free replica (ten drivers doing so
-    took 70 % of a core). One that waits can be cancelled; one that computes goes on for its few seconds.
+    took 70 % of a core). One that waits can be cancelled; one that computes goes on for its few seconds. One that
+    computes for longer than `longest_s`, waiting not counted, is stuck, and this process ends (`watchdog`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, longest_s: float = LONGEST_S) -> None:
         self._thread = ThreadPoolExecutor(1, "compute")
+        self._longest_s = longest_s
 
     async def __call__(self, work: Callable[..., Answer], *args: object, **options: object) -> Answer:
-        """Await `work`'s answer, computed when it is its turn."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *args, **options))
+        """Await `work`'s answer, computed when it is its turn.
+
+        Raises:
+            StuckError: It takes too long. This replica is about to end.
+        """
+        loop = asyncio.get_running_loop()
+        stuck = asyncio.Event()
+
+        def compute() -> Answer:
+            with watching(self._longest_s, lambda: loop.call_soon_threadsafe(stuck.set)):
+                return work(*args, **options)
+
+        computed = loop.run_in_executor(self._thread, compute)
+        noticed = asyncio.create_task(stuck.wait())
+        both: set[asyncio.Future[Any]] = {computed, noticed}
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not computed.done():
+                raise StuckError
+            return await computed
+        finally:
+            for each in both:
+                each.cancel()  # what still waits for its turn is not computed

@@ -20,6 +20,7 @@ from deployments.transcriber.config import has_word_times
 from deployments.transcriber.deployment import Transcriber
 from serve_app.engines import check_pool, decided
 from serve_app.ingress import Ingress
+from serve_app.jobs.placement import check_reach
 from serve_app.settings import CpuPool, Settings
 
 SHARE = {"num_cpus": 0.25}
@@ -32,6 +33,7 @@ def build(args: Settings) -> Application:
     A job's way through it is in `serve_app/jobs/pipeline.py`; how many replicas each part has, in `configs/`.
     """
     logs.configure()
+    check_reach(args.database)
     settings = decided(args)
     check_pool(settings)
     pool = settings.cpu_pool

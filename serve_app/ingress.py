@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 2.0
 ANSWER_S = 20.0
 MANAGER_SILENCE_S = 60.0
-"""A manager whose loop has not turned for so long is broken."""
+"""A manager whose loop has not turned for so long is broken; one that does not even answer is killed, for the next."""
 
 log = logs.get_logger("ingress")
 
@@ -44,6 +44,7 @@ class ManagerLine:
         self._stages = stages
         self._since = time.time()
         self._manager: ActorHandle[Any] | None = None
+        self._asked: ActorHandle[Any] | None = None
         self._failing: tuple[str, ...] = ("job manager",)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -71,13 +72,19 @@ class ManagerLine:
         task.add_done_callback(self._tasks.discard)
 
     async def _watch(self) -> None:
+        answered_at = time.monotonic()
         while True:
             try:
                 async with asyncio.timeout(ANSWER_S):
                     self._failing = await self._look()
+                answered_at = time.monotonic()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is looked at again
                 log.warning("the job manager does not answer", extra={"error": type(error).__name__})
                 self._failing = ("job manager",)
+                if self._asked is not None and time.monotonic() - answered_at > MANAGER_SILENCE_S:
+                    log.warning("the job manager is killed: it hangs")
+                    ray.kill(self._asked)
+                    answered_at = time.monotonic()
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _look(self) -> tuple[str, ...]:
@@ -109,6 +116,7 @@ class ManagerLine:
             )
             .remote(self._settings, self._stages, self._since)
         )
+        self._asked = manager
         return cast("ActorHandle[Any]", manager)
 
 
@@ -117,6 +125,7 @@ class _Ingress:
 
     def __init__(self, settings: Settings, **stages: Any) -> None:
         logs.configure()
+        placement.check_reach(settings.database)  # again: nodes may have joined since the app was built
         self._settings = settings
         self._line = ManagerLine(settings, Stages(**stages))
         self._line.start()

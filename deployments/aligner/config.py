@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from deployments.watchdog import LONGEST_S
+
 
 class AlignerConfig(BaseModel):
     """Which aligner runs, where the recogniser has no word times of its own."""
@@ -15,6 +17,8 @@ class AlignerConfig(BaseModel):
     engine: Literal["proportional", "ctc"] = "proportional"
     """`proportional`: each word gets a share of its utterance by its length in letters; listens to nothing.
     `ctc`: the acoustic model of the transcript's language (wav2vec2), and proportional where it has none."""
+    longest_call_s: float = Field(default=LONGEST_S, gt=0)
+    """One call of the engine that takes longer is stuck: the replica's process ends, and Serve starts another."""
     models: dict[str, str] = {}
     """`ctc`: language (ISO 639-1) to a model's name on the Hugging Face hub, or a local folder;
     before and beside whisperX's own table."""

@@ -15,7 +15,7 @@ from deployments.aligner.proportional import interpolated
 from deployments.aligner.witness import without_unheard
 from deployments.batcher import Batcher
 from deployments.device import release_memory
-from deployments.errors import DeviceError
+from deployments.errors import DeviceError, StuckError
 from deployments.ladder import Ladder
 from deployments.models.store import resolve
 
@@ -40,21 +40,26 @@ class Aligner:
         self._ladder: Ladder[AlignItem, Transcript] = Ladder(
             self._engine.align, max_batch=config.batch_items, relieve=partial(release_memory, config.device)
         )
-        self._batcher: Batcher[AlignItem, Transcript] = Batcher(self._ladder, max_batch=config.batch_items)
+        self._batcher: Batcher[AlignItem, Transcript] = Batcher(
+            self._ladder,
+            max_batch=config.batch_items,
+            compute=replica.Compute(longest_s=config.longest_call_s),
+        )
         self._dropped = Counter(
             "ml_server_texts_unheard",
             description="Texts of the recogniser that were left out because the aligner hears no word of them.",
         )
 
-    async def align(self, audio: Audio, transcript: Transcript, job_id: str) -> Transcript:
+    async def align(self, audio: Audio, transcript: Transcript, job_id: str, *, alone: bool = False) -> Transcript:
         """`transcript` with every word timed, but for text that was probably invented: that goes, with a warning.
 
-        `audio` is the whole video's; jobs share batches fairly by `job_id`. What cannot be aligned gets interpolated
-        times and a warning. Raises DeviceError where another replica may do better.
+        `audio` is the whole video's; jobs share batches fairly by `job_id`, but for what is to be aligned `alone`. What
+        cannot be aligned gets interpolated times and a warning. Raises DeviceError where another replica may do better.
         """
+        item = AlignItem(audio=audio, transcript=transcript)
         try:
-            aligned = without_unheard(await self._batcher(job_id, AlignItem(audio=audio, transcript=transcript)))
-        except (DeviceError, MemoryError):
+            aligned = without_unheard(await self._batcher(job_id, item, alone=alone))
+        except (DeviceError, MemoryError, StuckError):
             raise
         except Exception as error:  # noqa: BLE001  whatever it is, it must not cost the transcript
             reason = f"{type(error).__name__}: {error}"

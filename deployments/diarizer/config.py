@@ -7,6 +7,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from deployments.watchdog import LONGEST_S
+
 PIECE_S = 60.0
 """Length of the piece that the driver gives to one call of `segment` and `embed`: about two seconds of work each."""
 
@@ -19,6 +21,8 @@ class DiarizerConfig(BaseModel):
     engine: Literal["pyannote-ge2e", "pyannote"] = "pyannote-ge2e"
     """`pyannote-ge2e`: pyannote's pipeline on the network in whisperx and the voice encoder in resemblyzer.
     `pyannote`: a trained pipeline with its own networks, clustering and settings."""
+    longest_call_s: float = Field(default=LONGEST_S, gt=0)
+    """One call of the engine that takes longer is stuck: the replica's process ends, and Serve starts another."""
     device: str = "cpu"
     """A torch device."""
     threads: int = Field(default=1, ge=1)

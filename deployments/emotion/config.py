@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from deployments.watchdog import LONGEST_S
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -27,6 +29,8 @@ class EmotionConfig(BaseModel):
     engine: Literal["prosodic-lexical", "wav2vec2"] = "prosodic-lexical"
     """`prosodic-lexical`: arousal from the voice against the speaker's own norm, valence from English words.
     `wav2vec2`: a trained classifier, which hears the voice alone; any audio classifier of transformers."""
+    longest_call_s: float = Field(default=LONGEST_S, gt=0)
+    """One call of the engine that takes longer is stuck: the replica's process ends, and Serve starts another."""
 
     # For `wav2vec2` only.
     model: str = "superb/wav2vec2-base-superb-er"

@@ -34,18 +34,19 @@ class EmotionAnalyzer:
             max_batch=MOST_ITEMS,
             weigh=self._engine.weight_s,
             max_weight=config.batch_s,
+            compute=replica.Compute(longest_s=config.longest_call_s),
         )
 
     async def analyze(
-        self, audio: Audio, tracks: Tracks | None, segments: list[Segment], job_id: str
+        self, audio: Audio, tracks: Tracks | None, segments: list[Segment], job_id: str, *, alone: bool = False
     ) -> list[Emotion | None]:
         """One judgement per segment, in order; None where there is nothing to judge by.
 
-        `segments` are one of `config.parts` of the video's; jobs are served in turn. `tracks` may be None unless
-        `config.needs_tracks`. Raises DeviceError where another replica may do better.
+        `segments` are one of `config.parts` of the video's; jobs are served in turn; `alone`: each segment by itself.
+        `tracks` may be None unless `config.needs_tracks`. Raises DeviceError where another replica may do better.
         """
         cut = await asyncio.to_thread(self._engine.cut, audio, tracks, segments)  # beside the batch that is computed
-        answers = await self._batcher.all(job_id, [item for items in cut for item in items])
+        answers = await self._batcher.all(job_id, [item for items in cut for item in items], alone=alone)
         return moods(self._engine, cut, answers)
 
     async def check_health(self) -> None:

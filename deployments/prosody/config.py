@@ -6,6 +6,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from deployments.watchdog import LONGEST_S
+
 
 class ProsodyConfig(BaseModel):
     """What `engine` measures, and within which bounds. It runs on one thread, whatever the machine has."""
@@ -14,6 +16,8 @@ class ProsodyConfig(BaseModel):
 
     engine: Literal["librosa"] = "librosa"
     """`librosa`: level and autocorrelation by librosa, pitch path after Boersma (1993)."""
+    longest_call_s: float = Field(default=LONGEST_S, gt=0)
+    """One call of the engine that takes longer is stuck: the replica's process ends, and Serve starts another."""
 
     f0_min_hz: float = Field(default=60.0, ge=40.0, le=200.0)
     """Lowest pitch looked for. The analysis window is three periods of it: higher is quicker, and finer in time."""

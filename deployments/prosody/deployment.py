@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from deployments.types import Audio, Segment, Span, Tracks, WordProsody
 
 
-@serve.deployment
+@serve.deployment(health_check_period_s=replica.HEALTH_CHECK_S)
 class ProsodyAnalyzer:
     """Pitch and level: tracks from the audio, piece by piece beside the other stages, then values per word."""
 
@@ -25,7 +25,7 @@ class ProsodyAnalyzer:
         replica.prepare()  # no thread bound: nothing here uses torch or more than one thread
         self._config = config
         self._engine = create(config)
-        self._compute = replica.Compute()
+        self._compute = replica.Compute(longest_s=config.longest_call_s)
 
     async def tracks(self, audio: Audio, piece: Span) -> Tracks:
         """Pitch and level of `piece` of the whole video's `audio`: about 0.3 s of one core for a minute."""

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from deployments.watchdog import LONGEST_S
+
 PIECE_S = 120.0
 """Length of the piece that the driver gives to one call: about two seconds of work on one core."""
 
@@ -17,6 +19,8 @@ class SpeechDetectorConfig(BaseModel):
 
     engine: Literal["pyannote-segmentation"] = "pyannote-segmentation"
     """`pyannote-segmentation`: the network that the whisperx package carries; needs no download."""
+    longest_call_s: float = Field(default=LONGEST_S, gt=0)
+    """One call of the engine that takes longer is stuck: the replica's process ends, and Serve starts another."""
     device: str = "cpu"
     """A torch device."""
     threads: int = Field(default=1, ge=1)

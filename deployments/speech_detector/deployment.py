@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from deployments.types import Audio, Span
 
 
-@serve.deployment
+@serve.deployment(health_check_period_s=replica.HEALTH_CHECK_S)
 class SpeechDetector:
     """Finds the speech in a piece of a video."""
 
@@ -23,7 +23,7 @@ class SpeechDetector:
 
         self._config = config
         self._engine = create(config)
-        self._compute = replica.Compute()
+        self._compute = replica.Compute(longest_s=config.longest_call_s)
 
     async def detect(self, audio: Audio, piece: Span) -> list[Span]:
         """Speech inside `piece` of the whole video's `audio`. Put pieces together with `chunks.join_spans`."""

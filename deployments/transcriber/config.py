@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from deployments.transcriber import whisper_languages
+from deployments.watchdog import LONGEST_S
 
 _DEFAULTS: dict[object, dict[str, Any]] = {"whisperx": {"max_chunk_s": 30.0, "batch_size": 8}}
 """What an engine takes where the config says nothing, and the fields' own defaults do not fit it."""
@@ -43,6 +44,8 @@ class TranscriberConfig(BaseModel):
     engine: Literal["pocketsphinx", "whisperx"] = "pocketsphinx"
     """`pocketsphinx`: CMU's small recogniser with the English model in its wheel; no download, CPU only.
     `whisperx`: Whisper on CTranslate2, as whisperX runs it; any size, any language, CPU or GPU."""
+    longest_call_s: float = Field(default=LONGEST_S, gt=0)
+    """One call of the engine that takes longer is stuck: the replica's process ends, and Serve starts another."""
     max_chunk_s: float = Field(default=8.0, gt=0, le=30)
     """The caller cuts speech at pauses into chunks no longer than this. Longer ones win pocketsphinx no words, only
     longer calls; whisperx computes 30 s at a time, however short the chunk, and so that is its default."""

@@ -10,7 +10,7 @@ from ray.serve.metrics import Counter
 
 from deployments import logs, replica
 from deployments.batcher import Batcher
-from deployments.errors import DeviceError, TranscriptionError
+from deployments.errors import DeviceError, StuckError, TranscriptionError
 from deployments.ladder import Ladder
 from deployments.models.store import located
 from deployments.transcriber.config import TranscriberConfig, model_version
@@ -31,43 +31,53 @@ class Transcriber:
         replica.prepare()
         self._config = config
         self._ladder = Ladder(partial(answer, create(located(config, "asr", models))), max_batch=config.batch_size)
-        self._batcher = Batcher(self._ladder, max_batch=config.batch_size)
+        compute = replica.Compute(longest_s=config.longest_call_s)
+        self._batcher = Batcher(self._ladder, max_batch=config.batch_size, compute=compute)
         self._dropped = Counter(
             "ml_server_texts_left_out",
             description="Texts of the recogniser that were left out as invented or repeated.",
         )
 
     async def transcribe(
-        self, audio: Audio, chunk: Span, language: str, job_id: str, speech_share: float = 1.0
+        self,
+        audio: Audio,
+        chunk: Span,
+        language: str,
+        job_id: str,
+        speech_share: float = 1.0,
+        *,
+        alone: bool = False,
     ) -> Transcript:
         """What is said in `chunk` of the whole video's `audio`; times count from the video's start.
 
         `language` is a code of `config.languages` or `auto`; `speech_share` is how much of the chunk the detector heard
-        as speech, 0-1. Jobs are served in turn. Raises TranscriptionError, the cause is in the log; DeviceError where
-        another replica may do better.
+        as speech, 0-1. Jobs are served in turn; `alone`: in a batch of its own. Raises TranscriptionError, the cause is
+        in the log; DeviceError where another replica may do better.
         """
         piece = Chunk(audio=chunk.of(audio), start_s=chunk.start_s, language=language, speech_share=speech_share)
-        transcript: Transcript = await self._ask(job_id, Question(chunk=piece))
+        transcript: Transcript = await self._ask(job_id, Question(chunk=piece), alone=alone)
         if transcript.dropped:
             self._dropped.inc(transcript.dropped)
         return transcript
 
-    async def detect_language(self, audio: Audio, chunk: Span, job_id: str) -> dict[str, float]:
+    async def detect_language(self, audio: Audio, chunk: Span, job_id: str, *, alone: bool = False) -> dict[str, float]:
         """The probability of each language in `chunk` of `audio`; empty where the engine cannot tell.
 
         Raises as `transcribe` does. `deployments.transcriber.language.vote` makes one language of several chunks.
         """
         piece = Chunk(audio=chunk.of(audio), start_s=chunk.start_s, language=AUTO)
-        probabilities: dict[str, float] = await self._ask(job_id, Question(chunk=piece, language_only=True))
+        probabilities: dict[str, float] = await self._ask(
+            job_id, Question(chunk=piece, language_only=True), alone=alone
+        )
         return probabilities
 
-    async def _ask(self, job_id: str, question: Question) -> Any:
+    async def _ask(self, job_id: str, question: Question, *, alone: bool) -> Any:
         try:
-            return await self._batcher(job_id, question)
+            return await self._batcher(job_id, question, alone=alone)
         except Exception as error:
             start_s = question.chunk.start_s
             log.error("chunk failed", exc_info=error, extra=logs.about(job_id, chunk_start_s=start_s))  # noqa: TRY400  its own record, not the handler's
-            if isinstance(error, DeviceError):
+            if isinstance(error, (DeviceError, StuckError)):
                 raise
             raise TranscriptionError from error
 

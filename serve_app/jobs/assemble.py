@@ -75,16 +75,16 @@ def result_of(analysis: Analysis) -> dict[str, Any]:
     return {
         "text": joined(segment.text for segment in analysis.segments),
         "language": analysis.language,
-        "duration": _seconds(analysis.duration_s),
+        "duration": _rounded(analysis.duration_s),
         "metadata": {
             "filename": analysis.filename,
-            "duration": _seconds(analysis.duration_s),
+            "duration": _rounded(analysis.duration_s),
             "total_segments": len(analysis.segments),
             "unique_speakers": len({segment.speaker for segment in analysis.segments}),
             "model_version": analysis.model_version,
-            "processing_time": _seconds(analysis.processing_s),
+            "processing_time": _rounded(analysis.processing_s),
             "device": analysis.device,
-            "stages": {stage: _seconds(seconds) for stage, seconds in analysis.stages_s.items()},
+            "stages": {stage: _rounded(seconds) for stage, seconds in analysis.stages_s.items()},
             "warnings": list(analysis.warnings),
             **_known("language_probability", analysis.language_probability),
         },
@@ -97,39 +97,40 @@ def result_of(analysis: Analysis) -> dict[str, Any]:
 
 def _segment_object(segment: Segment, prosody: Sequence[WordProsody], emotion: Emotion | None) -> dict[str, Any]:
     content: dict[str, Any] = {
-        "start_time": _seconds(segment.start_s),
-        "end_time": _seconds(segment.end_s),
+        "start_time": _rounded(segment.start_s),
+        "end_time": _rounded(segment.end_s),
         "speaker": {"speaker_id": f"SPEAKER_{segment.speaker:02d}"},
         "text": segment.text,
         "words": [_word_object(word, sound) for word, sound in zip(segment.words, prosody, strict=True)],
     }
     if segment.confidence is not None:
-        content["confidence"] = round(segment.confidence, 3)
+        content["confidence"] = _rounded(segment.confidence)
     if emotion is not None:
-        content["emotion"] = {"label": emotion.label, "confidence": round(emotion.confidence, 3)}
+        content["emotion"] = {"label": emotion.label, "confidence": _rounded(emotion.confidence)}
     return content
 
 
 def _word_object(word: Word, sound: WordProsody) -> dict[str, Any]:
     content: dict[str, Any] = {
         "word": word.text,
-        "start": _seconds(word.start_s),
-        "end": _seconds(word.end_s),
-        "volume_db": round(sound.volume_db, 2),
-        "pitch_hz": round(sound.pitch_hz, 2),
+        "start": _rounded(word.start_s),
+        "end": _rounded(word.end_s),
+        "volume_db": _rounded(sound.volume_db, 2),
+        "pitch_hz": _rounded(sound.pitch_hz, 2),
         "voiced": sound.voiced,
     }
     if word.confidence is not None:
-        content["confidence"] = round(word.confidence, 3)
+        content["confidence"] = _rounded(word.confidence)
     return content
 
 
 def _known(name: str, value: float | None) -> dict[str, float]:
-    return {} if value is None else {name: round(value, 3)}
+    return {} if value is None else {name: _rounded(value)}
 
 
-def _seconds(value: float) -> float:
-    return round(value, 3)
+def _rounded(value: float, digits: int = 3) -> float:
+    """The same for a number of numpy's, which rounds otherwise, as for Python's: a kept answer has only the latter."""
+    return round(float(value), digits)
 
 
 def filename_of(video_url: str) -> str:

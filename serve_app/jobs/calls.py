@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, ObjectLostError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments import logs
-from deployments.errors import DeviceError
+from deployments.errors import DeviceError, InternalJobError, StageTimeoutError, StuckError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
+    from contextlib import AbstractAsyncContextManager
 
 
 RETRIES = 6
 FIRST_WAIT_S = 0.5
+WAITS_ALONE_S = (1.0, 8.0)
+"""Before each try of a call alone: the router has to hear that its replica, or the whole node, is gone."""
 TRANSIENT = (RayActorError, ObjectLostError, BackPressureError, DeploymentUnavailableError, DeviceError)
 
 Item = TypeVar("Item")
@@ -27,31 +31,70 @@ log = logs.get_logger("calls")
 
 
 class StageCalls:
-    """The calls of one job: at most `max_in_flight` at once over all stages."""
+    """The calls of one job: at most `max_in_flight` at once over all stages.
 
-    def __init__(self, job_id: str, max_in_flight: int) -> None:
+    `alone` keeps those of other jobs off that want to be alone, too.
+    """
+
+    def __init__(
+        self, job_id: str, max_in_flight: int, alone: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext
+    ) -> None:
         self._job_id = job_id
+        self._alone = alone
         self._max_in_flight = max_in_flight
         self._slots = asyncio.Semaphore(max_in_flight)
 
     async def call(self, remote: Callable[..., Any], *args: Any, before_retry: Callable[[], None] | None = None) -> Any:
         """Await one stage call in a slot. Raises what the stage raised, or Ray's error when retries did not help.
 
-        `before_retry` renews what the call refers to: its argument may be what was lost.
+        `before_retry` renews what the call refers to: its argument may be what was lost. A call whose replica died
+        is made again while no other job makes such a one, and after two more deaths is known for the cause.
         """
         async with self._slots:
-            for attempt in range(RETRIES):
-                try:
-                    return await self._once(remote, *args)
-                except TRANSIENT as error:
-                    log.warning("stage call retried", extra=logs.about(self._job_id, error=type(error).__name__))
-                    await asyncio.sleep(FIRST_WAIT_S * 2**attempt * random.uniform(0.8, 1.2))  # noqa: S311
+            try:
+                return await self._tried(remote, *args, before_retry=before_retry)
+            except RayActorError as death:
+                self._warn(death)
+            async with self._alone():
+                for wait_s in WAITS_ALONE_S:
+                    await asyncio.sleep(wait_s)
                     if before_retry is not None:
                         before_retry()
-            return await self._once(remote, *args)
+                    try:
+                        return await self._tried(remote, *args, before_retry=before_retry)
+                    except RayActorError as death:
+                        self._warn(death)
+                        last = death
+            raise InternalJobError from last
 
-    async def _once(self, remote: Callable[..., Any], *args: Any) -> Any:
-        response = remote(*args)
+    def _warn(self, error: Exception) -> None:
+        log.warning("stage call retried", extra=logs.about(self._job_id, error=type(error).__name__))
+
+    async def _tried(self, remote: Callable[..., Any], *args: Any, before_retry: Callable[[], None] | None) -> Any:
+        """Make the call until its replica dies under it.
+
+        A call in which the engine got stuck is made once more, `alone` where it shared a batch with others', and then
+        is known for the cause.
+        """
+        again: dict[str, bool] | None = None
+        for attempt in range(RETRIES):
+            try:
+                return await self._once(remote, *args, **(again or {}))
+            except (StuckError, *TRANSIENT) as error:
+                if isinstance(error, RayActorError) and not isinstance(error, ActorUnavailableError):
+                    raise
+                if isinstance(error, StuckError):
+                    if again is not None:
+                        raise StageTimeoutError from error
+                    again = {"alone": True} if error.batched else {}
+                self._warn(error)
+                await asyncio.sleep(FIRST_WAIT_S * 2**attempt * random.uniform(0.8, 1.2))  # noqa: S311
+                if before_retry is not None:
+                    before_retry()
+        return await self._once(remote, *args, **(again or {}))
+
+    async def _once(self, remote: Callable[..., Any], *args: Any, **options: bool) -> Any:
+        response = remote(*args, **options)
         try:
             return await response
         except asyncio.CancelledError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import TimeoutError as WaitedTooLongError
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_S = 4
 """Longest wait for a lock or a connection: a request has five seconds; whoever can wait longer tries again."""
+GONE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+"""When a PostgreSQL server that vanished without a word is given up; the system's own defaults take hours."""
 IDLE_TRANSACTION_S = 10
 """PostgreSQL ends a transaction that says nothing for so long: a process that hangs inside one stops nobody else."""
 LINE_POLL_S = 0.002
@@ -44,7 +46,8 @@ class Database:
             options["connect_args"] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
         else:
             options["pool_pre_ping"] = True
-            options["connect_args"] = {"connect_timeout": parsed.query.get("connect_timeout", BUSY_TIMEOUT_S)}
+            limits = {"connect_timeout": BUSY_TIMEOUT_S, **GONE}
+            options["connect_args"] = {name: limit for name, limit in limits.items() if name not in parsed.query}
             writing["isolation_level"] = "READ COMMITTED"  # who waited for the lock must see what others committed
         self._engine: Engine = create_engine(parsed, **options, **writing)
         self._reader: Engine = create_engine(parsed, isolation_level="AUTOCOMMIT", **options)
@@ -107,7 +110,7 @@ def _line(path: str) -> Callable[[], AbstractContextManager[None]]:
     def turn() -> Iterator[None]:
         try:
             lock.acquire()
-        except Timeout as late:
+        except OSError as late:  # a timeout, or no room for the lock's file
             raise WaitedTooLongError("the database is busy") from late
         try:
             yield

@@ -2,16 +2,18 @@
 
 It starts itself from the job's row, so it does not matter who created it or whether that one still lives, nor
 whether Ray restarted it: an attempt is counted before its work starts, and only the newest attempt may write.
+While it works it raises the row's beats: its lease, which the manager watches.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from deployments import logs
 from deployments.errors import (
@@ -26,20 +28,27 @@ from serve_app.callbacks.payloads import dump
 from serve_app.callbacks.sender import ProgressTeller, Sender
 from serve_app.jobs.calls import TRANSIENT
 from serve_app.jobs.canonical import log_end
+from serve_app.jobs.checkpoints import Checkpoints, Keeper
+from serve_app.jobs.leases import BEAT_S
 from serve_app.jobs.model import Attempt, Job, Outcome
-from serve_app.jobs.opening import open_store
+from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.pipeline import Pipeline, Stages
 from serve_app.jobs.progress import Progress, ProgressMeter
+from serve_app.jobs.quarantine import Quarantine
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ray.actor import ActorHandle
 
     from serve_app.jobs.store import Ending
     from serve_app.settings import Settings
 
-FINISH_WAITS_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
+AWAY_WAITS_S = (1.0, 2.0, 5.0)
+"""Between tries to reach a database that is away: for as long as it takes, for what is done must not be lost."""
 DISCARD_S = 10.0
 
+Answer = TypeVar("Answer")
 log = logs.get_logger("driver")
 
 
@@ -53,7 +62,10 @@ class Driver:
         self._settings = settings
         self._stages = stages
         self._manager = manager
-        self._store, self._outbox = open_store(settings)
+        database = open_database(settings)
+        self._store, self._outbox = open_store(settings, database)
+        self._checkpoints = Checkpoints(database)
+        self._quarantine = Quarantine(database)
         self._pipeline: Pipeline | None = None
         self._cancelled = False
         self._work: asyncio.Task[Outcome] | None = None
@@ -72,7 +84,7 @@ class Driver:
 
     async def _live(self) -> None:
         try:
-            job = await asyncio.to_thread(self._store.begin_attempt, self._job_id, self._run)
+            job = await self._stored(self._store.begin_attempt, self._job_id, self._run)
             if job is not None:
                 await self._attempt(job)
         except Exception:
@@ -103,28 +115,56 @@ class Driver:
                 report=report,
                 heartbeat_s=self._settings.heartbeat_s,
             )
-            self._pipeline = Pipeline(job, self._settings, self._stages, meter=meter, changed=teller.changed)
+            self._pipeline = Pipeline(
+                job,
+                self._settings,
+                self._stages,
+                meter=meter,
+                changed=teller.changed,
+                kept=Keeper(self._checkpoints, attempt),
+                alone=self._quarantine.alone,
+            )
             self._work = asyncio.create_task(self._outcome(job, self._pipeline))
             if self._cancelled or job.cancel_requested:
                 self._work.cancel()
+            lease = asyncio.create_task(self._hold(attempt, spent, self._work))
             outcome = await self._ended(self._work)
             await teller.close()
-            ending = await self._finish(attempt, outcome)
+            ending = await self._stored(self._store.finish, attempt, outcome)
+            lease.cancel()
             self._manager.poke.remote()
             if ending is None:
                 return
             log_end(job, outcome, seconds=time.monotonic() - started)
             await asyncio.gather(self._discard(), self._deliver(sender, ending))
 
-    async def _finish(self, attempt: Attempt, outcome: Outcome) -> Ending | None:
-        """Store the end; a database that is away for a while does not throw the work away."""
-        for wait_s in FINISH_WAITS_S:
+    async def _hold(self, attempt: Attempt, spent: _Spent, work: asyncio.Task[Outcome]) -> None:
+        """Keep the lease; an attempt that no longer counts stops its work. Telling progress is a beat, too."""
+        while True:
+            await asyncio.sleep(max(0.0, BEAT_S - spent.so_far_s))
+            if spent.so_far_s < BEAT_S:
+                continue
             try:
-                return await asyncio.to_thread(self._store.finish, attempt, outcome)
+                held = await asyncio.to_thread(self._store.beat, attempt, spent_s=spent.take())
             except SQLAlchemyError:
-                log.exception("end not stored yet", extra=logs.about(self._job_id))
+                log.exception("beat not stored", extra=logs.about(self._job_id))
+                continue
+            if not held:
+                log.warning("this attempt no longer counts", extra=logs.about(self._job_id, attempt=attempt.number))
+                work.cancel()
+                return
+
+    async def _stored(self, change: Callable[..., Answer], *args: Any) -> Answer:
+        """Change the row; a database that is away for a while does not throw the work away."""
+        for wait_s in chain(AWAY_WAITS_S, repeat(AWAY_WAITS_S[-1])):
+            try:
+                return await asyncio.to_thread(change, *args)
+            except (DataError, IntegrityError):  # no wait helps
+                raise
+            except SQLAlchemyError:
+                log.exception("not stored yet", extra=logs.about(self._job_id))
                 await asyncio.sleep(wait_s)
-        return await asyncio.to_thread(self._store.finish, attempt, outcome)
+        raise AssertionError
 
     async def _deliver(self, sender: Sender, ending: Ending) -> None:
         if ending.callback_id is not None:
@@ -180,7 +220,13 @@ class _Spent:
     def __init__(self) -> None:
         self._since = time.monotonic()
 
+    @property
+    def so_far_s(self) -> float:
+        """How many they are."""
+        return time.monotonic() - self._since
+
     def take(self) -> float:
+        """How many they are, and begin anew."""
         now = time.monotonic()
         seconds, self._since = now - self._since, now
         return seconds

@@ -1,8 +1,8 @@
 """The actor that admits jobs and looks after what nobody else does: one per cluster, detached, stateless.
 
 All that it knows is in the database, so it may die and come back at any time. Each turn of its loop: admit what
-may run, start the drivers that are missing, pass cancellations on, tell the backends of waiting jobs that they wait,
-deliver what is due, fetch ahead, clear away what is old.
+may run, start the drivers that are missing or stand still, pass cancellations on, tell the backends of waiting jobs
+that they wait, deliver what is due, fetch ahead, clear away what is old. Of several on one database, one works.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
+from sqlalchemy.exc import SQLAlchemyError
 
 from deployments import logs
 from deployments.errors import CancelledJobError, InternalJobError, ProcessingTimeoutError
 from deployments.net.client import CallbackClient
 from serve_app.callbacks import payloads
 from serve_app.callbacks.sender import Sender
-from serve_app.jobs.actor import NAMESPACE, actor_name, launch
 from serve_app.jobs.canonical import log_end
+from serve_app.jobs.drivers import Drivers
+from serve_app.jobs.leases import BEAT_S, LEASE_S, Lease, Watch
 from serve_app.jobs.model import Attempt, Job, Outcome
-from serve_app.jobs.opening import open_store
+from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.progress import Progress
 from serve_app.jobs.states import JobState
+from serve_app.jobs.wall_clock import WallClock, bring_back, plan_anew
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-    from ray.actor import ActorHandle
+    from collections.abc import Coroutine, Sequence
 
     from deployments.errors import JobError
     from serve_app.jobs.pipeline import Stages
@@ -53,7 +54,7 @@ STARTS_PER_ATTEMPT = 3
 DRIVER_STARTS = max(1, (os.cpu_count() or 1) // 2)
 """Drivers that start at the same time: each takes a core for a second or more, and requests want answers meanwhile."""
 DRIVER_ANSWER_S = 60.0
-"""A driver that does not answer for so long is looked at again; its deadline ends it in the end."""
+"""A driver that does not answer for so long after its start is looked at as one that works: its beats tell."""
 
 log = logs.get_logger("manager")
 
@@ -61,13 +62,23 @@ log = logs.get_logger("manager")
 class JobManager:
     """Ten at once, the others in order."""
 
-    def __init__(self, settings: Settings, stages: Stages, since: float) -> None:
+    def __init__(self, settings: Settings, stages: Stages, since: float, drivers: Drivers | None = None) -> None:
         """`since` is when the release that this manager belongs to began: a later one replaces it."""
         logs.configure()
         self._settings = settings
         self._stages = stages
         self._since = since
-        self._store, self._outbox = open_store(settings)
+        self._drivers = drivers or Drivers(settings, stages)
+        self._database = open_database(settings)
+        self._store, self._outbox = open_store(settings, self._database)
+        self._lease = Lease(self._database, MANAGER_NAME)
+        self._leads: bool | None = None
+        self._renewed_at = 0.0
+        self._clock = WallClock()
+        self._back_s = 0.0
+        self._beats = Watch()
+        self._slots = Watch()
+        self._strays: set[str] = set()
         self._client = CallbackClient(settings.callback_policy)
         secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
         self._sender = Sender(self._client, self._outbox, secrets=secrets)
@@ -93,10 +104,17 @@ class JobManager:
 
     async def leave(self) -> None:
         """Make room for a manager of another release. Jobs go on: their drivers do not depend on it."""
+        await self._stop()
+        ray.kill(ray.get_runtime_context().current_actor)
+
+    async def _stop(self) -> None:
         for task in (self._task, *self._busy.values()):
             task.cancel()
+        try:
+            await asyncio.to_thread(self._lease.give_back)
+        except SQLAlchemyError:
+            log.warning("the lease is not given back; it runs out")
         await self._client.close()
-        ray.kill(ray.get_runtime_context().current_actor)
 
     async def discard(self, job_id: str) -> None:
         """Delete what the extractor keeps of an ended job, and stop fetching it."""
@@ -105,14 +123,11 @@ class JobManager:
         self._once(f"discard:{job_id}", self._discard(job_id))
 
     async def _live(self) -> None:
-        started = False
         while True:
             self._poked.clear()
             try:
-                if not started:
-                    await asyncio.to_thread(self._store.reset_prefetch)
-                    started = True
-                await self._turn()
+                if await self._may_work():
+                    await self._turn()
                 self._turned_at = time.monotonic()
             except Exception:
                 log.exception("a turn failed")
@@ -123,15 +138,45 @@ class JobManager:
             except TimeoutError:
                 continue
 
+    async def _may_work(self) -> bool:
+        """Whether this manager has the lease. Renewing it also tells whether the database can be written."""
+        self._back_s += self._clock.set_back_s()
+        if self._leads and self._back_s:
+            log.warning("the clock was set back", extra={"seconds": round(self._back_s)})
+            await asyncio.to_thread(bring_back, self._database, self._back_s)
+        self._back_s = 0.0
+        if self._leads and time.monotonic() - self._renewed_at < BEAT_S:
+            return True
+        try:
+            leads = await asyncio.to_thread(self._lease.hold)
+        except SQLAlchemyError:
+            self._beats.forgive()  # drivers cannot write either
+            if self._leads and time.monotonic() - self._renewed_at > LEASE_S:
+                self._once("unblock", self._unblock())
+            raise
+        self._renewed_at = time.monotonic()
+        if leads and not self._leads:
+            log.info("this manager works")
+            self._beats.forgive()
+            await asyncio.to_thread(self._store.reset_prefetch)
+            await asyncio.to_thread(plan_anew, self._database)
+        elif not leads and self._leads is not False:
+            log.warning("another manager works on this database: this one stands by")
+        self._leads = leads
+        return leads
+
     async def _turn(self) -> None:
         for job in await asyncio.to_thread(self._store.admit):
             log.info("admitted", extra=logs.about(job.job_id, waited_s=round(time.time() - job.queued_at, 3)))
         running = await asyncio.to_thread(self._store.running)
         for job in running:
             self._once(f"drive:{job.job_id}", self._look_after(job))
+        ids = {job.job_id for job in running}
         for kept in (self._starts, self._cancelled_at):
-            for job_id in kept.keys() - {job.job_id for job in running}:
+            for job_id in kept.keys() - ids:
                 del kept[job_id]
+        self._beats.keep(ids)
+        self._slots.keep(ids)
         for job in await asyncio.to_thread(self._store.untold, since_s=self._settings.heartbeat_s):
             self._once(f"tell:{job.job_id}", self._tell(job))
         await self._deliver_due()
@@ -139,6 +184,7 @@ class JobManager:
         if time.monotonic() - self._pruned_at > PRUNE_EVERY_S:
             self._pruned_at = time.monotonic()
             self._once("prune", self._prune())
+            self._once("strays", self._end_strays(running))
 
     def _once(self, key: str, work: Coroutine[Any, Any, object]) -> None:
         """Do `work` beside the loop unless the same is being done."""
@@ -155,18 +201,30 @@ class JobManager:
         task.add_done_callback(ended)
 
     async def _look_after(self, job: Job) -> None:
-        """See to it that a running job has a driver, that a cancelled one stops, and that a late one ends."""
+        """See to it that a running job has a living driver, that a cancelled one stops, and that a late one ends."""
         if overdue := self._overdue(job):
             await self._end(job, overdue)
             return
         async with asyncio.timeout(DRIVER_ANSWER_S):
-            try:
-                driver = await asyncio.to_thread(ray.get_actor, actor_name(job.job_id, job.run), NAMESPACE)
-            except ValueError:
-                await self._start_driver(job)
-                return
-            if job.cancel_requested:
-                await driver.cancel.remote()
+            if not await self._drivers.exists(job):
+                if job.attempt >= self._settings.limits.attempts:
+                    await self._end(job, InternalJobError())
+                else:
+                    await self._start_driver(job)
+            elif self._beats.still_s(job.job_id, (job.run, job.attempt, job.beats)) > LEASE_S:
+                log.warning("a driver stands still", extra=logs.about(job.job_id, run=job.run, attempt=job.attempt))
+                self._beats.forget(job.job_id)
+                await self._drivers.kill(job)
+                self._poked.set()
+            elif job.cancel_requested:
+                await self._drivers.cancel(job)
+
+    async def _unblock(self) -> None:
+        """Kill drivers that do not run: on SQLite, one that is stopped within a write keeps all others from writing."""
+        for job in await asyncio.to_thread(self._store.running):
+            if await self._drivers.exists(job) and not await self._drivers.answers(job):
+                log.warning("a driver hangs while nobody can write", extra=logs.about(job.job_id))
+                await self._drivers.kill(job)
 
     def _overdue(self, job: Job) -> JobError | None:
         """Why the manager has to end a job itself, if it has to: its driver has had its time to do so."""
@@ -175,7 +233,8 @@ class JobManager:
         if job.cancel_requested:
             since = self._cancelled_at.setdefault(job.job_id, time.monotonic())
             return CancelledJobError() if time.monotonic() - since > CANCEL_GRACE_S else None
-        if job.spent_s > longest_s or time.time() - (job.started_at or 0) > longest_s:
+        idle_s = self._slots.still_s(job.job_id, job.run) - job.spent_s
+        if max(job.spent_s, idle_s) > longest_s:
             return ProcessingTimeoutError(limit_min=limits.processing_s / 60)
         if job.attempt > limits.attempts or self._starts.get(job.job_id, 0) > STARTS_PER_ATTEMPT * limits.attempts:
             return InternalJobError()
@@ -189,23 +248,18 @@ class JobManager:
         try:
             now = await asyncio.to_thread(self._store.get, job.job_id)
             if now is not None and (now.run, now.state) == (job.run, JobState.RUNNING):
-                await self._driver(now).ping.remote()
+                log.info("driver starts", extra=logs.about(now.job_id, run=now.run, attempts_before=now.attempt))
+                self._stop_telling(now.job_id)
+                self._starts[now.job_id] = self._starts.get(now.job_id, 0) + 1
+                self._beats.forget(now.job_id)
+                await self._drivers.start(now)
         finally:
             self._starting -= 1
             self._poked.set()
 
-    def _driver(self, job: Job) -> ActorHandle[Any]:
-        log.info("driver starts", extra=logs.about(job.job_id, run=job.run, attempts_before=job.attempt))
-        self._stop_telling(job.job_id)
-        self._starts[job.job_id] = self._starts.get(job.job_id, 0) + 1
-        me = ray.get_runtime_context().current_actor
-        return launch(job, self._settings, self._stages, me)
-
     async def _end(self, job: Job, error: JobError) -> None:
         """End a job whose driver does not."""
-        try:
-            ray.kill(await asyncio.to_thread(ray.get_actor, actor_name(job.job_id, job.run), NAMESPACE))
-        except ValueError:
+        if not await self._drivers.kill(job):
             log.info("a job without a driver is ended", extra=logs.about(job.job_id))
         outcome = Outcome(error_code=error.code, error_message=error.sentence(self._settings.locale))
         attempt = Attempt(job_id=job.job_id, run=job.run, number=job.attempt)
@@ -266,6 +320,14 @@ class JobManager:
             job_now = await asyncio.to_thread(self._store.get, job_id)
             if job_now is None or job_now.state.ended:
                 await self._discard(job_id)
+
+    async def _end_strays(self, running: Sequence[Job]) -> None:
+        """Kill drivers whose job has ended long ago, or is gone: what was stray at the last look, too."""
+        strays = await self._drivers.strays({(job.job_id, job.run) for job in running})
+        for name in strays & self._strays:
+            log.warning("a driver without a job is killed", extra={"driver": name})
+            await self._drivers.end(name)
+        self._strays = strays
 
     async def _discard(self, job_id: str) -> None:
         await self._stages.extractor.discard.remote(job_id)

@@ -12,11 +12,17 @@ if TYPE_CHECKING:
     from serve_app.settings import Settings
 
 
-def open_store(settings: Settings) -> tuple[JobStore, Outbox]:
-    """The job table and the outbox, over one database whose tables exist."""
+def open_database(settings: Settings) -> Database:
+    """The database, whose tables exist."""
     settings.prepare()
     database = Database(settings.database)
     database.create()
+    return database
+
+
+def open_store(settings: Settings, database: Database | None = None) -> tuple[JobStore, Outbox]:
+    """The job table and the outbox, over one database."""
+    database = database or open_database(settings)
     limits = settings.limits
     store = JobStore(
         database,

@@ -4,15 +4,17 @@
                         ├─ segment ─ embed ─ cluster ───┼─ segments ─┬─ measure
                         └─ tracks ──────────────────────┘            └─ emotions ─ assemble
 
-Knows the stages' handles and nothing of the database or callbacks.
+What an earlier attempt has left of a step is not worked out again; a step that failed leaves nothing. Knows the stages'
+handles and nothing of the database or callbacks.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deployments import logs
@@ -27,23 +29,31 @@ from deployments.transcriber.config import detects_language
 from deployments.transcriber.engine import AUTO
 from deployments.transcriber.language import vote, voters
 from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcript, join_tracks, pieces
+from serve_app.jobs.answers import Heard, Step, spans_as_bytes
 from serve_app.jobs.assemble import Analysis, filename_of, result_of, segments_of
 from serve_app.jobs.calls import TRANSIENT, StageCalls, together
-from serve_app.jobs.progress import ProgressMeter, Stage
+from serve_app.jobs.progress import Counted, ProgressMeter, Stage
+from serve_app.jobs.resuming import Clock, NothingKept, Resumer, source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from ray.actor import ActorHandle
     from ray.serve.handle import DeploymentHandle
 
     from deployments.types import Emotion, Segment, Turn, WordProsody
     from serve_app.jobs.model import Job
+    from serve_app.jobs.resuming import Kept
     from serve_app.settings import Settings
 
 PROSODY_PIECE_S = 300.0
 DOWNLOAD_SHARE = 0.6
 """Of the extraction's band; decoding has the rest."""
+KEEP_EVERY_S = 20.0
+"""What a long transcription has heard so far is kept so often: an attempt that dies costs no more than that."""
+OF_THE_RUN = "run"
+"""What extraction's answer is made from: rows of another run are not looked at."""
 
 EMOTION_FAILED = "emotion analysis failed: no emotions are given"
 PROSODY_FAILED = "prosody failed: volume and pitch are floor values"
@@ -73,37 +83,37 @@ class Stages:
         return self if enable_gpu or self.cpu is None else replace(self, **self.cpu)
 
 
-@dataclass(slots=True)
-class _Clock:
-    """Wall time of each stage; stages overlap, so the sum is more than the whole."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = time.monotonic() - started
-
-
 class Pipeline:
-    """Works through the graph for one job. `meter` is told what is done, `changed` is called when it was."""
+    """Works through the graph for one job. `meter` is told what is done, `changed` is called when it was.
+
+    `kept` is where answers are left for the next attempt.
+    """
 
     def __init__(
-        self, job: Job, settings: Settings, stages: Stages, *, meter: ProgressMeter, changed: Callable[[], None]
+        self,
+        job: Job,
+        settings: Settings,
+        stages: Stages,
+        *,
+        meter: ProgressMeter,
+        changed: Callable[[], None],
+        kept: Kept | None = None,
+        alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> None:
         self._job = job
         self._settings = settings.on(enable_gpu=job.options.enable_gpu)
         self._stages = stages.on(enable_gpu=job.options.enable_gpu)
         self._meter = meter
         self._changed = changed
-        self._calls = StageCalls(job.job_id, job.options.max_workers)
-        self._clock = _Clock()
+        self._calls = StageCalls(job.job_id, job.options.max_workers, alone)
+        self._clock = Clock()
+        self._resumer = Resumer(kept or NothingKept(), self._clock)
         self._warnings: list[str] = [*settings.warnings]
-        self._language_probability: float | None = None
+        self._reporter: ActorHandle[Any] | None = None
+        self._fetching = asyncio.Lock()
         self._audio: Any = None
+        self._source = ""
+        """What all answers about the sound are made from: the sound and the engines."""
 
     async def run(self, reporter: ActorHandle[Any] | None, *, spent_s: float) -> dict[str, Any]:
         """The contract's `result`. Raises a `JobError` where the transcript cannot be had.
@@ -111,9 +121,13 @@ class Pipeline:
         `reporter` hears of the progress of the download; `spent_s` is the run's processing time before this attempt.
         """
         started = time.monotonic()
+        self._reporter = reporter
+        await self._resumer.open()
         self._progress(Stage.STARTING, 1)
-        info = await self._extract(reporter)
-        transcripts, turns, tracks = await together(self._transcribe(info), self._diarize(info), self._track(info))
+        info = await self._extract()
+        self._source = source_of(info.sha256, self._settings.model_version)
+        heard, turns, tracks = await together(self._transcribe(info), self._diarize(info), self._track(info))
+        transcripts = list(heard.transcripts.values())
         segments = self._segments(transcripts, turns)
         prosody, emotions = await self._analyse(segments, tracks)
         self._progress(Stage.ANALYSIS, 1)
@@ -121,7 +135,7 @@ class Pipeline:
             Analysis(
                 duration_s=info.duration_s,
                 language=self._language(transcripts),
-                language_probability=self._language_probability,
+                language_probability=heard.language_probability,
                 segments=segments,
                 prosody=prosody,
                 emotions=emotions,
@@ -142,7 +156,12 @@ class Pipeline:
 
     async def _on_audio(self, method: Any, *args: Any) -> Any:
         """Call a stage with the audio's reference first: the samples themselves do not pass through here."""
-        return await self._calls.call(lambda: method.remote(self._audio, *args), before_retry=self._load)
+        async with self._fetching:
+            if self._audio is None:  # it was thought that all is kept that is heard from it
+                await self._fetch()
+        return await self._calls.call(
+            lambda **options: method.remote(self._audio, *args, **options), before_retry=self._load
+        )
 
     def extraction_progress(self, step: str, fraction: float) -> None:
         """The extractor's report: `step` is download or extract."""
@@ -153,29 +172,50 @@ class Pipeline:
         self._meter.set(stage, fraction)
         self._changed()
 
-    async def _extract(self, reporter: ActorHandle[Any] | None) -> AudioInfo:
-        job = self._job
-        with self._clock.time("extraction"):
-            info: AudioInfo = await self._calls.call(
-                self._stages.extractor.prepare.remote, job.job_id, job.run, job.video_url, reporter
-            )
-            self._load()
+    async def _fetch(self) -> AudioInfo:
+        info: AudioInfo = await self._calls.call(
+            self._stages.extractor.prepare.remote,
+            self._job.job_id,
+            self._job.run,
+            self._job.video_url,
+            self._reporter,
+        )
+        self._load()
+        return info
+
+    async def _extract(self) -> AudioInfo:
+        """What is known of the audio, and the audio itself unless all is kept that is heard from it."""
+        heard = [Step.TRANSCRIPTION, Step.DIARIZATION, Step.TRACKS]
+        if self._job.options.emotion_detection:
+            heard.append(Step.EMOTION)
+        info: AudioInfo | None = None
+        if self._resumer.has(*heard):
+            info = await self._resumer.find(Step.EXTRACTION, OF_THE_RUN)
+        if info is None:
+            with self._clock.time("extraction"):
+                info = await self._fetch()
+            self._resumer.keep(Step.EXTRACTION, OF_THE_RUN, info)
         self._warnings += info.warnings
         self._progress(Stage.EXTRACTION, 1)
         return info
 
-    async def _transcribe(self, info: AudioInfo) -> list[Transcript]:
-        with self._clock.time("detection"):
-            speech = await self._detect(info)
+    async def _transcribe(self, info: AudioInfo) -> Heard:
+        async def work() -> Heard:
+            speech = await self._resumer.once(
+                Step.DETECTION, self._source, lambda: self._detect(info), timed_as="detection"
+            )
+            self._progress(Stage.DETECTION, 1)
+            with self._clock.time("transcription"):
+                return await self._recognise(speech)
+
+        heard = await self._resumer.once(Step.TRANSCRIPTION, self._source, work)
         self._progress(Stage.DETECTION, 1)
-        with self._clock.time("transcription"):
-            transcripts = await self._recognise(speech)
         self._progress(Stage.TRANSCRIPTION, 1)
-        return transcripts
+        return heard
 
     async def _detect(self, info: AudioInfo) -> list[Span]:
         todo = list(pieces(_audio_s(info), DETECTION_PIECE_S))
-        counted = _Counted(len(todo), lambda fraction: self._progress(Stage.DETECTION, fraction))
+        counted = Counted(len(todo), lambda fraction: self._progress(Stage.DETECTION, fraction))
 
         async def detect(piece: Span) -> list[Span]:
             with counted.one():
@@ -185,37 +225,46 @@ class Pipeline:
         found = await self._calls.map(detect, todo)
         return join_spans(found)
 
-    async def _recognise(self, speech: Sequence[Span]) -> list[Transcript]:
+    async def _recognise(self, speech: Sequence[Span]) -> Heard:
         chunks = cut_chunks(speech, self._settings.transcriber.max_chunk_s)
+        source = source_of(self._source, spans_as_bytes(chunks))
         total_s = sum(chunk.duration_s for chunk in chunks)
-        counted = _Counted(total_s, lambda fraction: self._progress(Stage.TRANSCRIPTION, fraction))
+        counted = Counted(total_s, lambda fraction: self._progress(Stage.TRANSCRIPTION, fraction))
 
-        async def recognise(chunk: Span) -> Transcript:
+        async def recognise(numbered: tuple[int, Span]) -> None:
+            number, chunk = numbered
             with counted.one(chunk.duration_s):
-                transcript: Transcript = await self._on_audio(
-                    self._stages.transcriber.transcribe,
-                    chunk,
-                    language,
-                    self._job.job_id,
-                    speech_share(chunk, speech),
-                )
-                if self._stages.aligner is not None:
-                    transcript = await self._on_audio(self._stages.aligner.align, transcript, self._job.job_id)
-                    transcript = without_strays(transcript, speech)
-                return transcript
+                if number not in transcripts:
+                    transcripts[number] = await self._hear(chunk, heard.language, speech)
+                    self._resumer.keep_now_and_then(Step.HEARING, source, so_far, every_s=KEEP_EVERY_S)
+
+        def so_far() -> Heard:
+            return replace(heard, transcripts=dict(sorted(transcripts.items())))
 
         try:
-            language = await self._language_to_hear(chunks)
-            return await self._calls.map(recognise, chunks)
+            before: Heard | None = await self._resumer.find(Step.HEARING, source)
+            heard = before or await self._language_to_hear(chunks)
+            transcripts = dict(heard.transcripts)
+            await self._calls.map(recognise, enumerate(chunks))
         except (JobError, MemoryError, *TRANSIENT):
             raise
         except Exception as error:
             raise TranscriptionError from error
+        return so_far()
 
-    async def _language_to_hear(self, chunks: Sequence[Span]) -> str:
+    async def _hear(self, chunk: Span, language: str, speech: Sequence[Span]) -> Transcript:
+        transcript: Transcript = await self._on_audio(
+            self._stages.transcriber.transcribe, chunk, language, self._job.job_id, speech_share(chunk, speech)
+        )
+        if self._stages.aligner is not None:
+            transcript = await self._on_audio(self._stages.aligner.align, transcript, self._job.job_id)
+            transcript = without_strays(transcript, speech)
+        return transcript
+
+    async def _language_to_hear(self, chunks: Sequence[Span]) -> Heard:
         """The asked one, else what several chunks vote for; `auto` stays where the engine cannot tell, or none does."""
-        asked = self._job.options.language
-        if asked != AUTO or not detects_language(self._settings.transcriber):
+        asked = Heard(language=self._job.options.language, language_probability=None, transcripts={})
+        if asked.language != AUTO or not detects_language(self._settings.transcriber):
             return asked
 
         async def hear(chunk: Span) -> dict[str, float]:
@@ -226,23 +275,21 @@ class Pipeline:
         asked_chunks = voters(chunks)
         heard = await self._calls.map(hear, asked_chunks)
         found = vote(heard, [chunk.duration_s for chunk in asked_chunks])
-        if found is None:
-            return asked
-        language, self._language_probability = found
-        return language
+        return asked if found is None else replace(asked, language=found[0], language_probability=found[1])
 
     async def _diarize(self, info: AudioInfo) -> list[Turn]:
-        with self._clock.time("diarization"):
-            turns = await self._optional(
-                self._find_turns(info), [], "diarization failed: the whole video is given to one speaker"
-            )
+        turns = await self._optional(
+            self._resumer.once(Step.DIARIZATION, self._source, lambda: self._find_turns(info), timed_as="diarization"),
+            [],
+            "diarization failed: the whole video is given to one speaker",
+        )
         self._progress(Stage.DIARIZATION, 1)
         return turns
 
     async def _find_turns(self, info: AudioInfo) -> list[Turn]:
         diarizer = self._stages.diarizer
         todo = list(pieces(_audio_s(info), DIARIZATION_PIECE_S))
-        counted = _Counted(len(todo) + 1, lambda fraction: self._progress(Stage.DIARIZATION, fraction))
+        counted = Counted(len(todo) + 1, lambda fraction: self._progress(Stage.DIARIZATION, fraction))
 
         async def embed(piece: Span) -> tuple[Any, Any]:
             with counted.one():
@@ -256,7 +303,7 @@ class Pipeline:
 
     async def _track(self, info: AudioInfo) -> Tracks | None:
         todo = list(pieces(_audio_s(info), PROSODY_PIECE_S))
-        counted = _Counted(len(todo) * 2, lambda fraction: self._progress(Stage.ANALYSIS, fraction))
+        counted = Counted(len(todo) * 2, lambda fraction: self._progress(Stage.ANALYSIS, fraction))
 
         async def track(piece: Span) -> Tracks:
             with counted.one():
@@ -266,8 +313,8 @@ class Pipeline:
         async def all_tracks() -> Tracks:
             return join_tracks(await self._calls.map(track, todo))
 
-        with self._clock.time("prosody"):
-            return await self._optional(all_tracks(), None, PROSODY_FAILED)
+        tracks = self._resumer.once(Step.TRACKS, self._source, all_tracks, timed_as="prosody")
+        return await self._optional(tracks, None, PROSODY_FAILED)
 
     def _segments(self, transcripts: Sequence[Transcript], turns: Sequence[Turn]) -> list[Segment]:
         for transcript in transcripts:
@@ -277,22 +324,34 @@ class Pipeline:
     async def _analyse(
         self, segments: list[Segment], tracks: Tracks | None
     ) -> tuple[Sequence[Sequence[WordProsody]], Sequence[Emotion | None] | None]:
-        with self._clock.time("analysis"):
-            if not segments:
-                return [], None
-            prosody, emotions = await together(self._measure(segments, tracks), self._judge(segments, tracks))
-            return prosody, emotions
+        if not segments:
+            return [], None
+        source = source_of(self._source, spans_as_bytes(segments))
+        measured, judged = self._measure(segments, tracks, source), self._judge(segments, tracks, source)
+        prosody, emotions = await together(measured, judged)
+        return prosody, emotions
 
-    async def _measure(self, segments: list[Segment], tracks: Tracks | None) -> Sequence[Sequence[WordProsody]]:
+    async def _measure(
+        self, segments: list[Segment], tracks: Tracks | None, source: str
+    ) -> Sequence[Sequence[WordProsody]]:
         floor = [[UNKNOWN] * len(segment.words) for segment in segments]
         if tracks is None:
             return floor
-        measured = self._calls.call(lambda: self._stages.prosody.measure.remote(tracks, segments))
+
+        async def work() -> Sequence[Sequence[WordProsody]]:
+            measured: Sequence[Sequence[WordProsody]] = await self._calls.call(
+                lambda: self._stages.prosody.measure.remote(tracks, segments)
+            )
+            return measured
+
+        measured = self._resumer.once(Step.PROSODY, source, work, timed_as="analysis")
         prosody: Sequence[Sequence[WordProsody]] = await self._optional(measured, floor, PROSODY_FAILED)
         self._progress(Stage.ANALYSIS, 0.6)
         return prosody
 
-    async def _judge(self, segments: list[Segment], tracks: Tracks | None) -> Sequence[Emotion | None] | None:
+    async def _judge(
+        self, segments: list[Segment], tracks: Tracks | None, source: str
+    ) -> Sequence[Emotion | None] | None:
         config = self._settings.emotion
         if not self._job.options.emotion_detection:
             return None
@@ -303,7 +362,7 @@ class Pipeline:
             return None
 
         parts = emotion_config.parts(config, segments)
-        counted = _Counted(len(parts), lambda fraction: self._progress(Stage.ANALYSIS, 0.6 + 0.4 * fraction))
+        counted = Counted(len(parts), lambda fraction: self._progress(Stage.ANALYSIS, 0.6 + 0.4 * fraction))
 
         async def judge(part: Sequence[Segment]) -> list[Emotion | None]:
             with counted.one():
@@ -311,11 +370,14 @@ class Pipeline:
                 emotions: list[Emotion | None] = await self._on_audio(method, tracks, part, self._job.job_id)
                 return emotions
 
-        judged = await self._optional(self._calls.map(judge, parts), None, EMOTION_FAILED)
-        if judged is None:
-            return None
-        self._warnings += emotion_config.warnings(config)
-        return [emotion for part in judged for emotion in part]
+        async def work() -> list[Emotion | None]:
+            return [emotion for part in await self._calls.map(judge, parts) for emotion in part]
+
+        judged = self._resumer.once(Step.EMOTION, source, work, timed_as="analysis")
+        emotions = await self._optional(judged, None, EMOTION_FAILED)
+        if emotions is not None:
+            self._warnings += emotion_config.warnings(config)
+        return emotions
 
     def _language(self, transcripts: Sequence[Transcript]) -> str:
         """The language that most speech was recognised in; the requested one where nobody spoke."""
@@ -338,19 +400,3 @@ class Pipeline:
 def _audio_s(info: AudioInfo) -> float:
     """Length of the sound, which may end before the picture does."""
     return info.samples / SAMPLE_RATE_HZ
-
-
-class _Counted:
-    """Tells the done share of `total` after each piece of work."""
-
-    def __init__(self, total: float, tell: Callable[[float], None]) -> None:
-        self._total = total
-        self._tell = tell
-        self._done = 0.0
-
-    @contextmanager
-    def one(self, weight: float = 1.0) -> Iterator[None]:
-        """Around one piece of work; counts it when it succeeded."""
-        yield
-        self._done += weight
-        self._tell(min(0.99, self._done / self._total))

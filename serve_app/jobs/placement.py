@@ -32,3 +32,23 @@ def beside(nodes: Sequence[Mapping[str, Any]]) -> NodeAffinitySchedulingStrategy
     if not with_cores or len(with_cores) == len(living):
         return "DEFAULT"
     return NodeAffinitySchedulingStrategy(random.choice(with_cores), soft=False)  # noqa: S311 - spreads
+
+
+class DatabaseOutOfReachError(Exception):
+    """The database is a file on one machine, and the server's processes may be on several."""
+
+
+def check_reach(database_url: str) -> None:
+    """Raise `DatabaseOutOfReachError` for SQLite on a cluster: each machine would have jobs of its own."""
+    if database_url.startswith("sqlite") and ray.is_initialized():
+        machines = machines_of(ray.nodes())  # type: ignore[no-untyped-call]
+        if len(machines) > 1:
+            raise DatabaseOutOfReachError(
+                f"SQLite cannot be shared by {len(machines)} machines ({', '.join(machines)}):"
+                " set ML_SERVER_DATABASE_URL to a PostgreSQL database that all of them reach"
+            )
+
+
+def machines_of(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of those that live; several nodes of one machine share its disk."""
+    return sorted({node["NodeManagerHostname"] for node in nodes if node["Alive"]})

@@ -6,11 +6,14 @@ stage that runs ahead does not show before its time; the number never goes back.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from deployments.errors import Locale
 
 
@@ -82,3 +85,19 @@ class ProgressMeter:
         low, high = BANDS[stage]
         self._percent = max(self._percent, int(low + (high - low) * self._fractions[stage]))
         return Progress(percent=self._percent, stage=stage)
+
+
+class Counted:
+    """Tells the done share of `total` after each piece of work."""
+
+    def __init__(self, total: float, tell: Callable[[float], None]) -> None:
+        self._total = total
+        self._tell = tell
+        self._done = 0.0
+
+    @contextmanager
+    def one(self, weight: float = 1.0) -> Iterator[None]:
+        """Around one piece of work; counts it when it succeeded."""
+        yield
+        self._done += weight
+        self._tell(min(0.99, self._done / self._total))

@@ -16,7 +16,7 @@ from serve_app.callbacks.payloads import completed, failed, new_message_id
 from serve_app.jobs.model import Attempt, CallbackState, Counts, Job, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import JobState, check
-from serve_app.jobs.tables import callbacks, jobs, results
+from serve_app.jobs.tables import callbacks, checkpoints, jobs, results
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -114,6 +114,7 @@ class JobStore:
         if known:
             check(known.state, JobState.QUEUED)
             db.execute(update(jobs).where(jobs.c.job_id == new.job_id).values(run=known.run + 1, **fresh))
+            db.execute(delete(checkpoints).where(checkpoints.c.job_id == new.job_id))
             db.execute(
                 update(callbacks)
                 .where(callbacks.c.job_id == new.job_id, callbacks.c.state == CallbackState.PENDING)
@@ -239,11 +240,13 @@ class JobStore:
         """Jobs whose backend heard nothing for `since_s` seconds, marked as told now.
 
         Those that run are told by their drivers, so only after `DRIVER_GRACE_S` more: while a driver starts, or died.
+        Whoever seems to have been told far in the future was told before the clock was set back.
         """
         now = self._clock()
         silent = or_(
             and_(jobs.c.state == JobState.QUEUED, jobs.c.told_at <= now - since_s),
             and_(jobs.c.state == JobState.RUNNING, jobs.c.told_at <= now - since_s - DRIVER_GRACE_S),
+            and_(jobs.c.state.not_in(_ENDED), jobs.c.told_at > now + since_s),
         )
         query = select(jobs.c.job_id).where(silent, jobs.c.callback_url.is_not(None))
         with self._db.read() as db:
@@ -297,21 +300,28 @@ class JobStore:
             )
             return _get(db, job_id) if changed.rowcount else None
 
+    def beat(self, attempt: Attempt, *, spent_s: float) -> bool:
+        """Keep the driver's lease, and store the processing time since the last call; False: it no longer counts."""
+        living = {"beats": jobs.c.beats + 1, "spent_s": jobs.c.spent_s + spent_s}
+        with self._db.write() as db:
+            return db.execute(update(jobs).where(fence(attempt)).values(**living)).rowcount > 0
+
     def tell(self, attempt: Attempt, progress: Progress, *, spent_s: float) -> int | None:
-        """Store progress and the processing time since the last call, and take the next callback number.
+        """Store progress and the processing time since the last call, and take the next callback number: a beat, too.
 
         None where the attempt no longer counts.
         """
         with self._db.write() as db:
             return db.execute(
                 update(jobs)
-                .where(_fence(attempt))
+                .where(fence(attempt))
                 .values(
                     progress=progress.percent,
                     stage=progress.stage,
                     sequence=jobs.c.sequence + 1,
                     told_at=self._clock(),
                     spent_s=jobs.c.spent_s + spent_s,
+                    beats=jobs.c.beats + 1,
                 )
                 .returning(jobs.c.sequence)
             ).scalar()
@@ -341,6 +351,7 @@ class JobStore:
                 sequence=jobs.c.sequence + 1,
             )
         )
+        db.execute(delete(checkpoints).where(checkpoints.c.job_id == job.job_id))
         db.execute(delete(results).where(results.c.job_id == job.job_id))
         if outcome.result is not None:
             row = {"job_id": job.job_id, "body": outcome.result, "duration_s": outcome.duration_s}
@@ -373,7 +384,8 @@ class JobStore:
 _ENDED = (JobState.COMPLETED, JobState.FAILED)
 
 
-def _fence(attempt: Attempt) -> ColumnElement[bool]:
+def fence(attempt: Attempt) -> ColumnElement[bool]:
+    """The job's row while the attempt counts."""
     return and_(
         jobs.c.job_id == attempt.job_id,
         jobs.c.run == attempt.run,

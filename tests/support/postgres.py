@@ -48,6 +48,17 @@ class Postgres:
         finally:
             self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
+    @contextmanager
+    def away(self, url: str) -> Iterator[None]:
+        """One database ends all connections and takes no new ones: to its clients, a server that is down."""
+        name = url.rpartition("@/")[2].partition("?")[0]
+        self._execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+        try:
+            self._execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")  # noqa: S608
+            yield
+        finally:
+            self._execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
+
     def _execute(self, statement: str) -> None:
         import psycopg
 

@@ -17,6 +17,7 @@ RAY = {
     "serve_app/jobs/actor.py",
     "serve_app/jobs/placement.py",
     "serve_app/jobs/driver.py",
+    "serve_app/jobs/drivers.py",
     "serve_app/jobs/manager.py",
     "serve_app/cli/local.py",
 }

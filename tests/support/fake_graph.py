@@ -1,0 +1,117 @@
+"""A graph without Ray: handles whose methods are given functions, and a job to run over them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+
+from deployments.types import AudioInfo, Emotion, Span, Tracks, Transcript, Turn, Utterance, Word, WordProsody
+from serve_app.jobs.model import Job, JobOptions
+from serve_app.jobs.pipeline import Stages
+from serve_app.jobs.states import JobState
+
+SECONDS = 20.0
+
+
+class Response:
+    """What a handle's call gives: awaitable, and passed on as an argument without being awaited."""
+
+    def __init__(self, work: Any) -> None:
+        self._work = work
+
+    def __await__(self) -> Any:
+        return self._work().__await__()
+
+    def cancel(self) -> None:
+        pass
+
+
+class Stub:
+    """A handle whose methods are given functions; `calls` counts them, `busy` the ones at once."""
+
+    def __init__(self, **methods: Any) -> None:
+        self._methods = methods
+        self.calls: list[str] = []
+        self.busy = self.most_busy = 0
+
+    def __getattr__(self, name: str) -> Any:
+        stub, method = self, self._methods[name]
+
+        class Method:
+            @staticmethod
+            def remote(*args: Any) -> Response:
+                async def work() -> Any:
+                    stub.calls.append(name)
+                    stub.busy += 1
+                    stub.most_busy = max(stub.busy, stub.most_busy)
+                    try:
+                        await asyncio.sleep(0.002)
+                        return method(*args)
+                    finally:
+                        stub.busy -= 1
+
+                return Response(work)
+
+        return Method
+
+
+def fails(error: Exception):
+    def call(*_: Any) -> Any:
+        raise error
+
+    return call
+
+
+def heard(_audio: Any, chunk: Span, _language: str, _job_id: str, _speech_share: float) -> Transcript:
+    """One word per second of the chunk."""
+    words = tuple(
+        Word(start_s=chunk.start_s + i, end_s=chunk.start_s + i + 0.5, text=f"w{chunk.start_s + i:.0f}", confidence=0.5)
+        for i in range(int(chunk.duration_s))
+    )
+    text = " ".join(word.text for word in words)
+    return Transcript(
+        language="en", utterances=(Utterance(start_s=chunk.start_s, end_s=chunk.end_s, text=text, words=words),)
+    )
+
+
+def measure(_tracks: Any, segments: Any) -> Any:
+    return [[WordProsody(volume_db=-20.0, pitch_hz=200.0, voiced=True)] * len(segment.words) for segment in segments]
+
+
+def graph(**replaced: Any) -> Stages:
+    tracks = Tracks(start_s=0, f0_hz=np.zeros(4, np.float32), level_dbfs=np.zeros(4, np.float32))
+    stages: dict[str, Any] = {
+        "extractor": Stub(
+            prepare=lambda *_: AudioInfo(duration_s=SECONDS + 1, samples=int(SECONDS * 16_000), sha256=""),
+            load=lambda *_: None,
+        ),
+        "detector": Stub(detect=lambda _audio, _piece: [Span(start_s=0, end_s=8), Span(start_s=10, end_s=18)]),
+        "transcriber": Stub(transcribe=heard),
+        "aligner": None,
+        "diarizer": Stub(
+            segment=lambda *_: "s",
+            embed=lambda *_: "e",
+            cluster=lambda *_: [Turn(start_s=9, end_s=20, speaker=4), Turn(start_s=0, end_s=9, speaker=7)],
+        ),
+        "prosody": Stub(tracks=lambda *_: tracks, measure=measure),
+        "emotion": Stub(
+            analyze=lambda _audio, _tracks, segments, _job_id: [Emotion(label="happy", confidence=0.4)] * len(segments)
+        ),
+    }
+    return Stages(**stages | replaced)
+
+
+def job(**options: Any) -> Job:
+    fields = dict.fromkeys(Job.__dataclass_fields__)
+    return Job(
+        **fields
+        | {
+            "job_id": "a",
+            "state": JobState.RUNNING,
+            "run": 1,
+            "video_url": "http://h/a%20b.mp4?s",
+            "options": JobOptions(**options),
+        }
+    )

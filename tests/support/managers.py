@@ -1,0 +1,114 @@
+"""Job managers without Ray: drivers that are tasks of the test, or stand still, or die."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from serve_app.jobs.manager import JobManager
+from serve_app.jobs.model import Attempt, Job, JobOptions, NewJob
+from serve_app.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    from serve_app.jobs.store import JobStore
+
+    Behaviour = Callable[[JobStore, Attempt], Awaitable[None]]
+
+
+def settings_in(folder: Path, **limits: Any) -> Settings:
+    """A server of one folder."""
+    return Settings(profile="local", state_dir=folder, limits=limits)
+
+
+def waiting(job_id: str) -> NewJob:
+    """A job that tells nobody."""
+    return NewJob(
+        job_id=job_id,
+        video_url="https://v/1.mp4",
+        video_expires_at=2e9,
+        callback_url=None,
+        options=JobOptions(),
+        fingerprint="f",
+    )
+
+
+class ScriptedDrivers:
+    """In place of `Drivers`: each start counts an attempt and then does what the test says of that job.
+
+    A behaviour that returns is a process that has ended, whatever it did.
+    """
+
+    def __init__(self, store: JobStore, behaviour: Behaviour) -> None:
+        self._store = store
+        self._behaviour = behaviour
+        self.alive: dict[str, asyncio.Task[None]] = {}
+        self.starts: list[str] = []
+        self.killed: list[str] = []
+        self.hanging: set[str] = set()
+
+    async def exists(self, job: Job) -> bool:
+        return job.job_id in self.alive
+
+    async def answers(self, job: Job) -> bool:
+        return job.job_id not in self.hanging
+
+    async def start(self, job: Job) -> None:
+        self.starts.append(job.job_id)
+        task = self.alive[job.job_id] = asyncio.create_task(self._live(job))
+        task.add_done_callback(lambda _: self.alive.pop(job.job_id, None))
+
+    async def _live(self, job: Job) -> None:
+        begun = await asyncio.to_thread(self._store.begin_attempt, job.job_id, job.run)
+        if begun is not None:
+            await self._behaviour(self._store, Attempt(job_id=job.job_id, run=job.run, number=begun.attempt))
+
+    async def cancel(self, job: Job) -> None:
+        self.alive[job.job_id].cancel()
+
+    async def kill(self, job: Job) -> bool:
+        self.killed.append(job.job_id)
+        task = self.alive.pop(job.job_id, None)
+        if task is not None:
+            task.cancel()
+        return task is not None
+
+    async def strays(self, running: set[tuple[str, int]]) -> set[str]:
+        return set(self.alive) - {job_id for job_id, _ in running}
+
+    async def end(self, name: str) -> None:
+        self.alive.pop(name).cancel()
+
+
+async def _nothing(*_: object) -> list[str]:
+    return []
+
+
+STAGES: Any = SimpleNamespace(
+    extractor=SimpleNamespace(discard=SimpleNamespace(remote=_nothing), kept_jobs=SimpleNamespace(remote=_nothing))
+)
+
+
+@asynccontextmanager
+async def running_manager(settings: Settings, drivers: Any) -> AsyncIterator[JobManager]:
+    """A manager whose loop turns until the context ends."""
+    manager = JobManager(settings, STAGES, 0.0, drivers)
+    try:
+        yield manager
+    finally:
+        await manager._stop()
+        await asyncio.gather(manager._task, *manager._busy.values(), return_exceptions=True)
+        manager._database.close()
+
+
+async def until(condition: Callable[[], bool], *, within_s: float = 30) -> None:
+    """Wait for it."""
+    deadline = time.monotonic() + within_s
+    while not await asyncio.to_thread(condition):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)

@@ -1,0 +1,512 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
+
+from deployments.emotion.config import EmotionConfig
+from deployments.transcriber.config import TranscriberConfig
+from deployments.types import (
+    AudioInfo,
+    Emotion,
+    Span,
+    Tracks,
+    Transcript,
+    Turn,
+    Utterance,
+    Word,
+    WordProsody,
+)
+from serve_app.jobs import checkpoints as checkpoints_module
+from serve_app.jobs.answers import Heard, Step, decode, encode
+from serve_app.jobs.checkpoints import Checkpoints, Keeper
+from serve_app.jobs.database import Database
+from serve_app.jobs.model import Attempt, JobOptions, NewJob, Outcome
+from serve_app.jobs.pipeline import Pipeline
+from serve_app.jobs.progress import ProgressMeter
+from serve_app.jobs.store import JobStore
+from serve_app.jobs.tables import checkpoints as rows
+from serve_app.settings import Settings
+from tests.support.fake_graph import SECONDS, Stub, fails, graph, heard, job, measure
+
+DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
+BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
+TRACKS = Tracks(start_s=0, f0_hz=np.array([1, np.nan, 3], np.float32), level_dbfs=np.array([0.1, -2, -3], np.float32))
+BY_EAR = Settings(profile="local", emotion=EmotionConfig(engine="wav2vec2", batch_s=1))
+"""An engine whose answers come in parts, so that there is something to put in order."""
+WORK = {
+    Step.EXTRACTION: {"prepare"},
+    Step.DETECTION: {"detect"},
+    Step.TRANSCRIPTION: {"transcribe"},
+    Step.DIARIZATION: {"segment", "embed", "cluster"},
+    Step.TRACKS: {"tracks"},
+    Step.PROSODY: {"measure"},
+    Step.EMOTION: {"analyze"},
+}
+"""The calls of each step that are waited for."""
+STEPS = list(WORK)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request):
+    """Every promise about the rows is kept on both databases."""
+    return request.getfixturevalue(f"{request.param}_database")
+
+
+@pytest.fixture
+def sqlite_database(tmp_path):
+    yield from opened(f"sqlite:///{tmp_path / 'jobs.db'}")
+
+
+@pytest.fixture
+def postgresql_database(postgres_server):
+    with postgres_server.database(default_transaction_isolation="repeatable read") as url:
+        yield from opened(url)
+
+
+def opened(url):
+    database = Database(url)
+    database.create()
+    yield database
+    database.close()
+
+
+def store_of(database) -> JobStore:
+    return JobStore(database, queue_limit=3, running_limit=2)
+
+
+def new(job_id: str = "a") -> NewJob:
+    return NewJob(
+        job_id=job_id,
+        video_url="https://v/1.mp4?sig=1",
+        video_expires_at=2_000_000.0,
+        callback_url=None,
+        options=JobOptions(),
+        fingerprint="f",
+    )
+
+
+def attempt(store, job_id: str = "a") -> Attempt:
+    """The job's next one."""
+    run = store.get(job_id).run
+    return Attempt(job_id=job_id, run=run, number=store.begin_attempt(job_id, run).attempt)
+
+
+def started(store, job_id: str = "a") -> Attempt:
+    store.submit(new(job_id))
+    store.admit()
+    return attempt(store, job_id)
+
+
+def kept_rows(database) -> list[tuple[str, int, str]]:
+    with database.read() as db:
+        return [tuple(row) for row in db.execute(select(rows.c.job_id, rows.c.run, rows.c.stage))]
+
+
+# The rows
+
+
+def test_d5_what_is_kept_is_found(database):
+    """A stage's newest bytes come back as they were, per job, run and stage; nothing else does."""
+    store, checkpoints = store_of(database), Checkpoints(database)
+    mine = started(store)
+    body = np.random.default_rng(1).bytes(3_000_000)
+    assert checkpoints.keep(mine, "tracks", b"old")
+    assert checkpoints.keep(mine, "tracks", body)
+    assert checkpoints.find("a", 1, "tracks") == body
+    assert checkpoints.stages("a", 1) == {"tracks"}
+    for job_id, run, stage in (("b", 1, "tracks"), ("a", 2, "tracks"), ("a", 1, "emotion")):
+        assert checkpoints.find(job_id, run, stage) is None
+
+
+def test_d5_an_attempt_that_no_longer_counts_keeps_nothing(database):
+    """Older attempts, ended runs and unknown jobs are refused, and the newest attempt's row stays."""
+    store, checkpoints = store_of(database), Checkpoints(database)
+    old = started(store)
+    now = attempt(store)
+    assert checkpoints.keep(now, "tracks", b"mine")
+    assert not checkpoints.keep(old, "tracks", b"stale")
+    assert not checkpoints.keep(replace(now, job_id="b"), "tracks", b"x")
+    assert checkpoints.find("a", 1, "tracks") == b"mine"
+    store.finish(now, DONE)
+    assert not checkpoints.keep(now, "tracks", b"late")
+    assert kept_rows(database) == []
+
+
+@pytest.mark.parametrize("outcome", [DONE, BROKEN])
+def test_d12_nothing_is_kept_after_the_end(database, outcome):
+    """The end of a run takes its checkpoints with it, and only its own."""
+    store, checkpoints = store_of(database), Checkpoints(database)
+    mine, other = started(store), started(store, "b")
+    for each in (mine, other):
+        for step in Step:
+            checkpoints.keep(each, step, b"x")
+    store.finish(mine, outcome)
+    assert {job_id for job_id, _, _ in kept_rows(database)} == {"b"}
+
+
+def test_d12_a_write_on_its_way_does_not_outlive_the_end(database, monkeypatch):
+    """A checkpoint that is being written while the job ends is gone with it: nobody ends a job past the fence."""
+    store, checkpoints = store_of(database), Checkpoints(database)
+    mine = started(store)
+    within, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    digest = checkpoints_module._digest
+
+    def paused(body: bytes) -> str:
+        within.set()
+        assert go_on.wait(20)
+        return digest(body)
+
+    monkeypatch.setattr(checkpoints_module, "_digest", paused)  # asked for between the fence and the row
+    writer = threading.Thread(target=lambda: checkpoints.keep(mine, "tracks", b"x"))
+    ender = threading.Thread(target=lambda: (store.finish(mine, DONE), ended.set()))
+    writer.start()
+    assert within.wait(20)
+    ender.start()
+    ended.wait(0.5)  # it ends only now where the fence does not hold
+    go_on.set()
+    writer.join()
+    ender.join()
+    assert ended.is_set()
+    assert kept_rows(database) == []
+
+
+def test_d5_a_new_run_starts_from_nothing(database):
+    """Rows of another run, should there be any, are neither found nor left when the job is posted again."""
+    store, checkpoints = store_of(database), Checkpoints(database)
+    store.finish(started(store), BROKEN)
+    with database.write() as db:
+        stray = {"job_id": "a", "run": 1, "stage": "tracks", "body": b"x", "digest": hashlib.sha256(b"x").hexdigest()}
+        db.execute(rows.insert().values(**stray))
+    assert checkpoints.stages("a", 2) == frozenset()
+    store.submit(new())
+    assert kept_rows(database) == []
+
+
+def test_d12_a_deleted_job_takes_its_checkpoints_with_it(database):
+    """The rows go with the job's."""
+    store = store_of(database)
+    store.finish(started(store), BROKEN)
+    with database.write() as db:
+        db.execute(rows.insert().values(job_id="a", run=1, stage="tracks", body=b"x", digest=""))
+    store.delete("a")
+    assert kept_rows(database) == []
+
+
+# The answers' bytes
+
+
+def answers() -> dict[Step, Any]:
+    """Of each step one with every kind of value, of floats that need all their digits."""
+    dice = np.random.default_rng(7)
+    word = Word(start_s=dice.random(), end_s=0.1 + 0.2, text='w\n"한', confidence=dice.random() * 1e-9)
+    spoken = Utterance(start_s=1 / 3, end_s=2e22, text="", words=(word, replace(word, confidence=None)))
+    transcript = Transcript(language="ko", device="cuda", utterances=(spoken,), warnings=("w",), dropped=2)
+    hearing = Heard(language="ko", language_probability=dice.random(), transcripts={0: transcript, 12: transcript})
+    return {
+        Step.EXTRACTION: AudioInfo(duration_s=dice.random(), samples=5, sha256="0", warnings=("a", "b")),
+        Step.DETECTION: [Span(start_s=dice.random(), end_s=dice.random()) for _ in range(1000)],
+        Step.HEARING: hearing,
+        Step.TRANSCRIPTION: replace(hearing, language_probability=None),
+        Step.DIARIZATION: [Turn(start_s=dice.random(), end_s=9.0, speaker=3)],
+        Step.TRACKS: TRACKS,
+        Step.PROSODY: [[WordProsody(volume_db=-dice.random(), pitch_hz=dice.random(), voiced=True)], []],
+        Step.EMOTION: [None, Emotion(label="sad", confidence=dice.random())],
+    }
+
+
+@pytest.mark.parametrize("step", Step)
+def test_d5_an_answer_comes_back_exactly(step):
+    """What is decoded equals what was encoded, every float and every array's bytes."""
+    answer = answers()[step]
+    back = decode(step, encode(step, answer))
+    if step is Step.TRACKS:
+        assert (back.start_s, back.f0_hz.tobytes()) == (answer.start_s, answer.f0_hz.tobytes())
+        assert back.level_dbfs.tobytes() == answer.level_dbfs.tobytes()
+        assert back.f0_hz.dtype == back.level_dbfs.dtype == np.float32
+    else:
+        assert back == answer
+        assert repr(back) == repr(answer)
+
+
+@pytest.mark.parametrize("step", Step)
+def test_d5_what_is_no_answer_is_not_read_as_one(step):
+    """Bytes cut anywhere, and another step's, are an error."""
+    body = encode(step, answers()[step])
+    other = Step.EXTRACTION if step is Step.TRACKS else Step.TRACKS
+    wrong = encode(other, answers()[other])
+    for bad in (b"", b"{}", b"null", b"[1]", wrong, *(body[:at] for at in range(1, len(body), 1 + len(body) // 20))):
+        with pytest.raises(Exception):  # noqa: B017, PT011 - each library has its own
+            decode(step, bad)
+
+
+# The pipeline
+
+
+def voices(**replaced: Any):
+    """A graph whose stages warn, and whose answers need all their digits."""
+    sure = np.random.default_rng(3).random(100)
+    sure[0] = 0.0025  # numbers of numpy's round otherwise than Python's
+
+    def transcribe(*asked: Any) -> Transcript:
+        transcript = heard(*asked)
+        (spoken,) = transcript.utterances
+        words = tuple(replace(word, confidence=sure[round(word.start_s)]) for word in spoken.words)
+        language = "en" if asked[2] == "auto" else asked[2]
+        return replace(
+            transcript,
+            language=language,
+            utterances=(replace(spoken, words=words),),
+            warnings=(f"at {asked[1].start_s}",),
+        )
+
+    def judge(_audio: Any, _tracks: Any, part: Any, _job_id: str) -> list[Emotion]:
+        return [Emotion(label=f"{s.words[0].text}/{s.speaker}", confidence=sure[len(s.words)]) for s in part]
+
+    info = AudioInfo(duration_s=SECONDS + 1 / 3, samples=int(SECONDS * 16_000), sha256="d", warnings=("no picture",))
+    stages: dict[str, Any] = {
+        "extractor": Stub(prepare=lambda *_: info, load=lambda *_: None),
+        "transcriber": Stub(transcribe=transcribe, detect_language=lambda *_: {"ko": 0.9, "en": 0.1}),
+        "prosody": Stub(tracks=lambda *_: TRACKS, measure=measure),
+        "emotion": Stub(analyze=judge),
+    }
+    return graph(**stages | replaced)
+
+
+def calls(stages) -> set[str]:
+    """What was asked of the graph."""
+    names = ("extractor", "detector", "transcriber", "diarizer", "prosody", "emotion")
+    return {call for name in names for call in getattr(stages, name).calls}
+
+
+class Dying(Keeper):
+    """Ends its attempt as a crash would, as soon as a step is kept."""
+
+    def __init__(self, checkpoints: Checkpoints, attempt: Attempt, last: Step) -> None:
+        super().__init__(checkpoints, attempt)
+        self._last = last
+        self.work: asyncio.Task[Any] | None = None
+
+    def keep(self, step: Step, source: str, answer: Any) -> None:
+        self._write(step, source, answer)
+        if step is self._last:
+            self.work.cancel()
+
+
+class Story:
+    """A job over its attempts."""
+
+    def __init__(self, database: Database, *, job_id: str = "a", settings: Settings = BY_EAR, **options: Any) -> None:
+        self.database = database
+        self.store, self.checkpoints = store_of(database), Checkpoints(database)
+        self._settings = settings
+        self._options = options
+        self._job_id = job_id
+        self.meter = ProgressMeter()
+        self.told: list[int] = []
+        started(self.store, job_id)
+
+    def dies_after(self, step: Step, stages) -> frozenset[str]:
+        """An attempt that dies when `step` is kept; what is kept then."""
+        keeper = Dying(self.checkpoints, attempt(self.store, self._job_id), step)
+
+        async def work() -> None:
+            keeper.work = asyncio.create_task(self._pipeline(stages, keeper).run(None, spent_s=0))
+            with pytest.raises(asyncio.CancelledError):
+                await keeper.work
+
+        asyncio.run(work())
+        return self.checkpoints.stages(self._job_id, 1)
+
+    def ends(self, stages, *, settings: Settings | None = None) -> dict[str, Any]:
+        """The result of an attempt that nobody disturbs, without what may differ."""
+        self._settings = settings or self._settings
+        keeper = Keeper(self.checkpoints, attempt(self.store, self._job_id))
+
+        async def work() -> dict[str, Any]:
+            result = await self._pipeline(stages, keeper).run(None, spent_s=0)
+            await keeper.settled()
+            return result
+
+        result = asyncio.run(work())
+        del result["metadata"]["processing_time"]
+        self.stages_s = result["metadata"].pop("stages")
+        return result
+
+    def _pipeline(self, stages, keeper: Keeper) -> Pipeline:
+        def changed() -> None:
+            self.told.append(self.meter.now.percent)
+
+        self.meter = ProgressMeter(self.meter.now.percent)
+        return Pipeline(job(**self._options), self._settings, stages, meter=self.meter, changed=changed, kept=keeper)
+
+
+@pytest.fixture
+def story(sqlite_database):
+    return Story(sqlite_database)
+
+
+@pytest.fixture
+def undisturbed(tmp_path):
+    for database in opened(f"sqlite:///{tmp_path / 'undisturbed.db'}"):
+        yield Story(database).ends(voices())
+
+
+@pytest.mark.parametrize("last", STEPS)
+def test_d5_finished_stages_are_not_run_again(story, undisturbed, last):
+    """After a crash at any stage's checkpoint no kept stage is called, the others are, and the result is the same."""
+    kept = story.dies_after(last, voices())
+    assert last in kept
+    stages = voices()
+    assert story.ends(stages) == undisturbed
+    asked = calls(stages)
+    for step in set(STEPS) - {Step.EXTRACTION}:
+        assert asked.isdisjoint(WORK[step]) if step in kept else asked >= WORK[step], step
+    assert ("transcription" in story.stages_s) == (Step.TRANSCRIPTION not in kept)
+    assert story.told == sorted(story.told)
+    assert story.told[-1] == 99
+
+
+def test_d5_where_all_is_kept_the_audio_is_not_even_loaded(story, undisturbed):
+    """A run that died at its very end asks nobody for anything."""
+    story.ends(voices())
+    stages = voices()
+    assert story.ends(stages) == undisturbed
+    assert calls(stages) == set()
+    assert story.stages_s == {}
+
+
+def test_d5_a_long_transcription_goes_on_where_it_was(story, tmp_path, monkeypatch):
+    """Chunks that were heard and kept before the crash are not heard again, nor is the language voted on again."""
+    monkeypatch.setattr("serve_app.jobs.pipeline.KEEP_EVERY_S", -1)
+    spans = [Span(start_s=at, end_s=at + 1.5) for at in range(0, 20, 2)]
+    settings = Settings(profile="local", transcriber=TranscriberConfig(engine="whisperx", max_chunk_s=2))
+
+    def stages():
+        return voices(detector=Stub(detect=lambda *_: spans))
+
+    first, second, whole = stages(), stages(), stages()
+    kept = Story(story.database, settings=settings, max_workers=1, job_id="b")
+    assert Step.TRANSCRIPTION not in kept.dies_after(Step.HEARING, first)
+    result = kept.ends(second)
+    assert second.transcriber.calls.count("transcribe") < len(spans)
+    assert second.transcriber.calls.count("detect_language") == 0
+    assert result["language"] == "ko"
+    for database in opened(f"sqlite:///{tmp_path / 'whole.db'}"):
+        assert Story(database, settings=settings, job_id="b").ends(whole) == result
+    assert whole.transcriber.calls.count("transcribe") == len(spans)
+
+
+def sealed(body: bytes) -> dict[str, Any]:
+    """With a digest that is right."""
+    return {"body": body, "digest": hashlib.sha256(body).hexdigest()}
+
+
+def flipped(body: bytes) -> bytes:
+    """The lowest bit of the last digit: JSON as good as before."""
+    at = max(at for at, byte in enumerate(body) if byte in b"0123456789")
+    return body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
+
+
+DAMAGE = {
+    "truncated": lambda body: {"body": body[: len(body) // 2]},
+    "one bit flipped": lambda body: {"body": flipped(body)},
+    "of another digest": lambda _body: {"digest": "0" * 64},
+    "undecodable": lambda body: sealed(body[:65] + b"\x00garbage"),
+    "of another form": lambda body: sealed(body[:65] + b'{"start_s": 1}'),
+    "of another source": lambda body: sealed(b"0" * 64 + body[64:]),
+    "empty": lambda _body: sealed(b""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_d5_what_is_damaged_is_worked_out_again(story, undisturbed, damage, caplog):
+    """A checkpoint that is not what was written costs its stage's time and a line in the log: never garbage out."""
+    story.ends(voices())
+    with story.database.write() as db:
+        for row in db.execute(select(rows)).all():
+            changed = DAMAGE[damage](row.body)
+            db.execute(update(rows).where(rows.c.stage == row.stage).values(**changed))
+    stages = voices()
+    with caplog.at_level("INFO"):
+        assert story.ends(stages) == undisturbed
+    assert calls(stages) == set.union(*WORK.values())
+    assert "a checkpoint" in caplog.text
+    again = voices()
+    assert story.ends(again) == undisturbed  # from what was kept in place of it
+    assert calls(again) == set()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_d5_one_damaged_checkpoint_costs_one_stage(story, undisturbed, step):
+    """Only the stage whose checkpoint is damaged runs again, with its audio, which is fetched for it."""
+    story.ends(voices())
+    with story.database.write() as db:
+        db.execute(update(rows).where(rows.c.stage == step).values(body=b"x"))
+    stages = voices()
+    assert story.ends(stages) == undisturbed
+    again = {*WORK[step]} if step is Step.PROSODY else {*WORK[step], *WORK[Step.EXTRACTION]}
+    if step is Step.DETECTION:  # of which nobody asks, once the transcripts are there
+        again = set()
+    assert calls(stages) == again
+
+
+def test_d5_other_engines_do_not_go_on_with_what_was_kept(story):
+    """A release with another recogniser starts anew: a result says which engines made it."""
+    story.ends(voices())
+    stages = voices()
+    other = Settings(profile="local", emotion=EmotionConfig(engine="wav2vec2", batch_s=1, model="another"))
+    assert "another" in story.ends(stages, settings=other)["metadata"]["model_version"]
+    assert calls(stages) >= {"transcribe", "detect", "cluster", "tracks", "measure", "analyze"}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"diarizer": Stub(segment=fails(ValueError("x")))},
+        {"prosody": Stub(tracks=fails(ValueError("x")), measure=measure)},
+        {"prosody": Stub(tracks=lambda *_: TRACKS, measure=fails(ValueError("x")))},
+    ],
+    ids=["diarization", "tracks", "prosody"],
+)
+def test_d5_a_stage_that_failed_is_tried_again(story, undisturbed, broken):
+    """A stage that the transcript can do without leaves nothing when it fails, nor does what was built on it."""
+    story.dies_after(Step.EMOTION, voices(**broken))
+    assert story.ends(voices()) == undisturbed
+    assert undisturbed["metadata"]["unique_speakers"] == 2
+
+
+def test_d5_a_failed_emotion_stage_is_tried_again(story, undisturbed):
+    """The same for the last of them."""
+    story.dies_after(Step.PROSODY, voices(emotion=Stub(analyze=fails(ValueError("x")))))
+    assert story.ends(voices()) == undisturbed
+
+
+@pytest.mark.parametrize("method", ["keep", "find", "stages"])
+def test_d5_a_database_that_fails_costs_no_job(story, undisturbed, method, monkeypatch, caplog):
+    """Checkpoints that cannot be written or read cost time and a line in the log; the result is the same."""
+    if method != "keep":
+        story.ends(voices())
+
+    def fail(*_: Any) -> None:
+        raise OperationalError("busy", {}, Exception())
+
+    monkeypatch.setattr(Checkpoints, method, fail)
+    assert story.ends(voices()) == undisturbed
+    assert "checkpoint" in caplog.text
+
+
+def test_d5_without_emotion_the_audio_is_not_loaded_for_it(sqlite_database):
+    """A job that asks for no emotion needs none to be kept."""
+    story = Story(sqlite_database, emotion_detection=False)
+    first = story.ends(voices())
+    stages = voices()
+    assert story.ends(stages) == first
+    assert calls(stages) == set()

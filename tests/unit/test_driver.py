@@ -1,0 +1,137 @@
+"""The driver without Ray and without stages: its lease, its fence, and a database that is away."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from types import SimpleNamespace
+
+import pytest
+
+from serve_app.jobs import database as database_module
+from serve_app.jobs import driver as driver_module
+from serve_app.jobs.model import Attempt, Outcome
+from serve_app.jobs.opening import open_database, open_store
+from serve_app.jobs.states import JobState
+from tests.support.managers import STAGES, settings_in, until, waiting
+
+
+class Work:
+    """In place of the pipeline: done when the test says so."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        Work.running.append(self)
+        self.cancelled = False
+
+    running: list[Work]
+    done: asyncio.Event
+
+    async def run(self, *_: object, **__: object) -> dict[str, object]:
+        try:
+            await Work.done.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        return {"text": "", "segments": [], "duration": 1.0}
+
+
+@pytest.fixture(autouse=True)
+def _no_ray(monkeypatch):
+    """Short beats, and an actor that is this process."""
+    context = SimpleNamespace(current_actor=None)
+    ray = SimpleNamespace(get_runtime_context=lambda: context, kill=lambda _: None)
+    monkeypatch.setattr(driver_module, "ray", ray)
+    monkeypatch.setattr(driver_module, "Pipeline", Work)
+    monkeypatch.setattr(driver_module, "BEAT_S", 0.1)
+    monkeypatch.setattr(driver_module, "AWAY_WAITS_S", (0.05,))
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
+    Work.running = []
+    Work.done = asyncio.Event()
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return settings_in(tmp_path)
+
+
+@pytest.fixture
+def store(settings):
+    database = open_database(settings)
+    store = open_store(settings, database)[0]
+    store.submit(waiting("a"))
+    store.admit()
+    yield store
+    database.close()
+
+
+def driven(settings):
+    """A driver of the job `a`; awaiting it awaits its end."""
+    manager = SimpleNamespace(poke=SimpleNamespace(remote=lambda: None))
+    return driver_module.Driver("a", 1, settings, STAGES, manager)._task
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Wait for it, without cancelling it."""
+    done, _ = await asyncio.wait([task], timeout=20)
+    assert done
+
+
+def test_d4_a_driver_beats_while_it_works(settings, store):
+    """D4: its beats rise and its time is counted, although there is nothing to tell."""
+
+    async def run() -> None:
+        task = driven(settings)
+        await until(lambda: store.get("a").beats >= 5)
+        Work.done.set()
+        await ended(task)
+
+    asyncio.run(run())
+    job = store.get("a")
+    assert (job.state, job.attempt) == (JobState.COMPLETED, 1)
+    assert job.spent_s > 0.3
+
+
+def test_d4_a_driver_that_is_followed_stops(settings, store):
+    """D4: another attempt has begun: the work is cancelled, and neither result nor failure is stored."""
+
+    async def run() -> None:
+        task = driven(settings)
+        await until(lambda: store.get("a").beats > 0)
+        store.begin_attempt("a", 1)
+        await ended(task)
+
+    asyncio.run(run())
+    assert [work.cancelled for work in Work.running] == [True]
+    job = store.get("a")
+    assert (job.state, job.attempt, job.error_code) == (JobState.RUNNING, 2, None)
+    assert store.finish(Attempt(job_id="a", run=1, number=2), Outcome(result=b"{}")) is not None
+
+
+def test_d10_a_locked_database_costs_no_work(settings, store):
+    """D10: locked when the attempt is to begin, and again when the result is to be stored: one attempt, one result."""
+    path = settings.directory / "ml-server.db"
+
+    async def locked(other: sqlite3.Connection) -> None:
+        other.execute("BEGIN IMMEDIATE")
+        await asyncio.sleep(0.6)  # several tries
+        other.execute("ROLLBACK")
+
+    async def run() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            holding = asyncio.create_task(locked(other))
+            await asyncio.sleep(0)
+            task = driven(settings)
+            await holding
+            await until(lambda: bool(Work.running))
+            other.execute("BEGIN IMMEDIATE")
+            Work.done.set()
+            await asyncio.sleep(0.6)
+            assert not task.done()
+            other.execute("ROLLBACK")
+            await ended(task)
+
+    asyncio.run(run())
+    job = store.get("a")
+    assert (job.state, job.attempt, len(Work.running)) == (JobState.COMPLETED, 1, 1)
+    assert store.result("a") is not None

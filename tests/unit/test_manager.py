@@ -1,0 +1,303 @@
+"""The job manager without Ray: what it does about drivers that stand still or die, and about another manager."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from contextlib import AsyncExitStack, closing, suppress
+
+import pytest
+from sqlalchemy.exc import SQLAlchemyError
+
+from serve_app.jobs import database as database_module
+from serve_app.jobs import leases, manager
+from serve_app.jobs.model import Attempt, Outcome
+from serve_app.jobs.opening import open_database, open_store
+from serve_app.jobs.states import JobState
+from serve_app.jobs.store import JobStore
+from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until, waiting
+
+LEASE_S = 0.6
+DONE = Outcome(result=b"{}", duration_s=1.0, processing_s=1.0)
+FOR_EVER_S = 1e6
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Turns and leases of fractions of a second."""
+    for module, name, value in (
+        (manager, "TURN_S", 0.05),
+        (manager, "BEAT_S", 0.1),
+        (manager, "LEASE_S", LEASE_S),
+        (leases, "LEASE_S", LEASE_S),
+        (manager, "PRUNE_EVERY_S", 0.2),
+        (manager, "DRIVER_STARTS", 4),
+    ):
+        monkeypatch.setattr(module, name, value)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return settings_in(tmp_path, running_jobs=10)
+
+
+@pytest.fixture
+def store(settings):
+    database = open_database(settings)
+    yield open_store(settings, database)[0]
+    database.close()
+
+
+def state(store: JobStore, job_id: str) -> JobState:
+    job = store.get(job_id)
+    assert job is not None
+    return job.state
+
+
+async def finishes(store: JobStore, attempt: Attempt) -> None:
+    await asyncio.to_thread(store.finish, attempt, DONE)
+
+
+async def stands_still(*_: object) -> None:
+    await asyncio.sleep(FOR_EVER_S)
+
+
+async def works(store: JobStore, attempt: Attempt) -> None:
+    """Beats for three leases, then finishes."""
+    until_ = time.monotonic() + 3 * LEASE_S
+    while time.monotonic() < until_:
+        await asyncio.to_thread(store.beat, attempt, spent_s=0.05)
+        await asyncio.sleep(0.05)
+    await finishes(store, attempt)
+
+
+def test_d4_a_driver_that_stands_still_is_replaced(settings, store):
+    """D4: its beats tell: it is killed and another attempt finishes; one that beats is left alone, however long."""
+
+    async def behaviour(store, attempt):
+        if attempt.job_id == "still" and attempt.number == 1:
+            await stands_still()
+        await works(store, attempt)
+
+    async def run() -> ScriptedDrivers:
+        drivers = ScriptedDrivers(store, behaviour)
+        for job_id in ("still", "works"):
+            store.submit(waiting(job_id))
+        async with running_manager(settings, drivers):
+            await until(lambda: {state(store, job_id) for job_id in ("still", "works")} == {JobState.COMPLETED})
+        return drivers
+
+    drivers = asyncio.run(run())
+    assert drivers.killed == ["still"]
+    assert sorted(drivers.starts) == ["still", "still", "works"]
+
+
+def test_d6_a_file_that_kills_its_driver(settings, store):
+    """D6: three attempts, counted before each, then `failed`; its nine neighbours finish."""
+    attempts = []
+
+    async def behaviour(store, attempt):
+        if attempt.job_id == "poison":
+            attempts.append(attempt.number)
+            return
+        await finishes(store, attempt)
+
+    ids = ["poison", *(f"job-{i}" for i in range(9))]
+
+    async def run() -> None:
+        for job_id in ids:
+            store.submit(waiting(job_id))
+        async with running_manager(settings, ScriptedDrivers(store, behaviour)):
+            await until(lambda: all(state(store, job_id).ended for job_id in ids))
+
+    asyncio.run(run())
+    assert attempts == [1, 2, 3]
+    poison = store.get("poison")
+    assert (poison.state, poison.error_code) == (JobState.FAILED, "INTERNAL_ERROR")
+    assert [state(store, job_id) for job_id in ids[1:]] == [JobState.COMPLETED] * 9
+
+
+def test_d6_a_driver_that_never_counts_an_attempt(settings, store, monkeypatch):
+    """D6: drivers that die before they can begin are not started for ever."""
+    monkeypatch.setattr(store, "begin_attempt", lambda *_: None)
+
+    async def run() -> ScriptedDrivers:
+        drivers = ScriptedDrivers(store, finishes)
+        store.submit(waiting("a"))
+        async with running_manager(settings, drivers):
+            await until(lambda: state(store, "a").ended)
+        return drivers
+
+    starts = asyncio.run(run()).starts
+    assert state(store, "a") is JobState.FAILED
+    assert len(starts) == manager.STARTS_PER_ATTEMPT * settings.limits.attempts + 1
+
+
+def test_d10_a_locked_database_costs_no_driver_its_lease(settings, store, monkeypatch):
+    """D10: locked by somebody else for several leases: no driver is killed, and all goes on by itself afterwards."""
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
+    quick = open_database(settings)
+    impatient = JobStore(quick, queue_limit=9, running_limit=10)
+    ended = asyncio.Event()
+
+    async def behaviour(_, attempt):
+        while not ended.is_set():
+            with suppress(SQLAlchemyError):  # as the driver does: tried again
+                await asyncio.to_thread(impatient.beat, attempt, spent_s=0.1)
+            await asyncio.sleep(0.3)
+        await finishes(impatient, attempt)
+
+    async def run() -> ScriptedDrivers:
+        drivers = ScriptedDrivers(store, behaviour)
+        store.submit(waiting("a"))
+        async with running_manager(settings, drivers):
+            await until(lambda: store.get("a").beats > 0)
+            with closing(sqlite3.connect(settings.directory / "ml-server.db", isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                await asyncio.sleep(5 * LEASE_S)
+                other.execute("ROLLBACK")
+            beats = store.get("a").beats
+            await until(lambda: store.get("a").beats > beats)
+            ended.set()
+            await until(lambda: state(store, "a").ended)
+        return drivers
+
+    drivers = asyncio.run(run())
+    quick.close()
+    assert (drivers.killed, drivers.starts) == ([], ["a"])
+    assert state(store, "a") is JobState.COMPLETED
+
+
+def test_d10_a_driver_that_is_stopped_within_a_write(settings, store, monkeypatch):
+    """D10: it keeps everybody from writing until it is killed: the one that does not answer is found."""
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
+
+    class Drivers(ScriptedDrivers):
+        async def kill(self, job):
+            if job.job_id == "stopped":
+                other.execute("ROLLBACK")
+                self.hanging.clear()
+            return await super().kill(job)
+
+    async def behaviour(store, attempt):
+        if attempt.number > 1:
+            await finishes(store, attempt)
+        await stands_still()
+
+    with closing(sqlite3.connect(settings.directory / "ml-server.db", isolation_level=None)) as other:
+
+        async def run() -> list[str]:
+            drivers = Drivers(store, behaviour)
+            for job_id in ("stopped", "answers"):
+                store.submit(waiting(job_id))
+            async with running_manager(settings, drivers):
+                await until(lambda: all(store.get(job_id).attempt for job_id in ("stopped", "answers")))
+                drivers.hanging.add("stopped")
+                other.execute("BEGIN IMMEDIATE")
+                await until(lambda: bool(drivers.killed))
+                first = list(drivers.killed)
+                await until(lambda: state(store, "stopped").ended)
+            return first
+
+        assert asyncio.run(run()) == ["stopped"]
+
+
+def test_d10_the_clock_ends_no_job(settings, store, monkeypatch):
+    """D10: an hour forward or back while a job runs: its driver is neither killed nor is the job timed out."""
+    wall = time.time
+
+    async def run() -> ScriptedDrivers:
+        drivers = ScriptedDrivers(store, works)
+        store.submit(waiting("a"))
+        async with running_manager(settings, drivers):
+            await until(lambda: store.get("a").beats > 0)
+            monkeypatch.setattr(time, "time", lambda: wall() + 3600)
+            await asyncio.sleep(LEASE_S)
+            monkeypatch.setattr(time, "time", lambda: wall() - 3600)
+            await until(lambda: state(store, "a").ended)
+        return drivers
+
+    drivers = asyncio.run(run())
+    assert (drivers.killed, drivers.starts) == ([], ["a"])
+    assert state(store, "a") is JobState.COMPLETED
+
+
+def test_d9_a_job_whose_driver_never_comes_is_timed_out(tmp_path, monkeypatch):
+    """D9: a slot is not held for ever where drivers cannot be started: measured by no wall clock."""
+    monkeypatch.setattr(manager, "DEADLINE_GRACE_S", 0.1)
+    settings = settings_in(tmp_path, processing_s=0.5)
+    database = open_database(settings)
+    store = open_store(settings, database)[0]
+
+    class NoDrivers(ScriptedDrivers):
+        async def start(self, _):
+            raise RuntimeError("no node")
+
+    async def run() -> None:
+        store.submit(waiting("a"))
+        monkeypatch.setattr(manager, "STARTS_PER_ATTEMPT", 1000)
+        async with running_manager(settings, NoDrivers(store, finishes)):
+            await until(lambda: state(store, "a").ended)
+
+    asyncio.run(run())
+    assert store.get("a").error_code == "PROCESSING_TIMEOUT"
+    database.close()
+
+
+def test_d14_a_second_manager_does_no_harm(settings, store, monkeypatch):
+    """D14: it stands by while the first works, and takes over when that one leaves, without waiting for its lease."""
+    monkeypatch.setattr(leases, "LEASE_S", FOR_EVER_S)
+
+    async def run() -> tuple[list[str], list[str]]:
+        first, second = ScriptedDrivers(store, finishes), ScriptedDrivers(store, finishes)
+        async with AsyncExitStack() as stack:
+            async with running_manager(settings, first) as works_now:
+                await until(lambda: works_now._leads is True)
+                stands_by = await stack.enter_async_context(running_manager(settings, second))
+                await until(lambda: stands_by._leads is False)
+                for job_id in "ab":
+                    store.submit(waiting(job_id))
+                await until(lambda: all(state(store, job_id).ended for job_id in "ab"))
+            store.submit(waiting("c"))
+            await until(lambda: state(store, "c").ended)
+        return first.starts, second.starts
+
+    first, second = asyncio.run(run())
+    assert (sorted(first), second) == (["a", "b"], ["c"])
+    assert [store.get(job_id).attempt for job_id in "abc"] == [1, 1, 1]
+
+
+def test_d14_who_hangs_is_followed_and_then_stands_by(settings, store, monkeypatch):
+    """D14: a manager whose beats stand still is followed by another; when it goes on, it does not act."""
+
+    async def run() -> tuple[list[str], list[str]]:
+        first, second = ScriptedDrivers(store, finishes), ScriptedDrivers(store, finishes)
+        async with running_manager(settings, first) as hangs:
+            await until(lambda: hangs._leads is True)
+            hangs._task.cancel()
+            async with running_manager(settings, second) as follows:
+                assert follows._leads is not True
+                await until(lambda: follows._leads is True)
+                hangs._renewed_at = 0.0
+                hangs._task = asyncio.create_task(hangs._live())
+                store.submit(waiting("a"))
+                await until(lambda: hangs._leads is False)
+                await until(lambda: state(store, "a").ended)
+        return first.starts, second.starts
+
+    assert asyncio.run(run()) == ([], ["a"])
+
+
+def test_drivers_without_a_job_are_killed(settings, store):
+    """At the second look: one may still be telling the end of its job."""
+
+    async def run() -> None:
+        drivers = ScriptedDrivers(store, stands_still)
+        drivers.alive["gone"] = asyncio.create_task(stands_still())
+        store.submit(waiting("a"))
+        async with running_manager(settings, drivers):
+            await until(lambda: "gone" not in drivers.alive)
+            assert "a" in drivers.alive
+
+    asyncio.run(run())

@@ -1,0 +1,140 @@
+"""A piece of work that kills its replica, beside nine jobs that do not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+
+from deployments.errors import InternalJobError
+from serve_app.jobs import calls, quarantine
+from serve_app.jobs.calls import StageCalls
+from serve_app.jobs.database import Database
+from serve_app.jobs.quarantine import Quarantine
+
+CALL_S = 0.02
+RESTART_S = 0.1
+PIECES = 6
+WORKERS = 4
+
+
+class Replica:
+    """A stage with one replica, which is gone for a while when a poisoned piece is computed in it."""
+
+    def __init__(self) -> None:
+        self._up = asyncio.Event()
+        self._up.set()
+        self._running: set[asyncio.Future[None]] = set()
+        self.deaths = 0
+
+    def remote(self, piece: str) -> Response:
+        return Response(asyncio.ensure_future(self._compute(piece)))
+
+    async def _compute(self, piece: str) -> str:
+        await self._up.wait()
+        life = asyncio.get_running_loop().create_future()
+        self._running.add(life)
+        done, _ = await asyncio.wait([life], timeout=CALL_S / 2 if piece == "poison" else CALL_S)
+        if done:
+            life.result()
+        if piece == "poison":
+            self.die()
+            life.result()
+        self._running.discard(life)
+        return piece
+
+    def die(self) -> None:
+        self.deaths += 1
+        self._up.clear()
+        asyncio.get_running_loop().call_later(RESTART_S, self._up.set)
+        running, self._running = self._running, set()
+        for life in running:
+            life.set_exception(ActorDiedError())
+
+
+class Response:
+    """What Serve's handle gives: awaited, or cancelled."""
+
+    def __init__(self, task: asyncio.Future[Any]) -> None:
+        self._task = task
+
+    def __await__(self) -> Any:
+        return self._task.__await__()
+
+    def cancel(self) -> None:
+        self._task.cancel()
+
+
+@pytest.fixture
+def database(tmp_path, monkeypatch):
+    monkeypatch.setattr(calls, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(calls, "WAITS_ALONE_S", (0.01, 0.05))
+    monkeypatch.setattr(quarantine, "POLL_S", 0.02)
+    database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
+    database.create()
+    yield database
+    database.close()
+
+
+async def job(name: str, stage: Replica, database: Database) -> list[str]:
+    own = StageCalls(name, WORKERS, Quarantine(database).alone)
+    return await own.map(lambda piece: own.call(stage.remote, piece), [name] * PIECES)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_d6_a_file_that_kills_its_replica(database, seed):
+    """D6: after three deaths it is known for the cause and fails; its nine neighbours finish, whatever the timing."""
+
+    async def run() -> tuple[list[Any], int]:
+        stage = Replica()
+        names = [f"job-{i}" for i in range(9)]
+        names.insert(3 * seed, "poison")
+        ended = await asyncio.gather(*(job(name, stage, database) for name in names), return_exceptions=True)
+        return [end for name, end in zip(names, ended, strict=True) if name != "poison"] + [
+            ended[3 * seed]
+        ], stage.deaths
+
+    (*neighbours, poison), deaths = asyncio.run(run())
+    assert neighbours == [[f"job-{i}"] * PIECES for i in range(9)]
+    assert isinstance(poison, InternalJobError)
+    assert deaths == 3
+
+
+def test_d6_who_died_of_others_is_not_blamed(database):
+    """D6: a replica that dies once while a piece is alone in it, by whatever cause: the piece is made again."""
+
+    async def run() -> list[str]:
+        stage = Replica()
+        work = asyncio.create_task(job("a", stage, database))
+        for _ in range(2):
+            await asyncio.sleep(CALL_S / 2)
+            while not stage._running:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            stage.die()
+        return await work
+
+    assert asyncio.run(run()) == ["a"] * PIECES
+
+
+def test_a_replica_that_is_out_of_reach_is_not_a_death(database):
+    """A call that cannot reach its replica for a moment is made again, beside the others."""
+    failures = [ActorUnavailableError("away", b"x" * 16)] * 3
+
+    class Away:
+        def remote(self, piece: str) -> Response:
+            async def answer() -> str:
+                if failures:
+                    raise failures.pop()
+                return piece
+
+            return Response(asyncio.ensure_future(answer()))
+
+    def nobody() -> Any:
+        raise AssertionError
+
+    async def run() -> str:
+        return await StageCalls("a", 1, nobody).call(Away().remote, "a")
+
+    assert asyncio.run(run()) == "a"
