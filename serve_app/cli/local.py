@@ -36,6 +36,7 @@ LONGEST_RAY_DIR = 40
 """Ray puts Unix sockets below its folder; their names may have 107 bytes in all."""
 POLL_S = 0.25
 ASK_SERVE_EVERY_S = 2.0
+LEAVE_S = 3.0
 FAILED = {"DEPLOY_FAILED", "UNHEALTHY"}
 _EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception)(?:\([\w.]+\))?: ", re.MULTILINE)
 
@@ -82,6 +83,8 @@ def up(options: UpOptions) -> None:
         click.echo("Stopping …")
         if options.address is not None:
             _withdraw(config)
+        else:
+            _dismiss_manager()
 
 
 def _on_signals(stop: threading.Event) -> None:
@@ -309,11 +312,22 @@ def _withdraw(config: dict[str, Any]) -> None:
     _end_our_actors()  # until then the ingress saw to it that there is a manager
 
 
+def _dismiss_manager() -> None:
+    """Have the manager give its lease back: the next one, perhaps in another container, does not wait for its end."""
+    import ray
+
+    from serve_app.jobs.actor import MANAGER_NAME, NAMESPACE
+
+    with suppress(ValueError, ray.exceptions.RayError):  # there is none; it is gone, or too slow
+        ray.get(ray.get_actor(MANAGER_NAME, NAMESPACE).leave.remote(), timeout=LEAVE_S)
+
+
 def _end_our_actors() -> None:
     import ray
 
     from serve_app.jobs.actor import NAMESPACE
 
+    _dismiss_manager()
     named = ray.util.list_named_actors(all_namespaces=True)
     ours = [actor["name"] for actor in named if actor["namespace"] == NAMESPACE]
     for name in sorted(ours, key=_is_driver):  # the manager first: it would start the drivers again

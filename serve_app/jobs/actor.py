@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from serve_app.settings import Settings
 
 NAMESPACE = "ml-server"
+MANAGER_NAME = "job-manager"
 NICENESS = 5
 """Between those that answer requests (0) and those that compute (idle)."""
 NEVER_USED = ("pandas", "rich")

@@ -23,6 +23,7 @@ from deployments.errors import CancelledJobError, InternalJobError, ProcessingTi
 from deployments.net.client import CallbackClient
 from serve_app.callbacks import payloads
 from serve_app.callbacks.sender import Sender
+from serve_app.jobs.actor import MANAGER_NAME
 from serve_app.jobs.canonical import log_end
 from serve_app.jobs.drivers import Drivers
 from serve_app.jobs.leases import BEAT_S, LEASE_S, Lease, Watch
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from serve_app.jobs.pipeline import Stages
     from serve_app.settings import Settings
 
-MANAGER_NAME = "job-manager"
 TURN_S = 1.0
 GATHER_S = 0.05
 """One turn serves all that poke within this time."""
