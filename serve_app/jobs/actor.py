@@ -100,6 +100,10 @@ class JobDriver:
         """The extractor's report on its way."""
         self._driver.stage_progress(step, fraction)
 
+    async def leave(self) -> None:
+        """Stop the work; the job goes on with another driver, later."""
+        self._driver.leave()
+
     async def cancel(self) -> None:
         """Stop the work; the job ends as cancelled."""
         self._driver.cancel()

@@ -46,7 +46,7 @@ GATHER_S = 0.05
 DELIVERIES = 20
 """Terminal callbacks that are tried at the same time."""
 PRUNE_EVERY_S = 600.0
-DEADLINE_GRACE_S = 30.0
+DEADLINE_GRACE_S = 5.0
 """How long after its deadline a driver may take to end its job itself."""
 CANCEL_GRACE_S = 10.0
 STARTS_PER_ATTEMPT = 3
@@ -89,6 +89,7 @@ class JobManager:
         self._starting = 0
         self._pruned_at = 0.0
         self._turned_at = time.monotonic()
+        self._begun = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._live())
 
     def __repr__(self) -> str:
@@ -100,12 +101,28 @@ class JobManager:
 
     async def look(self) -> tuple[str, float, float]:
         """Which release and settings this manager works by, since when, and how long its loop has been silent."""
+        await self._begun.wait()
         return self._settings.identity, self._since, time.monotonic() - self._turned_at
 
     async def leave(self) -> None:
         """Make room for a manager of another release. Jobs go on: their drivers do not depend on it."""
         await self._stop()
         ray.kill(ray.get_runtime_context().current_actor)
+
+    async def drain(self) -> None:
+        """Begin nothing more, and have the drivers leave; returns when they have. Their jobs go on with a new server.
+
+        This manager stays and does nothing, so that nobody makes another. One that stands by has nothing to drain.
+        """
+        left: Sequence[Job] = []
+        if self._leads:
+            await asyncio.to_thread(self._store.drain)
+            left = await asyncio.to_thread(self._store.running)
+        await self._stop()
+        for job in left:
+            await self._drivers.leave(job)
+        while left := [job for job in left if await self._drivers.exists(job)]:  # noqa: ASYNC110 - Ray tells nobody
+            await asyncio.sleep(GATHER_S)
 
     async def _stop(self) -> None:
         for task in (self._task, *self._busy.values()):
@@ -131,6 +148,7 @@ class JobManager:
                 self._turned_at = time.monotonic()
             except Exception:
                 log.exception("a turn failed")
+            self._begun.set()
             try:
                 async with asyncio.timeout(TURN_S):
                     await self._poked.wait()
@@ -158,6 +176,7 @@ class JobManager:
         if leads and not self._leads:
             log.info("this manager works")
             self._beats.forgive()
+            await asyncio.to_thread(self._store.resume)
             await asyncio.to_thread(self._store.reset_prefetch)
             await asyncio.to_thread(plan_anew, self._database)
         elif not leads and self._leads is not False:

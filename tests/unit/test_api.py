@@ -276,6 +276,19 @@ def test_a_full_queue_says_when_to_come_back(tmp_path, request):
     assert (health.status_code, health.json()["accepting"]) == (200, False)
 
 
+def test_d7_a_server_that_stops_takes_no_new_jobs(edge):
+    """D7: 503 with Retry-After for what is new; what is known is answered, and /health says accepting false."""
+    assert edge.post("a").status_code == 200
+    edge.store.drain()
+    refused = edge.post("b")
+    assert_refused(refused, 503, "SERVICE_UNAVAILABLE", "b")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert edge.post("a").status_code == 200
+    assert edge.http.get("/api/upload-video/status/a").status_code == 200
+    health = edge.http.get("/health")
+    assert (health.status_code, health.json()["accepting"]) == (200, False)
+
+
 def test_health_names_what_is_broken(edge):
     """200 while all is well; 503 with the same shape and the failing part's name."""
     well = edge.http.get("/health")

@@ -134,6 +134,46 @@ def test_d6_a_driver_that_never_counts_an_attempt(settings, store, monkeypatch):
     assert len(starts) == manager.STARTS_PER_ATTEMPT * settings.limits.attempts + 1
 
 
+def test_d7_a_server_that_stops_leaves_its_jobs_to_the_next(settings, store):
+    """D7: nothing begins any more, drivers give back their attempts; after five orderly stops all jobs complete."""
+    stops = 5
+    may_finish = asyncio.Event()
+
+    async def behaviour(store, attempt):
+        assert attempt.number == 1
+        try:
+            await may_finish.wait()
+        except asyncio.CancelledError:
+            await asyncio.to_thread(store.give_back, attempt, spent_s=1.0)
+            return
+        await finishes(store, attempt)
+
+    ids = [f"job-{i}" for i in range(12)]  # more than run at once
+
+    async def run() -> None:
+        for job_id in ids:
+            store.submit(waiting(job_id))
+        for _ in range(stops):
+            drivers = ScriptedDrivers(store, behaviour)
+            async with running_manager(settings, drivers) as server:
+                await until(lambda drivers=drivers: len(drivers.alive) == 10)
+                assert not store.draining()
+                await until(lambda: store.get(ids[0]).attempt == 1)
+                await server.drain()
+                assert (drivers.alive, len(drivers.starts), drivers.killed) == ({}, 10, [])
+                assert store.submit(waiting("late")).draining
+                assert store.begin_attempt(ids[0], 1) is None
+                assert {store.get(job_id).attempt for job_id in ids} == {0}
+        may_finish.set()
+        async with running_manager(settings, ScriptedDrivers(store, behaviour)):
+            await until(lambda: all(state(store, job_id).ended for job_id in ids))
+
+    asyncio.run(run())
+    assert [state(store, job_id) for job_id in ids] == [JobState.COMPLETED] * 12
+    assert store.get(ids[0]).spent_s == stops
+    assert store.submit(waiting("late")).started
+
+
 def test_d10_a_locked_database_costs_no_driver_its_lease(settings, store, monkeypatch):
     """D10: locked by somebody else for several leases: no driver is killed, and all goes on by itself afterwards."""
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)

@@ -306,6 +306,42 @@ def test_time_spent_adds_up_over_attempts(store):
     assert store.get("a").spent_s == 7.0
 
 
+def test_d7_nothing_begins_while_the_server_stops(store):
+    """D7: no job is taken, admitted or begun, and a known one is still known; afterwards all is as before."""
+    attempt = started(store, "a")
+    store.submit(new("b"))
+    store.drain()
+    store.drain()
+    assert store.draining()
+    refused = store.submit(new("c"))
+    assert (refused.job, refused.draining) == (None, True)
+    assert store.submit(new("b")).job.state is JobState.QUEUED
+    assert store.admit() == []
+    assert store.begin_attempt("a", 1) is None
+    assert store.tell(attempt, Progress(percent=50, stage=Stage.DIARIZATION), spent_s=1) is not None
+    store.resume()
+    store.resume()
+    assert store.submit(new("c")).started
+    assert [job.job_id for job in store.admit()] == ["b"]
+
+
+def test_d7_an_attempt_that_is_given_back_is_not_counted(store):
+    """D7: the next has its number, the time spent stays, and only the newest attempt of a run that goes on is given."""
+    attempt = started(store)
+    assert store.give_back(attempt, spent_s=2.5)
+    job = store.get("a")
+    assert (job.state, job.attempt, job.spent_s) == (JobState.RUNNING, 0, 2.5)
+    assert not store.give_back(attempt, spent_s=1)
+    assert store.finish(attempt, DONE) is None
+    assert store.begin_attempt("a", 1).attempt == 1
+    assert store.begin_attempt("a", 1).attempt == 2
+    assert not store.give_back(attempt, spent_s=1)
+    newest = Attempt(job_id="a", run=1, number=2)
+    assert store.finish(newest, DONE) is not None
+    assert not store.give_back(newest, spent_s=1)
+    assert store.get("a").state is JobState.COMPLETED
+
+
 def test_cancel_ends_a_queued_job_and_marks_a_running_one(store, outbox):
     """A queued job ends at once with its terminal callback; a running one is left to its driver."""
     started(store)
