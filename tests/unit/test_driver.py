@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from contextlib import closing
 from types import SimpleNamespace
 
@@ -111,6 +112,21 @@ def test_d4_a_driver_that_is_followed_stops(settings, store):
     job = store.get("a")
     assert (job.state, job.attempt, job.error_code) == (JobState.RUNNING, 2, None)
     assert store.finish(Attempt(job_id="a", run=1, number=2), Outcome(result=b"{}")) is not None
+
+
+def test_d9_a_job_that_used_up_its_time(settings, store):
+    """D9: the work is cancelled at the deadline, time of earlier attempts included, and the job fails."""
+    store.begin_attempt("a", 1)
+    store.beat(Attempt(job_id="a", run=1, number=1), spent_s=1799.5)
+    began = time.monotonic()
+    asyncio.run(ended_in_time(settings))
+    assert time.monotonic() - began < 10
+    assert [work.cancelled for work in Work.running] == [True]
+    assert (store.get("a").state, store.get("a").error_code) == (JobState.FAILED, "PROCESSING_TIMEOUT")
+
+
+async def ended_in_time(settings):
+    await ended(driven(settings))
 
 
 def test_d7_a_driver_that_is_told_to_leave(settings, store):
