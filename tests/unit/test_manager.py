@@ -204,8 +204,10 @@ def test_d10_a_driver_that_is_stopped_within_a_write(settings, store, monkeypatc
 
 
 def test_d10_the_clock_ends_no_job(settings, store, monkeypatch):
-    """D10: an hour forward or back while a job runs: its driver is neither killed nor is the job timed out."""
+    """D10: an hour forward, two back while a job runs: no driver is killed, no job times out, plans are brought back."""
     wall = time.time
+    brought: list[float] = []
+    monkeypatch.setattr(manager, "bring_back", lambda _, by_s: brought.append(by_s))
 
     async def run() -> ScriptedDrivers:
         drivers = ScriptedDrivers(store, works)
@@ -221,6 +223,7 @@ def test_d10_the_clock_ends_no_job(settings, store, monkeypatch):
     drivers = asyncio.run(run())
     assert (drivers.killed, drivers.starts) == ([], ["a"])
     assert state(store, "a") is JobState.COMPLETED
+    assert brought == [pytest.approx(7200, abs=5)]
 
 
 def test_d9_a_job_whose_driver_never_comes_is_timed_out(tmp_path, monkeypatch):
