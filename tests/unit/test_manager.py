@@ -16,6 +16,7 @@ from serve_app.jobs.model import Attempt, Outcome
 from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.states import JobState
 from serve_app.jobs.store import JobStore
+from serve_app.jobs.wall_clock import WallClock
 from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until, waiting
 
 LEASE_S = 0.6
@@ -204,19 +205,20 @@ def test_d10_a_driver_that_is_stopped_within_a_write(settings, store, monkeypatc
 
 
 def test_d10_the_clock_ends_no_job(settings, store, monkeypatch):
-    """D10: an hour forward, two back while a job runs: no driver is killed, no job times out, plans are brought back."""
-    wall = time.time
-    brought: list[float] = []
+    """D10: an hour forward, two back: no driver is killed, no job times out, and plans are brought back."""
+    wall, moved_s, brought = time.time, [0.0], []
+    monkeypatch.setattr(time, "time", lambda: wall() + moved_s[-1])
     monkeypatch.setattr(manager, "bring_back", lambda _, by_s: brought.append(by_s))
 
     async def run() -> ScriptedDrivers:
         drivers = ScriptedDrivers(store, works)
         store.submit(waiting("a"))
-        async with running_manager(settings, drivers):
+        async with running_manager(settings, drivers) as running:
+            running._clock = WallClock(time.time)
             await until(lambda: store.get("a").beats > 0)
-            monkeypatch.setattr(time, "time", lambda: wall() + 3600)
+            moved_s.append(3600.0)
             await asyncio.sleep(LEASE_S)
-            monkeypatch.setattr(time, "time", lambda: wall() - 3600)
+            moved_s.append(-3600.0)
             await until(lambda: state(store, "a").ended)
         return drivers
 
