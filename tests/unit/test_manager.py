@@ -16,6 +16,7 @@ from serve_app.jobs.model import Attempt, Outcome
 from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.states import JobState
 from serve_app.jobs.store import JobStore
+from serve_app.jobs.wall_clock import WallClock
 from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until, waiting
 
 LEASE_S = 0.6
@@ -244,23 +245,27 @@ def test_d10_a_driver_that_is_stopped_within_a_write(settings, store, monkeypatc
 
 
 def test_d10_the_clock_ends_no_job(settings, store, monkeypatch):
-    """D10: an hour forward or back while a job runs: its driver is neither killed nor is the job timed out."""
-    wall = time.time
+    """D10: an hour forward, two back: no driver is killed, no job times out, and plans are brought back."""
+    wall, moved_s, brought = time.time, [0.0], []
+    monkeypatch.setattr(time, "time", lambda: wall() + moved_s[-1])
+    monkeypatch.setattr(manager, "bring_back", lambda _, by_s: brought.append(by_s))
 
     async def run() -> ScriptedDrivers:
         drivers = ScriptedDrivers(store, works)
         store.submit(waiting("a"))
-        async with running_manager(settings, drivers):
+        async with running_manager(settings, drivers) as running:
+            running._clock = WallClock(time.time)
             await until(lambda: store.get("a").beats > 0)
-            monkeypatch.setattr(time, "time", lambda: wall() + 3600)
+            moved_s.append(3600.0)
             await asyncio.sleep(LEASE_S)
-            monkeypatch.setattr(time, "time", lambda: wall() - 3600)
+            moved_s.append(-3600.0)
             await until(lambda: state(store, "a").ended)
         return drivers
 
     drivers = asyncio.run(run())
     assert (drivers.killed, drivers.starts) == ([], ["a"])
     assert state(store, "a") is JobState.COMPLETED
+    assert brought == [pytest.approx(7200, abs=5)]
 
 
 def test_d9_a_job_whose_driver_never_comes_is_timed_out(tmp_path, monkeypatch):
