@@ -325,6 +325,9 @@ class JobManager:
         try:
             await self._stages.extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
             state = "done"
+        except asyncio.CancelledError:
+            state = "none"  # this server stops: the next fetches it
+            raise
         except Exception as error:  # noqa: BLE001 - the driver tries again and reports
             log.info("fetching ahead failed", extra=logs.about(job.job_id, error=type(error).__name__))
         finally:

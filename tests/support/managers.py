@@ -69,7 +69,8 @@ class ScriptedDrivers:
             await self._behaviour(self._store, Attempt(job_id=job.job_id, run=job.run, number=begun.attempt))
 
     async def leave(self, job: Job) -> None:
-        self.alive[job.job_id].cancel("leave")
+        if task := self.alive.get(job.job_id):
+            task.cancel()
 
     async def cancel(self, job: Job) -> None:
         self.alive[job.job_id].cancel()

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import time
 from contextlib import AsyncExitStack, closing, suppress
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,6 +18,7 @@ from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.states import JobState
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.wall_clock import WallClock
+from tests.support import managers
 from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until, waiting
 
 LEASE_S = 0.6
@@ -173,6 +175,34 @@ def test_d7_a_server_that_stops_leaves_its_jobs_to_the_next(settings, store):
     assert [state(store, job_id) for job_id in ids] == [JobState.COMPLETED] * 12
     assert store.get(ids[0]).spent_s == stops
     assert store.submit(waiting("late")).started
+
+
+def test_d7_a_video_that_was_being_fetched_ahead_is_fetched_again(settings, store, monkeypatch):
+    """D7: it is cut off, and not taken for one that cannot be fetched, whose URL would expire in the queue."""
+    fetched = []
+
+    async def prepare(job_id: str, *_: object) -> None:
+        fetched.append(job_id)
+        await stands_still()
+
+    stages = SimpleNamespace(
+        extractor=SimpleNamespace(**vars(managers.STAGES.extractor), prepare=SimpleNamespace(remote=prepare))
+    )
+    monkeypatch.setattr(managers, "STAGES", stages)
+
+    async def run() -> None:
+        for i in range(11):
+            store.submit(waiting(f"job-{i:02}"))
+        for _ in range(2):
+            begun = len(fetched)
+            async with running_manager(settings, ScriptedDrivers(store, stands_still)) as server:
+                await until(lambda begun=begun: len(fetched) > begun)
+                await until(lambda: store.get("job-10").prefetch == "running")
+                await server.drain()
+            assert store.get("job-10").prefetch == "none"
+
+    asyncio.run(run())
+    assert fetched == ["job-10", "job-10"]
 
 
 def test_d10_a_locked_database_costs_no_driver_its_lease(settings, store, monkeypatch):
