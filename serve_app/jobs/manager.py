@@ -23,6 +23,7 @@ from deployments.errors import CancelledJobError, InternalJobError, ProcessingTi
 from deployments.net.client import CallbackClient
 from serve_app.callbacks import payloads
 from serve_app.callbacks.sender import Sender
+from serve_app.jobs import drain
 from serve_app.jobs.actor import MANAGER_NAME
 from serve_app.jobs.canonical import log_end
 from serve_app.jobs.drivers import Drivers
@@ -116,7 +117,7 @@ class JobManager:
         """
         left: Sequence[Job] = []
         if self._leads:
-            await asyncio.to_thread(self._store.drain)
+            await asyncio.to_thread(drain.begin, self._database)
             left = await asyncio.to_thread(self._store.running)
         await self._stop()
         for job in left:
@@ -176,7 +177,7 @@ class JobManager:
         if leads and not self._leads:
             log.info("this manager works")
             self._beats.forgive()
-            await asyncio.to_thread(self._store.resume)
+            await asyncio.to_thread(drain.end, self._database)
             await asyncio.to_thread(self._store.reset_prefetch)
             await asyncio.to_thread(plan_anew, self._database)
         elif not leads and self._leads is not False:

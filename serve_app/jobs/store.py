@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, case, delete, func, insert, or_, select, tuple_, update
 
 from serve_app.callbacks.payloads import completed, failed, new_message_id
+from serve_app.jobs import drain
 from serve_app.jobs.model import Attempt, CallbackState, Counts, Job, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import JobState, check
-from serve_app.jobs.tables import callbacks, jobs, leases, results
+from serve_app.jobs.tables import callbacks, jobs, results
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from serve_app.jobs.database import Database
 
 DRIVER_GRACE_S = 3.0
-DRAIN = "drain"
-"""The lease that whoever stops the server takes: while it is there, no new work begins."""
 RATE_SAMPLE = 20
 """How many of the newest completed jobs the estimate of processing time looks at."""
 
@@ -85,7 +84,7 @@ class JobStore:
             if known and known.state is not JobState.FAILED:
                 self._renew_url(db, known, new)
                 return Submission(job=known)
-            if _draining(db):
+            if drain.is_on(db):
                 return Submission(job=None, draining=True)
             if not self._has_room(db):
                 return Submission(job=None)
@@ -199,7 +198,7 @@ class JobStore:
     def draining(self) -> bool:
         """Whether the server is about to stop."""
         with self._db.read() as db:
-            return _draining(db)
+            return drain.is_on(db)
 
     def cancel(self, job_id: str, outcome: Outcome) -> Job | None:
         """End a queued job at once, mark a running one; the row as it stands then, None where there is none."""
@@ -219,25 +218,13 @@ class JobStore:
 
     # What the manager asks for
 
-    def drain(self) -> None:
-        """From now on nothing begins: no job is taken or admitted, no attempt counted, until `resume`."""
-        with self._db.write(admission=True) as db:
-            if not _draining(db):
-                db.execute(insert(leases).values(name=DRAIN, holder="", beats=0))
-
-    def resume(self) -> None:
-        """A server works again."""
-        if self.draining():
-            with self._db.write(admission=True) as db:
-                db.execute(delete(leases).where(leases.c.name == DRAIN))
-
     def admit(self) -> Sequence[Job]:
         """Give free slots to those who wait longest; the rows that now run."""
         counts = self.counts()
         if not counts.queued or counts.running >= self._running_limit:
             return []
         with self._db.write(admission=True) as db:
-            if _draining(db):
+            if drain.is_on(db):
                 return []
             free = self._running_limit - _count(db, jobs.c.state == JobState.RUNNING)
             waiting = self._oldest(db, max(0, free))
@@ -317,7 +304,7 @@ class JobStore:
     def begin_attempt(self, job_id: str, run: int) -> Job | None:
         """Count an attempt before its work starts; None where there is nothing (more) to do in this run, or now."""
         with self._db.write() as db:
-            if _draining(db):
+            if drain.is_on(db):
                 return None
             changed = db.execute(
                 update(jobs)
@@ -432,10 +419,6 @@ def _get(db: Connection, job_id: str, *, lock: bool = False) -> Job | None:
     query = select(jobs).where(jobs.c.job_id == job_id)
     row = db.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     return Job.of(row) if row else None
-
-
-def _draining(db: Connection) -> bool:
-    return db.execute(select(leases.c.name).where(leases.c.name == DRAIN)).first() is not None
 
 
 def _position(db: Connection, job: Job) -> int:

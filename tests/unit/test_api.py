@@ -10,6 +10,7 @@ from deployments.errors import CancelledJobError
 from serve_app.api.app import create_api
 from serve_app.api.service import JobService
 from serve_app.callbacks.outbox import Outbox
+from serve_app.jobs import drain
 from serve_app.jobs.database import Database
 from serve_app.jobs.model import Attempt, Outcome
 from serve_app.jobs.progress import Progress, Stage
@@ -279,7 +280,7 @@ def test_a_full_queue_says_when_to_come_back(tmp_path, request):
 def test_d7_a_server_that_stops_takes_no_new_jobs(edge):
     """D7: 503 with Retry-After for what is new; what is known is answered, and /health says accepting false."""
     assert edge.post("a").status_code == 200
-    edge.store.drain()
+    drain.begin(edge.database)
     refused = edge.post("b")
     assert_refused(refused, 503, "SERVICE_UNAVAILABLE", "b")
     assert int(refused.headers["retry-after"]) >= 1

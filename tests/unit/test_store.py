@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from serve_app.callbacks.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, Outbox
 from serve_app.callbacks.schedule import GIVE_UP_AFTER_S, RetrySchedule
 from serve_app.jobs import database as database_module
+from serve_app.jobs import drain
 from serve_app.jobs.database import Database
 from serve_app.jobs.model import Attempt, CallbackState, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
@@ -306,12 +307,12 @@ def test_time_spent_adds_up_over_attempts(store):
     assert store.get("a").spent_s == 7.0
 
 
-def test_d7_nothing_begins_while_the_server_stops(store):
+def test_d7_nothing_begins_while_the_server_stops(store, database):
     """D7: no job is taken, admitted or begun, and a known one is still known; afterwards all is as before."""
     attempt = started(store, "a")
     store.submit(new("b"))
-    store.drain()
-    store.drain()
+    drain.begin(database)
+    drain.begin(database)
     assert store.draining()
     refused = store.submit(new("c"))
     assert (refused.job, refused.draining) == (None, True)
@@ -319,8 +320,8 @@ def test_d7_nothing_begins_while_the_server_stops(store):
     assert store.admit() == []
     assert store.begin_attempt("a", 1) is None
     assert store.tell(attempt, Progress(percent=50, stage=Stage.DIARIZATION), spent_s=1) is not None
-    store.resume()
-    store.resume()
+    drain.end(database)
+    drain.end(database)
     assert store.submit(new("c")).started
     assert [job.job_id for job in store.admit()] == ["b"]
 
