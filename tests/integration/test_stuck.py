@@ -18,7 +18,7 @@ from tests.support.process import ROOT, running_server
 from tests.support.stuck_graph import QUIET, SLOW, STUCK
 
 LONGEST_CALL_S = 6
-PROCESSING_S = 45
+PROCESSING_S = 90
 FREE_S = 10
 """The promise: a slot is back within so many seconds of the deadline or the cancellation."""
 LONG_S = 50 * 60
@@ -46,7 +46,7 @@ def videos(sources, clear, tmp_path_factory):
     folder = tmp_path_factory.mktemp("volumes")
     samples, _ = soundfile.read(clear)
     parts = {"quiet": (QUIET, samples[: 4 * SAMPLE_RATE_HZ]), "stuck": (STUCK, samples[: 4 * SAMPLE_RATE_HZ])}
-    parts["slow"] = (SLOW, np.tile(samples, 6))
+    parts["slow"] = (SLOW, np.tile(samples, 12))
     for name, (peak, sound) in parts.items():
         loud = (sound / np.abs(sound).max() * peak).astype(np.int16)
         soundfile.write(folder / f"{name}.wav", loud, SAMPLE_RATE_HZ)

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from ray.exceptions import ActorDiedError
 
 from deployments.batcher import Batcher
 from deployments.errors import StageTimeoutError, StuckError
@@ -130,6 +131,7 @@ class Replicas:
 def test_d9_a_poisonous_piece_ends_its_job_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two replicas die of it; then its job fails with a clear error, and those that shared its batch have answers."""
     monkeypatch.setattr(calls, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(calls, "LEAVE_S", 0.001)
 
     async def work() -> None:
         stage = Replicas()
@@ -145,6 +147,26 @@ def test_d9_a_poisonous_piece_ends_its_job_and_no_other(monkeypatch: pytest.Monk
         assert fatal[1] == ["bad"]
 
     asyncio.run(work())
+
+
+def test_d9_a_piece_is_known_for_stuck_whatever_happens_to_it_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its second try dies with a replica that was about to end: stuck again, it is the cause all the same."""
+    monkeypatch.setattr(calls, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(calls, "LEAVE_S", 0.001)
+    monkeypatch.setattr(calls, "WAITS_ALONE_S", (0.001, 0.001))
+    tries = iter([StuckError(batched=True), ActorDiedError(), StuckError(batched=True)])
+    asked: list[dict[str, bool]] = []
+
+    def remote(**options: bool) -> Any:
+        async def fails() -> None:
+            asked.append(options)
+            raise next(tries)
+
+        return asyncio.ensure_future(fails())
+
+    with pytest.raises(StageTimeoutError):
+        asyncio.run(StageCalls("a", 1).call(remote))
+    assert asked == [{}, {"alone": True}, {"alone": True}]
 
 
 def test_d9_an_item_that_is_suspected_shares_its_batch_with_none() -> None:
