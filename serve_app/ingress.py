@@ -15,8 +15,8 @@ from deployments import logs
 from serve_app.api.app import create_api
 from serve_app.api.service import JobService
 from serve_app.jobs import placement
-from serve_app.jobs.actor import NAMESPACE
-from serve_app.jobs.manager import MANAGER_NAME, JobManager
+from serve_app.jobs.actor import MANAGER_NAME, NAMESPACE
+from serve_app.jobs.manager import JobManager
 from serve_app.jobs.opening import open_store
 from serve_app.jobs.pipeline import Stages
 

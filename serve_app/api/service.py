@@ -44,6 +44,9 @@ HEALTH_CACHE_S = 0.5
 HEALTH_S = 0.8
 DATABASE_S = 4.0
 RETRY_AFTER_S = 5
+DRAIN_RETRY_S = 60
+"""A server that stops is gone within half a minute, and its next start takes as long."""
+DRAINING = "The server is about to stop and takes no new jobs; try again later"
 Answer = TypeVar("Answer")
 log = logs.get_logger("api")
 
@@ -67,6 +70,7 @@ class Signals(Protocol):
 class _Health:
     taken_at: float
     counts: Counts | None
+    draining: bool = False
 
 
 class JobService:
@@ -85,6 +89,8 @@ class JobService:
         new = self._check(request)
         submission, estimate_s = await self._change(self._submit, new)
         job = submission.job
+        if submission.draining:
+            raise errors.UnavailableError(DRAINING, job_id=new.job_id, retry_after_s=DRAIN_RETRY_S)
         if job is None:
             retry_after_s = math.ceil(estimate_s or UNKNOWN_ESTIMATE_S / self._settings.limits.running_jobs)
             raise errors.QueueFullError(job_id=new.job_id, retry_after_s=max(1, retry_after_s))
@@ -260,7 +266,7 @@ class JobService:
             status="unhealthy" if failing else "healthy",
             version=__version__,
             contract_version=self._settings.contract_version,
-            accepting=counts is not None and not full,
+            accepting=counts is not None and not full and not self._health.draining,
             jobs=numbers,
             failing=failing,
         )
@@ -269,11 +275,14 @@ class JobService:
         if time.monotonic() - self._health.taken_at > HEALTH_CACHE_S:
             try:
                 async with asyncio.timeout(HEALTH_S):
-                    counts = await asyncio.to_thread(self._store.counts)
+                    counts, draining = await asyncio.to_thread(self._look)
             except (SQLAlchemyError, TimeoutError):
-                counts = None
-            self._health = _Health(time.monotonic(), counts)
+                counts, draining = None, False
+            self._health = _Health(time.monotonic(), counts, draining)
         return self._health.counts
+
+    def _look(self) -> tuple[Counts, bool]:
+        return self._store.counts(), self._store.draining()
 
 
 def fingerprint(video_url: str, callback_url: str | None, options: JobOptions) -> str:

@@ -35,7 +35,10 @@ START_TIMEOUT_S = 300.0
 LONGEST_RAY_DIR = 40
 """Ray puts Unix sockets below its folder; their names may have 107 bytes in all."""
 POLL_S = 0.25
+DRAIN_S = 15.0
+"""For the drivers to leave, which takes them a second; who is late is cut off, which costs no more than a crash."""
 ASK_SERVE_EVERY_S = 2.0
+LEAVE_S = 3.0
 FAILED = {"DEPLOY_FAILED", "UNHEALTHY"}
 _EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception)(?:\([\w.]+\))?: ", re.MULTILINE)
 
@@ -58,11 +61,11 @@ class StartError(Exception):
 
 
 def up(options: UpOptions) -> None:
-    """Start, say where, and serve until SIGINT or SIGTERM. Raises `StartError`."""
+    """Start, say where, and serve until SIGINT or SIGTERM; a second one hurries the end. Raises `StartError`."""
     config = load_config(options)
     state_dir = _state_dir(options, config)
-    stop = threading.Event()
-    _on_signals(stop)
+    stop, hurry = threading.Event(), threading.Event()
+    _on_signals(stop, hurry)
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _environment(state_dir, options)
     if options.address is None:
@@ -72,7 +75,7 @@ def up(options: UpOptions) -> None:
         _check_port(config)
     private = options.address is None
     with _logs(state_dir, private=private), _in_the_background(private=private), _ray(state_dir, options) as dashboard:
-        _on_signals(stop)  # once more: Ray has set its own
+        _on_signals(stop, hurry)  # once more: Ray has set its own
         _deploy(config, dashboard)
         url = _url(config)
         _wait_until_healthy(url, dashboard, stop)
@@ -80,13 +83,14 @@ def up(options: UpOptions) -> None:
             click.echo(f"ML Server ready: {url} (API {url}/docs, health {url}/health), Ray dashboard {dashboard}")
         stop.wait()
         click.echo("Stopping …")
+        drained = _drain(hurry)
         if options.address is not None:
-            _withdraw(config)
+            _withdraw(config, drained=drained)
 
 
-def _on_signals(stop: threading.Event) -> None:
+def _on_signals(stop: threading.Event, hurry: threading.Event) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: (hurry if stop.is_set() else stop).set())
 
 
 def load_config(options: UpOptions) -> dict[str, Any]:
@@ -300,13 +304,40 @@ def reason_in(message: str) -> str:
     return message[found[-1].end() :].strip() if found else message.strip()
 
 
-def _withdraw(config: dict[str, Any]) -> None:
+def _withdraw(config: dict[str, Any], *, drained: bool) -> None:
     """Take the app off a cluster that goes on without it; jobs go on when a server comes back."""
     from ray import serve
 
-    _end_our_actors()  # drivers must not take the missing stages for their jobs' failure
+    if not drained:
+        _end_our_actors()  # drivers must not take the missing stages for their jobs' failure
     serve.delete(config["applications"][0]["name"])
     _end_our_actors()  # until then the ingress saw to it that there is a manager
+
+
+def _drain(hurry: threading.Event) -> bool:
+    """Take no new work, and have the drivers leave theirs: the jobs go on when a server comes back. Whether all did."""
+    import ray
+
+    from serve_app.jobs.actor import MANAGER_NAME, NAMESPACE
+
+    deadline = time.monotonic() + DRAIN_S
+    try:
+        waiting = [ray.get_actor(MANAGER_NAME, NAMESPACE).drain.remote()]
+    except ValueError:  # there is none
+        return False
+    while waiting and not hurry.is_set() and time.monotonic() < deadline:
+        _, waiting = ray.wait(waiting, timeout=POLL_S)
+    return not waiting
+
+
+def _dismiss_manager() -> None:
+    """Have the manager give its lease back: the next one, perhaps in another container, does not wait for its end."""
+    import ray
+
+    from serve_app.jobs.actor import MANAGER_NAME, NAMESPACE
+
+    with suppress(ValueError, ray.exceptions.RayError):  # there is none; it is gone, or too slow
+        ray.get(ray.get_actor(MANAGER_NAME, NAMESPACE).leave.remote(), timeout=LEAVE_S)
 
 
 def _end_our_actors() -> None:
@@ -314,6 +345,7 @@ def _end_our_actors() -> None:
 
     from serve_app.jobs.actor import NAMESPACE
 
+    _dismiss_manager()
     named = ray.util.list_named_actors(all_namespaces=True)
     ours = [actor["name"] for actor in named if actor["namespace"] == NAMESPACE]
     for name in sorted(ours, key=_is_driver):  # the manager first: it would start the drivers again

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from serve_app.settings import Settings
 
 NAMESPACE = "ml-server"
+MANAGER_NAME = "job-manager"
 NICENESS = 5
 """Between those that answer requests (0) and those that compute (idle)."""
 NEVER_USED = ("pandas", "rich")
@@ -98,6 +99,10 @@ class JobDriver:
     async def stage_progress(self, step: str, fraction: float) -> None:
         """The extractor's report on its way."""
         self._driver.stage_progress(step, fraction)
+
+    async def leave(self) -> None:
+        """Stop the work; the job goes on with another driver, later."""
+        self._driver.leave()
 
     async def cancel(self) -> None:
         """Stop the work; the job ends as cancelled."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray.exceptions import ActorUnavailableError, ObjectLostError, RayActorError, RayTaskError
@@ -12,6 +13,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments import logs
 from deployments.errors import DeviceError, InternalJobError, StageTimeoutError, StuckError
+from deployments.watchdog import LEAVE_S
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -28,6 +30,20 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 log = logs.get_logger("calls")
+
+
+@dataclass(slots=True)
+class _Stuck:
+    """What is known of a call in which an engine got stuck, over all its tries."""
+
+    before: bool = False
+    options: dict[str, bool] = field(default_factory=dict)
+
+    def note(self, error: StuckError) -> None:
+        if self.before:
+            raise StageTimeoutError from error
+        self.before = True
+        self.options = {"alone": True} if error.batched else {}
 
 
 class StageCalls:
@@ -50,9 +66,10 @@ class StageCalls:
         `before_retry` renews what the call refers to: its argument may be what was lost. A call whose replica died
         is made again while no other job makes such a one, and after two more deaths is known for the cause.
         """
+        stuck = _Stuck()
         async with self._slots:
             try:
-                return await self._tried(remote, *args, before_retry=before_retry)
+                return await self._tried(remote, *args, before_retry=before_retry, stuck=stuck)
             except RayActorError as death:
                 self._warn(death)
             async with self._alone():
@@ -61,7 +78,7 @@ class StageCalls:
                     if before_retry is not None:
                         before_retry()
                     try:
-                        return await self._tried(remote, *args, before_retry=before_retry)
+                        return await self._tried(remote, *args, before_retry=before_retry, stuck=stuck)
                     except RayActorError as death:
                         self._warn(death)
                         last = death
@@ -70,28 +87,29 @@ class StageCalls:
     def _warn(self, error: Exception) -> None:
         log.warning("stage call retried", extra=logs.about(self._job_id, error=type(error).__name__))
 
-    async def _tried(self, remote: Callable[..., Any], *args: Any, before_retry: Callable[[], None] | None) -> Any:
+    async def _tried(
+        self, remote: Callable[..., Any], *args: Any, before_retry: Callable[[], None] | None, stuck: _Stuck
+    ) -> Any:
         """Make the call until its replica dies under it.
 
         A call in which the engine got stuck is made once more, `alone` where it shared a batch with others', and then
         is known for the cause.
         """
-        again: dict[str, bool] | None = None
         for attempt in range(RETRIES):
+            wait_s = FIRST_WAIT_S * 2**attempt
             try:
-                return await self._once(remote, *args, **(again or {}))
+                return await self._once(remote, *args, **stuck.options)
             except (StuckError, *TRANSIENT) as error:
                 if isinstance(error, RayActorError) and not isinstance(error, ActorUnavailableError):
                     raise
                 if isinstance(error, StuckError):
-                    if again is not None:
-                        raise StageTimeoutError from error
-                    again = {"alone": True} if error.batched else {}
+                    stuck.note(error)
+                    wait_s += LEAVE_S  # or it would be made at the replica that is about to end
                 self._warn(error)
-                await asyncio.sleep(FIRST_WAIT_S * 2**attempt * random.uniform(0.8, 1.2))  # noqa: S311
+                await asyncio.sleep(wait_s * random.uniform(0.8, 1.2))  # noqa: S311
                 if before_retry is not None:
                     before_retry()
-        return await self._once(remote, *args, **(again or {}))
+        return await self._once(remote, *args, **stuck.options)
 
     async def _once(self, remote: Callable[..., Any], *args: Any, **options: bool) -> Any:
         response = remote(*args, **options)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -68,6 +69,7 @@ class Driver:
         self._quarantine = Quarantine(database)
         self._pipeline: Pipeline | None = None
         self._cancelled = False
+        self._leaving = False
         self._work: asyncio.Task[Outcome] | None = None
         self._task = asyncio.get_running_loop().create_task(self._live())
 
@@ -79,6 +81,12 @@ class Driver:
     def cancel(self) -> None:
         """Stop the work; the job ends as cancelled."""
         self._cancelled = True
+        if self._work is not None:
+            self._work.cancel()
+
+    def leave(self) -> None:
+        """Stop the work and give the attempt back: the job goes on where it stands, with another driver, later."""
+        self._leaving = True
         if self._work is not None:
             self._work.cancel()
 
@@ -125,11 +133,16 @@ class Driver:
                 alone=self._quarantine.alone,
             )
             self._work = asyncio.create_task(self._outcome(job, self._pipeline))
-            if self._cancelled or job.cancel_requested:
+            if self._cancelled or self._leaving or job.cancel_requested:
                 self._work.cancel()
             lease = asyncio.create_task(self._hold(attempt, spent, self._work))
             outcome = await self._ended(self._work)
             await teller.close()
+            if outcome is None:
+                lease.cancel()
+                await self._stored(partial(self._store.give_back, spent_s=spent.take()), attempt)
+                log.info("left", extra=logs.about(job.job_id, run=job.run, attempt=job.attempt))
+                return
             ending = await self._stored(self._store.finish, attempt, outcome)
             lease.cancel()
             self._manager.poke.remote()
@@ -178,10 +191,13 @@ class Driver:
         except Exception as error:  # noqa: BLE001 - the manager sweeps up what is left
             log.warning("audio not discarded", extra=logs.about(self._job_id, error=type(error).__name__))
 
-    async def _ended(self, work: asyncio.Task[Outcome]) -> Outcome:
+    async def _ended(self, work: asyncio.Task[Outcome]) -> Outcome | None:
+        """How the run ended; None where only this attempt did."""
         try:
             return await work
         except asyncio.CancelledError:
+            if self._leaving and not self._cancelled:
+                return None
             return self._failure(CancelledJobError())
 
     async def _outcome(self, job: Job, pipeline: Pipeline) -> Outcome:

@@ -58,6 +58,11 @@ class Drivers:
         if driver := await self._find(job):
             driver.cancel.remote()
 
+    async def leave(self, job: Job) -> None:
+        """Ask a driver to give its job back, and go."""
+        if driver := await self._find(job):
+            driver.leave.remote()
+
     async def kill(self, job: Job) -> bool:
         """End a driver, False where there is none.
 

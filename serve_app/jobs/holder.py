@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -31,8 +32,10 @@ def is_gone(holder: str) -> bool:
         if not rest or machine != _machine():
             return False
         pid, started, _ = rest.split(".")
+        with suppress(PermissionError):  # somebody else's, but there
+            os.kill(int(pid), 0)
         state, started_now = _process(int(pid))
-    except FileNotFoundError:
+    except ProcessLookupError:
         return True
     except (OSError, ValueError):
         return False

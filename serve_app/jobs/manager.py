@@ -23,6 +23,8 @@ from deployments.errors import CancelledJobError, InternalJobError, ProcessingTi
 from deployments.net.client import CallbackClient
 from serve_app.callbacks import payloads
 from serve_app.callbacks.sender import Sender
+from serve_app.jobs import drain
+from serve_app.jobs.actor import MANAGER_NAME
 from serve_app.jobs.canonical import log_end
 from serve_app.jobs.drivers import Drivers
 from serve_app.jobs.leases import BEAT_S, LEASE_S, Lease, Watch
@@ -39,14 +41,13 @@ if TYPE_CHECKING:
     from serve_app.jobs.pipeline import Stages
     from serve_app.settings import Settings
 
-MANAGER_NAME = "job-manager"
 TURN_S = 1.0
 GATHER_S = 0.05
 """One turn serves all that poke within this time."""
 DELIVERIES = 20
 """Terminal callbacks that are tried at the same time."""
 PRUNE_EVERY_S = 600.0
-DEADLINE_GRACE_S = 30.0
+DEADLINE_GRACE_S = 5.0
 """How long after its deadline a driver may take to end its job itself."""
 CANCEL_GRACE_S = 10.0
 STARTS_PER_ATTEMPT = 3
@@ -89,6 +90,7 @@ class JobManager:
         self._starting = 0
         self._pruned_at = 0.0
         self._turned_at = time.monotonic()
+        self._begun = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._live())
 
     def __repr__(self) -> str:
@@ -100,12 +102,28 @@ class JobManager:
 
     async def look(self) -> tuple[str, float, float]:
         """Which release and settings this manager works by, since when, and how long its loop has been silent."""
+        await self._begun.wait()
         return self._settings.identity, self._since, time.monotonic() - self._turned_at
 
     async def leave(self) -> None:
         """Make room for a manager of another release. Jobs go on: their drivers do not depend on it."""
         await self._stop()
         ray.kill(ray.get_runtime_context().current_actor)
+
+    async def drain(self) -> None:
+        """Begin nothing more, and have the drivers leave; returns when they have. Their jobs go on with a new server.
+
+        This manager stays and does nothing, so that nobody makes another. One that stands by has nothing to drain.
+        """
+        left: Sequence[Job] = []
+        if self._leads:
+            await asyncio.to_thread(drain.begin, self._database)
+            left = await asyncio.to_thread(self._store.running)
+        await self._stop()
+        for job in left:
+            await self._drivers.leave(job)
+        while left := [job for job in left if await self._drivers.exists(job)]:  # noqa: ASYNC110 - Ray tells nobody
+            await asyncio.sleep(GATHER_S)
 
     async def _stop(self) -> None:
         for task in (self._task, *self._busy.values()):
@@ -131,6 +149,7 @@ class JobManager:
                 self._turned_at = time.monotonic()
             except Exception:
                 log.exception("a turn failed")
+            self._begun.set()
             try:
                 async with asyncio.timeout(TURN_S):
                     await self._poked.wait()
@@ -158,6 +177,7 @@ class JobManager:
         if leads and not self._leads:
             log.info("this manager works")
             self._beats.forgive()
+            await asyncio.to_thread(drain.end, self._database)
             await asyncio.to_thread(self._store.reset_prefetch)
             await asyncio.to_thread(plan_anew, self._database)
         elif not leads and self._leads is not False:
@@ -306,6 +326,9 @@ class JobManager:
         try:
             await self._stages.extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
             state = "done"
+        except asyncio.CancelledError:
+            state = "none"  # this server stops: the next fetches it
+            raise
         except Exception as error:  # noqa: BLE001 - the driver tries again and reports
             log.info("fetching ahead failed", extra=logs.about(job.job_id, error=type(error).__name__))
         finally:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, case, delete, func, insert, or_, select, tuple_, update
 
 from serve_app.callbacks.payloads import completed, failed, new_message_id
+from serve_app.jobs import drain
 from serve_app.jobs.model import Attempt, CallbackState, Counts, Job, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import JobState, check
@@ -36,11 +37,13 @@ class Submission:
     """What became of a POST."""
 
     job: Job | None
-    """The row as it stands now; None where the queue is full."""
+    """The row as it stands now; None where the queue is full, or the server is about to stop."""
     started: bool = False
     """This POST began a run."""
     conflict: bool = False
     """The id is known with other content."""
+    draining: bool = False
+    """The server is about to stop: nothing new is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ class JobStore:
             if known and known.state is not JobState.FAILED:
                 self._renew_url(db, known, new)
                 return Submission(job=known)
+            if drain.is_on(db):
+                return Submission(job=None, draining=True)
             if not self._has_room(db):
                 return Submission(job=None)
             self._queue(db, known, new)
@@ -191,6 +196,11 @@ class JobStore:
             ahead = _counts(db).running + _position(db, job) - 1
             return mean * (1 + ahead // self._running_limit)
 
+    def draining(self) -> bool:
+        """Whether the server is about to stop."""
+        with self._db.read() as db:
+            return drain.is_on(db)
+
     def cancel(self, job_id: str, outcome: Outcome) -> Job | None:
         """End a queued job at once, mark a running one; the row as it stands then, None where there is none."""
         with self._db.write(admission=True) as db:
@@ -215,6 +225,8 @@ class JobStore:
         if not counts.queued or counts.running >= self._running_limit:
             return []
         with self._db.write(admission=True) as db:
+            if drain.is_on(db):
+                return []
             free = self._running_limit - _count(db, jobs.c.state == JobState.RUNNING)
             waiting = self._oldest(db, max(0, free))
             now = self._clock()
@@ -291,14 +303,25 @@ class JobStore:
     # What the driver asks for
 
     def begin_attempt(self, job_id: str, run: int) -> Job | None:
-        """Count an attempt before its work starts; None where there is nothing (more) to do in this run."""
+        """Count an attempt before its work starts; None where there is nothing (more) to do in this run, or now."""
         with self._db.write() as db:
+            if drain.is_on(db):
+                return None
             changed = db.execute(
                 update(jobs)
                 .where(jobs.c.job_id == job_id, jobs.c.run == run, jobs.c.state == JobState.RUNNING)
                 .values(attempt=jobs.c.attempt + 1)
             )
             return _get(db, job_id) if changed.rowcount else None
+
+    def give_back(self, attempt: Attempt, *, spent_s: float) -> bool:
+        """Uncount an attempt that was told to leave: it is no crash. False: it no longer counts.
+
+        Its number is free for the next attempt, so this is the last that it writes.
+        """
+        unspent = {"attempt": jobs.c.attempt - 1, "spent_s": jobs.c.spent_s + spent_s}
+        with self._db.write() as db:
+            return db.execute(update(jobs).where(_fence(attempt)).values(**unspent)).rowcount > 0
 
     def beat(self, attempt: Attempt, *, spent_s: float) -> bool:
         """Keep the driver's lease, and store the processing time since the last call; False: it no longer counts."""

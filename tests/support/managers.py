@@ -68,6 +68,10 @@ class ScriptedDrivers:
         if begun is not None:
             await self._behaviour(self._store, Attempt(job_id=job.job_id, run=job.run, number=begun.attempt))
 
+    async def leave(self, job: Job) -> None:
+        if task := self.alive.get(job.job_id):
+            task.cancel()
+
     async def cancel(self, job: Job) -> None:
         self.alive[job.job_id].cancel()
 

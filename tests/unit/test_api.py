@@ -10,6 +10,7 @@ from deployments.errors import CancelledJobError
 from serve_app.api.app import create_api
 from serve_app.api.service import JobService
 from serve_app.callbacks.outbox import Outbox
+from serve_app.jobs import drain
 from serve_app.jobs.database import Database
 from serve_app.jobs.model import Attempt, Outcome
 from serve_app.jobs.progress import Progress, Stage
@@ -272,6 +273,19 @@ def test_a_full_queue_says_when_to_come_back(tmp_path, request):
     refused = edge.post("c")
     assert_refused(refused, 503, "INSUFFICIENT_RESOURCES", "c")
     assert int(refused.headers["retry-after"]) >= 1
+    health = edge.http.get("/health")
+    assert (health.status_code, health.json()["accepting"]) == (200, False)
+
+
+def test_d7_a_server_that_stops_takes_no_new_jobs(edge):
+    """D7: 503 with Retry-After for what is new; what is known is answered, and /health says accepting false."""
+    assert edge.post("a").status_code == 200
+    drain.begin(edge.database)
+    refused = edge.post("b")
+    assert_refused(refused, 503, "SERVICE_UNAVAILABLE", "b")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert edge.post("a").status_code == 200
+    assert edge.http.get("/api/upload-video/status/a").status_code == 200
     health = edge.http.get("/health")
     assert (health.status_code, health.json()["accepting"]) == (200, False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from contextlib import closing
 from types import SimpleNamespace
 
@@ -67,8 +68,13 @@ def store(settings):
 
 def driven(settings):
     """A driver of the job `a`; awaiting it awaits its end."""
+    return start(settings)._task
+
+
+def start(settings):
+    """A driver of the job `a`."""
     manager = SimpleNamespace(poke=SimpleNamespace(remote=lambda: None))
-    return driver_module.Driver("a", 1, settings, STAGES, manager)._task
+    return driver_module.Driver("a", 1, settings, STAGES, manager)
 
 
 async def ended(task: asyncio.Task[None]) -> None:
@@ -106,6 +112,57 @@ def test_d4_a_driver_that_is_followed_stops(settings, store):
     job = store.get("a")
     assert (job.state, job.attempt, job.error_code) == (JobState.RUNNING, 2, None)
     assert store.finish(Attempt(job_id="a", run=1, number=2), Outcome(result=b"{}")) is not None
+
+
+def test_d9_a_job_that_used_up_its_time(settings, store):
+    """D9: the work is cancelled at the deadline, time of earlier attempts included, and the job fails."""
+    store.begin_attempt("a", 1)
+    store.beat(Attempt(job_id="a", run=1, number=1), spent_s=1799.5)
+    began = time.monotonic()
+    asyncio.run(ended_in_time(settings))
+    assert time.monotonic() - began < 10
+    assert [work.cancelled for work in Work.running] == [True]
+    assert (store.get("a").state, store.get("a").error_code) == (JobState.FAILED, "PROCESSING_TIMEOUT")
+
+
+async def ended_in_time(settings):
+    await ended(driven(settings))
+
+
+def test_d7_a_driver_that_is_told_to_leave(settings, store):
+    """D7: the work stops, the attempt is uncounted and its time kept; often enough that crashes would be poison."""
+
+    async def run() -> None:
+        for _ in range(settings.limits.attempts + 1):
+            begun = len(Work.running)
+            driver = start(settings)
+            await until(lambda begun=begun: len(Work.running) > begun and store.get("a").beats > 0)
+            driver.leave()
+            await ended(driver._task)
+            job = store.get("a")
+            assert (job.state, job.attempt, job.error_code) == (JobState.RUNNING, 0, None)
+        Work.done.set()
+        await ended(driven(settings))
+
+    asyncio.run(run())
+    assert [work.cancelled for work in Work.running] == [True] * (settings.limits.attempts + 1) + [False]
+    job = store.get("a")
+    assert (job.state, job.attempt) == (JobState.COMPLETED, 1)
+    assert job.spent_s > 0
+
+
+def test_d7_a_cancelled_job_does_not_go_on(settings, store):
+    """D7: a job that is cancelled just before the server stops ends as cancelled."""
+
+    async def run() -> None:
+        driver = start(settings)
+        await until(lambda: bool(Work.running))
+        driver.cancel()
+        driver.leave()
+        await ended(driver._task)
+
+    asyncio.run(run())
+    assert (store.get("a").state, store.get("a").error_code) == (JobState.FAILED, "CANCELLED")
 
 
 def test_d10_a_locked_database_costs_no_work(settings, store):

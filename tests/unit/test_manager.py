@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import time
 from contextlib import AsyncExitStack, closing, suppress
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,6 +17,8 @@ from serve_app.jobs.model import Attempt, Outcome
 from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.states import JobState
 from serve_app.jobs.store import JobStore
+from serve_app.jobs.wall_clock import WallClock
+from tests.support import managers
 from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until, waiting
 
 LEASE_S = 0.6
@@ -134,6 +137,74 @@ def test_d6_a_driver_that_never_counts_an_attempt(settings, store, monkeypatch):
     assert len(starts) == manager.STARTS_PER_ATTEMPT * settings.limits.attempts + 1
 
 
+def test_d7_a_server_that_stops_leaves_its_jobs_to_the_next(settings, store):
+    """D7: nothing begins any more, drivers give back their attempts; after five orderly stops all jobs complete."""
+    stops = 5
+    may_finish = asyncio.Event()
+
+    async def behaviour(store, attempt):
+        assert attempt.number == 1
+        try:
+            await may_finish.wait()
+        except asyncio.CancelledError:
+            await asyncio.to_thread(store.give_back, attempt, spent_s=1.0)
+            return
+        await finishes(store, attempt)
+
+    ids = [f"job-{i}" for i in range(12)]  # more than run at once
+
+    async def run() -> None:
+        for job_id in ids:
+            store.submit(waiting(job_id))
+        for _ in range(stops):
+            drivers = ScriptedDrivers(store, behaviour)
+            async with running_manager(settings, drivers) as server:
+                await until(lambda drivers=drivers: len(drivers.alive) == 10)
+                assert not store.draining()
+                await until(lambda: store.get(ids[0]).attempt == 1)
+                await server.drain()
+                assert (drivers.alive, len(drivers.starts), drivers.killed) == ({}, 10, [])
+                assert store.submit(waiting("late")).draining
+                assert store.begin_attempt(ids[0], 1) is None
+                assert {store.get(job_id).attempt for job_id in ids} == {0}
+        may_finish.set()
+        async with running_manager(settings, ScriptedDrivers(store, behaviour)):
+            await until(lambda: all(state(store, job_id).ended for job_id in ids))
+
+    asyncio.run(run())
+    assert [state(store, job_id) for job_id in ids] == [JobState.COMPLETED] * 12
+    assert store.get(ids[0]).spent_s == stops
+    assert store.submit(waiting("late")).started
+
+
+def test_d7_a_video_that_was_being_fetched_ahead_is_fetched_again(settings, store, monkeypatch):
+    """D7: it is cut off, and not taken for one that cannot be fetched, whose URL would expire in the queue."""
+    fetched = []
+
+    async def prepare(job_id: str, *_: object) -> None:
+        fetched.append(job_id)
+        await stands_still()
+
+    stages = SimpleNamespace(
+        extractor=SimpleNamespace(**vars(managers.STAGES.extractor), prepare=SimpleNamespace(remote=prepare))
+    )
+    monkeypatch.setattr(managers, "STAGES", stages)
+
+    async def run() -> None:
+        for i in range(11):
+            store.submit(waiting(f"job-{i:02}"))
+        for _ in range(2):
+            begun = len(fetched)
+            async with running_manager(settings, ScriptedDrivers(store, stands_still)) as server:
+                await until(lambda begun=begun: len(fetched) > begun)
+                await until(lambda: store.get("job-10").prefetch == "running")
+                await server.drain()
+            assert store.get("job-10").prefetch == "none"
+
+    asyncio.run(run())
+    assert fetched == ["job-10", "job-10"]
+
+
 def test_d10_a_locked_database_costs_no_driver_its_lease(settings, store, monkeypatch):
     """D10: locked by somebody else for several leases: no driver is killed, and all goes on by itself afterwards."""
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
@@ -204,23 +275,27 @@ def test_d10_a_driver_that_is_stopped_within_a_write(settings, store, monkeypatc
 
 
 def test_d10_the_clock_ends_no_job(settings, store, monkeypatch):
-    """D10: an hour forward or back while a job runs: its driver is neither killed nor is the job timed out."""
-    wall = time.time
+    """D10: an hour forward, two back: no driver is killed, no job times out, and plans are brought back."""
+    wall, moved_s, brought = time.time, [0.0], []
+    monkeypatch.setattr(time, "time", lambda: wall() + moved_s[-1])
+    monkeypatch.setattr(manager, "bring_back", lambda _, by_s: brought.append(by_s))
 
     async def run() -> ScriptedDrivers:
         drivers = ScriptedDrivers(store, works)
         store.submit(waiting("a"))
-        async with running_manager(settings, drivers):
+        async with running_manager(settings, drivers) as running:
+            running._clock = WallClock(time.time)
             await until(lambda: store.get("a").beats > 0)
-            monkeypatch.setattr(time, "time", lambda: wall() + 3600)
+            moved_s.append(3600.0)
             await asyncio.sleep(LEASE_S)
-            monkeypatch.setattr(time, "time", lambda: wall() - 3600)
+            moved_s.append(-3600.0)
             await until(lambda: state(store, "a").ended)
         return drivers
 
     drivers = asyncio.run(run())
     assert (drivers.killed, drivers.starts) == ([], ["a"])
     assert state(store, "a") is JobState.COMPLETED
+    assert brought == [pytest.approx(7200, abs=5)]
 
 
 def test_d9_a_job_whose_driver_never_comes_is_timed_out(tmp_path, monkeypatch):

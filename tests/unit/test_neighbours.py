@@ -15,7 +15,7 @@ from deployments.aligner.config import AlignerConfig
 from deployments.diarizer import deployment as diarizer
 from deployments.emotion import deployment as emotion
 from deployments.emotion.config import EmotionConfig
-from deployments.errors import DeviceError
+from deployments.errors import DeviceError, StuckError
 from deployments.models.config import ModelsConfig
 from deployments.transcriber import deployment as transcriber
 from deployments.transcriber.config import TranscriberConfig
@@ -159,6 +159,26 @@ def test_a_cancelled_job_does_not_harm_its_neighbour_in_the_batch(stage: Stage) 
         assert engine.batches[2:] == [[14]]
 
     asyncio.run(work())
+
+
+def test_d9_a_stuck_engine_is_told_as_such(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D9: the caller hears that it got stuck in a batch, and not that the recognition or alignment failed."""
+
+    class Stuck:
+        def __init__(self, *, longest_s: float) -> None:
+            assert longest_s > 0
+
+        async def __call__(self, *_: object) -> None:
+            raise StuckError
+
+    monkeypatch.setattr(replica, "Compute", Stuck)
+
+    async def work() -> None:
+        await stage.ask(stage.start(Engine()), "a", 1)
+
+    with pytest.raises(StuckError) as told:
+        asyncio.run(work())
+    assert told.value.batched
 
 
 class Handle:

@@ -9,7 +9,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from deployments.errors import InternalJobError
-from serve_app.jobs import calls, quarantine
+from serve_app.jobs import calls, leases, quarantine
 from serve_app.jobs.calls import StageCalls
 from serve_app.jobs.database import Database
 from serve_app.jobs.quarantine import Quarantine
@@ -116,6 +116,28 @@ def test_d6_who_died_of_others_is_not_blamed(database):
         return await work
 
     assert asyncio.run(run()) == ["a"] * PIECES
+
+
+def test_d6_to_be_alone_lasts_as_long_as_the_call(database, monkeypatch):
+    """D6: a call that takes longer than a lease keeps the others off until it ends, and then they come."""
+    monkeypatch.setattr(leases, "LEASE_S", 0.2)
+    monkeypatch.setattr(quarantine, "BEAT_S", 0.05)
+    inside: list[str] = []
+
+    async def alone(name: str, seconds: float) -> None:
+        async with Quarantine(database).alone():
+            inside.append(name)
+            await asyncio.sleep(seconds)
+            inside.append(name)
+
+    async def run() -> None:
+        first = asyncio.create_task(alone("a", 1.0))
+        while not inside:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await asyncio.gather(first, alone("b", 0))
+
+    asyncio.run(run())
+    assert inside == ["a", "a", "b", "b"]
 
 
 def test_a_replica_that_is_out_of_reach_is_not_a_death(database):

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from serve_app.callbacks.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, Outbox
 from serve_app.callbacks.schedule import GIVE_UP_AFTER_S, RetrySchedule
 from serve_app.jobs import database as database_module
+from serve_app.jobs import drain
 from serve_app.jobs.database import Database
 from serve_app.jobs.model import Attempt, CallbackState, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
@@ -304,6 +305,42 @@ def test_time_spent_adds_up_over_attempts(store):
         Attempt(job_id="a", run=1, number=second.attempt), Progress(percent=10, stage=Stage.EXTRACTION), spent_s=2.0
     )
     assert store.get("a").spent_s == 7.0
+
+
+def test_d7_nothing_begins_while_the_server_stops(store, database):
+    """D7: no job is taken, admitted or begun, and a known one is still known; afterwards all is as before."""
+    attempt = started(store, "a")
+    store.submit(new("b"))
+    drain.begin(database)
+    drain.begin(database)
+    assert store.draining()
+    refused = store.submit(new("c"))
+    assert (refused.job, refused.draining) == (None, True)
+    assert store.submit(new("b")).job.state is JobState.QUEUED
+    assert store.admit() == []
+    assert store.begin_attempt("a", 1) is None
+    assert store.tell(attempt, Progress(percent=50, stage=Stage.DIARIZATION), spent_s=1) is not None
+    drain.end(database)
+    drain.end(database)
+    assert store.submit(new("c")).started
+    assert [job.job_id for job in store.admit()] == ["b"]
+
+
+def test_d7_an_attempt_that_is_given_back_is_not_counted(store):
+    """D7: the next has its number, the time spent stays, and only the newest attempt of a run that goes on is given."""
+    attempt = started(store)
+    assert store.give_back(attempt, spent_s=2.5)
+    job = store.get("a")
+    assert (job.state, job.attempt, job.spent_s) == (JobState.RUNNING, 0, 2.5)
+    assert not store.give_back(attempt, spent_s=1)
+    assert store.finish(attempt, DONE) is None
+    assert store.begin_attempt("a", 1).attempt == 1
+    assert store.begin_attempt("a", 1).attempt == 2
+    assert not store.give_back(attempt, spent_s=1)
+    newest = Attempt(job_id="a", run=1, number=2)
+    assert store.finish(newest, DONE) is not None
+    assert not store.give_back(newest, spent_s=1)
+    assert store.get("a").state is JobState.COMPLETED
 
 
 def test_cancel_ends_a_queued_job_and_marks_a_running_one(store, outbox):

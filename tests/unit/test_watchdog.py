@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from ray.exceptions import ActorDiedError
 
 from deployments.batcher import Batcher
 from deployments.errors import StageTimeoutError, StuckError
@@ -23,7 +24,7 @@ from tests.support.process import ROOT
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-LONGEST_S = 0.5
+LONGEST_S = 1.0
 SLACK_S = 10.0
 REPLICA = """
 import asyncio, ctypes, time
@@ -35,7 +36,7 @@ from deployments.replica import Compute
 def work(items):
     if "bad" in items:
         ctypes.{library}(None).sleep(100)
-    time.sleep(0.3)
+    time.sleep(0.4)
     return items
 
 async def told(batcher, item):
@@ -56,7 +57,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("library", ["CDLL", "PyDLL"])
 def test_d9_a_computation_stuck_in_native_code_is_ended(library: str) -> None:
-    """The process ends within 10 s of the deadline, lock or not; who waits longer than that for its turn is no fault."""
+    """The process ends within 10 s of the deadline, lock or not; to wait for one's turn for longer is no fault."""
     began = time.monotonic()
     script = REPLICA.format(library=library, longest_s=LONGEST_S)
     ended = subprocess.run(
@@ -130,6 +131,7 @@ class Replicas:
 def test_d9_a_poisonous_piece_ends_its_job_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two replicas die of it; then its job fails with a clear error, and those that shared its batch have answers."""
     monkeypatch.setattr(calls, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(calls, "LEAVE_S", 0.001)
 
     async def work() -> None:
         stage = Replicas()
@@ -145,6 +147,26 @@ def test_d9_a_poisonous_piece_ends_its_job_and_no_other(monkeypatch: pytest.Monk
         assert fatal[1] == ["bad"]
 
     asyncio.run(work())
+
+
+def test_d9_a_piece_is_known_for_stuck_whatever_happens_to_it_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its second try dies with a replica that was about to end: stuck again, it is the cause all the same."""
+    monkeypatch.setattr(calls, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(calls, "LEAVE_S", 0.001)
+    monkeypatch.setattr(calls, "WAITS_ALONE_S", (0.001, 0.001))
+    tries = iter([StuckError(batched=True), ActorDiedError(), StuckError(batched=True)])
+    asked: list[dict[str, bool]] = []
+
+    def remote(**options: bool) -> Any:
+        async def fails() -> None:
+            asked.append(options)
+            raise next(tries)
+
+        return asyncio.ensure_future(fails())
+
+    with pytest.raises(StageTimeoutError):
+        asyncio.run(StageCalls("a", 1).call(remote))
+    assert asked == [{}, {"alone": True}, {"alone": True}]
 
 
 def test_d9_an_item_that_is_suspected_shares_its_batch_with_none() -> None:

@@ -1,0 +1,108 @@
+"""D8: more jobs than the server can take, on a real socket, with nobody working on them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+
+from serve_app.api.app import create_api
+from serve_app.api.service import JobService
+from serve_app.jobs.model import Attempt, Outcome
+from serve_app.jobs.opening import open_database, open_store
+from serve_app.settings import Settings
+from tests.support.live_server import serving
+
+POST = "/api/upload-video/process-video"
+POSTS = 1000
+CALLERS = 50
+WITHIN_S = 30
+"""Three times the ten seconds, for a busy machine."""
+WARM_UP = 300
+GROWTH_BYTES = 30_000_000
+
+
+class Signals:
+    """A manager that does nothing but admit."""
+
+    def poke(self) -> None:
+        pass
+
+    def discard(self, job_id: str) -> None:
+        pass
+
+    def failing(self) -> list[str]:
+        return []
+
+
+def rss_bytes() -> int:
+    """This process's memory: server and callers."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) * 1024
+
+
+async def flood(url: str) -> tuple[list[httpx.Response], float, int]:
+    """All answers, the seconds that they took together, and how memory grew after the first few hundred."""
+    answers: list[httpx.Response] = []
+    numbers = iter(range(POSTS))
+    warm: list[int] = []
+
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as http:
+
+        async def caller() -> None:
+            for number in numbers:
+                job = {"job_id": f"job-{number}", "video_url": "http://127.0.0.1:9/a.mp4"}
+                answers.append(await http.post(POST, json=job))
+                if len(answers) == WARM_UP:
+                    warm.append(rss_bytes())
+
+        began = time.monotonic()
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    return answers, time.monotonic() - began, rss_bytes() - warm[0]
+
+
+def test_d8_a_thousand_posts_in_ten_seconds(tmp_path):
+    """10 run, 100 wait, the others get 503 with Retry-After; no 500, memory flat; then places are free again."""
+    net = {"schemes": ["http"], "ports": "*", "networks": ["127.0.0.0/8"]}
+    settings = Settings(profile="local", state_dir=tmp_path, extractor={"net": net})
+    database = open_database(settings)
+    store, outbox = open_store(settings, database)
+    over = threading.Event()
+
+    def admit() -> None:
+        while not over.wait(0.05):
+            store.admit()
+
+    manager = threading.Thread(target=admit)
+    manager.start()
+    try:
+        with serving(create_api(settings, JobService(settings, store, outbox, Signals()))) as url:
+            answers, took_s, growth_bytes = asyncio.run(flood(url))
+            print(f"{POSTS} POSTs in {took_s:.1f} s, memory {growth_bytes / 1e6:+.1f} MB")
+            assert Counter(answer.status_code for answer in answers) == {200: 110, 503: POSTS - 110}
+            refused = [answer for answer in answers if answer.status_code == 503]
+            assert {answer.json()["error"]["code"] for answer in refused} == {"INSUFFICIENT_RESOURCES"}
+            assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+            counts = store.counts()
+            assert (counts.running, counts.queued) == (10, 100)
+            assert took_s < WITHIN_S
+            assert growth_bytes < GROWTH_BYTES
+            for job in store.running()[:3]:
+                begun = store.begin_attempt(job.job_id, 1)
+                store.finish(Attempt(job_id=job.job_id, run=1, number=begun.attempt), Outcome(error_code="X"))
+            again = asyncio.run(flood_again(url))
+            assert Counter(again) == {200: 3, 503: 7}
+    finally:
+        over.set()
+        manager.join()
+        database.close()
+
+
+async def flood_again(url: str) -> list[int]:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as http:
+        jobs = [{"job_id": f"again-{n}", "video_url": "http://127.0.0.1:9/a.mp4"} for n in range(10)]
+        return [answer.status_code for answer in await asyncio.gather(*(http.post(POST, json=job) for job in jobs))]

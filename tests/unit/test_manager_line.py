@@ -1,0 +1,82 @@
+"""The ingress's line to the job manager, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from serve_app import ingress
+from serve_app.ingress import ManagerLine
+from tests.support.managers import settings_in, until
+
+
+class Manager:
+    """An actor by its answers to `look`; None: it hangs."""
+
+    def __init__(self, look: tuple[str, float, float] | None) -> None:
+        self.look = SimpleNamespace(remote=self._look)
+        self.leave = SimpleNamespace(remote=self._leave)
+        self._answer: Any = look
+        self.left = False
+
+    async def _look(self) -> tuple[str, float, float]:
+        if self._answer is None:
+            await asyncio.Event().wait()
+        return self._answer
+
+    async def _leave(self) -> None:
+        self.left = True
+
+
+class Line(ManagerLine):
+    """Finds those managers one after the other, each until it has left or was killed."""
+
+    def __init__(self, settings: Any, managers: list[Manager]) -> None:
+        super().__init__(settings, None)
+        self.managers = managers
+        self.killed: list[Manager] = []
+
+    def _get_or_create(self) -> Any:
+        self._asked = next(each for each in self.managers if not each.left and each not in self.killed)
+        return self._asked
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    for name, value in (("LOOK_EVERY_S", 0.01), ("ANSWER_S", 0.1), ("MANAGER_SILENCE_S", 0.3)):
+        monkeypatch.setattr(ingress, name, value)
+
+
+def test_d4_a_manager_that_hangs_is_killed_and_followed(tmp_path, monkeypatch):
+    """D4: it answers no look for a minute: it is killed, once, and the next one is found; health says so meanwhile."""
+    settings = settings_in(tmp_path)
+
+    async def run() -> Line:
+        hangs, works = Manager(None), Manager((settings.identity, 0.0, 0.0))
+        line = Line(settings, [hangs, works])
+        monkeypatch.setattr(ingress.ray, "kill", line.killed.append)
+        line.start()
+        await until(lambda: bool(line.killed))
+        assert line.failing() == ("job manager",)
+        await until(lambda: line.failing() == ())
+        assert line.killed == [hangs]
+        return line
+
+    asyncio.run(run())
+
+
+def test_d14_a_manager_of_another_release_leaves(tmp_path):
+    """D14: an older one makes room; a newer one is left alone by an ingress that is about to go."""
+    settings = settings_in(tmp_path)
+
+    async def run(since: float) -> bool:
+        other, own = Manager(("another", since, 0.0)), Manager((settings.identity, 0.0, 0.0))
+        line = Line(settings, [other, own])
+        assert await line._look() == ()
+        return other.left
+
+    assert asyncio.run(run(0.0))
+    assert not asyncio.run(run(9e9))
