@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,7 +53,7 @@ def detect_language(_audio: Audio, _chunk: Span, _job_id: str) -> dict[str, floa
 def transcribe(audio: Audio, chunk: Span, _language: str, _job_id: str, _speech_share: float = 1.0) -> Transcript:
     """Words named after the samples under them."""
     edges = np.linspace(chunk.start_s, chunk.end_s, WORDS + 1).tolist()
-    text = " ".join(_name(audio, Span(start_s=a, end_s=b)) for a, b in zip(edges, edges[1:], strict=False))
+    text = " ".join(_name(audio, Span(start_s=a, end_s=b)) for a, b in pairwise(edges))
     heard = Utterance(start_s=chunk.start_s, end_s=chunk.end_s, text=text, confidence=0.9)
     return Transcript(language=LANGUAGE, utterances=(heard,))
 
@@ -112,4 +113,3 @@ def measure(_tracks: Tracks, segments: Sequence[Segment]) -> list[list[WordProso
 def analyze(_audio: Audio, _tracks: Tracks | None, segments: Sequence[Segment], _job_id: str) -> list[Emotion | None]:
     """A mood per speaker."""
     return [Emotion(label=MOODS[each.speaker % len(MOODS)], confidence=0.5) for each in segments]
-

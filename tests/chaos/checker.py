@@ -113,9 +113,9 @@ def _illegal(seen: Sequence[Seen]) -> Iterator[Violation]:
         if wrong := _wrong_step(before, after):
             yield Violation(kind="illegal", job_id=after.job_id, detail=wrong)
     for before, after in pairwise(seen):
-        if before.run is None or after.run is None:  # a status answer tells no run: a new one may have begun
-            if before.state == JobState.COMPLETED and after.state != JobState.COMPLETED:
-                yield Violation(kind="illegal", job_id=after.job_id, detail=f"status: completed, then {after.state}")
+        of_status = before.run is None or after.run is None  # tells no run: after a failed one may come another
+        if of_status and before.state == JobState.COMPLETED and after.state != JobState.COMPLETED:
+            yield Violation(kind="illegal", job_id=after.job_id, detail=f"status: completed, then {after.state}")
 
 
 def _wrong_step(before: Seen, after: Seen) -> str | None:
@@ -146,9 +146,7 @@ def _late(told: Sequence[Got], history: History) -> Iterator[Violation]:
     for each in told:
         if ended is not None and not each.final and (each.sequence > ended.sequence or not _stopped(each.at, history)):
             yield Violation(kind="late", job_id=each.job_id, detail=f"progress {each.body['progress']} after the end")
-        if each.final and each.acknowledged and ended is None:
-            ended = each
-        elif ended is not None and each.final and each.sequence > ended.sequence:
+        if each.final and (each.acknowledged if ended is None else each.sequence > ended.sequence):
             ended = each
 
 

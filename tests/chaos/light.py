@@ -110,7 +110,9 @@ async def _drive(settings: Settings, job_ids: Sequence[str], fuse: Fuse | None) 
     reach: Callable[[str], None] = fuse.reach if fuse else lambda _edge: None
     reach("accepted")
     store, outbox = open_store(settings)
-    await asyncio.gather(*(_one(settings, job.job_id, job.run, reach) for job in store.running() if job.job_id in job_ids))
+    await asyncio.gather(
+        *(_one(settings, job.job_id, job.run, reach) for job in store.running() if job.job_id in job_ids)
+    )
     async with CallbackClient(settings.callback_policy) as client:
         sender = Sender(client, outbox)
         while pending := [job_id for job_id in job_ids if outbox.status(job_id).state == "pending"]:
@@ -122,8 +124,8 @@ async def _drive(settings: Settings, job_ids: Sequence[str], fuse: Fuse | None) 
 
 async def _one(settings: Settings, job_id: str, run: int, reach: Callable[[str], None]) -> None:
     ray = NoRay()
-    driver_module.ray = ray  # type: ignore[assignment]
-    driver = Driver(job_id, run, settings, stages(reach, ray), Silent())  # type: ignore[arg-type]
+    driver_module.ray = ray
+    driver = Driver(job_id, run, settings, stages(reach, ray), Silent())
     ray.driver = driver
     finish = driver._store.finish
 
@@ -132,7 +134,7 @@ async def _one(settings: Settings, job_id: str, run: int, reach: Callable[[str],
         reach("committed")
         return ending
 
-    driver._store.finish = finished  # type: ignore[method-assign]
+    driver._store.finish = finished
     await driver._task
 
 
@@ -191,7 +193,7 @@ def stages(reach: Callable[[str], None], ray: NoRay) -> Stages:
         for stage, methods in answered.items()
     }
     extractor = {"prepare": (prepare, ""), "load": (load, ""), "discard": (lambda *_: None, "")}
-    return Stages(extractor=Handle(extractor, reach), **handles)  # type: ignore[arg-type]
+    return Stages(extractor=Handle(extractor, reach), **handles)
 
 
 class Handle:
@@ -228,4 +230,3 @@ class Response:
 
 
 AUDIO = np.random.default_rng(1).integers(-3000, 3000, int(AUDIO_S * SAMPLE_RATE_HZ), np.int16)
-

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tests.chaos.history import ENDED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from tests.chaos.history import Fault, History, Seen
 
@@ -56,16 +56,27 @@ def recoveries(history: History) -> list[Recovery]:
     return lines
 
 
-def _resumed_s(fault: Fault, jobs: Sequence[list[Seen]] | object) -> list[float]:
-    took = [(again - fault.at, began_again) for looks in jobs if (found := _next(fault.at, looks)) for again, began_again in [found]]  # type: ignore[attr-defined]
-    if fault.target != DRIVER:
-        return [seconds for seconds, _ in took]
-    hit = min((each for each in took if each[1] is not None), key=lambda each: each[1] or 0.0, default=None)
-    return [hit[0]] if hit else []
+def _resumed_s(fault: Fault, jobs: Iterable[Sequence[Seen]]) -> list[float]:
+    """Seconds, for each job that was hit. A driver's is the job whose next attempt begins first."""
+    stood = [found for looks in jobs if (found := _next(fault.at, looks))]
+    if fault.target == DRIVER:
+        tried = [each for each in stood if each.tried_at is not None]
+        stood = sorted(tried, key=lambda each: each.tried_at or 0.0)[:1]
+    return [each.further_at - fault.at for each in stood]
 
 
-def _next(at: float, looks: Sequence[Seen]) -> tuple[float, float | None] | None:
-    """When a job that ran `at` was next seen to be further, and when its next attempt was first seen; None: no such."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Next:
+    """What was seen of a job after a moment."""
+
+    further_at: float
+    """Further than it was, or ended."""
+    tried_at: float | None
+    """In its next attempt."""
+
+
+def _next(at: float, looks: Sequence[Seen]) -> _Next | None:
+    """Of a job that ran `at`; None where it did not, or was never seen to go on."""
     before = [seen for seen in looks if seen.at <= at]
     if not before or before[-1].state != "running":
         return None
@@ -74,4 +85,4 @@ def _next(at: float, looks: Sequence[Seen]) -> tuple[float, float | None] | None
     further = (seen.at for seen in later if seen.progress > stood.progress or seen.state in ENDED)
     tried = (seen.at for seen in later if (seen.attempt or 0) > (stood.attempt or 0))
     again = next(further, None)
-    return None if again is None else (again, next(tried, None))
+    return None if again is None else _Next(further_at=again, tried_at=next(tried, None))

@@ -76,7 +76,7 @@ def post_and_kill(edge: Edge, backend: Backend, chance: random.Random, posts: in
 def answered_means_stored(posts: int, folder, **options) -> None:
     """Kill edges that share a database, look for what they answered; then let it end and be told."""
     edges = [Edge(folder, **options) for _ in range(EDGES)]
-    chances = [random.Random(SEED + number) for number in range(EDGES)]
+    chances = [random.Random(SEED + number) for number in range(EDGES)]  # noqa: S311 - repeatable
     with Backend() as backend, opened(edges[0].options) as (store, outbox), ThreadPoolExecutor(EDGES) as threads:
         groups = threads.map(post_and_kill, edges, [backend] * EDGES, chances, [posts // EDGES] * EDGES)
         answered = [job_id for group in groups for job_id in group]

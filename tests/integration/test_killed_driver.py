@@ -1,4 +1,4 @@
-"""D2 without Ray: the real driver, pipeline, store and sender over stages that answer at once, in killable processes."""
+"""D2 without Ray: real driver, pipeline, store and sender, over stages that answer at once, in killable processes."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def undisturbed(bed):
 
 
 def kill_everywhere(bed, delays_s) -> list[Story]:
-    chance = random.Random(SEED)
+    chance = random.Random(SEED)  # noqa: S311 - repeatable
     plan = [(edge, delay_s * chance.uniform(1, 1.5)) for delay_s in delays_s for edge in EDGES]
     with ThreadPoolExecutor(AT_ONCE) as threads:
         stories = list(threads.map(lambda each: bed.kill_at(*each), plan))
@@ -143,7 +143,7 @@ def check(bed, undisturbed, stories) -> None:
 
 
 def test_d2_forty_eight_kills_of_the_driver_lose_and_double_nothing(bed, undisturbed):
-    """kill -9 at each of twelve edges, four times each, at once to tens of milliseconds later: one result each, equal."""
+    """Twelve edges, four kills each, at once to tens of milliseconds later: no job lost, one result each, all equal."""
     stories = kill_everywhere(bed, DELAYS_S)
     assert len(stories) == 48
     check(bed, undisturbed, stories)

@@ -18,9 +18,12 @@ def seen(at: float, state: str, progress: int, **numbers: int) -> Seen:
     return Seen(job_id="a", at=at, state=state, progress=progress, **known)
 
 
-def got(at: float, sequence: int, status: str = "processing", *, id: str = "", ok: bool = True, **fields: object) -> Got:  # noqa: A002
+def got(
+    at: float, sequence: int, status: str = "processing", *, name: str = "", ok: bool = True, **fields: object
+) -> Got:
     body = {"job_id": "a", "status": status, "progress": 100 if status == "completed" else 10} | fields
-    return Got(at=at, message_id=id or f"m{sequence}", sequence=sequence, raw=json.dumps(body).encode(), acknowledged=ok)
+    raw = json.dumps(body).encode()
+    return Got(at=at, message_id=name or f"m{sequence}", sequence=sequence, raw=raw, acknowledged=ok)
 
 
 FINAL = got(4, 4, "completed", result=RESULT)
@@ -92,12 +95,12 @@ VIOLATED = {
         "illegal",
         {"seen": [Seen(job_id="a", at=at, state=state, progress=0) for at, state in ((1, "completed"), (2, "failed"))]},
     ),
-    "illegal: a number twice": ("illegal", {"got": [got(1, 1), got(2, 1, id="other"), FINAL]}),
+    "illegal: a number twice": ("illegal", {"got": [got(1, 1), got(2, 1, name="other"), FINAL]}),
     "illegal: numbers fall": ("illegal", {"got": [got(1, 3), got(2, 2), FINAL]}),
     "illegal: the end has a low number": ("illegal", {"got": [got(1, 7), FINAL]}),
     "late: progress after the end": ("late", {"got": [FINAL, got(5, 5)]}),
     "late: old progress, nobody stopped": ("late", {"got": [FINAL, got(50, 3)], "faults": []}),
-    "changed: other bytes": ("changed", {"got": [got(1, 1, id="x"), got(2, 1, id="x", progress=20), FINAL]}),
+    "changed: other bytes": ("changed", {"got": [got(1, 1, name="x"), got(2, 1, name="x", progress=20), FINAL]}),
     "unequal: another video's words": ("unequal", {"references": {"v": RESULT | {"text": "bye"}}}),
     "failed: without reason": ("failed", failed(DownloadError.code)),
     "failed: cancelled by nobody": ("failed", failed(CancelledJobError.code)),
