@@ -8,6 +8,7 @@ everything and has one thread (`nursery`): that is what makes a start cheap.
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import os
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import uvicorn
 
-from deployments.logs import LOG_FILE_VARIABLE
+from deployments import logs
 from deployments.net.client import CallbackClient
 from deployments.types import SAMPLE_RATE_HZ, AudioInfo
 from serve_app.api.app import create_api
@@ -79,9 +80,18 @@ def opened(options: Mapping[str, Any]) -> Iterator[tuple[JobStore, Outbox]]:
 def serve(options: Mapping[str, Any], port: int) -> None:
     """The HTTP edge, until it is killed. The process's whole life."""
     settings = settings_of(options)
+    _log_to_file(settings)
     store, outbox = open_store(settings)
     app = create_api(settings, JobService(settings, store, outbox, Silent()))
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="critical", ws="none")
+
+
+def _log_to_file(settings: Settings) -> None:
+    """As `up` has it; Ray Serve, imported, would write to the terminal."""
+    settings.prepare()
+    os.environ[logs.LOG_FILE_VARIABLE] = str(settings.directory / "log.jsonl")
+    logging.getLogger(logs.ROOT).handlers.clear()
+    logs.configure()
 
 
 class Silent:
@@ -100,8 +110,9 @@ class Silent:
 def drive(options: Mapping[str, Any], job_ids: Sequence[str], fuse: Fuse | None = None) -> None:
     """Run admitted jobs to their ends and tell these. The process's whole life."""
     outbox_module.CLAIM_S = CLAIM_S
-    os.environ[LOG_FILE_VARIABLE] = str(settings_of(options).directory / "log.jsonl")
-    asyncio.run(_drive(settings_of(options), job_ids, fuse))
+    settings = settings_of(options)
+    _log_to_file(settings)
+    asyncio.run(_drive(settings, job_ids, fuse))
     if fuse is not None:
         fuse.wait()
 
