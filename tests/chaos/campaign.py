@@ -8,8 +8,10 @@ Knows nothing of what is right: the checker judges.
 from __future__ import annotations
 
 import json
+import math
 import random
 import tempfile
+import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 REFERENCE_WITHIN_S = 120.0
-SETTLE_WITHIN_S = 300.0
 LENGTHS_S = (3.0, 4.5, 6.0, 8.0)
 """Of the videos."""
 POLL_S = 0.2
@@ -60,6 +61,8 @@ class Plan:
     """Of the backend, while nobody spoils it."""
     patience_s: float = 60.0
     """How long callbacks may wait for their own time in the end; then the clock is moved for them."""
+    settle_s: float = 300.0
+    """How long the end may take; what has not ended then is lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,8 @@ class Campaign:
     """From peace to the last end and the last callback."""
     hurried: int
     """Callbacks whose next try was moved up in the end."""
+    failed_starts: int
+    """Of the server, after its ends."""
 
 
 def run(plan: Plan) -> Campaign:
@@ -95,7 +100,14 @@ def run(plan: Plan) -> Campaign:
         settled_s = time.monotonic() - began
         customer.give_up()
         history = _history(customer, watcher, backend, nemesis, references)
-        return Campaign(plan=plan, history=history, backend_did=dict(backend.did), settled_s=settled_s, hurried=hurried)
+        return Campaign(
+            plan=plan,
+            history=history,
+            backend_did=dict(backend.did),
+            settled_s=settled_s,
+            hurried=hurried,
+            failed_starts=server.failed_starts,
+        )
 
 
 def _videos(folder: Path, sources: Sources, count: int) -> dict[str, str]:
@@ -127,32 +139,38 @@ def _references(
 
 
 def _harm(plan: Plan, customer: Customer, nemesis: Nemesis, backend: Unreliable) -> None:
-    """Jobs and faults, until the time is up."""
-    chance = random.Random(plan.seed)
+    """Jobs and, beside them, faults, until the time is up."""
     ends = time.monotonic() + plan.seconds
-    server_ends = time.monotonic() + (plan.server_ends_every_s or plan.seconds)
+    orders = threading.Thread(target=_order, args=(plan, customer, ends), daemon=True)
+    orders.start()
     backend.mood = MOODS[plan.mood]
-    ordered, next_order, next_act = 0, time.monotonic(), time.monotonic() + nemesis.pause_s()
-    while (now := time.monotonic()) < ends:
-        if now >= next_order and ordered < plan.jobs:
-            customer.order()
-            ordered += 1
-            next_order = now + chance.expovariate(1 / plan.every_s)
-        elif now >= server_ends and plan.server_ends_every_s:
+    server_ends = time.monotonic() + (plan.server_ends_every_s or math.inf)
+    time.sleep(nemesis.pause_s())
+    while time.monotonic() < ends:
+        if time.monotonic() >= server_ends:
             nemesis.end_server()
-            server_ends = time.monotonic() + plan.server_ends_every_s
-        elif now >= next_act:
-            nemesis.act()
-            next_act = time.monotonic() + nemesis.pause_s()
+            server_ends = time.monotonic() + (plan.server_ends_every_s or math.inf)
         else:
-            time.sleep(0.02)
+            nemesis.act()
+        time.sleep(nemesis.pause_s())
     nemesis.rest()
+    orders.join()
+
+
+def _order(plan: Plan, customer: Customer, ends: float) -> None:
+    """Jobs that come by chance, whatever happens to the server meanwhile."""
+    chance = random.Random(plan.seed)
+    for _ in range(plan.jobs):
+        if time.monotonic() >= ends:
+            return
+        customer.order()
+        time.sleep(chance.expovariate(1 / plan.every_s))
 
 
 def _settle(plan: Plan, server: MortalServer, customer: Customer, watcher: Watcher) -> int:
     """Wait until all jobs have ended and nobody is owed anything, or time is up: then the checker says what is lost."""
     began, hurried = time.monotonic(), 0
-    while time.monotonic() - began < SETTLE_WITHIN_S:
+    while time.monotonic() - began < plan.settle_s:
         rows = watcher.rows()
         waiting = [row for row in rows if row.state not in ENDED]
         owed = [row for row in rows if any(state == "pending" for _, state in row.callbacks)]
@@ -179,6 +197,7 @@ def _hurry(server: MortalServer) -> int:
 def _history(
     customer: Customer, watcher: Watcher, backend: Unreliable, nemesis: Nemesis, references: dict[str, dict[str, Any]]
 ) -> History:
+    assert watcher.looking, "nobody looked at the jobs any more"
     posted = customer.posted
     mine = {each.job_id for each in posted}
     return History(

@@ -115,6 +115,11 @@ class Watcher:
         """Begin."""
         self._thread.start()
 
+    @property
+    def looking(self) -> bool:
+        """Whether the records go on."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """No more."""
         self._stop.set()
@@ -128,7 +133,7 @@ class Watcher:
                 self._look()
             if time.monotonic() - asked_at > STATUS_EVERY_S and self._newest:
                 asked_at = time.monotonic()
-                with suppress(httpx.HTTPError):
+                with suppress(httpx.HTTPError, ValueError):
                     self._ask(self._chance.choice(list(self._newest)))
 
     def _look(self) -> None:

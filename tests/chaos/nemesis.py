@@ -28,6 +28,8 @@ STOP_S = (1.0, 4.0)
 MOOD_S = (1.0, 4.0)
 VICTIM_WITHIN_S = 3.0
 """How long to wait for a process of the wanted kind."""
+START_TRIES = 3
+"""A start that fails is counted, and is no reason to stop looking at the jobs."""
 ORCHESTRATION = ("manager", "proxy", "controller")
 DECK: tuple[tuple[str, str], ...] = (
     *[("kill", "driver")] * 4,
@@ -80,7 +82,7 @@ class Nemesis:
         """End everything with kill -9, and start it again."""
         at = time.monotonic()
         self._server.crash()
-        self._server.start()
+        self._server.start(tries=START_TRIES)
         self.faults.append(Fault(kind="kill", target="server", at=at, until=time.monotonic()))
 
     def _victim(self, name: str) -> int | None:

@@ -35,6 +35,7 @@ def report(campaign: Campaign, found: Sequence[Violation]) -> str:
         ("duplicates (same id, same bytes)", duplicates(history.got)),
         ("what the backend did", did),
         ("faults", f"{len(history.faults)}: {told(history.faults)}"),
+        ("starts of the server that failed", campaign.failed_starts),
         ("from peace to the last end and callback", f"{campaign.settled_s:.1f} s"),
         ("callbacks whose clock was moved in the end", campaign.hurried),
     ]

@@ -60,6 +60,7 @@ class MortalServer:
         extra = {"PYTHONPATH": str(ROOT), SEED_VARIABLE: str(seed)}
         self._environment = clean_environment() | extra | dict(environment or {})
         self._process: ChildProcess | None = None
+        self.failed_starts = 0
 
     def __enter__(self) -> Self:
         self.start()
@@ -70,11 +71,20 @@ class MortalServer:
         if self._process:
             self._process.stop()
 
-    def start(self) -> None:
-        """Up, until it is healthy."""
-        process = self._process = ChildProcess(self._command, log_path=self.log, environment=self._environment)
-        process.__enter__()
-        wait_healthy(self.url, lambda: process.exit_code is None, self.log)
+    def start(self, tries: int = 1) -> None:
+        """Up, until it is healthy, tried again where it does not come up. Raises AssertionError where it never does."""
+        for left in reversed(range(tries)):
+            process = self._process = ChildProcess(self._command, log_path=self.log, environment=self._environment)
+            process.__enter__()
+            try:
+                wait_healthy(self.url, lambda process=process: process.exit_code is None, self.log)
+            except BaseException as error:  # nothing may stay behind, whatever ends this
+                self.failed_starts += 1
+                self.crash()
+                if not left or not isinstance(error, AssertionError):
+                    raise
+            else:
+                return
 
     def crash(self) -> None:
         """Nothing of it is left but what is on disk."""

@@ -24,6 +24,7 @@ PLAN = Plan(
     opening=OPENING,
     mood="brisk",
     patience_s=3,
+    settle_s=120,
 )
 
 
@@ -33,5 +34,6 @@ def test_d11_jobs_under_a_nemesis_are_neither_lost_nor_doubled():
     found = violations(campaign.history)
     print(report(campaign, found))
     assert found == []
+    assert campaign.failed_starts == 0
     assert len(campaign.history.rows) > PLAN.jobs // 2
     assert sum(fault.kind in {"kill", "stop"} for fault in campaign.history.faults) >= 2

@@ -139,6 +139,7 @@ def check(bed, undisturbed, stories) -> None:
         finals = {(got.headers["webhook-id"], got.raw) for got in received if got.ended}
         assert len(finals) == 1, story
         assert received[-1].ended, story
+        assert any(got.ended and got.answered == 200 for got in received), story
         assert job.attempt <= 2, story
 
 
