@@ -29,6 +29,9 @@ class Edge:
         self._context = nursery()
         self._port = free_port()
         self._process = None
+        self._http = httpx.Client(
+            base_url=f"http://127.0.0.1:{self._port}", headers={"connection": "close"}, trust_env=False, timeout=30
+        )
 
     def start(self) -> None:
         self._process = self._context.Process(target=serve, args=(self.options, self._port), daemon=True)
@@ -38,13 +41,16 @@ class Edge:
         self._process.kill()
         self._process.join(WITHIN_S)
 
+    def close(self) -> None:
+        self._http.close()
+
     def post(self, job_id: str, backend: Backend) -> httpx.Response:
         """As soon as it listens."""
         content = {"job_id": job_id, "video_url": "http://127.0.0.1:1/a.mp4?s", "fastapi_base_url": backend.url}
         deadline = time.monotonic() + WITHIN_S
         while True:
             try:
-                return httpx.post(f"http://127.0.0.1:{self._port}{POST}", json=content, trust_env=False, timeout=30)
+                return self._http.post(POST, json=content)
             except httpx.ConnectError:
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
@@ -86,6 +92,8 @@ def answered_means_stored(posts: int, folder, **options) -> None:
         assert {store.get(job_id).state for job_id in answered} == {"completed"}
         assert {outbox.status(job_id).state for job_id in answered} == {"delivered"}
         assert all(backend.of(job_id)[-1].ended for job_id in answered)
+    for edge in edges:
+        edge.close()
 
 
 def test_d1_answered_means_stored(tmp_path):
