@@ -109,6 +109,7 @@ class Silent:
 
 def drive(options: Mapping[str, Any], job_ids: Sequence[str], fuse: Fuse | None = None) -> None:
     """Run admitted jobs to their ends and tell these. The process's whole life."""
+    assert outbox_module.CLAIM_S
     outbox_module.CLAIM_S = CLAIM_S
     settings = settings_of(options)
     _log_to_file(settings)
