@@ -7,8 +7,8 @@ Ray: as fast as they are answered by so many connections, and 200 a second whate
 was due. SQLite with `synchronous=FULL`: each is on disk when it is answered. The limits of the queue are raised.
 
 Share: the 30 s sample through the whole server with the embedded engines; every turn at the database writes down how
-long it took, waiting for its turn and the commit included (`watched_database`). The driver's are the job's own. Most of
-them happen beside the work, so their sum is an upper bound of what they cost.
+long it took, waiting for its turn and the commit included (`watched_database`). The driver's are the job's own. Those
+that tell progress happen beside the work, and nothing waits for them; the rest is in the job's way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -57,6 +57,8 @@ POST = "/api/upload-video/process-video"
 VIDEO = "http://127.0.0.1:1/a.mp4?s"
 BACKEND = "http://127.0.0.1:1"
 ASKED, ENDED = "database asked", "job ended"
+BESIDE = ("tell",)
+"""The store's methods for which nothing waits."""
 BUSY = "the machine's processors busy"
 
 
@@ -71,14 +73,8 @@ def main(_arguments: Sequence[str] = ()) -> None:
     paced = f"POSTs, {PACE_HZ} a second, {PACED_CONNECTIONS} connections"
     say(intake_row(paced, lambda: through_the_edge(PACED_CONNECTIONS, PACE_HZ)))
     say()
-    head = [
-        "30 s sample",
-        "wall, s",
-        "driver: reads, writes",
-        "their time, s",
-        "**share** (aim < 1 %)",
-        "all others, s",
-    ]
+    head = ["30 s sample", "wall, s", "turns: reads, writes", "their time, s", "**share** (aim < 1 %)"]
+    head += ["in the job's way", "by what is asked, ms", "all other processes, s", BUSY]
     say(table(head, []))
     for cells in of_a_job():
         say(row(*cells))
@@ -180,46 +176,64 @@ def of_a_job() -> Iterable[Sequence[object]]:
             log = server.state_dir / "logs" / "ml-server.jsonl"
             url = sources.file(sample())
             for number in range(RUNS):
-                before_bytes, began = log.stat().st_size, time.monotonic()
+                before_bytes, busy_s, began = log.stat().st_size, machine_busy_s(), time.monotonic()
                 job_id = server.start(url, fastapi_base_url=backend.url)
                 wall_s = backend.wait_end(job_id, within_s=JOB_S).at - began
                 time.sleep(1)  # the driver's last lines come after the callback
                 with log.open(encoding="utf-8") as file:
                     file.seek(before_bytes)
                     asked = turns([json.loads(line) for line in file], job_id)
-                own_s = sum(asked.own_s)
-                counts = f"{len(asked.own_s)}: {asked.reads}, {asked.writes}"
-                kind = "warm" if number else "first"
-                share = f"**{own_s / wall_s:.2%}**"
-                yield kind, f"{wall_s:.2f}", counts, f"{own_s:.3f}", share, f"{asked.others_s:.3f}"
+                busy = (machine_busy_s() - busy_s) / (time.monotonic() - began) / (os.cpu_count() or 1)
+                yield "warm" if number else "first", *asked.cells(wall_s), f"{busy:.0%}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One turn at the database."""
+
+    kind: str
+    asker: str
+    """The method that asked."""
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turns:
     """At the database, while a job ran."""
 
-    own_s: list[float]
-    """Of the job's driver: how long each took."""
-    reads: int
-    writes: int
+    own: Sequence[Turn]
+    """Of the job's driver."""
     others_s: float
     """Of all other processes, together."""
+
+    def cells(self, wall_s: float) -> list[str]:
+        """For the table: of a job that took `wall_s`."""
+        kinds = [each.kind for each in self.own]
+        by_asker: Counter[str] = Counter()
+        for each in self.own:
+            by_asker[each.asker] += each.seconds
+        own_s = by_asker.total()
+        in_the_way_s = own_s - sum(by_asker[name] for name in BESIDE)
+        return [
+            f"{wall_s:.2f}",
+            f"{kinds.count('read')}, {kinds.count('write')}",
+            f"{own_s:.3f}",
+            f"**{own_s / wall_s:.2%}**",
+            f"{in_the_way_s / wall_s:.2%}",
+            ", ".join(f"{name} {1000 * seconds:.0f}" for name, seconds in by_asker.most_common()),
+            f"{self.others_s:.3f}",
+        ]
 
 
 def turns(lines: Iterable[dict[str, Any]], job_id: str) -> Turns:
     """By the process that says that the job ended: its driver."""
-    by_process: defaultdict[int, list[tuple[str, float]]] = defaultdict(list)
+    by_process: defaultdict[int, list[Turn]] = defaultdict(list)
     driver = 0
     for line in lines:
         if line["message"] == ASKED:
-            by_process[line["pid"]].append((line["kind"], line["seconds"]))
+            turn = Turn(kind=line["kind"], asker=line["asker"], seconds=line["seconds"])
+            by_process[line["pid"]].append(turn)
         elif line["message"] == ENDED and line[JOB_FIELD] == job_id:
             driver = line["pid"]
     own = by_process.pop(driver, [])
-    kinds = [kind for kind, _ in own]
-    return Turns(
-        own_s=[seconds for _, seconds in own],
-        reads=kinds.count("read"),
-        writes=kinds.count("write"),
-        others_s=sum(seconds for asked in by_process.values() for _, seconds in asked),
-    )
+    return Turns(own=own, others_s=sum(turn.seconds for asked in by_process.values() for turn in asked))

@@ -4,6 +4,7 @@ Settings travel to every process that has to do with jobs. These are of a class 
 imports this module, and importing it is what puts the clock in.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -35,12 +36,13 @@ def build(args: WatchedSettings) -> Application:
 def _timed(kind: str, way_in: Callable[..., AbstractContextManager[Connection]]) -> Callable[..., Any]:
     @contextmanager
     def timed(*args: Any, **options: Any) -> Iterator[Connection]:
+        asker = sys._getframe(2).f_code.co_name  # below us: contextlib, then the store's or the outbox's method
         began = time.perf_counter()
         try:
             with way_in(*args, **options) as connection:
                 yield connection
         finally:
-            log.info(ASKED, extra={"kind": kind, "seconds": time.perf_counter() - began})
+            log.info(ASKED, extra={"kind": kind, "asker": asker, "seconds": time.perf_counter() - began})
 
     return timed
 

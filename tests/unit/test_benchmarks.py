@@ -54,7 +54,9 @@ def test_words_of_whisperx_without_a_place_are_nobodys():
 
 def test_a_jobs_turns_at_the_database_are_its_drivers():
     """The process that says that the job ended is the driver; what others ask is not the job's."""
-    asked = [{"message": ASKED, "pid": pid, "kind": kind, "seconds": 0.5} for pid, kind in ((1, "read"), (2, "write"))]
+    kinds = [(1, "read", "get"), (2, "write", "tell"), (2, "read", "get")]
+    asked = [{"message": ASKED, "pid": pid, "kind": kind, "asker": name, "seconds": 0.5} for pid, kind, name in kinds]
     ends = [{"message": ENDED, "pid": pid, "ecg_job_id": name} for pid, name in ((1, "other"), (2, "mine"))]
-    found = turns([*asked, *asked, *ends], "mine")
-    assert (found.own_s, found.reads, found.writes, found.others_s) == ([0.5, 0.5], 0, 2, 1.0)
+    found = turns([*asked, *ends], "mine")
+    assert (len(found.own), found.others_s) == (2, 0.5)
+    assert found.cells(10.0)[1:5] == ["1, 1", "1.000", "**10.00%**", "5.00%"]
