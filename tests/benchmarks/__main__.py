@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks [NAME …]
 
-NAME is one of server, load, length, whisperx, overhead, checkpoints, prosody, diarization, transcription, quality,
-alignment; numbers after `length`, `whisperx` and `overhead` are their minutes, so `length 1 10` leaves the hour out.
+NAME is one of server, load, length, whisperx, overhead, checkpoints, durability, prosody, diarization, transcription,
+quality, alignment; numbers after `length`, `whisperx` and `overhead` are their minutes, so `length 1 10` leaves the hour out.
 Without any name: all of them, one and a half hours on two cores.
 """
 
@@ -15,7 +15,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.benchmarks import bench_checkpoints, bench_length, bench_load, bench_overhead, bench_server, bench_whisperx
+from tests.benchmarks import (
+    bench_checkpoints,
+    bench_durability,
+    bench_length,
+    bench_load,
+    bench_overhead,
+    bench_server,
+    bench_whisperx,
+)
 from tests.benchmarks.report import heading, say
 from tests.support.process import ROOT, clean_environment
 
@@ -42,6 +50,7 @@ BENCHES: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "whisperx": ("Bare whisperX in turn", bench_whisperx.main),
     "overhead": ("The server's own share of a job", bench_overhead.main),
     "checkpoints": ("Checkpoints", bench_checkpoints.main),
+    "durability": ("What durability costs", bench_durability.main),
     "prosody": ("Prosody", _script("bench_prosody")),
     "diarization": ("Diarization and speech detection", _script("bench_diarization")),
     "transcription": ("Transcription", _script("bench_transcription")),

@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 
+from tests.benchmarks.bench_durability import ASKED, ENDED, turns
 from tests.benchmarks.bench_overhead import share_of
 from tests.benchmarks.known_talk import errors, known_talk, of_whisperx
 from tests.benchmarks.watched_graph import ENGINES, _place
@@ -49,3 +50,13 @@ def test_words_of_whisperx_without_a_place_are_nobodys():
     """A word that whisperX gives no time or no speaker stays in the text and is in no turn."""
     segments = [{"text": "a b", "words": [{"word": "a"}, {"word": "b", "start": 1, "end": 2, "speaker": "S"}]}]
     assert of_whisperx(segments) == ("a b", [(1, 2, "S")])
+
+
+def test_a_jobs_turns_at_the_database_are_its_drivers():
+    """The process that says that the job ended is the driver; what others ask is not the job's."""
+    kinds = [(1, "read", "get"), (2, "write", "tell"), (2, "read", "get")]
+    asked = [{"message": ASKED, "pid": pid, "kind": kind, "asker": name, "seconds": 0.5} for pid, kind, name in kinds]
+    ends = [{"message": ENDED, "pid": pid, "ecg_job_id": name} for pid, name in ((1, "other"), (2, "mine"))]
+    found = turns([*asked, *ends], "mine")
+    assert (len(found.own), found.others_s) == (2, 0.5)
+    assert found.cells(10.0)[1:5] == ["1, 1", "1.000", "**10.00%**", "5.00%"]

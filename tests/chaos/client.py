@@ -1,0 +1,172 @@
+"""Whoever posts jobs and looks at them: asks again with the same id until a 200 comes, as the contract wants it."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httpx
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from serve_app.jobs.database import Database
+from serve_app.jobs.states import JobState
+from serve_app.jobs.tables import callbacks, jobs, results
+from tests.chaos.history import ENDED, Posted, Row, Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.chaos.server import MortalServer
+
+ASK_AGAIN_S = 0.5
+LOOK_EVERY_S = 0.15
+STATUS_EVERY_S = 1.0
+POSTERS = 4
+"""Requests that hang do not keep the others from being sent."""
+
+
+@dataclass(slots=True)
+class _Order:
+    job_id: str
+    video: str
+    answered_at: float | None = None
+    cancelled: bool = False
+
+
+class Customer:
+    """Posts jobs beside what else happens. `videos` are URLs by name."""
+
+    def __init__(self, server: MortalServer, backend_url: str, videos: Mapping[str, str], *, seed: int) -> None:
+        self._server = server
+        self._backend_url = backend_url
+        self._videos = videos
+        self._chance = random.Random(seed)
+        self._orders: list[_Order] = []
+        self._slots = threading.Semaphore(POSTERS)
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def order(self, video: str | None = None) -> str:
+        """One more job; its id."""
+        video = video or self._chance.choice(sorted(self._videos))
+        order = _Order(str(uuid.UUID(int=self._chance.getrandbits(128), version=4)), video)
+        self._orders.append(order)
+        thread = threading.Thread(target=self._post, args=(order,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return order.job_id
+
+    def _post(self, order: _Order) -> None:
+        while not self._stop.is_set():
+            with self._slots, suppress(httpx.HTTPError):
+                answer = self._server.post(order.job_id, self._videos[order.video], self._backend_url)
+                if answer.status_code == httpx.codes.OK:
+                    order.answered_at = time.monotonic()
+                    return
+            self._stop.wait(ASK_AGAIN_S)
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for a job's end. One that ended meanwhile is deleted by that, and forgotten here."""
+        order = next(order for order in self._orders if order.job_id == job_id)
+        order.cancelled = True
+        with suppress(httpx.HTTPError):
+            if self._server.cancel(job_id).status_code == httpx.codes.OK:
+                self._orders.remove(order)
+
+    @property
+    def unanswered(self) -> int:
+        """Jobs for which no 200 came yet."""
+        return sum(order.answered_at is None for order in self._orders)
+
+    def give_up(self) -> None:
+        """Ask no more."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def posted(self) -> list[Posted]:
+        """What was asked for so far."""
+        return [
+            Posted(job_id=each.job_id, video=each.video, answered_at=each.answered_at, cancelled=each.cancelled)
+            for each in list(self._orders)
+        ]
+
+
+class Watcher:
+    """Looks at all rows several times a second, and through the API at one job a second; writes changes down."""
+
+    def __init__(self, server: MortalServer, *, seed: int) -> None:
+        self._server = server
+        self._database = Database(f"sqlite:///{server.state_dir / 'ml-server.db'}")
+        self._chance = random.Random(seed)
+        self.seen: list[Seen] = []
+        self._newest: dict[str, Seen] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    @property
+    def looking(self) -> bool:
+        """Whether the records go on."""
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """No more."""
+        self._stop.set()
+        self._thread.join()
+        self._database.close()
+
+    def _watch(self) -> None:
+        asked_at = 0.0
+        while not self._stop.wait(LOOK_EVERY_S):
+            with suppress(SQLAlchemyError):
+                self._look()
+            if time.monotonic() - asked_at > STATUS_EVERY_S and self._newest:
+                asked_at = time.monotonic()
+                with suppress(httpx.HTTPError, ValueError):
+                    self._ask(self._chance.choice(list(self._newest)))
+
+    def _look(self) -> None:
+        columns = [jobs.c[name] for name in ("job_id", "state", "progress", "run", "attempt", "sequence")]
+        with self._database.read() as db:
+            at, rows = time.monotonic(), db.execute(select(*columns)).mappings().all()
+        for row in rows:
+            new = Seen(at=at, **row)
+            old = self._newest.get(new.job_id)
+            if old is None or (old.state, old.progress, old.run, old.attempt, old.sequence) != (
+                *(new.state, new.progress, new.run, new.attempt, new.sequence),
+            ):
+                self._newest[new.job_id] = new
+                self.seen.append(new)
+
+    def _ask(self, job_id: str) -> None:
+        at, answer = time.monotonic(), self._server.status(job_id)
+        if answer.status_code == httpx.codes.OK:
+            view = answer.json()
+            state = JobState.from_wire(view["status"])
+            self.seen.append(Seen(job_id=job_id, at=at, state=str(state), progress=view["progress"]))
+
+    @property
+    def open(self) -> list[str]:
+        """Jobs that have not ended, as of the last look."""
+        return [job_id for job_id, seen in list(self._newest.items()) if seen.state not in ENDED]
+
+    def rows(self) -> list[Row]:
+        """All that the database holds now."""
+        with self._database.read() as db:
+            told: dict[str, list[tuple[str, str]]] = {}
+            for callback_id, job_id, state in db.execute(select(callbacks.c.id, callbacks.c.job_id, callbacks.c.state)):
+                told.setdefault(job_id, []).append((callback_id, state))
+            columns = [jobs.c[name] for name in ("job_id", "state", "run", "attempt", "error_code")]
+            query = select(*columns, results.c.body.label("result")).outerjoin(results)
+            return [Row(**row, callbacks=told.get(row["job_id"], [])) for row in db.execute(query).mappings()]

@@ -1,0 +1,244 @@
+"""The server's parts without Ray, each a process that can be killed and started again in a tenth of a second.
+
+`drive` is the real driver (attempts, pipeline, teller, end, first try of the callback) over stages that answer at once,
+then the manager's part in delivery; `serve` is the real HTTP edge. Both are forked by a process that has imported
+everything and has one thread (`nursery`): that is what makes a start cheap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import uvicorn
+
+from deployments import logs
+from deployments.net.client import CallbackClient
+from deployments.types import SAMPLE_RATE_HZ, AudioInfo
+from serve_app.api.app import create_api
+from serve_app.api.service import JobService
+from serve_app.callbacks import outbox as outbox_module
+from serve_app.callbacks.sender import Sender
+from serve_app.jobs import driver as driver_module
+from serve_app.jobs.driver import Driver
+from serve_app.jobs.opening import open_store
+from serve_app.jobs.pipeline import Stages
+from serve_app.settings import Settings
+from tests.chaos import answers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from multiprocessing.context import ForkServerContext
+
+    from serve_app.callbacks.outbox import Outbox
+    from serve_app.jobs.store import JobStore
+    from tests.chaos.fuse import Fuse
+
+AUDIO_S = 6.0
+STAGE_S = 0.004
+CLAIM_S = 0.3
+"""Instead of half a minute, after which a dead sender's callback is another's."""
+MANY = 100_000
+LOCAL: dict[str, Any] = {
+    "profile": "local",
+    "locale": "en",
+    "extractor": {"net": {"schemes": ["http"], "ports": "*", "networks": ["127.0.0.0/8"]}},
+    "callbacks": {"origins": ["http://127.0.0.1:*"], "networks": ["127.0.0.0/8"]},
+    "transcriber": {"engine": "whisperx"},
+    "limits": {"running_jobs": MANY, "queued_jobs": MANY},
+}
+"""Settings of a server on the loopback whose queue is never full, with every stage in its graph."""
+
+
+def nursery() -> ForkServerContext:
+    """Where these processes come from."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def settings_of(options: Mapping[str, Any]) -> Settings:
+    """`LOCAL` with `options`."""
+    return Settings(**{**LOCAL, **options})
+
+
+@contextmanager
+def opened(options: Mapping[str, Any]) -> Iterator[tuple[JobStore, Outbox]]:
+    """The store and the outbox of these processes, for whoever looks at them from outside."""
+    store, outbox = open_store(settings_of(options))
+    try:
+        yield store, outbox
+    finally:
+        store._db.close()
+
+
+def serve(options: Mapping[str, Any], port: int) -> None:
+    """The HTTP edge, until it is killed. The process's whole life."""
+    settings = settings_of(options)
+    _log_to_file(settings)
+    store, outbox = open_store(settings)
+    app = create_api(settings, JobService(settings, store, outbox, Silent()))
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="critical", ws="none")
+
+
+def _log_to_file(settings: Settings) -> None:
+    """As `up` has it; Ray Serve, imported, would write to the terminal."""
+    settings.prepare()
+    os.environ[logs.LOG_FILE_VARIABLE] = str(settings.directory / "log.jsonl")
+    logging.getLogger(logs.ROOT).handlers.clear()
+    logs.configure()
+
+
+class Silent:
+    """Whoever is told something and does nothing: no manager, no other parts that could fail."""
+
+    def __getattr__(self, _name: str) -> Silent:
+        return self
+
+    def __call__(self, *_: object, **__: object) -> Silent:
+        return self
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+
+def drive(options: Mapping[str, Any], job_ids: Sequence[str], fuse: Fuse | None = None) -> None:
+    """Run admitted jobs to their ends and tell these. The process's whole life."""
+    assert outbox_module.CLAIM_S
+    outbox_module.CLAIM_S = CLAIM_S
+    settings = settings_of(options)
+    _log_to_file(settings)
+    asyncio.run(_drive(settings, job_ids, fuse))
+    if fuse is not None:
+        fuse.wait()
+
+
+async def _drive(settings: Settings, job_ids: Sequence[str], fuse: Fuse | None) -> None:
+    reach: Callable[[str], None] = fuse.reach if fuse else lambda _edge: None
+    reach("accepted")
+    store, outbox = open_store(settings)
+    await asyncio.gather(
+        *(_one(settings, job.job_id, job.run, reach) for job in store.running() if job.job_id in job_ids)
+    )
+    async with CallbackClient(settings.callback_policy) as client:
+        sender = Sender(client, outbox)
+        while pending := [job_id for job_id in job_ids if outbox.status(job_id).state == "pending"]:
+            for callback_id, job_id in outbox.due(MANY):
+                if job_id in pending:
+                    await sender.deliver(callback_id)
+            await asyncio.sleep(0.02)
+
+
+async def _one(settings: Settings, job_id: str, run: int, reach: Callable[[str], None]) -> None:
+    ray = NoRay()
+    driver_module.ray = ray
+    driver = Driver(job_id, run, settings, stages(reach, ray), Silent())
+    ray.driver = driver
+    finish = driver._store.finish
+
+    def finished(*args: Any, **fields: Any) -> Any:
+        ending = finish(*args, **fields)
+        reach("committed")
+        return ending
+
+    driver._store.finish = finished
+    await driver._task
+
+
+class NoRay:
+    """What a driver asks of Ray: who it is, and its own end, which here is the end of its task."""
+
+    driver: Any = None
+
+    def get_runtime_context(self) -> NoRay:
+        return self
+
+    @property
+    def current_actor(self) -> NoRay:
+        return self
+
+    def kill(self, _actor: object) -> None:
+        pass
+
+    @property
+    def stage_progress(self) -> Any:
+        return Method(self.driver.stage_progress)
+
+
+class Method:
+    """What is called through Ray, called at once."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.remote = function
+
+
+def stages(reach: Callable[[str], None], ray: NoRay) -> Stages:
+    """All stages, each of whose answers is an edge."""
+
+    def prepare(*_: object) -> AudioInfo:
+        ray.driver.stage_progress("download", 0.5)
+        reach("downloading")
+        ray.driver.stage_progress("download", 1.0)
+        reach("downloaded")
+        ray.driver.stage_progress("extract", 1.0)
+        return AudioInfo(duration_s=AUDIO_S, samples=len(AUDIO), sha256="0" * 64)
+
+    def load(*_: object) -> Any:
+        reach("extracted")
+        return AUDIO
+
+    answered = {
+        "detector": {"detect": "detected"},
+        "transcriber": {"transcribe": "transcribed", "detect_language": ""},
+        "aligner": {"align": "aligned"},
+        "diarizer": {"segment": "", "embed": "", "cluster": "diarized"},
+        "prosody": {"tracks": "", "measure": "prosody"},
+        "emotion": {"analyze": "emotion"},
+    }
+    handles = {
+        stage: Handle({name: (getattr(answers, name), edge) for name, edge in methods.items()}, reach)
+        for stage, methods in answered.items()
+    }
+    extractor = {"prepare": (prepare, ""), "load": (load, ""), "discard": (lambda *_: None, "")}
+    return Stages(extractor=Handle(extractor, reach), **handles)
+
+
+class Handle:
+    """A deployment's handle: its methods are functions, each answer reaches an edge."""
+
+    def __init__(self, methods: Mapping[str, tuple[Callable[..., Any], str]], reach: Callable[[str], None]) -> None:
+        self._methods = methods
+        self._reach = reach
+
+    def __getattr__(self, name: str) -> Method:
+        function, edge = self._methods[name]
+        return Method(lambda *args: Response(self._answer(function, edge, args)))
+
+    async def _answer(self, function: Callable[..., Any], edge: str, args: Sequence[Any]) -> Any:
+        await asyncio.sleep(STAGE_S)
+        given = [await each if isinstance(each, Response) else each for each in args]
+        answer = function(*given)
+        self._reach(edge)
+        return answer
+
+
+class Response:
+    """What a handle's call gives: awaitable, more than once, and passed on as an argument without being awaited."""
+
+    def __init__(self, work: Any) -> None:
+        self._task = asyncio.ensure_future(work)
+
+    def __await__(self) -> Any:
+        return asyncio.shield(self._task).__await__()
+
+    def cancel(self) -> None:
+        """Nobody wants it any more."""
+        self._task.cancel()
+
+
+AUDIO = np.random.default_rng(1).integers(-3000, 3000, int(AUDIO_S * SAMPLE_RATE_HZ), np.int16)

@@ -1,0 +1,121 @@
+"""A server of the checker's own that may die and come back over the same state, and its processes by name."""
+
+from __future__ import annotations
+
+import re
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import httpx
+import yaml
+
+from serve_app.cli.child_process import ChildProcess, end_session, free_port, session_members
+from tests.chaos.graph import STAGES
+from tests.chaos.stage import SEED_VARIABLE
+from tests.support.process import ROOT, clean_environment, wait_healthy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+API = "/api/upload-video"
+REPLICAS = ("Ingress", "AudioExtractor", *STAGES)
+TITLES = {
+    "driver": re.compile(r"ray::JobDriver\b"),
+    "manager": re.compile(r"ray::JobManager\b"),
+    "proxy": re.compile(r"ray::ProxyActor\b"),
+    "controller": re.compile(r"ray::ServeController\b"),
+    **{name: re.compile(rf"ray::ServeReplica:[^:]*:{name}\b") for name in REPLICAS},
+}
+"""What the nemesis can name, by the titles that Ray gives processes."""
+
+
+def write_config(path: Path) -> None:
+    """configs/local.yaml with the checker's graph: every stage in it, one replica each, no model wanted."""
+    config = yaml.safe_load((ROOT / "configs" / "local.yaml").read_text(encoding="utf-8"))
+    app = config["applications"][0]
+    app["import_path"] = "tests.chaos.graph:build"
+    app["args"] |= {"transcriber": {"engine": "whisperx", "device": "cpu"}, "models": {"offline": False}}
+    app["args"]["locale"] = "en"
+    for deployment in app["deployments"]:
+        deployment.pop("autoscaling_config", None)
+        deployment["ray_actor_options"] = {"num_cpus": 0}
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+
+
+class MortalServer:
+    """`ml-server up` in a folder. `crash` is kill -9 of all its processes at once; `start` brings it back."""
+
+    def __init__(self, folder: Path, *, seed: int, environment: Mapping[str, str] | None = None) -> None:
+        self.state_dir = folder / "state"
+        self.log = folder / "up.log"
+        config = folder / "config.yaml"
+        write_config(config)
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.http = httpx.Client(base_url=self.url, timeout=10, trust_env=False)
+        self._command = [sys.executable, "-m", "serve_app.cli", "up", "--config", str(config), "--port", str(port)]
+        self._command += ["--state-dir", str(self.state_dir)]
+        extra = {"PYTHONPATH": str(ROOT), SEED_VARIABLE: str(seed)}
+        self._environment = clean_environment() | extra | dict(environment or {})
+        self._process: ChildProcess | None = None
+        self.failed_starts = 0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+        if self._process:
+            self._process.stop()
+
+    def start(self, tries: int = 1) -> None:
+        """Up, until it is healthy, tried again where it does not come up. Raises AssertionError where it never does."""
+        for left in reversed(range(tries)):
+            process = self._process = ChildProcess(self._command, log_path=self.log, environment=self._environment)
+            process.__enter__()
+            try:
+                wait_healthy(self.url, lambda process=process: process.exit_code is None, self.log)
+            except BaseException as error:  # nothing may stay behind, whatever ends this
+                self.failed_starts += 1
+                self.crash()
+                if not left or not isinstance(error, AssertionError):
+                    raise
+            else:
+                return
+
+    def crash(self) -> None:
+        """Nothing of it is left but what is on disk."""
+        assert self._process is not None
+        end_session(self._leader)
+        self._process.stop()
+
+    @property
+    def _leader(self) -> int:
+        assert self._process is not None
+        assert self._process._process is not None
+        return self._process._process.pid
+
+    def pids(self, name: str) -> list[int]:
+        """The processes of that name in `TITLES` now, of this server only."""
+        found = []
+        for pid in session_members(self._leader):
+            with suppress(OSError):  # it ended meanwhile
+                title = Path(f"/proc/{pid}/cmdline").read_text()
+                found += [pid] if TITLES[name].match(title) else []
+        return found
+
+    def post(self, job_id: str, video_url: str, backend_url: str) -> httpx.Response:
+        """Ask for a job. Raises httpx.HTTPError where nobody answers."""
+        content = {"job_id": job_id, "video_url": video_url, "fastapi_base_url": backend_url}
+        return self.http.post(f"{API}/process-video", json=content)
+
+    def status(self, job_id: str) -> httpx.Response:
+        """Look a job up."""
+        return self.http.get(f"{API}/status/{job_id}")
+
+    def cancel(self, job_id: str) -> httpx.Response:
+        """Ask for a job's end."""
+        return self.http.delete(f"{API}/jobs/{job_id}")

@@ -1,0 +1,54 @@
+"""D11: the checker itself. By hand: `python -m tests.chaos --seed N --minutes M`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.campaign import Campaign, Plan, run
+from tests.chaos.checker import violations
+from tests.chaos.report import report
+
+SHORT = Plan(
+    seed=7,
+    seconds=15,
+    jobs=12,
+    every_s=1.0,
+    videos=2,
+    server_ends_every_s=None,
+    opening=(
+        ("kill", "driver"),
+        ("backend", "resets"),
+        ("kill", "manager"),
+        ("kill", "Transcriber"),
+        ("cancel", "job"),
+        ("stop", "driver"),
+    ),
+    mood="brisk",
+    patience_s=3,
+    settle_s=120,
+)
+LONG = Plan(seed=8, seconds=240, jobs=1000, server_ends_every_s=100)
+
+
+def without_violations(plan: Plan) -> Campaign:
+    campaign = run(plan)
+    found = violations(campaign.history)
+    print(report(campaign, found))
+    assert found == []
+    assert campaign.failed_starts == 0
+    return campaign
+
+
+def test_d11_jobs_under_a_nemesis_are_neither_lost_nor_doubled():
+    """A seeded run: jobs, kills, resets, a cancel; lost 0, doubled 0, illegal state changes 0."""
+    campaign = without_violations(SHORT)
+    assert len(campaign.history.rows) > SHORT.jobs // 2
+    assert sum(fault.kind == "kill" for fault in campaign.history.faults) >= 2
+
+
+@pytest.mark.full
+def test_d11_four_minutes_of_everything():
+    """The same with every kind of fault, the end of the whole server among them."""
+    campaign = without_violations(LONG)
+    assert {"kill", "stop", "backend", "cancel"} <= {fault.kind for fault in campaign.history.faults}
+    assert any(fault.target == "server" for fault in campaign.history.faults)

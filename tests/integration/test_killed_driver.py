@@ -1,0 +1,153 @@
+"""D2 without Ray: real driver, pipeline, store and sender, over stages that answer at once, in killable processes."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import statistics
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from serve_app.jobs.model import JobOptions, NewJob
+from tests.chaos.checker import comparable
+from tests.chaos.fuse import EDGES, Fuse
+from tests.chaos.light import drive, nursery, opened
+from tests.support.backend import Backend
+
+DELAYS_S = (0.0, 0.003, 0.01, 0.03)
+"""From the edge to the kill, each up to half as much again: four times each edge."""
+AT_ONCE = 2
+WITHIN_S = 60
+SEED = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """A job whose driver was killed."""
+
+    job_id: str
+    edge: str
+    exit_code: int
+    resumed_s: float
+    """From the death to the driver's next word to the backend."""
+
+
+class Bed:
+    """A database, a backend, and drivers that come and go."""
+
+    def __init__(self, options, store, outbox, backend: Backend, doomed: dict) -> None:
+        self.options = options
+        self.store = store
+        self.outbox = outbox
+        self.backend = backend
+        self.doomed = doomed
+        self._context = nursery()
+
+    def submit(self, job_id: str) -> str:
+        now = time.time()
+        url = f"{self.backend.url}/api/upload-video/result"
+        new = {"video_url": "http://127.0.0.1:1/a.mp4?s", "video_expires_at": now + 600, "callback_url": url}
+        self.store.submit(NewJob(job_id=job_id, options=JobOptions(), fingerprint=job_id, **new))
+        self.store.admit()
+        return job_id
+
+    def driver(self, job_id: str, fuse: Fuse | None = None):
+        process = self._context.Process(target=drive, args=(self.options, [job_id], fuse), daemon=True)
+        process.start()
+        return process
+
+    def kill_at(self, edge: str, delay_s: float) -> Story:
+        """One job: its driver killed there, a second one that ends it."""
+        job_id = self.submit(f"{edge}-{uuid.uuid4()}")
+        first = self.driver(job_id, Fuse(edge=edge, delay_s=delay_s))
+        if edge == "unacknowledged":
+            self.doomed[job_id] = first, delay_s
+        first.join(WITHIN_S)
+        died_at = time.monotonic()
+        second = self.driver(job_id)
+        second.join(WITHIN_S)
+        assert second.exitcode == 0
+        spoke = [got.at for got in self.backend.of(job_id) if got.at > died_at]
+        return Story(
+            job_id=job_id,
+            edge=edge,
+            exit_code=first.exitcode,
+            resumed_s=spoke[0] - died_at if spoke else time.monotonic() - died_at,
+        )
+
+
+@pytest.fixture(scope="module")
+def bed(tmp_path_factory):
+    doomed: dict = {}
+    deaths = threading.Lock()
+
+    def answer(new, _before) -> int:
+        """Acknowledge, but kill who tells the end of a doomed job, and never answer."""
+        with deaths:
+            process, delay_s = doomed.pop(new.body["job_id"], (None, 0)) if new.ended else (None, 0)
+        if process is None:
+            return 200
+        time.sleep(delay_s)
+        process.kill()
+        return 0
+
+    options = {"state_dir": str(tmp_path_factory.mktemp("killed"))}
+    with Backend(answer) as backend, opened(options) as (store, outbox):
+        yield Bed(options, store, outbox, backend, doomed)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(bed):
+    job_id = bed.submit("undisturbed")
+    process = bed.driver(job_id)
+    process.join(WITHIN_S)
+    assert process.exitcode == 0
+    result = json.loads(bed.store.result(job_id))
+    assert len(result["segments"]) == 3
+    assert not any("failed" in warning for warning in result["metadata"]["warnings"])
+    return comparable(result)
+
+
+def kill_everywhere(bed, delays_s) -> list[Story]:
+    chance = random.Random(SEED)  # noqa: S311 - repeatable
+    plan = [(edge, delay_s * chance.uniform(1, 1.5)) for delay_s in delays_s for edge in EDGES]
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        stories = list(threads.map(lambda each: bed.kill_at(*each), plan))
+    resumed_s = sorted(story.resumed_s for story in stories)
+    print(
+        f"seed {SEED}: {len(stories)} kills of the driver, resumed after {statistics.median(resumed_s):.2f} s (median),"
+        f" {resumed_s[-1]:.2f} s (longest)"
+    )
+    return stories
+
+
+def check(bed, undisturbed, stories) -> None:
+    """Each job was killed, none is lost, each has one result, the undisturbed one, and one end that was told."""
+    for story in stories:
+        assert story.exit_code == -signal.SIGKILL, story
+        job = bed.store.get(story.job_id)
+        assert job.state == "completed", (story, job.state)
+        assert comparable(json.loads(bed.store.result(story.job_id))) == undisturbed, story
+        assert bed.outbox.status(story.job_id).state == "delivered", story
+        received = bed.backend.of(story.job_id)
+        finals = {(got.headers["webhook-id"], got.raw) for got in received if got.ended}
+        assert len(finals) == 1, story
+        assert received[-1].ended, story
+        assert any(got.ended and got.answered == 200 for got in received), story
+        assert job.attempt <= 2, story
+
+
+def test_d2_forty_eight_kills_of_the_driver_lose_and_double_nothing(bed, undisturbed):
+    """Twelve edges, four kills each, at once to tens of milliseconds later: no job lost, one result each, all equal."""
+    stories = kill_everywhere(bed, DELAYS_S)
+    assert len(stories) == 48
+    check(bed, undisturbed, stories)
+    first_of_each = stories[: len(EDGES)]
+    attempts = {story.edge: bed.store.get(story.job_id).attempt for story in first_of_each}
+    assert attempts == dict.fromkeys(EDGES, 2) | dict.fromkeys(("accepted", "committed", "unacknowledged"), 1)
