@@ -36,6 +36,8 @@ LONGEST_RAY_DIR = 40
 """Ray puts Unix sockets below its folder; their names may have 107 bytes in all."""
 POLL_S = 0.25
 ASK_SERVE_EVERY_S = 2.0
+VITAL = {"raylet", "gcs_server"}
+"""Processes of Ray without which nothing works. Ray restarts none of them."""
 FAILED = {"DEPLOY_FAILED", "UNHEALTHY"}
 _EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception)(?:\([\w.]+\))?: ", re.MULTILINE)
 
@@ -57,8 +59,12 @@ class StartError(Exception):
     """The server did not come up; the message says why."""
 
 
+class RayLostError(Exception):
+    """The private Ray has ended under the server, which has to be started again: its jobs then go on."""
+
+
 def up(options: UpOptions) -> None:
-    """Start, say where, and serve until SIGINT or SIGTERM. Raises `StartError`."""
+    """Start, say where, and serve until SIGINT or SIGTERM. Raises `StartError`, `RayLostError`."""
     config = load_config(options)
     state_dir = _state_dir(options, config)
     stop = threading.Event()
@@ -78,7 +84,8 @@ def up(options: UpOptions) -> None:
         _wait_until_healthy(url, dashboard, stop)
         if not stop.is_set():
             click.echo(f"ML Server ready: {url} (API {url}/docs, health {url}/health), Ray dashboard {dashboard}")
-        stop.wait()
+        while not stop.wait(POLL_S):
+            _check_ray()
         click.echo("Stopping …")
         if options.address is not None:
             _withdraw(config)
@@ -245,6 +252,18 @@ def _ray(state_dir: Path, options: UpOptions) -> Iterator[str]:
             shutil.rmtree(temp_dir, ignore_errors=True)  # what is worth keeping is in our own log
 
 
+def _check_ray() -> None:
+    """See to it that the private Ray is whole; a Ray that is joined looks after itself.
+
+    To ask is to reap: while a dead raylet is a zombie, its workers take it for alive and stay, the HTTP port with them.
+    """
+    from ray._private.worker import _global_node as node  # no public way leads to Ray's processes
+
+    ended = {kind for kind, _ in node.dead_processes()} if node else set()
+    if lost := sorted(VITAL & ended):
+        raise RayLostError(f"Ray has ended ({', '.join(lost)}). Start the server again: its jobs go on.")
+
+
 def _ray_dir(state_dir: Path) -> str:
     path = (state_dir / "ray").absolute()
     return str(path) if len(str(path)) <= LONGEST_RAY_DIR else tempfile.mkdtemp(prefix="ml-server-")
@@ -261,6 +280,7 @@ def _wait_until_healthy(url: str, dashboard: str, stop: threading.Event) -> None
     deadline = time.monotonic() + START_TIMEOUT_S
     asked_at = time.monotonic()
     while not stop.wait(POLL_S):
+        _check_ray()
         try:
             if httpx.get(f"{url}/health", timeout=2, trust_env=False).status_code == httpx.codes.OK:
                 return

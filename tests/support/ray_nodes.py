@@ -1,7 +1,8 @@
 """A Ray cluster of several nodes on this machine, in a process of its own: `ray.cluster_utils.Cluster`.
 
 As a program it makes the nodes that its argument tells (JSON, the head first), prints the addresses, and adds a node
-for each further line of its input. The nodes are as real to Ray as machines; their cores and GPUs are numbers only.
+for each further line of its input, or kills the head and starts it anew. The nodes are as real to Ray as machines;
+their cores and GPUs are numbers only.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OBJECT_STORE_BYTES = 200_000_000
+RESTART = "restart"
+"""The line that asks for a new head."""
 
 
 class Nodes:
@@ -44,10 +47,21 @@ class Nodes:
 
     def add(self, name: str, **resources: int) -> None:
         """One more node."""
+        self._ask(json.dumps({"name": name, **resources}))
+
+    def restart_head(self) -> None:
+        """Kill -9 all that the head started, and start it again where it was."""
+        self._ask(RESTART)
+
+    def _ask(self, line: str) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"name": name, **resources}) + "\n")
+        self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
         self.ids |= self._read()["ids"]
+
+    def deploy(self, config: dict[str, Any]) -> None:
+        """What `serve deploy` does with a config file."""
+        self._http.put("/api/serve/applications/", json=config).raise_for_status()
 
     def replicas(self) -> dict[str, list[str]]:
         """By deployment, the names of the nodes that its running replicas are on."""
@@ -124,25 +138,39 @@ def main(folder: str, nodes: str) -> None:
     from ray.cluster_utils import Cluster
 
     out, sys.stdout = sys.stdout, sys.stderr  # Ray prints, too
-    port = free_port()
+    port, gcs_port = free_port(), free_port()
     cluster = Cluster(shutdown_at_exit=True)
     ids: dict[str, str] = {}
 
     def add(node: dict[str, Any], **more: Any) -> None:
-        name = node.pop("name")
-        ids[name] = cluster.add_node(object_store_memory=OBJECT_STORE_BYTES, **node, **more).node_id
+        resources = {key: value for key, value in node.items() if key != "name"}
+        ids[node["name"]] = cluster.add_node(object_store_memory=OBJECT_STORE_BYTES, **resources, **more).node_id
+
+    def add_head() -> None:
+        ports = {"dashboard_port": port, "gcs_server_port": gcs_port}
+        add(head, include_dashboard=True, dashboard_host="127.0.0.1", temp_dir=folder, **ports)
+
+    def restart_head() -> None:
+        for _kind, process in cluster.head_node.live_processes():
+            process.kill()
+            process.wait()
+        cluster.head_node = None
+        add_head()
 
     def tell() -> None:
         told = {"address": cluster.address, "dashboard": f"http://127.0.0.1:{port}", "ids": ids}
         print(json.dumps(told), file=out, flush=True)
 
     head, *others = json.loads(nodes)
-    add(head, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=port, temp_dir=folder)
+    add_head()
     for node in others:
         add(node)
     tell()
     for line in sys.stdin:
-        add(json.loads(line))
+        if line.strip() == RESTART:
+            restart_head()
+        else:
+            add(json.loads(line))
         tell()
     cluster.shutdown()
 
