@@ -131,7 +131,7 @@ def server():
 def load(server, sources, tmp_path):
     """Ten jobs in flight."""
     video = sources.serve(slowly(written(tmp_path / "talk.wav", noise(AUDIO_S)).read_bytes()))
-    with Backend() as backend, SteadyLoad([server.url], server.database_url, video, backend, JOBS) as load:
+    with Backend() as backend, SteadyLoad(server.url, server.database_url, video, backend, JOBS) as load:
         load.wait(lambda rows: sum(job.progress > 0 for job in rows if job.state == "running") == JOBS, within_s=120)
         yield load
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OBJECT_STORE_BYTES = 200_000_000
+SERVE = "/api/serve/applications/"
 RESTART = "restart"
 """The line that asks for a new head."""
 
@@ -34,8 +35,9 @@ RESTART = "restart"
 class Nodes:
     """The cluster's addresses, and what its dashboard tells."""
 
-    def __init__(self, process: subprocess.Popen[str], environment: dict[str, str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], folder: Path, environment: dict[str, str]) -> None:
         self._process = process
+        self._folder = folder
         told = self._read()
         self.address: str = told["address"]
         self.environment = environment
@@ -59,20 +61,32 @@ class Nodes:
         self._process.stdin.flush()
         self.ids |= self._read()["ids"]
 
-    def deploy(self, config: dict[str, Any]) -> None:
-        """What `serve deploy` does with a config file."""
-        self._http.put("/api/serve/applications/", json=config).raise_for_status()
-
     def replicas(self) -> dict[str, list[str]]:
         """By deployment, the names of the nodes that its running replicas are on."""
         names = {node_id: name for name, node_id in self.ids.items()}
-        answer = self._http.get("/api/serve/applications/")
-        answer.raise_for_status()
-        applications = answer.json()["applications"].values()
         return {
             name: sorted(names[each["node_id"]] for each in part["replicas"] if each["state"] == "RUNNING")
-            for application in applications
+            for application in self._applications()
             for name, part in application["deployments"].items()
+        }
+
+    def serve_runs(self) -> bool:
+        """Serve answers, and says that all is as it should be."""
+        try:
+            return {application["status"] for application in self._applications()} == {"RUNNING"}
+        except httpx.HTTPError:
+            return False
+
+    def _applications(self) -> list[dict[str, Any]]:
+        answer = self._http.get(SERVE)
+        answer.raise_for_status()
+        return list(answer.json()["applications"].values())
+
+    def posts(self) -> dict[str, int]:
+        """By ingress replica, the jobs that were posted at it, as its access log tells."""
+        logs = self._folder.glob("session_2*/logs/serve/replica_*_Ingress_*.log")
+        return {
+            log.stem: log.read_text(errors="replace").count("POST /api/upload-video/process-video 200") for log in logs
         }
 
     def actors(self, kind: str) -> list[str]:
@@ -120,7 +134,7 @@ def running_nodes(*nodes: dict[str, Any], environment: dict[str, str]) -> Iterat
         start_new_session=True,
     )
     try:
-        running = Nodes(process, own)
+        running = Nodes(process, folder, own)
         yield running
         running.close()
     finally:

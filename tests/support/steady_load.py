@@ -21,7 +21,7 @@ from serve_app.jobs.model import Job
 from serve_app.jobs.tables import jobs, results
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from tests.support.backend import Backend
 
@@ -38,20 +38,14 @@ class Look:
 
 
 class SteadyLoad:
-    """`in_flight` jobs from a thread of its own while the context is open; afterwards no new ones.
+    """`in_flight` jobs at the server `url`, from a thread of its own, until `finish`."""
 
-    `urls` are of servers or proxies that share the database, asked in turn.
-    """
-
-    def __init__(
-        self, urls: Sequence[str], database_url: str, video_url: str, backend: Backend, in_flight: int
-    ) -> None:
-        self._urls = urls
+    def __init__(self, url: str, database_url: str, video_url: str, backend: Backend, in_flight: int) -> None:
+        self._url = url
         self._database = Database(database_url)
         self._content = {"video_url": video_url, "fastapi_base_url": backend.url, "language": "en"}
         self._backend = backend
         self._in_flight = in_flight
-        self._turn = 0
         self._made: set[str] = set()
         self._open: set[str] = set()
         self._posting = threading.Event()
@@ -72,7 +66,8 @@ class SteadyLoad:
         self._database.close()
 
     def _keep(self) -> None:
-        with httpx.Client(timeout=POST_TIMEOUT_S, trust_env=False) as http:
+        each_anew = httpx.Limits(max_keepalive_connections=0)  # several proxies may listen on one port
+        with httpx.Client(timeout=POST_TIMEOUT_S, trust_env=False, limits=each_anew) as http:
             while not self._closing.wait(LOOK_EVERY_S):
                 rows = self._look()
                 self._open = {job_id for job_id in self._open if job_id not in rows or not rows[job_id].state.ended}
@@ -81,8 +76,7 @@ class SteadyLoad:
                     self._made |= new
                     self._open |= new
                 for job_id in self._open - self.accepted:
-                    self._turn += 1
-                    self._post(http, self._urls[self._turn % len(self._urls)], job_id)
+                    self._post(http, job_id)
 
     def _look(self) -> dict[str, Job]:
         with self._database.read() as db:
@@ -91,9 +85,9 @@ class SteadyLoad:
         self.looks.append(Look(at=time.monotonic(), rows=rows))
         return rows
 
-    def _post(self, http: httpx.Client, url: str, job_id: str) -> None:
+    def _post(self, http: httpx.Client, job_id: str) -> None:
         try:
-            answer = http.post(f"{url}/api/upload-video/process-video", json={"job_id": job_id, **self._content})
+            answer = http.post(f"{self._url}/api/upload-video/process-video", json={"job_id": job_id, **self._content})
         except httpx.HTTPError:
             return
         if answer.status_code == httpx.codes.OK:
