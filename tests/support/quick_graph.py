@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from ray.serve import Application, Deployment
 
-from deployments import replica
+from deployments import logs, replica
 from deployments.prosody.words import UNKNOWN
 from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ, Span, Tracks, Transcript, Turn, Utterance, Word
 from serve_app import app
@@ -116,6 +116,7 @@ def measure(_tracks: Tracks, segments: Sequence[Any]) -> list[tuple[Any, ...]]:
 
 
 ENGINES: dict[str, dict[str, Callable[..., Any]]] = {
+    "AudioExtractor": {},
     "SpeechDetector": {"deployments.speech_detector.engine:create": lambda _: Detector()},
     "Transcriber": {"deployments.transcriber.deployment:create": lambda _: Recognizer()},
     "Diarizer": {"deployments.diarizer.engine:create": lambda _: Diarizer()},
@@ -151,8 +152,7 @@ def _replace(deployment: str) -> None:
     for place, answer in ENGINES[deployment].items():
         module, _, name = place.partition(":")
         setattr(sys.modules.setdefault(module, ModuleType(module)), name, answer)
-    prepare = replica.prepare
-    replica.prepare = lambda **_: prepare()
+    replica.prepare = lambda **_: logs.configure()  # idle priority, too: what computes nothing disturbs nobody
 
 
 def step() -> None:
