@@ -29,7 +29,7 @@ Part = Literal["download", "extract"]
 _log = logs.get_logger("extraction")
 
 
-@serve.deployment
+@serve.deployment(health_check_period_s=replica.HEALTH_CHECK_S)
 class AudioExtractor:
     """Turns a video's URL into audio and keeps it while its job runs."""
 

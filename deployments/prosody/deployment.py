@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from deployments.types import Audio, Segment, Span, Tracks, WordProsody
 
 
-@serve.deployment
+@serve.deployment(health_check_period_s=replica.HEALTH_CHECK_S)
 class ProsodyAnalyzer:
     """Pitch and level: tracks from the audio, piece by piece beside the other stages, then values per word."""
 

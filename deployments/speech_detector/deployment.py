@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from deployments.types import Audio, Span
 
 
-@serve.deployment
+@serve.deployment(health_check_period_s=replica.HEALTH_CHECK_S)
 class SpeechDetector:
     """Finds the speech in a piece of a video."""
 

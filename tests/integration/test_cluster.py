@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 
 import pytest
 import yaml
@@ -147,8 +148,9 @@ def test_ingresses_and_one_manager_share_the_database(cluster, database, sources
     """Jobs that were posted at both ingress replicas are looked after by one manager: each ends and is told once."""
     nodes, server = cluster
     video = sources.file(written(tmp_path / "talk.wav", speech(SAID[0])))
-    with SteadyLoad(server.url, database, video, backend, 4) as load:
-        until(lambda: len(nodes.posts()) == 2 and all(nodes.posts().values()), within_s=60)
+    before = nodes.posts()
+    with SteadyLoad(server.url, database, video, backend, 4, told=itemgetter("text")) as load:
+        until(lambda: [posts > before[replica] for replica, posts in nodes.posts().items()] == [True] * 2, within_s=60)
         assert len(nodes.actors("JobManager")) == 1
         load.finish(within_s=120)
         load.check()
@@ -159,7 +161,7 @@ def test_d3_a_new_head_takes_over(cluster, database, sources, backend, tmp_path)
     redis.require()
     nodes, server = cluster
     video = sources.file(written(tmp_path / "talk.wav", in_a_row(*(speech(name) for name in SAID))))
-    with SteadyLoad(server.url, database, video, backend, 4) as load:
+    with SteadyLoad(server.url, database, video, backend, 4, told=itemgetter("text")) as load:
         with held_still(nodes):
             load.wait(lambda rows: sum(job.stage == "transcription" for job in rows) == 4, within_s=120)
             killed_at = time.monotonic()

@@ -38,9 +38,21 @@ class Look:
 
 
 class SteadyLoad:
-    """`in_flight` jobs at the server `url`, from a thread of its own, until `finish`."""
+    """`in_flight` jobs at the server `url`, from a thread of its own, until `finish`.
 
-    def __init__(self, url: str, database_url: str, video_url: str, backend: Backend, in_flight: int) -> None:
+    `told` is what has to be the same in all results.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        database_url: str,
+        video_url: str,
+        backend: Backend,
+        in_flight: int,
+        told: Callable[[dict[str, Any]], str] | None = None,
+    ) -> None:
+        self._told = told or as_told
         self._url = url
         self._database = Database(database_url)
         self._content = {"video_url": video_url, "fastapi_base_url": backend.url, "language": "en"}
@@ -130,6 +142,15 @@ class SteadyLoad:
                 found.append(max(0.0, at - (ready_at or since)))
         return found
 
+    def all_resumed_s(self, since: float, *, ready_at: float | None = None, within_s: float) -> list[float]:
+        """Wait until all of them did so, and none has failed; see `resumed_s`."""
+        deadline = (ready_at or since) + within_s
+        while max(found := self.resumed_s(since, ready_at=ready_at), default=0) > within_s:
+            assert time.monotonic() < deadline, found
+            time.sleep(LOOK_EVERY_S)
+        assert "failed" not in {job.state for job in self.looks[-1].rows.values()}
+        return found
+
     def check(self) -> None:
         """None lost, none failed, none told twice, and the same result for all."""
         with self._database.read() as db:
@@ -137,7 +158,8 @@ class SteadyLoad:
             stored = {row[0]: row[1] for row in db.execute(ours)}
         states = {job_id: str(job.state) for job_id, job in self.looks[-1].rows.items()}
         assert states == dict.fromkeys(self.accepted, "completed")
-        assert len({as_told(json.loads(body)) for body in stored.values()}) == 1
+        told = {self._told(json.loads(body)) for body in stored.values()}
+        assert len(told) == 1, told
         for job_id in self.accepted:
             ends = [got for got in self._backend.of(job_id) if got.ended]
             assert len({(got.headers["webhook-id"], got.raw) for got in ends}) == 1
