@@ -149,7 +149,7 @@ def test_ingresses_and_one_manager_share_the_database(cluster, database, sources
     nodes, server = cluster
     video = sources.file(written(tmp_path / "talk.wav", speech(SAID[0])))
     before = nodes.posts()
-    with SteadyLoad(server.url, database, video, backend, 4, told=itemgetter("text")) as load:
+    with SteadyLoad(server.url, database, video, backend, in_flight=4, told=itemgetter("text")) as load:
         until(lambda: [posts > before[replica] for replica, posts in nodes.posts().items()] == [True] * 2, within_s=60)
         assert len(nodes.actors("JobManager")) == 1
         load.finish(within_s=120)
@@ -161,7 +161,7 @@ def test_d3_a_new_head_takes_over(cluster, database, sources, backend, tmp_path)
     redis.require()
     nodes, server = cluster
     video = sources.file(written(tmp_path / "talk.wav", in_a_row(*(speech(name) for name in SAID))))
-    with SteadyLoad(server.url, database, video, backend, 4, told=itemgetter("text")) as load:
+    with SteadyLoad(server.url, database, video, backend, in_flight=4, told=itemgetter("text")) as load:
         with held_still(nodes):
             load.wait(lambda rows: sum(job.stage == "transcription" for job in rows) == 4, within_s=120)
             killed_at = time.monotonic()

@@ -30,8 +30,9 @@ JOBS = 10
 RESUMED_WITHIN_S = 120
 AUDIO_S = 20
 DOWNLOAD_S = 2
-STEP_S = 0.5
-"""Ten jobs then keep every stage busy, each of them for about 20 s."""
+STEP_S = 0.7
+"""What a call of a stage takes: the diarizer, which has three per job, is then always busy, and a job lasts 20 s."""
+QUICK_STEP_S = 0.05
 PROCESSES = {
     "driver": "ray::JobDriver",
     "manager": "ray::JobManager",
@@ -73,6 +74,7 @@ class Server:
         application["import_path"] = quick_graph.IMPORT_PATH
         application["args"]["state_dir"] = str(folder)
         for part in application["deployments"]:
+            part.pop("autoscaling_config", None)
             part["health_check_period_s"] = 1  # what is dead is replaced sooner: the test has other things to wait for
         self._config["http_options"]["port"] = free_port()
         path = folder / "config.yaml"
@@ -84,7 +86,8 @@ class Server:
 
     def start(self) -> None:
         """Until it is ready."""
-        environment = {"PYTHONPATH": str(ROOT), quick_graph.STEP_VARIABLE: str(STEP_S)}
+        environment = {"PYTHONPATH": str(ROOT), quick_graph.STEP_VARIABLE: str(self._folder / "step")}
+        environment["ML_SERVER_LIMITS__ATTEMPTS"] = "6"  # one job may see all the faults of this file
         self.process = ChildProcess(
             self._command, log_path=self._log, environment=clean_environment() | environment, stop_timeout_s=20
         )
@@ -93,6 +96,12 @@ class Server:
         assert leader is not None
         self.session = leader.pid
         wait_healthy(self.url, lambda: self.process.exit_code is None, self._log)
+
+    def step(self, seconds: float) -> None:
+        """What a call of a stage takes from now on."""
+        new = self._folder / "step.new"
+        new.write_text(str(seconds))
+        new.rename(self._folder / "step")
 
     def deploy(self, release: str) -> None:
         """What `serve deploy` does with a file of another release; until Serve has done all."""
@@ -134,6 +143,7 @@ def server():
     try:
         with ExitStack() as stack:
             server = Server(folder, stack)
+            server.step(STEP_S)
             server.start()
             yield server
     finally:
@@ -145,8 +155,8 @@ def load(server, sources, tmp_path_factory):
     """Ten jobs in flight, from the first test to the last."""
     talk = written(tmp_path_factory.mktemp("talk") / "talk.wav", noise(AUDIO_S))
     video = sources.serve(slowly(talk.read_bytes()))
-    with Backend() as backend, SteadyLoad(server.url, server.database_url, video, backend, JOBS) as load:
-        load.wait(lambda rows: "transcription" in {job.stage for job in rows}, within_s=120)
+    with Backend() as backend, SteadyLoad(server.url, server.database_url, video, backend, in_flight=JOBS) as load:
+        load.wait(lambda rows: sum(job.progress > 0 for job in rows) > JOBS / 2, within_s=120)
         yield load
 
 
@@ -167,11 +177,12 @@ def slowly(body):
 
 def test_d3_killed_processes_lose_no_job(server, load):
     """SIGKILL for a driver, the manager, a replica of each deployment, controller and proxy: all jobs go on."""
+    killed_at = {}
     for wave in WAVES:
-        killed_at = time.monotonic()
-        assert len(load.running()) == JOBS
+        killed_at[" + ".join(wave)] = time.monotonic()
         server.kill(*(PROCESSES[name] for name in wave))
-        report(" + ".join(wave), load.all_resumed_s(killed_at, within_s=RESUMED_WITHIN_S))
+    for wave, at in killed_at.items():
+        report(wave, load.all_resumed_s(at, within_s=RESUMED_WITHIN_S))
 
 
 @pytest.mark.full
@@ -193,32 +204,29 @@ def test_d7_d14_a_new_release_takes_over(server, load):
     until(lambda: not any(pids[title] & set(server.pids(title)) for title in titles), within_s=120)
     assert len(server.pids(PROCESSES["manager"])) == 1
     now = load.looks[-1].rows
-    assert [now[job.job_id].attempt for job in before] == [job.attempt for job in before]
+    assert [now[job.job_id].attempt for job in before] == [max(1, job.attempt) for job in before]
 
 
 def test_d3_a_killed_ray_loses_no_job(server, load):
     """SIGKILL for the raylet: the server ends with an error, as it would never work again; then for all processes."""
-    for kill in (kill_raylet, Server.kill_all):
-        load.wait(lambda rows: sum(job.state == "running" for job in rows) == JOBS, within_s=60)
-        killed_at = time.monotonic()
-        kill(server)
-        server.start()
-        resumed_s = load.all_resumed_s(killed_at, ready_at=time.monotonic(), within_s=RESUMED_WITHIN_S)
-        report(kill.__name__, resumed_s)
-
-
-def test_d3_d7_nothing_was_lost(load):
-    """Of all jobs of the tests above: 0 lost, 0 failed, each with the same result, each told its end once."""
-    load.finish(within_s=240)
-    load.check()
-    print(f"{len(load.accepted)} jobs")
-
-
-def kill_raylet(server):
+    killed_at = time.monotonic()
     os.kill(*server.pids(RAYLET), signal.SIGKILL)
     until(lambda: server.process.exit_code is not None, within_s=60)
     assert server.process.exit_code == 1
     assert "Ray has ended (raylet)" in server.process.tail(5)
+    server.start()
+    server.kill_all()
+    server.start()
+    resumed_s = load.all_resumed_s(killed_at, ready_at=time.monotonic(), within_s=RESUMED_WITHIN_S)
+    report("raylet, then all", resumed_s)
+
+
+def test_d3_d7_nothing_was_lost(server, load):
+    """Of all jobs of the tests above: 0 lost, 0 failed, each with the same result, each told its end once."""
+    server.step(QUICK_STEP_S)
+    load.finish(within_s=240)
+    load.check()
+    print(f"{len(load.accepted)} jobs")
 
 
 def report(killed, resumed_s):

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,8 +25,8 @@ from serve_app import app
 from serve_app.settings import Settings
 
 IMPORT_PATH = f"{__name__}:build"
-STEP_VARIABLE = "QUICK_GRAPH_STEP_S"
-"""Names what each call of an engine takes, in seconds; replicas inherit it."""
+STEP_VARIABLE = "QUICK_GRAPH_STEP"
+"""Names the file that says what each call of an engine takes, in seconds; replicas inherit it."""
 SENTENCE_S = 3.0
 TURN_S = 6.0
 
@@ -157,4 +158,4 @@ def _replace(deployment: str) -> None:
 
 def step() -> None:
     """What takes the time of an engine's call."""
-    time.sleep(float(os.environ.get(STEP_VARIABLE, "0.2")))
+    time.sleep(float(Path(os.environ[STEP_VARIABLE]).read_text()))

@@ -49,6 +49,7 @@ class SteadyLoad:
         database_url: str,
         video_url: str,
         backend: Backend,
+        *,
         in_flight: int,
         told: Callable[[dict[str, Any]], str] | None = None,
     ) -> None:
@@ -126,9 +127,9 @@ class SteadyLoad:
         while any(job_id not in self.accepted for job_id in tuple(self._open)):
             assert time.monotonic() - began < within_s, "posts are not answered"
             time.sleep(LOOK_EVERY_S)
-        self.wait(lambda rows: all(job.state.ended for job in rows), within_s=within_s)
         for job_id in self.accepted:
             self._backend.wait_end(job_id, within_s=within_s)
+        self.wait(lambda rows: {job.job_id for job in rows if job.state.ended} >= self.accepted, within_s=within_s)
         return time.monotonic() - began
 
     def resumed_s(self, since: float, *, ready_at: float | None = None) -> list[float]:
@@ -157,7 +158,7 @@ class SteadyLoad:
             ours = select(results.c.job_id, results.c.body).where(results.c.job_id.in_(self._made))
             stored = {row[0]: row[1] for row in db.execute(ours)}
         states = {job_id: str(job.state) for job_id, job in self.looks[-1].rows.items()}
-        assert states == dict.fromkeys(self.accepted, "completed")
+        assert states == dict.fromkeys(self.accepted, "completed"), states
         told = {self._told(json.loads(body)) for body in stored.values()}
         assert len(told) == 1, told
         for job_id in self.accepted:
