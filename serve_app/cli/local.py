@@ -259,7 +259,7 @@ def _check_ray() -> None:
     """
     from ray._private.worker import _global_node as node  # no public way leads to Ray's processes
 
-    ended = {kind for kind, _ in node.dead_processes()} if node else set()
+    ended: set[str] = {kind for kind, _ in node.dead_processes()} if node else set()
     if lost := sorted(VITAL & ended):
         raise RayLostError(f"Ray has ended ({', '.join(lost)}). Start the server again: its jobs go on.")
 

@@ -52,9 +52,10 @@ PROCESSES = {
 }
 """What is killed, by the titles that Ray gives its processes."""
 WAVES = (
-    ("driver", "manager", "proxy", "Ingress", "AudioExtractor"),
     ("controller",),
-    ("SpeechDetector", "Transcriber", "Diarizer", "ProsodyAnalyzer", "EmotionAnalyzer"),
+    ("driver", "manager", "AudioExtractor", "SpeechDetector", "Transcriber", "Diarizer", "ProsodyAnalyzer")
+    + ("EmotionAnalyzer",),
+    ("proxy", "Ingress"),
 )
 """What is killed at once, where time is short."""
 REPLACED = [name for name in PROCESSES if name not in {"driver", "proxy", "controller"}]
@@ -179,6 +180,7 @@ def test_d3_killed_processes_lose_no_job(server, load):
     """SIGKILL for a driver, the manager, a replica of each deployment, controller and proxy: all jobs go on."""
     killed_at = {}
     for wave in WAVES:
+        load.wait(all_run, within_s=60)
         killed_at[" + ".join(wave)] = time.monotonic()
         server.kill(*(PROCESSES[name] for name in wave))
     for wave, at in killed_at.items():
@@ -190,6 +192,7 @@ def test_d3_killed_processes_lose_no_job(server, load):
 def test_d3_each_kill_by_itself(server, load):
     """The same kills one by one, twice, each when all jobs have gone on after the one before."""
     for name, title in [*PROCESSES.items()] * 2:
+        load.wait(all_run, within_s=60)
         killed_at = time.monotonic()
         server.kill(title)
         report(name, load.all_resumed_s(killed_at, within_s=RESUMED_WITHIN_S))
@@ -199,16 +202,18 @@ def test_d7_d14_a_new_release_takes_over(server, load):
     """`serve deploy` of another release under ten running jobs: none begins anew, and the manager is the new one's."""
     titles = [PROCESSES[name] for name in REPLACED]
     pids = {title: set(server.pids(title)) for title in titles}
+    load.wait(all_run, within_s=60)
     before = load.running()
     server.deploy("next")
     until(lambda: not any(pids[title] & set(server.pids(title)) for title in titles), within_s=120)
-    assert len(server.pids(PROCESSES["manager"])) == 1
+    until(lambda: len(server.pids(PROCESSES["manager"])) == 1, within_s=60)
     now = load.looks[-1].rows
-    assert [now[job.job_id].attempt for job in before] == [max(1, job.attempt) for job in before]
+    assert not [job for job in before if now[job.job_id].attempt > max(1, job.attempt)]
 
 
 def test_d3_a_killed_ray_loses_no_job(server, load):
     """SIGKILL for the raylet: the server ends with an error, as it would never work again; then for all processes."""
+    load.wait(all_run, within_s=60)
     killed_at = time.monotonic()
     os.kill(*server.pids(RAYLET), signal.SIGKILL)
     until(lambda: server.process.exit_code is not None, within_s=60)
@@ -227,6 +232,10 @@ def test_d3_d7_nothing_was_lost(server, load):
     load.finish(within_s=240)
     load.check()
     print(f"{len(load.accepted)} jobs")
+
+
+def all_run(rows):
+    return sum(job.state == "running" for job in rows) == JOBS
 
 
 def report(killed, resumed_s):
