@@ -33,32 +33,18 @@ DOWNLOAD_S = 2
 STEP_S = 0.7
 """What a call of a stage takes: the diarizer, which has three per job, is then always busy, and a job lasts 20 s."""
 QUICK_STEP_S = 0.05
+STAGES = ("AudioExtractor", "SpeechDetector", "Transcriber", "Diarizer", "ProsodyAnalyzer", "EmotionAnalyzer")
 PROCESSES = {
     "driver": "ray::JobDriver",
     "manager": "ray::JobManager",
     "proxy": "ray::ProxyActor",
     "controller": "ray::ServeController",
-} | {
-    name: f"ray::ServeReplica:[^:]*:{name}"
-    for name in (
-        "Ingress",
-        "AudioExtractor",
-        "SpeechDetector",
-        "Transcriber",
-        "Diarizer",
-        "ProsodyAnalyzer",
-        "EmotionAnalyzer",
-    )
+    **{name: f"ray::ServeReplica:[^:]*:{name}" for name in ("Ingress", *STAGES)},
 }
 """What is killed, by the titles that Ray gives its processes."""
-WAVES = (
-    ("controller",),
-    ("driver", "manager", "AudioExtractor", "SpeechDetector", "Transcriber", "Diarizer", "ProsodyAnalyzer")
-    + ("EmotionAnalyzer",),
-    ("proxy", "Ingress"),
-)
+WAVES = (("controller",), ("driver", "manager", *STAGES), ("proxy", "Ingress"))
 """What is killed at once, where time is short."""
-REPLACED = [name for name in PROCESSES if name not in {"driver", "proxy", "controller"}]
+REPLACED = ("manager", "Ingress", *STAGES)
 """By a new release."""
 SERVE = "/api/serve/applications/"
 RAYLET = r"\S*/raylet/raylet"
