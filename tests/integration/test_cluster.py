@@ -172,6 +172,24 @@ def test_d3_a_new_head_takes_over(cluster, database, sources, backend, tmp_path)
         print(f"the new head was ready after {ready_at - killed_at:.1f} s, the jobs went on {resumed_s} s later")
         assert max(resumed_s) < 120
         load.check()
+    assert nodes.actors("ServeController") == ["head"]
+    assert server.wait(server.start(video, language="en"), within_s=120)["status"] == "completed"
+
+
+@pytest.mark.full
+def test_d3_a_lost_node_loses_no_job(cluster, database, sources, backend, tmp_path):
+    """All that a worker node runs is killed, drivers, replicas, perhaps the manager: its jobs go on on other nodes."""
+    nodes, server = cluster
+    nodes.add("spare", num_cpus=16, num_gpus=2)
+    video = sources.file(written(tmp_path / "talk.wav", in_a_row(*(speech(name) for name in SAID))))
+    with SteadyLoad(server.url, database, video, backend, in_flight=4, told=itemgetter("text")) as load:
+        load.wait(lambda rows: sum(job.progress > 0 for job in rows) > 1, within_s=120)
+        killed_at = time.monotonic()
+        nodes.lose("cpu")
+        resumed_s = load.all_resumed_s(killed_at, within_s=120)
+        print(f"a node was lost, the jobs went on {resumed_s} s later")
+        load.finish(within_s=240)
+        load.check()
 
 
 @contextmanager

@@ -30,9 +30,9 @@ JOBS = 10
 RESUMED_WITHIN_S = 120
 AUDIO_S = 20
 DOWNLOAD_S = 2
-STEP_S = 0.7
-"""What a call of a stage takes: the diarizer, which has three per job, is then always busy, and a job lasts 20 s."""
-QUICK_STEP_S = 0.05
+STAGE_S = 2.0
+"""What each stage takes for a job: jobs come in faster than that, so that every stage is busy whenever it is killed."""
+QUICK_STAGE_S = 0.1
 STAGES = ("AudioExtractor", "SpeechDetector", "Transcriber", "Diarizer", "ProsodyAnalyzer", "EmotionAnalyzer")
 PROCESSES = {
     "driver": "ray::JobDriver",
@@ -73,7 +73,7 @@ class Server:
 
     def start(self) -> None:
         """Until it is ready."""
-        environment = {"PYTHONPATH": str(ROOT), quick_graph.STEP_VARIABLE: str(self._folder / "step")}
+        environment = {"PYTHONPATH": str(ROOT), quick_graph.STAGE_VARIABLE: str(self._folder / "stage")}
         environment["ML_SERVER_LIMITS__ATTEMPTS"] = "6"  # one job may see all the faults of this file
         self.process = ChildProcess(
             self._command, log_path=self._log, environment=clean_environment() | environment, stop_timeout_s=20
@@ -84,11 +84,11 @@ class Server:
         self.session = leader.pid
         wait_healthy(self.url, lambda: self.process.exit_code is None, self._log)
 
-    def step(self, seconds: float) -> None:
-        """What a call of a stage takes from now on."""
-        new = self._folder / "step.new"
-        new.write_text(str(seconds))
-        new.rename(self._folder / "step")
+    def take(self, stage_s: float) -> None:
+        """What a stage takes for a job from now on."""
+        new = self._folder / "stage.new"
+        new.write_text(str(stage_s))
+        new.rename(self._folder / "stage")
 
     def deploy(self, release: str) -> None:
         """What `serve deploy` does with a file of another release; until Serve has done all."""
@@ -130,7 +130,7 @@ def server():
     try:
         with ExitStack() as stack:
             server = Server(folder, stack)
-            server.step(STEP_S)
+            server.take(STAGE_S)
             server.start()
             yield server
     finally:
@@ -214,7 +214,7 @@ def test_d3_a_killed_ray_loses_no_job(server, load):
 
 def test_d3_d7_nothing_was_lost(server, load):
     """Of all jobs of the tests above: 0 lost, 0 failed, each with the same result, each told its end once."""
-    server.step(QUICK_STEP_S)
+    server.take(QUICK_STAGE_S)
     load.finish(within_s=240)
     load.check()
     print(f"{len(load.accepted)} jobs")

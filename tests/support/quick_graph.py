@@ -25,8 +25,8 @@ from serve_app import app
 from serve_app.settings import Settings
 
 IMPORT_PATH = f"{__name__}:build"
-STEP_VARIABLE = "QUICK_GRAPH_STEP"
-"""Names the file that says what each call of an engine takes, in seconds; replicas inherit it."""
+STAGE_VARIABLE = "QUICK_GRAPH_STAGE"
+"""Names the file that says what each stage takes for a job of 20 s of audio, in seconds; replicas inherit it."""
 SENTENCE_S = 3.0
 TURN_S = 6.0
 
@@ -42,7 +42,7 @@ class Detector:
 class Recognizer:
     def transcribe(self, chunks: Sequence[Any]) -> list[Transcript]:
         """A word per second."""
-        return [_transcript(chunk.start_s, len(chunk.audio) / SAMPLE_RATE_HZ) for chunk in chunks if not step()]
+        return [_transcript(chunk.start_s, len(chunk.audio) / SAMPLE_RATE_HZ) for chunk in chunks if not step(3)]
 
     def detect(self, chunks: Sequence[Any]) -> list[dict[str, float]]:
         """No language: embedded recognisers know one."""
@@ -62,17 +62,17 @@ def _transcript(start_s: float, duration_s: float) -> Transcript:
 class Diarizer:
     def segment(self, audio: Any, _piece: Span) -> float:
         """The length of the whole."""
-        step()
+        step(3)
         return len(audio) / SAMPLE_RATE_HZ
 
     def embed(self, _audio: Any, segmentation: float) -> float:
         """The same."""
-        step()
+        step(3)
         return segmentation
 
     def cluster(self, segmentations: Sequence[float], _embeddings: object, **_counts: object) -> list[Turn]:
         """Two voices in turn."""
-        step()
+        step(3)
         starts = np.arange(0, segmentations[0], TURN_S).tolist()
         return [Turn(start_s=at, end_s=at + TURN_S, speaker=number % 2) for number, at in enumerate(starts)]
 
@@ -83,7 +83,7 @@ class Diarizer:
 class Prosody:
     def tracks(self, _audio: Any, piece: Span) -> Tracks:
         """A tone."""
-        step()
+        step(2)
         frames = round(piece.duration_s * FRAMES_PER_S)
         level_dbfs = np.full(frames, -20, np.float32)
         return Tracks(start_s=piece.start_s, f0_hz=np.full(frames, 200, np.float32), level_dbfs=level_dbfs)
@@ -112,7 +112,7 @@ class Emotion:
 
 def measure(_tracks: Tracks, segments: Sequence[Any]) -> list[tuple[Any, ...]]:
     """The floor value for each word."""
-    step()
+    step(2)
     return [(UNKNOWN,) * len(each.words) for each in segments]
 
 
@@ -156,6 +156,6 @@ def _replace(deployment: str) -> None:
     replica.prepare = lambda **_: logs.configure()  # idle priority, too: what computes nothing disturbs nobody
 
 
-def step() -> None:
-    """What takes the time of an engine's call."""
-    time.sleep(float(Path(os.environ[STEP_VARIABLE]).read_text()))
+def step(calls: int = 1) -> None:
+    """What takes the time of one of a job's `calls` at a stage: all stages are as busy as the others."""
+    time.sleep(float(Path(os.environ[STAGE_VARIABLE]).read_text()) / calls)

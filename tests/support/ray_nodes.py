@@ -1,7 +1,7 @@
 """A Ray cluster of several nodes on this machine, in a process of its own: `ray.cluster_utils.Cluster`.
 
-As a program it makes the nodes that its argument tells (JSON, the head first), prints the addresses, and adds a node
-for each further line of its input, or kills the head and starts it anew. The nodes are as real to Ray as machines;
+As a program it makes the nodes that its argument tells (JSON, the head first), prints the addresses, and for each line
+of its input adds a node, kills one, or kills the head and starts it anew. To Ray the nodes are as real as machines;
 their cores and GPUs are numbers only.
 """
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 OBJECT_STORE_BYTES = 200_000_000
 SERVE = "/api/serve/applications/"
-RESTART = "restart"
-"""The line that asks for a new head."""
+RESTART, LOSE = "restart", "lose "
+"""The lines that ask for a new head, and for the end of the node that is named behind."""
 
 
 class Nodes:
@@ -54,6 +54,10 @@ class Nodes:
     def restart_head(self) -> None:
         """Kill -9 all that the head started, and start it again where it was."""
         self._ask(RESTART)
+
+    def lose(self, name: str) -> None:
+        """Kill -9 all that a node started."""
+        self._ask(LOSE + name)
 
     def _ask(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -147,46 +151,58 @@ def running_nodes(*nodes: dict[str, Any], environment: dict[str, str]) -> Iterat
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def main(folder: str, nodes: str) -> None:
-    """Be the cluster until the input ends."""
-    from ray.cluster_utils import Cluster
+class _Machines:
+    """The nodes' side of it, in the program that is the cluster."""
 
-    out, sys.stdout = sys.stdout, sys.stderr  # Ray prints, too
-    port, gcs_port = free_port(), free_port()
-    cluster = Cluster(shutdown_at_exit=True)
-    ids: dict[str, str] = {}
+    def __init__(self, folder: str, head: dict[str, Any]) -> None:
+        from ray.cluster_utils import Cluster
 
-    def add(node: dict[str, Any], **more: Any) -> None:
-        resources = {key: value for key, value in node.items() if key != "name"}
-        ids[node["name"]] = cluster.add_node(object_store_memory=OBJECT_STORE_BYTES, **resources, **more).node_id
+        self._head = head
+        self._port = free_port()
+        self._for_head = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": self._port}
+        self._for_head |= {"gcs_server_port": free_port(), "temp_dir": folder}
+        self._cluster = Cluster(shutdown_at_exit=True)
+        self._nodes: dict[str, Any] = {}
+        self.add(**head, **self._for_head)
 
-    def add_head() -> None:
-        ports = {"dashboard_port": port, "gcs_server_port": gcs_port}
-        add(head, include_dashboard=True, dashboard_host="127.0.0.1", temp_dir=folder, **ports)
+    def add(self, name: str, **options: Any) -> None:
+        self._nodes[name] = self._cluster.add_node(object_store_memory=OBJECT_STORE_BYTES, **options)
 
-    def restart_head() -> None:
-        for _kind, process in cluster.head_node.live_processes():
+    def lose(self, name: str) -> None:
+        for _kind, process in self._nodes[name].live_processes():
             process.kill()
             process.wait()
-        cluster.head_node = None
-        add_head()
 
-    def tell() -> None:
-        told = {"address": cluster.address, "dashboard": f"http://127.0.0.1:{port}", "ids": ids}
-        print(json.dumps(told), file=out, flush=True)
+    def restart_head(self) -> None:
+        self.lose(self._head["name"])
+        self._cluster.head_node = None
+        self.add(**self._head, **self._for_head)
 
-    head, *others = json.loads(nodes)
-    add_head()
-    for node in others:
-        add(node)
-    tell()
-    for line in sys.stdin:
-        if line.strip() == RESTART:
-            restart_head()
+    def told(self) -> dict[str, Any]:
+        ids = {name: node.node_id for name, node in self._nodes.items()}
+        return {"address": self._cluster.address, "dashboard": f"http://127.0.0.1:{self._port}", "ids": ids}
+
+    def do(self, line: str) -> None:
+        if line == RESTART:
+            self.restart_head()
+        elif line.startswith(LOSE):
+            self.lose(line.removeprefix(LOSE))
         else:
-            add(json.loads(line))
-        tell()
-    cluster.shutdown()
+            self.add(**json.loads(line))
+
+
+def main(folder: str, nodes: str) -> None:
+    """Be the cluster until the input ends."""
+    out, sys.stdout = sys.stdout, sys.stderr  # Ray prints, too
+    head, *others = json.loads(nodes)
+    machines = _Machines(folder, head)
+    for node in others:
+        machines.add(**node)
+    print(json.dumps(machines.told()), file=out, flush=True)
+    for line in sys.stdin:
+        machines.do(line.strip())
+        print(json.dumps(machines.told()), file=out, flush=True)
+    machines._cluster.shutdown()
 
 
 if __name__ == "__main__":
