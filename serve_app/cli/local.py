@@ -39,6 +39,8 @@ DRAIN_S = 15.0
 """For the drivers to leave, which takes them a second; who is late is cut off, which costs no more than a crash."""
 ASK_SERVE_EVERY_S = 2.0
 LEAVE_S = 3.0
+VITAL = {"raylet", "gcs_server"}
+"""Processes of Ray without which nothing works. Ray restarts none of them."""
 FAILED = {"DEPLOY_FAILED", "UNHEALTHY"}
 _EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception)(?:\([\w.]+\))?: ", re.MULTILINE)
 
@@ -60,8 +62,15 @@ class StartError(Exception):
     """The server did not come up; the message says why."""
 
 
+class RayLostError(Exception):
+    """The private Ray has ended under the server, which has to be started again: its jobs then go on."""
+
+
 def up(options: UpOptions) -> None:
-    """Start, say where, and serve until SIGINT or SIGTERM; a second one hurries the end. Raises `StartError`."""
+    """Start, say where, and serve until SIGINT or SIGTERM; a second one hurries the end.
+
+    Raises `StartError`, `RayLostError`.
+    """
     config = load_config(options)
     state_dir = _state_dir(options, config)
     stop, hurry = threading.Event(), threading.Event()
@@ -81,7 +90,8 @@ def up(options: UpOptions) -> None:
         _wait_until_healthy(url, dashboard, stop)
         if not stop.is_set():
             click.echo(f"ML Server ready: {url} (API {url}/docs, health {url}/health), Ray dashboard {dashboard}")
-        stop.wait()
+        while not stop.wait(POLL_S):
+            _check_ray()
         click.echo("Stopping …")
         drained = _drain(hurry)
         if options.address is not None:
@@ -249,6 +259,18 @@ def _ray(state_dir: Path, options: UpOptions) -> Iterator[str]:
             shutil.rmtree(temp_dir, ignore_errors=True)  # what is worth keeping is in our own log
 
 
+def _check_ray() -> None:
+    """See to it that the private Ray is whole; a Ray that is joined looks after itself.
+
+    To ask is to reap: while a dead raylet is a zombie, its workers take it for alive and stay, the HTTP port with them.
+    """
+    from ray._private.worker import _global_node as node  # no public way leads to Ray's processes
+
+    ended: set[str] = {kind for kind, _ in node.dead_processes()} if node else set()
+    if lost := sorted(VITAL & ended):
+        raise RayLostError(f"Ray has ended ({', '.join(lost)}). Start the server again: its jobs go on.")
+
+
 def _ray_dir(state_dir: Path) -> str:
     path = (state_dir / "ray").absolute()
     return str(path) if len(str(path)) <= LONGEST_RAY_DIR else tempfile.mkdtemp(prefix="ml-server-")
@@ -265,6 +287,7 @@ def _wait_until_healthy(url: str, dashboard: str, stop: threading.Event) -> None
     deadline = time.monotonic() + START_TIMEOUT_S
     asked_at = time.monotonic()
     while not stop.wait(POLL_S):
+        _check_ray()
         try:
             if httpx.get(f"{url}/health", timeout=2, trust_env=False).status_code == httpx.codes.OK:
                 return

@@ -73,7 +73,7 @@ def up(
     ml-server up --config configs/gpu.yaml --port 9000   a machine with a GPU
     ml-server up --address auto                          inside a Ray that `ray start --head` made
     """  # noqa: D301
-    from serve_app.cli.local import StartError, UpOptions, up
+    from serve_app.cli.local import RayLostError, StartError, UpOptions, up
 
     options = UpOptions(
         config=config or default_config(),
@@ -88,6 +88,8 @@ def up(
         up(options)
     except StartError as error:
         raise click.ClickException(f"the server did not start: {error}") from error
+    except RayLostError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.command()

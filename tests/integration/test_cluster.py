@@ -1,6 +1,7 @@
 """configs/cluster.yaml on a cluster: a head without cores, a node with GPUs and one without, and later one more.
 
-The GPUs are numbers only, and the engines cheap ones. Replicas are held still in place of computing for long.
+The jobs are in PostgreSQL, and what the head knows is in Redis where there is one. The GPUs are numbers only, and the
+engines cheap ones. Replicas are held still in place of computing for long.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ import signal
 import sys
 import time
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 
 import pytest
 import yaml
 
 from serve_app.cli.child_process import ChildProcess, free_port
+from tests.support import postgres, redis
 from tests.support.contract import checked
 from tests.support.process import ROOT, RunningServer, wait_healthy
 from tests.support.production import MODELS, production_environment
 from tests.support.ray_nodes import running_nodes
 from tests.support.sounds import TEXTS, in_a_row, speech, written
+from tests.support.steady_load import SteadyLoad
 
 CHEAP = {
     "profile": "local",
@@ -57,7 +61,25 @@ def config():
 
 
 @pytest.fixture(scope="module")
-def cluster(config, tmp_path_factory):
+def database():
+    """The URL of what all nodes share."""
+    postgres.require()
+    with postgres.running_postgres() as server, server.database() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def heads_memory():
+    """Ray's settings for a head that may be lost; none where there is no Redis."""
+    if redis.missing():
+        yield {}
+        return
+    with redis.running_redis() as address:
+        yield {"RAY_REDIS_ADDRESS": address, "RAY_external_storage_namespace": "ml-server"}
+
+
+@pytest.fixture(scope="module")
+def cluster(config, database, heads_memory, tmp_path_factory):
     """The server on its nodes: what the nodes tell, and the line to the server."""
     folder = tmp_path_factory.mktemp("cluster")
     path = folder / "cluster.yaml"
@@ -67,6 +89,7 @@ def cluster(config, tmp_path_factory):
         name: value for name, value in environment.items() if "__NET" in name or "CALLBACKS" in name or name in METRICS
     }
     environment |= {"ML_SERVER_STATE_DIR": str(folder / "state"), "ML_SERVER_LIMITS__PREFETCHES": "0"}
+    environment |= {"ML_SERVER_DATABASE_URL": database} | heads_memory
     nodes = (
         {"name": "head", "num_cpus": 0},
         {"name": "gpu-1", "num_cpus": 16, "num_gpus": 2},
@@ -119,6 +142,54 @@ def test_recognisers_come_and_go_with_the_load(cluster, config, sources, tmp_pat
         assert state["status"] == "completed", state
         assert checked(state["result"]).text == " ".join(TEXTS[name] for name in SAID)
     until(lambda: len(nodes.replicas()["Transcriber"]) == 1, within_s=30)
+
+
+def test_ingresses_and_one_manager_share_the_database(cluster, database, sources, backend, tmp_path):
+    """Jobs that were posted at both ingress replicas are looked after by one manager: each ends and is told once."""
+    nodes, server = cluster
+    video = sources.file(written(tmp_path / "talk.wav", speech(SAID[0])))
+    before = nodes.posts()
+    with SteadyLoad(server.url, database, video, backend, in_flight=4, told=itemgetter("text")) as load:
+        until(lambda: [posts > before[replica] for replica, posts in nodes.posts().items()] == [True] * 2, within_s=60)
+        assert len(nodes.actors("JobManager")) == 1
+        load.finish(within_s=120)
+        load.check()
+
+
+def test_d3_a_new_head_takes_over(cluster, database, sources, backend, tmp_path):
+    """All that the head runs is killed under running jobs: a new head finds app and actors in Redis, 0 jobs lost."""
+    redis.require()
+    nodes, server = cluster
+    video = sources.file(written(tmp_path / "talk.wav", in_a_row(*(speech(name) for name in SAID))))
+    with SteadyLoad(server.url, database, video, backend, in_flight=4, told=itemgetter("text")) as load:
+        load.wait(lambda rows: sum(job.progress > 0 for job in rows) > 1, within_s=120)
+        killed_at = time.monotonic()
+        nodes.restart_head()
+        until(nodes.serve_runs, within_s=120)
+        ready_at = time.monotonic()
+        load.finish(within_s=240)
+        resumed_s = load.resumed_s(killed_at, ready_at=ready_at)
+        print(f"the new head was ready after {ready_at - killed_at:.1f} s, the jobs went on {resumed_s} s later")
+        assert max(resumed_s) < 120
+        load.check()
+    assert nodes.actors("ServeController") == ["head"]
+    assert server.wait(server.start(video, language="en"), within_s=120)["status"] == "completed"
+
+
+@pytest.mark.full
+def test_d3_a_lost_node_loses_no_job(cluster, database, sources, backend, tmp_path):
+    """All that a worker node runs is killed, drivers, replicas, perhaps the manager: its jobs go on on other nodes."""
+    nodes, server = cluster
+    nodes.add("spare", num_cpus=16, num_gpus=2)
+    video = sources.file(written(tmp_path / "talk.wav", in_a_row(*(speech(name) for name in SAID))))
+    with SteadyLoad(server.url, database, video, backend, in_flight=4, told=itemgetter("text")) as load:
+        load.wait(lambda rows: sum(job.progress > 0 for job in rows) > 1, within_s=120)
+        killed_at = time.monotonic()
+        nodes.lose("cpu")
+        resumed_s = load.all_resumed_s(killed_at, within_s=120)
+        print(f"a node was lost, the jobs went on {resumed_s} s later")
+        load.finish(within_s=240)
+        load.check()
 
 
 @contextmanager

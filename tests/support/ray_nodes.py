@@ -1,7 +1,8 @@
 """A Ray cluster of several nodes on this machine, in a process of its own: `ray.cluster_utils.Cluster`.
 
-As a program it makes the nodes that its argument tells (JSON, the head first), prints the addresses, and adds a node
-for each further line of its input. The nodes are as real to Ray as machines; their cores and GPUs are numbers only.
+As a program it makes the nodes that its argument tells (JSON, the head first), prints the addresses, and for each line
+of its input adds a node, kills one, or kills the head and starts it anew. To Ray the nodes are as real as machines;
+their cores and GPUs are numbers only.
 """
 
 from __future__ import annotations
@@ -26,13 +27,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OBJECT_STORE_BYTES = 200_000_000
+SERVE = "/api/serve/applications/"
+RESTART, LOSE = "restart", "lose "
+"""The lines that ask for a new head, and for the end of the node that is named behind."""
 
 
 class Nodes:
     """The cluster's addresses, and what its dashboard tells."""
 
-    def __init__(self, process: subprocess.Popen[str], environment: dict[str, str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], folder: Path, environment: dict[str, str]) -> None:
         self._process = process
+        self._folder = folder
         told = self._read()
         self.address: str = told["address"]
         self.environment = environment
@@ -44,21 +49,48 @@ class Nodes:
 
     def add(self, name: str, **resources: int) -> None:
         """One more node."""
+        self._ask(json.dumps({"name": name, **resources}))
+
+    def restart_head(self) -> None:
+        """Kill -9 all that the head started, and start it again where it was."""
+        self._ask(RESTART)
+
+    def lose(self, name: str) -> None:
+        """Kill -9 all that a node started."""
+        self._ask(LOSE + name)
+
+    def _ask(self, line: str) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"name": name, **resources}) + "\n")
+        self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
         self.ids |= self._read()["ids"]
 
     def replicas(self) -> dict[str, list[str]]:
         """By deployment, the names of the nodes that its running replicas are on."""
         names = {node_id: name for name, node_id in self.ids.items()}
-        answer = self._http.get("/api/serve/applications/")
-        answer.raise_for_status()
-        applications = answer.json()["applications"].values()
         return {
             name: sorted(names[each["node_id"]] for each in part["replicas"] if each["state"] == "RUNNING")
-            for application in applications
+            for application in self._applications()
             for name, part in application["deployments"].items()
+        }
+
+    def serve_runs(self) -> bool:
+        """Serve answers, and says that all is as it should be."""
+        try:
+            return {application["status"] for application in self._applications()} == {"RUNNING"}
+        except httpx.HTTPError:
+            return False
+
+    def _applications(self) -> list[dict[str, Any]]:
+        answer = self._http.get(SERVE)
+        answer.raise_for_status()
+        return list(answer.json()["applications"].values())
+
+    def posts(self) -> dict[str, int]:
+        """By ingress replica, the jobs that were posted at it, as its access log tells."""
+        logs = self._folder.glob("session_2*/logs/serve/replica_*_Ingress_*.log")
+        return {
+            log.stem: log.read_text(errors="replace").count("POST /api/upload-video/process-video 200") for log in logs
         }
 
     def actors(self, kind: str) -> list[str]:
@@ -106,7 +138,7 @@ def running_nodes(*nodes: dict[str, Any], environment: dict[str, str]) -> Iterat
         start_new_session=True,
     )
     try:
-        running = Nodes(process, own)
+        running = Nodes(process, folder, own)
         yield running
         running.close()
     finally:
@@ -119,32 +151,58 @@ def running_nodes(*nodes: dict[str, Any], environment: dict[str, str]) -> Iterat
         shutil.rmtree(folder, ignore_errors=True)
 
 
+class _Machines:
+    """The nodes' side of it, in the program that is the cluster."""
+
+    def __init__(self, folder: str, head: dict[str, Any]) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._head = head
+        self._port = free_port()
+        self._for_head = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": self._port}
+        self._for_head |= {"gcs_server_port": free_port(), "temp_dir": folder}
+        self._cluster = Cluster(shutdown_at_exit=True)
+        self._nodes: dict[str, Any] = {}
+        self.add(**head, **self._for_head)
+
+    def add(self, name: str, **options: Any) -> None:
+        self._nodes[name] = self._cluster.add_node(object_store_memory=OBJECT_STORE_BYTES, **options)
+
+    def lose(self, name: str) -> None:
+        for _kind, process in self._nodes[name].live_processes():
+            process.kill()
+            process.wait()
+
+    def restart_head(self) -> None:
+        self.lose(self._head["name"])
+        self._cluster.head_node = None
+        self.add(**self._head, **self._for_head)
+
+    def told(self) -> dict[str, Any]:
+        ids = {name: node.node_id for name, node in self._nodes.items()}
+        return {"address": self._cluster.address, "dashboard": f"http://127.0.0.1:{self._port}", "ids": ids}
+
+    def do(self, line: str) -> None:
+        if line == RESTART:
+            self.restart_head()
+        elif line.startswith(LOSE):
+            self.lose(line.removeprefix(LOSE))
+        else:
+            self.add(**json.loads(line))
+
+
 def main(folder: str, nodes: str) -> None:
     """Be the cluster until the input ends."""
-    from ray.cluster_utils import Cluster
-
     out, sys.stdout = sys.stdout, sys.stderr  # Ray prints, too
-    port = free_port()
-    cluster = Cluster(shutdown_at_exit=True)
-    ids: dict[str, str] = {}
-
-    def add(node: dict[str, Any], **more: Any) -> None:
-        name = node.pop("name")
-        ids[name] = cluster.add_node(object_store_memory=OBJECT_STORE_BYTES, **node, **more).node_id
-
-    def tell() -> None:
-        told = {"address": cluster.address, "dashboard": f"http://127.0.0.1:{port}", "ids": ids}
-        print(json.dumps(told), file=out, flush=True)
-
     head, *others = json.loads(nodes)
-    add(head, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=port, temp_dir=folder)
+    machines = _Machines(folder, head)
     for node in others:
-        add(node)
-    tell()
+        machines.add(**node)
+    print(json.dumps(machines.told()), file=out, flush=True)
     for line in sys.stdin:
-        add(json.loads(line))
-        tell()
-    cluster.shutdown()
+        machines.do(line.strip())
+        print(json.dumps(machines.told()), file=out, flush=True)
+    machines._cluster.shutdown()
 
 
 if __name__ == "__main__":

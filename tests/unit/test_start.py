@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
 from deployments.models.lock import Lock, LockedFile, LockedModel, write
-from serve_app.cli.local import StartError, UpOptions, reason_in, up
+from serve_app.cli.local import RayLostError, StartError, UpOptions, _check_ray, reason_in, up
 from tests.support.model_hub import FILES, REPOSITORY, REVISION, place, sha256, snapshot
 
 if TYPE_CHECKING:
@@ -106,3 +108,21 @@ def test_the_reason_in_what_serve_says() -> None:
     assert reason_in(TRACEBACK) == "the model is broken: ask for another one"
     assert reason_in(TRACEBACK + "and a second line\n") == "the model is broken: ask for another one\nand a second line"
     assert reason_in("It waits for 1 GPU. ") == "It waits for 1 GPU."
+
+
+@pytest.mark.parametrize(
+    ("ended", "lost"),
+    [(["raylet"], "raylet"), (["gcs_server", "raylet"], "gcs_server, raylet"), (["log_monitor"], None), ([], None)],
+)
+def test_d3_a_dead_ray_ends_the_server(monkeypatch: pytest.MonkeyPatch, ended: list[str], lost: str | None) -> None:
+    """Without raylet or GCS nothing would ever work again, so that whoever supervises the server has to start it."""
+    node = SimpleNamespace(dead_processes=lambda: [(kind, None) for kind in ended])
+    monkeypatch.setattr("ray._private.worker._global_node", node)
+    with pytest.raises(RayLostError, match=rf"\({lost}\)") if lost else nullcontext():
+        _check_ray()
+
+
+def test_d3_a_joined_ray_looks_after_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process of a cluster is ours to watch."""
+    monkeypatch.setattr("ray._private.worker._global_node", None)
+    _check_ray()
