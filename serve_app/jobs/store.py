@@ -321,7 +321,7 @@ class JobStore:
         """
         unspent = {"attempt": jobs.c.attempt - 1, "spent_s": jobs.c.spent_s + spent_s}
         with self._db.write() as db:
-            return db.execute(update(jobs).where(_fence(attempt)).values(**unspent)).rowcount > 0
+            return db.execute(update(jobs).where(fence(attempt)).values(**unspent)).rowcount > 0
 
     def beat(self, attempt: Attempt, *, spent_s: float) -> bool:
         """Keep the driver's lease, and store the processing time since the last call; False: it no longer counts."""

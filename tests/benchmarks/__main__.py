@@ -3,7 +3,8 @@
     python -m tests.benchmarks [NAME …]
 
 NAME is one of server, load, length, whisperx, overhead, checkpoints, durability, prosody, diarization, transcription,
-quality, alignment; numbers after `length`, `whisperx` and `overhead` are their minutes, so `length 1 10` leaves the hour out.
+quality, alignment; numbers after `length`, `whisperx` and `overhead` are their minutes, so `length 1 10` leaves the
+hour out.
 Without any name: all of them, one and a half hours on two cores.
 """
 

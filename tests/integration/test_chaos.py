@@ -39,6 +39,7 @@ def without_violations(plan: Plan) -> Campaign:
     return campaign
 
 
+@pytest.mark.full
 def test_d11_jobs_under_a_nemesis_are_neither_lost_nor_doubled():
     """A seeded run: jobs, kills, resets, a cancel; lost 0, doubled 0, illegal state changes 0."""
     campaign = without_violations(SHORT)

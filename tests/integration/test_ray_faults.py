@@ -26,6 +26,8 @@ from tests.support.servers import head
 from tests.support.sounds import noise, written
 from tests.support.steady_load import SteadyLoad
 
+pytestmark = pytest.mark.full
+
 JOBS = 10
 RESUMED_WITHIN_S = 120
 AUDIO_S = 20
@@ -173,7 +175,6 @@ def test_d3_killed_processes_lose_no_job(server, load):
         report(wave, load.all_resumed_s(at, within_s=RESUMED_WITHIN_S))
 
 
-@pytest.mark.full
 @pytest.mark.timeout(3000)
 def test_d3_each_kill_by_itself(server, load):
     """The same kills one by one, twice, each when all jobs have gone on after the one before."""

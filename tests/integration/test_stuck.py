@@ -17,6 +17,8 @@ from deployments.types import SAMPLE_RATE_HZ
 from tests.support.process import ROOT, running_server
 from tests.support.stuck_graph import QUIET, SLOW, STUCK
 
+pytestmark = pytest.mark.full
+
 LONGEST_CALL_S = 6
 PROCESSING_S = 90
 FREE_S = 10
@@ -136,7 +138,6 @@ def test_d9_cancel_really_stops_ffmpeg(server, sources, tmp_path):
         assert time.monotonic() - began < FREE_S
 
 
-@pytest.mark.full
 def test_d9_a_job_that_is_late(server, videos):
     """A job that used up its time ends within 10 s of it, a neighbour on the same recogniser completes."""
     began = time.monotonic()
