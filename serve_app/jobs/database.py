@@ -68,6 +68,7 @@ class Database:
             missing = metadata.tables.keys() - inspect(connection).get_table_names()
         if missing:
             with self.write(admission=True) as connection:
+                _add_beats(connection)
                 metadata.create_all(connection)
 
     @contextmanager
@@ -95,6 +96,13 @@ class Database:
         """Give the connections back."""
         self._engine.dispose()
         self._reader.dispose()
+
+
+def _add_beats(connection: Connection) -> None:
+    """The one column that a table of an earlier commit lacks."""
+    tables = inspect(connection)
+    if tables.has_table("jobs") and "beats" not in {column["name"] for column in tables.get_columns("jobs")}:
+        connection.execute(text("ALTER TABLE jobs ADD COLUMN beats INTEGER NOT NULL DEFAULT 0"))
 
 
 def _with_driver(url: URL) -> URL:
