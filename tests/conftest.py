@@ -17,6 +17,7 @@ def postgres_server():
         yield server
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items):
     """Where several processes test: the tests of a file stay together, and those of the files that share a server."""
     for item in items:
