@@ -6,7 +6,7 @@ export PYANNOTE_METRICS_ENABLED := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export PYTHONDONTWRITEBYTECODE :=
 
-TWO := --numprocesses 2 --dist loadgroup --no-loadscope-reorder  # what waits for servers, beside what computes
+TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder # what waits for servers, beside what computes
 
 .PHONY: setup demo run test test-all check bench
 

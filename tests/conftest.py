@@ -15,11 +15,3 @@ def postgres_server():
     postgres.require()
     with postgres.running_postgres() as server:
         yield server
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items):
-    """Where several processes test: the tests of a file stay together, and those of the files that share a server."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))

@@ -11,8 +11,6 @@ from tests.support import servers
 from tests.support.clips import run_ffmpeg, silence
 from tests.support.sources import SECRET
 
-pytestmark = pytest.mark.xdist_group("server")
-
 GIB = 1 << 30
 
 

@@ -5,12 +5,8 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 
-import pytest
-
 from tests.support import servers
 from tests.support.backend import Backend
-
-pytestmark = pytest.mark.xdist_group("server")
 
 
 def after(failures: int, status: int = 500):

@@ -18,8 +18,6 @@ from serve_app.jobs.progress import BANDS
 from tests.integration.conftest import WEBHOOK_SECRET
 from tests.support.contract import Completed, Result, assert_keeps_the_rules
 
-pytestmark = pytest.mark.xdist_group("server")
-
 
 @pytest.fixture(scope="module")
 def story(server, sources, conversation, tmp_path_factory):

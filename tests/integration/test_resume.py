@@ -16,8 +16,6 @@ from serve_app.jobs.checkpoints import Checkpoints
 from serve_app.jobs.database import Database
 from serve_app.jobs.tables import checkpoints, jobs
 
-pytestmark = pytest.mark.xdist_group("server")
-
 KEPT = {"extraction", "detection", "transcription", "diarization", "tracks", "prosody"}
 """All that is there when only the moods are missing."""
 

@@ -16,8 +16,6 @@ from tests.support.alignment_clips import CLIPS
 from tests.support.contract import checked
 from tests.support.sounds import TEXTS, in_a_row, speech, written
 
-pytestmark = pytest.mark.xdist_group("production")
-
 MONOLOGUE_MIN = float(os.environ.get("ML_SERVER_TEST_MONOLOGUE_MIN", "1"))
 """30 for the whole one, which takes minutes: give pytest a `--timeout` of 900 then."""
 EDGE_S = 0.2

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import time
 
-import pytest
-
 from tests.support import servers
 from tests.support.process import ROOT
-
-pytestmark = pytest.mark.xdist_group("production")
 
 SPEECH = ROOT / "tests" / "data" / "speech"
 HEALTH_AGE_S = 2

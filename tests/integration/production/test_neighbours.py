@@ -13,8 +13,6 @@ import pytest
 from tests.support.contract import checked
 from tests.support.sounds import TEXTS, in_a_row, speech, written
 
-pytestmark = pytest.mark.xdist_group("production")
-
 SAID = {
     "mine": ("english_espeak", "english_espeak_f3", "english_espeak", "english_espeak_f3", "english_espeak"),
     "theirs": ("korean_espeak", "korean_espeak", "korean_espeak_f3", "korean_espeak", "korean_espeak_f3"),
