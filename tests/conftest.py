@@ -15,3 +15,31 @@ def postgres_server():
     postgres.require()
     with postgres.running_postgres() as server:
         yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request):
+    """What is promised of the store is kept on both databases."""
+    return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture
+def sqlite_url(tmp_path):
+    return f"sqlite:///{tmp_path / 'jobs.db'}"
+
+
+@pytest.fixture
+def postgresql_url(postgres_server):
+    """A server whose defaults would cost durability and the bound of the queue."""
+    with postgres_server.database(synchronous_commit="off", default_transaction_isolation="repeatable read") as url:
+        yield url
+
+
+@pytest.fixture
+def database(database_url):
+    from serve_app.jobs.database import Database  # not for those who test something else
+
+    database = Database(database_url)
+    database.create()
+    yield database
+    database.close()

@@ -1,4 +1,4 @@
-"""The tables: jobs, their results, callbacks that are due, receivers that keep failing, checkpoints, timelines, leases.
+"""The tables: jobs, their results, callbacks that are due, receivers that keep failing, checkpoints, leases.
 
 Times are epoch seconds (UTC). This module is the newest form.
 """
@@ -98,19 +98,6 @@ checkpoints = Table(
     Column("digest", String(64), nullable=False, doc="SHA-256 of the body"),
     Column("body", LargeBinary, nullable=False),
 )
-
-events = Table(
-    "events",
-    metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("job_id", ForeignKey("jobs.job_id", ondelete="CASCADE"), nullable=False),
-    Column("at", Float, nullable=False),
-    Column("run", Integer, nullable=False),
-    Column("attempt", Integer, nullable=False),
-    Column("kind", String(32), nullable=False),
-    Column("detail", String(200), doc="Never a URL"),
-)
-Index("events_of_job", events.c.job_id, events.c.id)
 
 leases = Table(
     "leases",

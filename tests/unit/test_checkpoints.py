@@ -54,21 +54,9 @@ WORK = {
 STEPS = list(WORK)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request):
-    """Every promise about the rows is kept on both databases."""
-    return request.getfixturevalue(f"{request.param}_database")
-
-
 @pytest.fixture
 def sqlite_database(tmp_path):
     yield from opened(f"sqlite:///{tmp_path / 'jobs.db'}")
-
-
-@pytest.fixture
-def postgresql_database(postgres_server):
-    with postgres_server.database(default_transaction_isolation="repeatable read") as url:
-        yield from opened(url)
 
 
 def opened(url):

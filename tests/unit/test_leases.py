@@ -56,23 +56,6 @@ class Steady:
         return self.now
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'jobs.db'}"
-        return
-    with request.getfixturevalue("postgres_server").database() as url:
-        yield url
-
-
-@pytest.fixture
-def database(url):
-    database = Database(url)
-    database.create()
-    yield database
-    database.close()
-
-
 @pytest.fixture
 def store(database):
     return JobStore(database, queue_limit=3, running_limit=2)
@@ -90,11 +73,14 @@ def begun(store: JobStore) -> Attempt:
     return Attempt(job_id="a", run=1, number=job.attempt)
 
 
-def test_d4_a_worker_that_is_stopped_and_continued_writes_nothing(url, store):
+def test_d4_a_worker_that_is_stopped_and_continued_writes_nothing(database_url, store):
     """D4: stopped (SIGSTOP) while another attempt begins, then continued: beat, progress and end are all refused."""
     admitted(store)
     worker = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", WORKER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-W", "ignore", "-c", WORKER, database_url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert worker.stdout.readline() == "begun\n"

@@ -43,32 +43,6 @@ def clock():
     return Clock()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request):
-    """Every promise here is kept on both databases."""
-    return request.getfixturevalue(f"{request.param}_url")
-
-
-@pytest.fixture
-def sqlite_url(tmp_path):
-    return f"sqlite:///{tmp_path / 'jobs.db'}"
-
-
-@pytest.fixture
-def postgresql_url(postgres_server):
-    """A server whose defaults would cost durability and the bound of the queue."""
-    with postgres_server.database(synchronous_commit="off", default_transaction_isolation="repeatable read") as url:
-        yield url
-
-
-@pytest.fixture
-def database(database_url):
-    database = Database(database_url)
-    database.create()
-    yield database
-    database.close()
-
-
 @pytest.fixture
 def store(database, clock):
     return JobStore(database, queue_limit=3, running_limit=2, clock=clock)
@@ -610,7 +584,7 @@ def test_a_table_of_an_earlier_commit_gets_the_column_that_it_lacks(database_url
     old = Database(database_url)
     old.create()
     with old.write() as connection:
-        for lost in ("checkpoints", "events", "leases"):
+        for lost in ("checkpoints", "leases"):
             connection.execute(text(f"DROP TABLE {lost}"))
         connection.execute(text("ALTER TABLE jobs DROP COLUMN beats"))
     old.close()

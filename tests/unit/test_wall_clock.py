@@ -6,7 +6,6 @@ import pytest
 
 from serve_app.callbacks.outbox import BREAKER_FAILURES, Outbox
 from serve_app.callbacks.schedule import GIVE_UP_AFTER_S, RetrySchedule
-from serve_app.jobs.database import Database
 from serve_app.jobs.model import Attempt, JobOptions, NewJob, Outcome
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.wall_clock import LONGEST_WAIT_AT_START_S, WallClock, bring_back, plan_anew
@@ -26,21 +25,6 @@ class Clock:
 @pytest.fixture
 def clock():
     return Clock()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request, tmp_path):
-    if request.param == "sqlite":
-        database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
-        database.create()
-        yield database
-        database.close()
-        return
-    with request.getfixturevalue("postgres_server").database() as url:
-        database = Database(url)
-        database.create()
-        yield database
-        database.close()
 
 
 @pytest.fixture
