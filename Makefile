@@ -6,8 +6,6 @@ export PYANNOTE_METRICS_ENABLED := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export PYTHONDONTWRITEBYTECODE :=
 
-TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder # what waits for servers, beside what computes
-
 .PHONY: setup demo run test test-all check bench
 
 setup: $(READY)
@@ -27,7 +25,8 @@ run: setup
 	$(BIN)/ml-server up
 
 test: setup
-	$(BIN)/python -m pytest $(TWO)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit
+	$(BIN)/python -m pytest tests/integration tests/acceptance
 
 test-all: setup
 	$(BIN)/python -m pytest -m "full or not full" --timeout=3600

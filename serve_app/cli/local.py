@@ -94,7 +94,9 @@ def up(options: UpOptions) -> None:
             _check_ray()
         click.echo("Stopping …")
         drained = _drain(hurry)
-        if options.address is not None:
+        if options.address is None:
+            _close_door()
+        else:
             _withdraw(config, drained=drained)
 
 
@@ -351,6 +353,20 @@ def _drain(hurry: threading.Event) -> bool:
     while waiting and not hurry.is_set() and time.monotonic() < deadline:
         _, waiting = ray.wait(waiting, timeout=POLL_S)
     return not waiting
+
+
+def _close_door() -> None:
+    """End the HTTP proxies before what they ask: who comes now finds nobody, not a proxy without a replica (500)."""
+    import ray
+    from ray.exceptions import RayError
+
+    named = ray.util.list_named_actors(all_namespaces=True)
+    for actor in named:
+        if actor["namespace"] == "serve" and "PROXY" in actor["name"]:
+            with suppress(ValueError, RayError):  # it is gone
+                proxy = ray.get_actor(actor["name"], "serve")
+                ray.kill(proxy)
+                ray.get(proxy.ready.remote(), timeout=LEAVE_S)  # raises as soon as it has ended
 
 
 def _dismiss_manager() -> None:
