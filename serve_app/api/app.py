@@ -79,6 +79,11 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
         """Send the terminal callback of an ended job again."""
         return await service.redeliver(job_id)
 
+    @router.get("/jobs/{job_id}/timeline")
+    async def timeline(job_id: PathJobId) -> schemas.Timeline:
+        """The job's states, attempts and callbacks, with their times."""
+        return await service.timeline(job_id)
+
     return router
 
 

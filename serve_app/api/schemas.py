@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
+from serve_app.jobs.events import EventKind  # noqa: TC001 - pydantic reads it
+
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}$"
 MAX_URL_LENGTH = 8192
 
@@ -90,6 +92,23 @@ class JobList(BaseModel):
 
     jobs: list[JobView]
     next_after: str | None = Field(description="Pass as `after` for the next page; null on the last")
+
+
+class EventView(BaseModel):
+    """Something that happened to a job."""
+
+    at: str = Field(description="ISO 8601, UTC")
+    event: EventKind
+    run: int = Field(description="Rises when a failed job is posted again")
+    attempt: int = Field(description="Of that run; 0 before the first")
+    detail: str | None
+
+
+class Timeline(BaseModel):
+    """GET /api/upload-video/jobs/{job_id}/timeline."""
+
+    job_id: str
+    events: list[EventView] = Field(description="Oldest first; of very many the newest 1000")
 
 
 class DeletedResponse(BaseModel):

@@ -225,6 +225,17 @@ class JobService:
         self._signals.poke()
         return await self._view(job)
 
+    async def timeline(self, job_id: str) -> schemas.Timeline:
+        """What happened to a job."""
+        await self._known(job_id)
+        events = [
+            schemas.EventView(
+                at=iso(event.at), event=event.kind, run=event.run, attempt=event.attempt, detail=event.detail
+            )
+            for event in await self._ask(self._store.timeline, job_id)
+        ]
+        return schemas.Timeline(job_id=job_id, events=events)
+
     async def _ask(self, question: Callable[..., Answer], *args: object, **options: object) -> Answer:
         """The database's answer, or a refusal in time: a request has five seconds. Raises `UnavailableError`."""
         return await self._in_time(None, question, *args, **options)

@@ -10,19 +10,23 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, select, update
+from sqlalchemy import and_, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from serve_app.callbacks.payloads import new_message_id
 from serve_app.callbacks.schedule import RetrySchedule
+from serve_app.jobs import events
+from serve_app.jobs.events import EventKind
 from serve_app.jobs.model import CallbackState, CallbackStatus, DueCallback
 from serve_app.jobs.tables import callbacks, jobs, receivers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sqlalchemy import RowMapping, Select
+    from sqlalchemy import Connection, RowMapping, Select
 
     from serve_app.jobs.database import Database
+    from serve_app.jobs.model import Job
 
 CLAIM_S = 30.0
 """Longer than one try may take (20 s)."""
@@ -78,11 +82,11 @@ class Outbox:
 
     def delivered(self, callback: DueCallback) -> None:
         """A 2xx came."""
-        self._settle(callback, state=CallbackState.DELIVERED, last_error=None)
+        self._settle(callback, EventKind.CALLBACK_DELIVERED, state=CallbackState.DELIVERED, last_error=None)
 
     def refused(self, callback: DueCallback, *, error: str) -> None:
         """The receiver wants no more of it (410)."""
-        self._settle(callback, state=CallbackState.UNDELIVERED, last_error=error)
+        self._settle(callback, EventKind.CALLBACK_UNDELIVERED, state=CallbackState.UNDELIVERED, last_error=error)
 
     def failed(self, callback: DueCallback, *, error: str, retry_after_s: float | None = None) -> None:
         """A try failed: plan the next one, or give up when 72 h have passed."""
@@ -93,19 +97,23 @@ class Outbox:
         if wait is None:
             self.refused(callback, error=error)
         else:
-            self._settle(callback, next_try_at=now + wait, last_error=error)
+            self._settle(callback, EventKind.CALLBACK_FAILED, next_try_at=now + wait, last_error=error)
 
     def postpone(self, callback: DueCallback, until: float) -> None:
         """Give a claimed callback back untried: its receiver is only probed now."""
-        self._settle(callback, next_try_at=until, attempts=callback.attempts - 1)
+        self._settle(callback, None, next_try_at=until, attempts=callback.attempts - 1)
 
-    def _settle(self, callback: DueCallback, **values: object) -> None:
+    def _settle(self, callback: DueCallback, kind: EventKind | None, **values: object) -> None:
         with self._db.write() as db:
-            db.execute(
+            settled = db.execute(
                 update(callbacks)
                 .where(callbacks.c.id == callback.id, callbacks.c.state == CallbackState.PENDING)
                 .values(**values)
             )
+            if kind and settled.rowcount:
+                error = values["last_error"]
+                detail = f"try {callback.attempts}" + (f": {error}" if error else "")
+                events.record(db, callback.job_id, kind, at=self._clock(), detail=detail)
 
     def redeliver(self, job_id: str) -> bool:
         """Start the newest terminal callback of a job over; False where the job has none."""
@@ -116,6 +124,7 @@ class Outbox:
                 return False
             fresh = {"state": CallbackState.PENDING, "attempts": 0, "due_since": now, "next_try_at": now}
             db.execute(update(callbacks).where(callbacks.c.id == newest["id"]).values(**fresh))
+            events.record(db, job_id, EventKind.CALLBACK_RENEWED, at=now)
             return True
 
     def status(self, job_id: str) -> CallbackStatus:
@@ -161,9 +170,28 @@ class Outbox:
                 return
             first = {"origin": origin, "failures": 1, "next_probe_at": next_probe_at}
             again = {"failures": receivers.c.failures + 1, "next_probe_at": next_probe_at}
-            insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
-            row = insert(receivers).values(**first)
+            upsert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
+            row = upsert(receivers).values(**first)
             db.execute(row.on_conflict_do_update(index_elements=[receivers.c.origin], set_=again))
+
+
+def owe(db: Connection, job: Job, body: bytes, *, now: float) -> str:
+    """Put the terminal callback of a run that has just ended into the outbox; its id."""
+    callback_id = new_message_id()
+    db.execute(
+        insert(callbacks).values(
+            id=callback_id,
+            job_id=job.job_id,
+            url=job.callback_url,
+            sequence=job.sequence + 1,
+            body=body,
+            state=CallbackState.PENDING,
+            attempts=0,
+            due_since=now,
+            next_try_at=now,
+        )
+    )
+    return callback_id
 
 
 def _newest(job_id: str) -> Select[Any]:

@@ -1,6 +1,6 @@
 """The command line's side of the wire: a small client of a running ML Server.
 
-Used by `submit`, `status` and `demo` only; the server itself never calls out from here (`deployments/net` does).
+Used by the commands that ask a server; the server itself never calls out from here (`deployments/net` does).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 30.0
 PROCESS_PATH = "/api/upload-video/process-video"
 STATUS_PATH = "/api/upload-video/status"
+JOBS_PATH = "/api/upload-video/jobs"
 
 ENDED = ("completed", "failed")
 
@@ -59,6 +60,19 @@ class ServerClient:
     def status(self, job_id: str) -> dict[str, Any]:
         """The job's state, with its result when it is completed."""
         return self._call("GET", f"{STATUS_PATH}/{quote(job_id, safe='')}")
+
+    def jobs(self, *, state: str | None, limit: int, after: str | None) -> dict[str, Any]:
+        """A page of jobs, newest first."""
+        asked = {"state": state, "limit": limit, "after": after}
+        return self._call("GET", JOBS_PATH, params={name: value for name, value in asked.items() if value is not None})
+
+    def timeline(self, job_id: str) -> dict[str, Any]:
+        """What happened to a job."""
+        return self._call("GET", f"{JOBS_PATH}/{quote(job_id, safe='')}/timeline")
+
+    def redeliver(self, job_id: str) -> dict[str, Any]:
+        """Have the end of a job told once more; the job's state."""
+        return self._call("POST", f"{JOBS_PATH}/{quote(job_id, safe='')}/redeliver")
 
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Whether the server is healthy, and what it says about itself."""

@@ -82,6 +82,7 @@ def up(options: UpOptions) -> None:
         _check_devices(settings)
         _check_models(options.config, settings)
         _check_port(config)
+        _check_database(settings)
     private = options.address is None
     with _logs(state_dir, private=private), _in_the_background(private=private), _ray(state_dir, options) as dashboard:
         _on_signals(stop, hurry)  # once more: Ray has set its own
@@ -197,6 +198,21 @@ def _check_port(config: dict[str, Any]) -> None:
     port = config.get("http_options", {}).get("port", 8000)
     if first_free_port(port) != port:
         raise StartError(f"port {port} is in use; choose another with --port")
+
+
+def _check_database(settings: Settings) -> None:
+    """Bring the tables to their newest form before anybody uses them. A database that is away may still come."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from serve_app.jobs.migrations import DatabaseTooNewError
+    from serve_app.jobs.opening import open_database
+
+    try:
+        open_database(settings).close()
+    except DatabaseTooNewError as error:
+        raise StartError(str(error)) from error
+    except SQLAlchemyError:
+        return
 
 
 @contextmanager

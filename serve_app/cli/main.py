@@ -33,6 +33,8 @@ def main() -> None:
     Start a server:    ml-server up
     Give it a video:   ml-server submit talk.mp4 --wait
     Ask about a job:   ml-server status JOB_ID
+    Look at all:       ml-server jobs, ml-server jobs show JOB_ID
+    Tell it again:     ml-server redeliver JOB_ID
 
     The server answers the ECG Backend's POST /api/upload-video/process-video at once, works through a Ray Serve
     graph (extraction, speech detection, diarization, transcription, prosody, emotion), and sends progress and the
@@ -143,6 +145,46 @@ def status(*, job_id: str, server: str, api_key: str | None) -> None:
     from serve_app.cli.submit import print_status
 
     sys.exit(print_status(server, job_id, api_key=api_key))
+
+
+@main.group(invoke_without_command=True)
+@click.option("--state", type=click.Choice(["accepted", "processing", "completed", "failed"]), help="Only these.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 500), help="How many.")
+@click.option("--after", metavar="JOB_ID", help="Go on after this one, the last of the page before.")
+@server_option
+@key_option
+@click.pass_context
+def jobs(
+    context: click.Context, *, state: str | None, limit: int, after: str | None, server: str, api_key: str | None
+) -> None:
+    """List the jobs, newest first; `show` tells what happened to one."""
+    context.default_map = {"show": {"server": server, "api_key": api_key}}
+    if context.invoked_subcommand is None:
+        from serve_app.cli.jobs import list_jobs
+
+        sys.exit(list_jobs(server, state=state, limit=limit, after=after, api_key=api_key))
+
+
+@jobs.command()
+@click.argument("job_id")
+@server_option
+@key_option
+def show(*, job_id: str, server: str, api_key: str | None) -> None:
+    """Show where a job stands, and its timeline: states, attempts, callbacks."""
+    from serve_app.cli.jobs import show_job
+
+    sys.exit(show_job(server, job_id, api_key=api_key))
+
+
+@main.command()
+@click.argument("job_id")
+@server_option
+@key_option
+def redeliver(*, job_id: str, server: str, api_key: str | None) -> None:
+    """Tell the backend the end of a job once more."""
+    from serve_app.cli.jobs import redeliver
+
+    sys.exit(redeliver(server, job_id, api_key=api_key))
 
 
 @main.command()

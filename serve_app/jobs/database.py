@@ -9,10 +9,10 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import TimeoutError as WaitedTooLongError
 
-from serve_app.jobs.tables import metadata
+from serve_app.jobs.migrations import is_newest, migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,17 +59,16 @@ class Database:
             event.listen(self._engine, "begin", _begin_immediate)
 
     def create(self) -> None:
-        """Make the tables where they are missing; a look suffices where they are not.
+        """Bring the tables to their newest form; a look suffices where they have it. Raises `DatabaseTooNewError`.
 
         In line even for the look: SQLite's first connection changes the file's journal mode, and whoever comes at
         that moment is refused at once, whatever its patience.
         """
         with self._turn(), self._reader.connect() as connection:
-            missing = metadata.tables.keys() - inspect(connection).get_table_names()
-        if missing:
-            with self.write(admission=True) as connection:
-                _add_beats(connection)
-                metadata.create_all(connection)
+            if is_newest(connection):
+                return
+        with self.write(admission=True) as connection:
+            migrate(connection)
 
     @contextmanager
     def write(self, *, admission: bool = False) -> Iterator[Connection]:
@@ -96,13 +95,6 @@ class Database:
         """Give the connections back."""
         self._engine.dispose()
         self._reader.dispose()
-
-
-def _add_beats(connection: Connection) -> None:
-    """The one column that a table of an earlier commit lacks."""
-    tables = inspect(connection)
-    if tables.has_table("jobs") and "beats" not in {column["name"] for column in tables.get_columns("jobs")}:
-        connection.execute(text("ALTER TABLE jobs ADD COLUMN beats INTEGER NOT NULL DEFAULT 0"))
 
 
 def _with_driver(url: URL) -> URL:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, case, delete, func, insert, or_, select, tuple_, update
 
-from serve_app.callbacks.payloads import completed, failed, new_message_id
-from serve_app.jobs import drain
+from serve_app.callbacks.outbox import owe
+from serve_app.callbacks.payloads import completed, failed
+from serve_app.jobs import drain, events
+from serve_app.jobs.events import EventKind
 from serve_app.jobs.model import Attempt, CallbackState, Counts, Job, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import JobState, check
@@ -128,6 +130,7 @@ class JobStore:
         else:
             row = {"job_id": new.job_id, "fingerprint": new.fingerprint, "run": 1, "sequence": 0, "created_at": now}
             db.execute(insert(jobs).values(**row, **fresh))
+        events.record(db, new.job_id, EventKind.QUEUED, at=now)
 
     def _renew_url(self, db: Connection, known: Job, new: NewJob) -> None:
         """A retry carries a newly signed URL, which counts while the download is not done."""
@@ -151,6 +154,11 @@ class JobStore:
         """The result object as stored, None where there is none."""
         with self._db.read() as db:
             return db.execute(select(results.c.body).where(results.c.job_id == job_id)).scalar()
+
+    def timeline(self, job_id: str) -> Sequence[events.Event]:
+        """What happened to the job, oldest first."""
+        with self._db.read() as db:
+            return events.timeline(db, job_id)
 
     def page(self, *, state: JobState | None, limit: int, after: str | None) -> Sequence[Job]:
         """Newest first; `after` is the last job_id of the page before."""
@@ -209,6 +217,7 @@ class JobStore:
                 self._end(db, job, outcome)
             elif job and job.state is JobState.RUNNING:
                 db.execute(update(jobs).where(jobs.c.job_id == job_id).values(cancel_requested=True))
+                events.record(db, job_id, EventKind.CANCEL_REQUESTED, at=self._clock())
             return _get(db, job_id)
 
     def delete(self, job_id: str) -> bool:
@@ -237,6 +246,7 @@ class JobStore:
                     .where(jobs.c.job_id == job.job_id)
                     .values(state=JobState.RUNNING, stage=Stage.STARTING, started_at=now)
                 )
+                events.record(db, job.job_id, EventKind.STARTED, at=now)
             return [started for job in waiting if (started := _get(db, job.job_id))]
 
     def _oldest(self, db: Connection, limit: int) -> list[Job]:
@@ -312,7 +322,10 @@ class JobStore:
                 .where(jobs.c.job_id == job_id, jobs.c.run == run, jobs.c.state == JobState.RUNNING)
                 .values(attempt=jobs.c.attempt + 1)
             )
-            return _get(db, job_id) if changed.rowcount else None
+            if not changed.rowcount:
+                return None
+            events.record(db, job_id, EventKind.ATTEMPT, at=self._clock())
+            return _get(db, job_id)
 
     def give_back(self, attempt: Attempt, *, spent_s: float) -> bool:
         """Uncount an attempt that was told to leave: it is no crash. False: it no longer counts.
@@ -321,7 +334,10 @@ class JobStore:
         """
         unspent = {"attempt": jobs.c.attempt - 1, "spent_s": jobs.c.spent_s + spent_s}
         with self._db.write() as db:
-            return db.execute(update(jobs).where(fence(attempt)).values(**unspent)).rowcount > 0
+            if not db.execute(update(jobs).where(fence(attempt)).values(**unspent)).rowcount:
+                return False
+            events.record(db, attempt.job_id, EventKind.GIVEN_BACK, at=self._clock())
+            return True
 
     def beat(self, attempt: Attempt, *, spent_s: float) -> bool:
         """Keep the driver's lease, and store the processing time since the last call; False: it no longer counts."""
@@ -379,29 +395,14 @@ class JobStore:
         if outcome.result is not None:
             row = {"job_id": job.job_id, "body": outcome.result, "duration_s": outcome.duration_s}
             db.execute(insert(results).values(**row, processing_s=outcome.processing_s))
-        return self._owe(db, job, outcome, now) if job.callback_url else None
+        events.record(db, job.job_id, EventKind(outcome.state), at=now, detail=outcome.error_code)
+        return owe(db, job, self._body(job, outcome), now=now) if job.callback_url else None
 
-    def _owe(self, db: Connection, job: Job, outcome: Outcome, now: float) -> str:
-        """Put the terminal callback into the outbox."""
+    def _body(self, job: Job, outcome: Outcome) -> bytes:
+        """What the backend is told of the end."""
         if outcome.result is not None:
-            body = completed(job.job_id, outcome.result, locale=self._locale, max_bytes=self._max_body_bytes)
-        else:
-            body = failed(job.job_id, job.progress, code=str(outcome.error_code), message=str(outcome.error_message))
-        callback_id = new_message_id()
-        db.execute(
-            insert(callbacks).values(
-                id=callback_id,
-                job_id=job.job_id,
-                url=job.callback_url,
-                sequence=job.sequence + 1,
-                body=body,
-                state=CallbackState.PENDING,
-                attempts=0,
-                due_since=now,
-                next_try_at=now,
-            )
-        )
-        return callback_id
+            return completed(job.job_id, outcome.result, locale=self._locale, max_bytes=self._max_body_bytes)
+        return failed(job.job_id, job.progress, code=str(outcome.error_code), message=str(outcome.error_message))
 
 
 _ENDED = (JobState.COMPLETED, JobState.FAILED)

@@ -1,6 +1,6 @@
-"""The tables: jobs, their results, callbacks that are due, receivers that keep failing, checkpoints, leases.
+"""The tables: jobs, their results, timelines and checkpoints, callbacks that are due, failing receivers, leases.
 
-Times are epoch seconds (UTC). This module is the newest form.
+Times are epoch seconds (UTC). This module is the newest form; `jobs/migrations` is how a database gets there.
 """
 
 from __future__ import annotations
@@ -98,6 +98,19 @@ checkpoints = Table(
     Column("digest", String(64), nullable=False, doc="SHA-256 of the body"),
     Column("body", LargeBinary, nullable=False),
 )
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", ForeignKey("jobs.job_id", ondelete="CASCADE"), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False, doc="The newest at that time"),
+    Column("kind", String(32), nullable=False),
+    Column("detail", String(200), doc="A code or a kind of error; never a URL"),
+)
+Index("events_of_job", events.c.job_id, events.c.id)
 
 leases = Table(
     "leases",

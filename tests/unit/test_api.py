@@ -253,7 +253,12 @@ def test_unknown_places(edge):
     """404, 405 and unknown jobs have the contract's body too."""
     assert_refused(edge.http.get("/nothing"), 404, "NOT_FOUND")
     assert_refused(edge.http.get(POST), 405, "METHOD_NOT_ALLOWED")
-    for method, path in [("GET", "status/x"), ("DELETE", "jobs/x"), ("POST", "jobs/x/redeliver")]:
+    for method, path in [
+        ("GET", "status/x"),
+        ("DELETE", "jobs/x"),
+        ("POST", "jobs/x/redeliver"),
+        ("GET", "jobs/x/timeline"),
+    ]:
         assert_refused(edge.http.request(method, f"/api/upload-video/{path}"), 404, "JOB_NOT_FOUND", "x")
 
 
@@ -339,6 +344,21 @@ def test_redelivery_is_for_ended_jobs(edge):
     assert_refused(edge.http.post("/api/upload-video/jobs/a/redeliver"), 409, "JOB_CONFLICT", "a")
     edge.run("a", Outcome(error_code="DOWNLOAD_ERROR", error_message="no"))
     assert edge.http.post("/api/upload-video/jobs/a/redeliver").status_code == 202
+
+
+def test_the_timeline_in_the_contract_s_form(edge):
+    """Times in ISO 8601, the words of the contract, null where there is no detail."""
+    edge.post("a")
+    edge.run("a", Outcome(error_code="DOWNLOAD_ERROR", error_message="no"))
+    told = edge.http.get("/api/upload-video/jobs/a/timeline").json()
+    assert told["job_id"] == "a"
+    assert [event.pop("at")[-1] for event in told["events"]] == ["Z"] * 4
+    assert told["events"] == [
+        {"event": "queued", "run": 1, "attempt": 0, "detail": None},
+        {"event": "started", "run": 1, "attempt": 0, "detail": None},
+        {"event": "attempt", "run": 1, "attempt": 1, "detail": None},
+        {"event": "failed", "run": 1, "attempt": 1, "detail": "DOWNLOAD_ERROR"},
+    ]
 
 
 def test_the_list_is_paged_and_filtered(edge):

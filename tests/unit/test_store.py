@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from sqlalchemy import make_url, select, text
+from sqlalchemy import make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from serve_app.callbacks.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, Outbox
@@ -577,19 +577,3 @@ def test_a_broken_rule_does_not_tell_the_row(store):
         store.submit(new(url=signed, fingerprint=None))
     assert "fingerprint" in str(error.value)
     assert "SECRET" not in "".join(traceback.format_exception(error.value))
-
-
-def test_a_table_of_an_earlier_commit_gets_the_column_that_it_lacks(database_url):
-    """An update of the server finds its old jobs, with a lease that has not begun."""
-    old = Database(database_url)
-    old.create()
-    with old.write() as connection:
-        for lost in ("checkpoints", "leases"):
-            connection.execute(text(f"DROP TABLE {lost}"))
-        connection.execute(text("ALTER TABLE jobs DROP COLUMN beats"))
-    old.close()
-    database = Database(database_url)
-    database.create()
-    store = JobStore(database, queue_limit=3, running_limit=2)
-    assert store.submit(new("old")).job.beats == 0
-    database.close()

@@ -1,0 +1,100 @@
+"""`ml-server jobs`, `jobs show` and `redeliver`: what an operator asks a running server about its jobs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from serve_app.cli.client import ClientError, ServerClient
+from serve_app.cli.plain_text import plain
+from serve_app.cli.progress_bar import words_of
+from serve_app.cli.submit import EXIT_OK, complain, print_state
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def list_jobs(
+    server_url: str,
+    *,
+    state: str | None,
+    limit: int,
+    after: str | None,
+    api_key: str | None = None,
+    console: Console | None = None,
+) -> int:
+    """Print a page of jobs, newest first; the exit code."""
+    console = console or Console()
+    try:
+        with ServerClient(server_url, api_key=api_key) as client:
+            page = client.jobs(state=state, limit=limit, after=after)
+    except ClientError as error:
+        return complain(error)
+    if page["jobs"]:
+        console.print(_jobs_table(page["jobs"]))
+    else:
+        console.print("No jobs.")
+    if page["next_after"]:
+        console.print(Text(f"There are more: --after {plain(page['next_after'])}"), soft_wrap=True)
+    return EXIT_OK
+
+
+def show_job(server_url: str, job_id: str, *, api_key: str | None = None, console: Console | None = None) -> int:
+    """Print where a job stands and what happened to it; the exit code."""
+    console = console or Console()
+    try:
+        with ServerClient(server_url, api_key=api_key) as client:
+            state = client.status(job_id)
+            events = client.timeline(job_id)["events"]
+    except ClientError as error:
+        return complain(error)
+    print_state({name: value for name, value in state.items() if name != "result"}, console)
+    console.print(_timeline_table(events))
+    return EXIT_OK
+
+
+def redeliver(server_url: str, job_id: str, *, api_key: str | None = None, console: Console | None = None) -> int:
+    """Have the end of a job told once more; the exit code."""
+    console = console or Console()
+    try:
+        with ServerClient(server_url, api_key=api_key) as client:
+            state = client.redeliver(job_id)
+    except ClientError as error:
+        return complain(error)
+    told = f"The backend is told once more that this job has ended ({state['status']})."
+    console.print(Text(f"{told} To see how that goes: ml-server jobs show {plain(job_id)}"), soft_wrap=True)
+    return EXIT_OK
+
+
+def _jobs_table(jobs: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("Job", "Status", "%", "What it does", "Created (UTC)", "Ended (UTC)", box=None, pad_edge=False)
+    table.columns[0].overflow = "fold"
+    for job in jobs:
+        code = job.get("error_code")
+        doing = f"{code}: {job['message']}" if code else words_of(job)
+        ended = _clock(job["finished_at"]) if job.get("finished_at") else ""
+        cells = (job["job_id"], job["status"], job["progress"], doing, _clock(job["created_at"]), ended)
+        table.add_row(*(Text(plain(str(cell))) for cell in cells))
+    return table
+
+
+def _timeline_table(events: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("When (UTC)", "After, s", "Run", "Attempt", "What", "Detail", box=None, pad_edge=False)
+    for event in events:
+        after_s = (_time(event["at"]) - _time(events[0]["at"])).total_seconds()
+        what = event["event"].replace("_", " ")
+        cells = (_clock(event["at"]), f"{after_s:.1f}", event["run"], event["attempt"], what, event["detail"] or "")
+        table.add_row(*(Text(plain(str(cell))) for cell in cells))
+    return table
+
+
+def _time(iso: str) -> datetime:
+    return datetime.fromisoformat(iso)
+
+
+def _clock(iso: str) -> str:
+    return f"{_time(iso):%Y-%m-%d %H:%M:%S}"

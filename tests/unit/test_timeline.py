@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from serve_app.api.app import create_api
+from serve_app.api.service import JobService
+from serve_app.callbacks.outbox import CLAIM_S, Outbox
+from serve_app.callbacks.schedule import RetrySchedule
+from serve_app.cli.main import main
+from serve_app.jobs import events
+from serve_app.jobs.model import Attempt, JobOptions, NewJob, Outcome
+from serve_app.jobs.store import JobStore
+from serve_app.settings import Settings
+from tests.support.live_server import serving
+
+DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
+BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
+NOW = 1_000_000.0
+
+
+class World:
+    """The store and the outbox under one clock that moves by a second with every look."""
+
+    def __init__(self, database) -> None:
+        self.now = NOW
+        self.database = database
+        self.store = JobStore(database, queue_limit=20, running_limit=2, clock=self.clock)
+        self.outbox = Outbox(database, schedule=RetrySchedule(spread=0), clock=self.clock)
+
+    def clock(self) -> float:
+        self.now += 1
+        return self.now
+
+    def submit(self, job_id="a", callback="http://127.0.0.1:9/result") -> None:
+        job = {"video_url": "https://v/1.mp4?X-Amz-Signature=secret", "video_expires_at": 2e9, "fingerprint": "f"}
+        self.store.submit(NewJob(job_id=job_id, callback_url=callback, options=JobOptions(), **job))
+
+    def begin(self, job_id="a") -> Attempt:
+        self.store.admit()
+        job = self.store.begin_attempt(job_id, self.store.get(job_id).run)
+        return Attempt(job_id=job_id, run=job.run, number=job.attempt)
+
+    def told(self, job_id="a") -> list[tuple]:
+        return [(e.run, e.attempt, e.kind.value, e.detail) for e in self.store.timeline(job_id)]
+
+
+@pytest.fixture
+def world(database):
+    return World(database)
+
+
+def test_a_job_s_whole_life_is_told(world):
+    """A failed run, a second one with two attempts, and every try of its callback: in order, each once."""
+    world.submit()
+    world.store.finish(world.begin(), BROKEN)
+    world.submit()
+    assert world.store.give_back(world.begin(), spent_s=0)
+    world.begin()
+    ending = world.store.finish(world.begin(), DONE)
+    world.outbox.failed(world.outbox.claim(ending.callback_id), error="http_500")
+    world.now += CLAIM_S
+    world.outbox.refused(world.outbox.claim(ending.callback_id), error="http_410")
+    world.outbox.redeliver("a")
+    world.outbox.delivered(world.outbox.claim(ending.callback_id))
+    assert world.told() == [
+        (1, 0, "queued", None),
+        (1, 0, "started", None),
+        (1, 1, "attempt", None),
+        (1, 1, "failed", "DOWNLOAD_ERROR"),
+        (2, 0, "queued", None),
+        (2, 0, "started", None),
+        (2, 1, "attempt", None),
+        (2, 0, "given_back", None),
+        (2, 1, "attempt", None),
+        (2, 2, "attempt", None),
+        (2, 2, "completed", None),
+        (2, 2, "callback_failed", "try 1: http_500"),
+        (2, 2, "callback_undelivered", "try 2: http_410"),
+        (2, 2, "callback_renewed", None),
+        (2, 2, "callback_delivered", "try 1"),
+    ]
+    times = [event.at for event in world.store.timeline("a")]
+    assert times == sorted(times)
+
+
+def test_what_changed_nothing_is_not_told(world):
+    """A known POST, a write of an attempt that does not count, a callback settled twice."""
+    world.submit()
+    world.submit()
+    stale = world.begin()
+    world.begin()
+    assert world.store.finish(stale, DONE) is None
+    assert not world.store.give_back(stale, spent_s=0)
+    world.store.cancel("a", BROKEN)
+    ending = world.store.finish(world.begin(), BROKEN)
+    claimed = world.outbox.claim(ending.callback_id)
+    world.outbox.delivered(claimed)
+    world.outbox.failed(claimed, error="timeout")
+    kinds = [kind for _, _, kind, _ in world.told()]
+    assert kinds == [
+        "queued",
+        "started",
+        "attempt",
+        "attempt",
+        "cancel_requested",
+        "attempt",
+        "failed",
+        "callback_delivered",
+    ]
+
+
+def test_the_event_and_the_change_are_one(world, monkeypatch):
+    """Where the event cannot be written nothing has changed."""
+    world.submit()
+    attempt = world.begin()
+
+    def fails(*_args, **_options):
+        raise RuntimeError
+
+    monkeypatch.setattr(events, "record", fails)
+    with pytest.raises(RuntimeError):
+        world.store.finish(attempt, DONE)
+    assert world.store.get("a").state == "running"
+    assert world.outbox.due(10) == []
+
+
+def test_the_timeline_goes_with_the_job(world):
+    """Deleting a job leaves no event behind; a very long timeline shows its newest events."""
+    world.submit(callback=None)
+    with world.database.write() as db:
+        for number in range(events.NEWEST):
+            events.record(db, "a", events.EventKind.ATTEMPT, at=float(number))
+    assert len(world.told()) == events.NEWEST
+    assert world.told()[0][2] == "attempt"
+    world.store.finish(world.begin(), DONE)
+    assert world.store.delete("a")
+    assert world.told() == []
+
+
+class Signals:
+    """Nobody works on the jobs but the test."""
+
+    def poke(self) -> None:
+        """Nothing to wake."""
+
+    def discard(self, job_id: str) -> None:
+        """Nothing to clean."""
+
+    def failing(self) -> list[str]:
+        return []
+
+
+@pytest.fixture
+def url(world):
+    settings = Settings(backend_url="https://backend.example")
+    with serving(create_api(settings, JobService(settings, world.store, world.outbox, Signals()))) as url:
+        yield url
+
+
+def ask(url, *words):
+    answer = CliRunner().invoke(main, [*words, "--server", url], env={"COLUMNS": "120"})
+    return answer.exit_code, " ".join(answer.output.split())
+
+
+def test_an_operator_sees_the_jobs(world, url):
+    """Newest first, a page at a time, by state; an unknown job is an error in a sentence."""
+    for number in range(3):
+        world.submit(f"job-{number}")
+    world.store.finish(world.begin("job-0"), BROKEN)
+    code, text = ask(url, "jobs", "--limit", "2")
+    assert code == 0
+    assert text.index("job-2") < text.index("job-1") < text.index("There are more: --after job-1")
+    assert "job-0" not in text
+    assert "job-0 failed 0 DOWNLOAD_ERROR: no" in ask(url, "jobs", "--state", "failed")[1]
+    assert ask(url, "jobs", "--state", "completed") == (0, "No jobs.")
+    code, text = ask(url, "jobs", "show", "nothing")
+    assert (code, "[JOB_NOT_FOUND]" in text) == (1, True)
+
+
+def test_an_operator_sees_what_happened_to_a_job(world, url):
+    """States, attempts and callbacks in order, with seconds since the POST; and never the signed URL."""
+    world.submit()
+    ending = world.store.finish(world.begin(), DONE)
+    world.outbox.refused(world.outbox.claim(ending.callback_id), error="http_410")
+    code, text = ask(url, "jobs", "show", "a")
+    assert code == 0
+    assert "Job: a Status: completed, 100 %" in text
+    assert "Callback: state undelivered, attempts 1, last_error http_410" in text
+    assert "1970-01-12 13:46:41 0.0 1 0 queued" in text
+    assert text.index("queued") < text.index("1 1 attempt") < text.index("1 1 callback undelivered try 1: http_410")
+    assert "secret" not in text
+    assert CliRunner().invoke(main, ["jobs", "--server", url, "show", "a"]).exit_code == 0
+
+
+def test_an_operator_has_the_end_told_once_more(world, url):
+    """`redeliver` makes the callback due again; before the end it is refused."""
+    world.submit()
+    code, text = ask(url, "redeliver", "a")
+    assert (code, "[JOB_CONFLICT]" in text) == (1, True)
+    ending = world.store.finish(world.begin(), DONE)
+    world.outbox.delivered(world.outbox.claim(ending.callback_id))
+    assert world.outbox.due(10) == []
+    code, text = ask(url, "redeliver", "a")
+    assert (code, "ml-server jobs show a" in text) == (0, True)
+    assert world.outbox.due(10) == [(ending.callback_id, "a")]
