@@ -15,6 +15,9 @@ TOUCH_S = 0.02
 LATE_SHARE = 0.5
 """A chunk is cut at its widest pause after this share of what it may hold, so that no chunk is needlessly short."""
 
+ROUNDING_S = 1e-7
+"""Equal parts of a long span may come out longer than what they are to fit in, by their last bits."""
+
 
 def join_spans(lists: Iterable[Sequence[Span]]) -> list[Span]:
     """The spans of consecutive pieces as one list; speech that runs over a border becomes one span again.
@@ -39,7 +42,7 @@ def cut_chunks(spans: Sequence[Span], max_s: float) -> list[Span]:
     chunks = []
     while waiting:
         start_s = waiting[0].start_s
-        fitting = [span for span in waiting if span.end_s - start_s <= max_s]
+        fitting = [span for span in waiting if span.end_s - start_s <= max_s + ROUNDING_S]
         count = len(fitting) if len(fitting) == len(waiting) else _widest_late_pause(waiting[: len(fitting) + 1], max_s)
         chunks.append(Span(start_s=start_s, end_s=waiting[count - 1].end_s))
         waiting = waiting[count:]

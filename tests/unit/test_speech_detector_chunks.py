@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deployments.speech_detector.chunks import cut_chunks, join_spans, speech_share
@@ -52,6 +52,7 @@ def test_a_span_that_is_too_long_is_cut_evenly() -> None:
     assert (found[0].start_s, found[-1].end_s) == (2, 42)
 
 
+@example([Span(start_s=1e-05, end_s=60.00001)], 15.0)  # a quarter of it is longer than 15 s by its last bit
 @given(speech(), st.sampled_from([15.0, 30.0]))
 def test_chunks_cover_all_speech_in_order_and_none_is_too_long(speech: list[Span], max_s: float) -> None:
     """Whatever the speech: every chunk fits the recogniser, chunks do not overlap, and nothing is lost."""
