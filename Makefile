@@ -25,7 +25,7 @@ run: setup
 	$(BIN)/ml-server up
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/unit
 	$(BIN)/python -m pytest tests/integration tests/acceptance
 
 test-all: setup

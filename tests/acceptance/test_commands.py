@@ -52,9 +52,8 @@ def test_help_teaches():
         assert "Usage: ml-server" in call(str(BIN / "ml-server"), command, "--help").stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_up_stops_cleanly(state_dir, number):
-    """`ml-server up` says that it is ready and where, serves a submitted file, and leaves no process when stopped."""
+def test_up_submit_and_ctrl_c(state_dir):
+    """`ml-server up` says that it is ready and where, serves a submitted file, and leaves no process after Ctrl-C."""
     port = free_port()
     mark = f"mark-{uuid.uuid4()}"
     command = [str(BIN / "ml-server"), "up", "--port", str(port), "--state-dir", str(state_dir)]
@@ -69,25 +68,14 @@ def test_up_stops_cleanly(state_dir, number):
             assert time.monotonic() < deadline, log
             time.sleep(0.1)
         assert "Ray dashboard http://127.0.0.1:" in log
-        if number == signal.SIGTERM:
-            done = call(
-                str(BIN / "ml-server"),
-                "submit",
-                str(CLEAR),
-                "--wait",
-                "--server",
-                url,
-                "--save",
-                str(state_dir / "r.json"),
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-            assert "SPEAKER_01" in done.stdout
-            assert (state_dir / "r.json").stat().st_size > 1000
-            unknown = call(str(BIN / "ml-server"), "status", "nobody", "--server", url)
-            assert unknown.returncode == 1
-            assert "JOB_NOT_FOUND" in unknown.stdout + unknown.stderr
+        assert "SPEAKER_01" in finish_a_job(url, state_dir)
+        assert (state_dir / "r.json").stat().st_size > 1000
+        assert "completed" in call(str(BIN / "ml-server"), "jobs", "--server", url).stdout
+        unknown = call(str(BIN / "ml-server"), "status", "nobody", "--server", url)
+        assert unknown.returncode == 1
+        assert "JOB_NOT_FOUND" in unknown.stdout + unknown.stderr
         assert len(environment_marked(mark)) > 5
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         deadline = time.monotonic() + 40
         while process.exit_code is None:
             assert time.monotonic() < deadline, process.tail()
@@ -171,12 +159,13 @@ def on_port(config: Path, folder: Path, port: int) -> Path:
     return copy
 
 
-def finish_a_job(url: str, state_dir: Path) -> None:
-    """A file goes in, a transcript comes out."""
+def finish_a_job(url: str, state_dir: Path) -> str:
+    """A file goes in, a transcript comes out: the text."""
     done = call(
         str(BIN / "ml-server"), "submit", str(CLEAR), "--wait", "--server", url, "--save", str(state_dir / "r.json")
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def join(port: int, state_dir: Path, environment: dict[str, str]) -> None:
@@ -199,8 +188,8 @@ def join(port: int, state_dir: Path, environment: dict[str, str]) -> None:
     assert "JobManager" not in actors
 
 
-def test_serve_deploy_and_serve_run(state_dir):
-    """Ray's own ways: `ray start --head`, then `serve deploy`, `ml-server up --address`, and `serve run`."""
+def test_serve_deploy(state_dir):
+    """Ray's own way: `ray start --head`, then `serve deploy`."""
     with a_ray(state_dir) as environment:
         port = free_port()
         url = f"http://127.0.0.1:{port}"
@@ -209,8 +198,13 @@ def test_serve_deploy_and_serve_run(state_dir):
         assert deployed.returncode == 0, deployed.stdout + deployed.stderr
         wait_healthy(url, lambda: True, state_dir / "ray.log")
         finish_a_job(url, state_dir)
-        call(str(BIN / "serve"), "shutdown", "-y", **environment)
-        join(port, state_dir, environment)
+
+
+@pytest.mark.full
+def test_up_in_a_ray_and_serve_run(state_dir):
+    """Others of Ray's own ways: `ml-server up --address`, and `serve run`."""
+    with a_ray(state_dir) as environment:
+        join(free_port(), state_dir, environment)
         call(str(BIN / "serve"), "shutdown", "-y", **environment)  # else Serve's proxy stays on this port
         run = ChildProcess(
             [str(BIN / "serve"), "run", "--name", "ml-server", "serve_app.app:build", "profile=local"],

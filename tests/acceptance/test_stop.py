@@ -17,13 +17,14 @@ import httpx
 import pytest
 
 from serve_app.cli.child_process import ChildProcess, free_port
-from tests.support.process import ROOT, RunningServer, clean_environment, wait_healthy
+from tests.support.process import ROOT, RunningServer, clean_environment, environment_marked, wait_healthy
 from tests.support.servers import hanging, whole
 from tests.support.sources import Sources
 
 CLEAR = ROOT / "examples" / "media" / "clear.flac"
 STOP_S = 30
 HURRIED_S = 20
+LEAVE_S = 20
 
 
 @pytest.fixture
@@ -38,11 +39,16 @@ def an_up(state_dir: Path):
     """One `ml-server up`."""
     port, log = free_port(), state_dir / "up.log"
     command = [sys.executable, "-m", "serve_app.cli", "up", "--port", str(port), "--state-dir", str(state_dir)]
-    with ChildProcess(command, log_path=log, environment=clean_environment()) as process:
+    mark = {"TEST_MARK": f"mark-{uuid.uuid4()}"}
+    with ChildProcess(command, log_path=log, environment=clean_environment() | mark) as process:
         server = RunningServer(f"http://127.0.0.1:{port}", state_dir, process)
         wait_healthy(server.url, lambda: process.exit_code is None, log)
         yield server
         server.http.close()
+        deadline = time.monotonic() + LEAVE_S
+        while left := environment_marked(mark["TEST_MARK"]):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
 
 
 def attempts(state_dir: Path) -> dict[str, int]:
@@ -81,7 +87,7 @@ def stopped(server: RunningServer, *, signals: int = 1) -> tuple[float, list[int
 
 @pytest.mark.parametrize("stops", [1, pytest.param(4, marks=pytest.mark.full)])
 def test_d7_sigterm_costs_no_job_an_attempt(state_dir, stops):
-    """Exit within 30 s, nothing taken meanwhile; the next start resumes every job, however often; twice: at once."""
+    """Exit within 30 s without a process left, nothing taken meanwhile; the next start resumes all; twice: at once."""
     honest = whole(CLEAR.read_bytes())
     handler = hanging
 

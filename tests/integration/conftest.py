@@ -22,7 +22,7 @@ def server():
     environment = {
         "ML_SERVER_WEBHOOK_SECRETS": f'["{WEBHOOK_SECRET}"]',
         "ML_SERVER_HEARTBEAT_S": "2",
-        "ML_SERVER_EXTRACTOR__DOWNLOAD__STALL_S": "6",
+        "ML_SERVER_EXTRACTOR__DOWNLOAD__STALL_S": "4",
         "ML_SERVER_EXTRACTOR__DOWNLOAD__MAX_BYTES": "60000000",
         "ML_SERVER_EXTRACTOR__DOWNLOAD__PAUSE_S": "0.1",
     }

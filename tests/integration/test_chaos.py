@@ -7,22 +7,17 @@ import pytest
 from tests.chaos.campaign import Campaign, Plan, run
 from tests.chaos.checker import violations
 from tests.chaos.report import report
+from tests.chaos.server import REPLICAS
 
+KILLED = ("driver", "manager", "controller", "proxy", *REPLICAS)
 SHORT = Plan(
     seed=7,
-    seconds=15,
-    jobs=12,
-    every_s=1.0,
+    seconds=30,
+    jobs=20,
+    every_s=1.2,
     videos=2,
     server_ends_every_s=None,
-    opening=(
-        ("kill", "driver"),
-        ("backend", "resets"),
-        ("kill", "manager"),
-        ("kill", "Transcriber"),
-        ("cancel", "job"),
-        ("stop", "driver"),
-    ),
+    opening=(("backend", "resets"), ("cancel", "job"), *(("kill", name) for name in KILLED)),
     mood="brisk",
     patience_s=3,
     settle_s=120,
@@ -39,12 +34,12 @@ def without_violations(plan: Plan) -> Campaign:
     return campaign
 
 
-@pytest.mark.full
-def test_d11_jobs_under_a_nemesis_are_neither_lost_nor_doubled():
-    """A seeded run: jobs, kills, resets, a cancel; lost 0, doubled 0, illegal state changes 0."""
+def test_d3_d11_jobs_under_a_nemesis_are_neither_lost_nor_doubled():
+    """A seeded run: jobs, kill -9 of each kind of process, resets, a cancel; lost 0, doubled 0, illegal changes 0."""
     campaign = without_violations(SHORT)
     assert len(campaign.history.rows) > SHORT.jobs // 2
-    assert sum(fault.kind == "kill" for fault in campaign.history.faults) >= 2
+    killed = {fault.target for fault in campaign.history.faults if fault.kind == "kill"}
+    assert len(killed & set(KILLED)) >= len(KILLED) - 2, killed  # a driver may be missed, between two jobs
 
 
 @pytest.mark.full

@@ -123,6 +123,7 @@ def test_each_has_its_place(cluster, config):
     assert replicas["Ingress"] == ["cpu", "gpu-1"]
 
 
+@pytest.mark.full
 def test_recognisers_come_and_go_with_the_load(cluster, config, sources, tmp_path):
     """Ten jobs: as many recognisers as a node's GPUs hold, four with another node; all words right; then one again."""
     nodes, server = cluster

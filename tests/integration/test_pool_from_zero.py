@@ -76,6 +76,7 @@ def work(server, video_url: str, **fields) -> tuple[dict, set[str]]:
     return state["result"], seen
 
 
+@pytest.mark.full
 def test_the_pool_comes_from_zero_and_goes_again(server, sources):
     """enable_gpu true: the GPU's stages, and no process of the pool. false: all four of the pool. Then none again."""
     video = sources.file(SPEECH / "english_awb.ogg")
