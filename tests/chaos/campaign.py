@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import sys
 import tempfile
 import threading
 import time
@@ -61,8 +62,8 @@ class Plan:
     """Of the backend, while nobody spoils it."""
     patience_s: float = 60.0
     """How long callbacks may wait for their own time in the end; then the clock is moved for them."""
-    settle_s: float = 300.0
-    """How long the end may take; what has not ended then is lost."""
+    settle_s: float = 120.0
+    """How long nothing may come to its end, in the end: what waits or runs then is lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,12 +171,15 @@ def _order(plan: Plan, customer: Customer, ends: float) -> None:
 def _settle(plan: Plan, server: MortalServer, customer: Customer, watcher: Watcher) -> int:
     """Wait until all jobs have ended and nobody is owed anything, or time is up: then the checker says what is lost."""
     began, hurried = time.monotonic(), 0
-    while time.monotonic() - began < plan.settle_s:
+    moved, least = began, sys.maxsize
+    while time.monotonic() - moved < plan.settle_s:
         rows = watcher.rows()
         waiting = [row for row in rows if row.state not in ENDED]
         owed = [row for row in rows if any(state == "pending" for _, state in row.callbacks)]
         if not waiting and not owed and not customer.unanswered:
             break
+        if len(waiting) + len(owed) < least:
+            moved, least = time.monotonic(), len(waiting) + len(owed)
         if owed and time.monotonic() - began > plan.patience_s:
             hurried += _hurry(server)
         time.sleep(max(POLL_S, min(plan.patience_s, 5.0)) if owed and hurried else POLL_S)

@@ -20,7 +20,6 @@ SHORT = Plan(
     opening=(("backend", "resets"), ("cancel", "job"), *(("kill", name) for name in KILLED)),
     mood="brisk",
     patience_s=3,
-    settle_s=120,
 )
 LONG = Plan(seed=8, seconds=240, jobs=1000, server_ends_every_s=100)
 
