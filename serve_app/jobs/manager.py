@@ -292,7 +292,7 @@ class JobManager:
         now = Progress(percent=job.progress, stage=job.stage)
         body = payloads.progress(job.job_id, now, locale=self._settings.locale)
         await self._sender.tell(
-            str(job.callback_url), body, message_id=payloads.new_message_id(), sequence=job.sequence
+            job.job_id, str(job.callback_url), body, message_id=payloads.new_message_id(), sequence=job.sequence
         )
 
     def _stop_telling(self, job_id: str) -> None:
@@ -336,9 +336,9 @@ class JobManager:
 
     async def _prune(self) -> None:
         """Delete the rows of jobs that are older than the retention, and audio that nobody needs any more."""
-        keep_s = self._settings.retention_days * 86_400
-        for job in await asyncio.to_thread(self._store.ended_before, time.time() - keep_s):
-            await asyncio.to_thread(self._store.delete, job.job_id)
+        kept_since = time.time() - self._settings.retention_days * 86_400
+        while await asyncio.to_thread(self._store.prune, kept_since):
+            await asyncio.sleep(GATHER_S)
         for job_id in await self._stages.extractor.kept_jobs.remote():
             job_now = await asyncio.to_thread(self._store.get, job_id)
             if job_now is None or job_now.state.ended:
