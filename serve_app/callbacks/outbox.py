@@ -92,7 +92,7 @@ class Outbox:
         self._settle(callback, EventKind.CALLBACK_UNDELIVERED, state=CallbackState.UNDELIVERED, last_error=error)
 
     def failed(self, callback: DueCallback, *, error: str, retry_after_s: float | None = None) -> None:
-        """A try failed: plan the next one, or give up when 72 h have passed. Nothing where the claim ran out meanwhile."""
+        """A try failed: plan the next one, or give up when 72 h have passed. Nothing where the claim has run out."""
         now = self._clock()
         wait = self._schedule.wait_s(
             attempts=callback.attempts, age_s=now - callback.due_since, retry_after_s=retry_after_s
