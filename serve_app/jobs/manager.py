@@ -55,6 +55,8 @@ STARTS_PER_ATTEMPT = 3
 """Drivers that die before they can count an attempt are not started for ever."""
 FETCH_TRIES, FETCH_AGAIN_S = 3, 2.0
 """Of fetching ahead, where the video is not to blame: its replica died, or the disk was full."""
+URL_MARGIN_S = 60.0
+"""A driver starts and asks for the video in less."""
 DRIVER_STARTS = max(1, (os.cpu_count() or 1) // 2)
 """Drivers that start at the same time: each takes a core for a second or more, and requests want answers meanwhile."""
 DRIVER_ANSWER_S = 60.0
@@ -233,7 +235,7 @@ class JobManager:
             if not await self._drivers.exists(job):
                 if job.attempt >= self._settings.limits.attempts:
                     await self._end(job, InternalJobError())
-                else:
+                elif not self._has_to_wait(job):
                     await self._start_driver(job)
             elif self._beats.still_s(job.job_id, (job.run, job.attempt, job.beats)) > LEASE_S:
                 log.warning("a driver stands still", extra=logs.about(job.job_id, run=job.run, attempt=job.attempt))
@@ -242,6 +244,11 @@ class JobManager:
                 self._poked.set()
             elif job.cancel_requested:
                 await self._drivers.cancel(job)
+
+    def _has_to_wait(self, job: Job) -> bool:
+        """Whether a job's video is just being fetched by a URL that is too old for another replica to fetch it, too."""
+        fetched = f"fetch:{job.job_id}" in self._busy and not job.cancel_requested
+        return fetched and job.video_expires_at < time.time() + URL_MARGIN_S
 
     async def _unblock(self) -> None:
         """Kill drivers that do not run: on SQLite, one that is stopped within a write keeps all others from writing."""
@@ -331,15 +338,18 @@ class JobManager:
         """Extract a waiting job's audio before its URL expires; what is wrong with the video is told in its turn."""
         state = "failed"
         tries = self._fetches[job.job_id] = self._fetches.get(job.job_id, 0) + 1
+        fetching = self._stages.extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
         try:
-            await self._stages.extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
+            await fetching
             state = "done"
         except asyncio.CancelledError:
+            fetching.cancel()
             state = "none"  # this server stops: the next fetches it
             raise
         except Exception as error:  # noqa: BLE001 - the driver tries again and reports
             log.info("fetching ahead failed", extra=logs.about(job.job_id, error=type(error).__name__))
-            if isinstance(error, (*TRANSIENT, OutOfResourcesError)) and tries < FETCH_TRIES:
+            blameless = (*TRANSIENT, OutOfResourcesError)
+            if isinstance(getattr(error, "cause", error), blameless) and tries < FETCH_TRIES:
                 await asyncio.sleep(FETCH_AGAIN_S)
                 state = "none"  # the URL may not live until its turn
         finally:

@@ -23,16 +23,17 @@ if TYPE_CHECKING:
 
 def settings_in(folder: Path, **limits: Any) -> Settings:
     """A server of one folder."""
-    return Settings(profile="local", state_dir=folder, limits=limits)
+    callbacks = {"origins": ["http://127.0.0.1:*"], "networks": ["127.0.0.0/8"]}
+    return Settings(profile="local", state_dir=folder, limits=limits, callbacks=callbacks)
 
 
-def waiting(job_id: str) -> NewJob:
-    """A job that tells nobody."""
+def waiting(job_id: str, callback_url: str | None = None) -> NewJob:
+    """A job that tells nobody, unless it is to."""
     return NewJob(
         job_id=job_id,
         video_url="https://v/1.mp4",
         video_expires_at=2e9,
-        callback_url=None,
+        callback_url=callback_url,
         options=JobOptions(),
         fingerprint="f",
     )
@@ -91,6 +92,11 @@ class ScriptedDrivers:
 
 async def _nothing(*_: object) -> list[str]:
     return []
+
+
+def called(work: Callable[..., Any]) -> Any:
+    """A deployment's method: its calls run by themselves, and can be cancelled."""
+    return SimpleNamespace(remote=lambda *args: asyncio.ensure_future(work(*args)))
 
 
 STAGES: Any = SimpleNamespace(

@@ -11,14 +11,19 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
+from deployments.net.client import CallbackClient
+from serve_app.callbacks.outbox import Outbox
+from serve_app.callbacks.sender import Sender
 from serve_app.jobs import database as database_module
 from serve_app.jobs import leases, manager
+from serve_app.jobs import store as store_module
 from serve_app.jobs.model import Attempt, Outcome
 from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.states import JobState
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.wall_clock import WallClock
 from tests.support import managers
+from tests.support.backend import Backend
 from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until, waiting
 
 LEASE_S = 0.6
@@ -186,7 +191,7 @@ def test_d7_a_video_that_was_being_fetched_ahead_is_fetched_again(settings, stor
         await stands_still()
 
     stages = SimpleNamespace(
-        extractor=SimpleNamespace(**vars(managers.STAGES.extractor), prepare=SimpleNamespace(remote=prepare))
+        extractor=SimpleNamespace(**vars(managers.STAGES.extractor), prepare=managers.called(prepare))
     )
     monkeypatch.setattr(managers, "STAGES", stages)
 
@@ -362,6 +367,37 @@ def test_d14_who_hangs_is_followed_and_then_stands_by(settings, store, monkeypat
         return first.starts, second.starts
 
     assert asyncio.run(run()) == ([], ["a"])
+
+
+def test_w5_nothing_follows_an_acknowledged_end(settings, store, monkeypatch):
+    """W5: heartbeats of the manager race with ends that the drivers tell and it tells, too: one end each, the last."""
+    monkeypatch.setattr(store_module, "DRIVER_GRACE_S", 0.0)
+    hasty = settings.model_copy(update={"heartbeat_s": 0.001})
+    ids = [f"job-{number:02}" for number in range(30)]
+
+    async def run(backend: Backend) -> None:
+        async with CallbackClient(hasty.callback_policy) as client:
+            sender = Sender(client, Outbox(store._db))
+
+            async def behaviour(store, attempt):
+                await asyncio.sleep(0.1)
+                ending = await asyncio.to_thread(store.finish, attempt, DONE)
+                if int(attempt.job_id[-1]) % 2:
+                    await sender.deliver(ending.callback_id)
+
+            for job_id in ids:
+                store.submit(waiting(job_id, f"{backend.url}/result"))
+            outbox = Outbox(store._db)
+            async with running_manager(hasty, ScriptedDrivers(store, behaviour)):
+                await until(lambda: all(outbox.status(job_id).state == "delivered" for job_id in ids))
+                assert not store.submit(waiting(ids[0], f"{backend.url}/result")).started
+                await asyncio.sleep(0.5)
+
+    with Backend() as backend:
+        asyncio.run(run(backend))
+        got = {job_id: [each.ended for each in backend.of(job_id)] for job_id in ids}
+    assert sum(map(len, got.values())) > 2 * len(ids)
+    assert {job_id: ends for job_id, ends in got.items() if ends.index(True) != len(ends) - 1} == {}
 
 
 def test_drivers_without_a_job_are_killed(settings, store):
