@@ -1,4 +1,4 @@
-"""D2 and W1 without Ray: real driver, pipeline, store and sender, over stages that answer at once, in killable processes."""
+"""D2 and W1 without Ray: real driver, pipeline, store and sender over instant stages, in killable processes."""
 
 from __future__ import annotations
 
@@ -187,8 +187,8 @@ def test_w1_fifty_kills_between_commit_and_post(bed):
 
 
 def test_w1_kills_between_commit_and_post_on_postgresql(tmp_path, postgres_server):
-    """W1: the same with the other database, ten times."""
+    """W1: the same with the other database, five times."""
     with postgres_server.database(synchronous_commit="off") as url, Backend() as backend:
         options = {"state_dir": str(tmp_path), "database_url": url}
         with opened(options) as (store, outbox):
-            killed_before_the_post(Bed(options, store, outbox, backend, {}), 10)
+            killed_before_the_post(Bed(options, store, outbox, backend, {}), 5)
