@@ -338,8 +338,9 @@ class JobManager:
         """Extract a waiting job's audio before its URL expires; what is wrong with the video is told in its turn."""
         state = "failed"
         tries = self._fetches[job.job_id] = self._fetches.get(job.job_id, 0) + 1
-        fetching = self._stages.extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
+        fetching: Any = None
         try:
+            fetching = self._stages.extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
             await fetching
             state = "done"
         except asyncio.CancelledError:

@@ -94,9 +94,20 @@ async def _nothing(*_: object) -> list[str]:
     return []
 
 
+class Call:
+    """What a handle's call gives: it goes on until it is cancelled itself, whatever becomes of who awaits it."""
+
+    def __init__(self, work: Any) -> None:
+        self._task = asyncio.ensure_future(work)
+        self.cancel = self._task.cancel
+
+    def __await__(self) -> Any:
+        return asyncio.shield(self._task).__await__()
+
+
 def called(work: Callable[..., Any]) -> Any:
-    """A deployment's method: its calls run by themselves, and can be cancelled."""
-    return SimpleNamespace(remote=lambda *args: asyncio.ensure_future(work(*args)))
+    """A deployment's method."""
+    return SimpleNamespace(remote=lambda *args: Call(work(*args)))
 
 
 STAGES: Any = SimpleNamespace(

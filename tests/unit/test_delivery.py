@@ -152,7 +152,7 @@ def test_w2_processed_and_then_reset(store, outbox, clock, database):
 
 
 @pytest.mark.parametrize(
-    "outage", [(10 * MINUTE_S, 12, 5 * MINUTE_S), (24 * HOUR_S, 2, 30 * MINUTE_S)], ids=["10 min", "1 day"]
+    "outage", [(10 * MINUTE_S, 20, 5 * MINUTE_S), (24 * HOUR_S, 2, 30 * MINUTE_S)], ids=["10 min", "1 day"]
 )
 def test_w3_a_backend_that_was_down(store, outbox, clock, database, outage):
     """W3: for ten minutes, for a day: each end arrives within the next step; one probe per half minute meanwhile."""

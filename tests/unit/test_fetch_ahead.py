@@ -33,6 +33,7 @@ class Extractor:
         self.scratch = Scratch(str(folder))
         self.expires: dict[str, float] = {}
         self.fetched: list[str] = []
+        self.saved: list[str] = []
         self.faults: dict[str, list[Exception]] = {}
         self.takes_s = 0.01
         self.prepare = called(self._prepare)
@@ -48,6 +49,7 @@ class Extractor:
         await asyncio.sleep(self.takes_s)
         if faults := self.faults.get(job_id):
             raise faults.pop(0)
+        self.saved.append(job_id)
         self.scratch.save(job_id, run, SILENCE, duration_s=1.0, warnings=())
 
     async def _discard(self, job_id, run=None):
@@ -208,7 +210,7 @@ def test_d12_a_cancelled_fetch_stops_and_leaves_nothing(settings, store, extract
             store.cancel("waits", Outcome(error_code="CANCELLED", error_message="no"))
             await running.discard("waits")
             await asyncio.sleep(1.2)
-            assert extractor.scratch.jobs() == ["runs"]
+            assert extractor.scratch.jobs() == extractor.saved == ["runs"]
 
     asyncio.run(run())
 

@@ -424,8 +424,10 @@ def test_d12_a_redelivery_that_has_just_begun_is_not_pruned(store, with_everythi
 
 
 def test_d12_pruning_goes_in_parts(store, with_everything, monkeypatch):
-    """D12: a long absence's worth of old jobs does not keep other writers out."""
+    """D12: a long absence's worth of old jobs does not keep other writers out, and untold ones do not fill the part."""
     monkeypatch.setattr(store_module, "PRUNED_AT_ONCE", 2)
+    for number in range(2):
+        with_everything(f"untold-{number}", 900_000, told=False)
     for number in range(5):
         with_everything(f"job-{number}", 1_000_000)
     assert [store.prune(2_000_000) for _ in range(4)] == [2, 2, 1, 0]
