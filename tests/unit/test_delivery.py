@@ -142,6 +142,10 @@ def test_w2_processed_and_then_reset(store, outbox, clock, database):
         for job_id in jobs:
             ended(store, job_id, url=backend.url)
         asyncio.run(run(backend))
+        deadline = time.monotonic() + 20
+        while sum(got.acknowledged for got in backend.got) < len(jobs):  # it notes it after its answer
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         print(f"seed {SEED}: {len(backend.got)} POSTs of {len(jobs)} ends, {backend.did}")
         by_job = {job_id: [got for got in backend.got if json.loads(got.raw)["job_id"] == job_id] for job_id in jobs}
     assert backend.did["reset"] >= 10
