@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
-from deployments.net.client import CallbackClient
+from deployments.net.client import Answer, CallbackClient
 from serve_app.callbacks.outbox import Outbox
 from serve_app.callbacks.sender import Sender
 from serve_app.jobs import database as database_module
@@ -415,6 +415,38 @@ def test_w5_nothing_follows_an_acknowledged_end(settings, store, monkeypatch):
     ends = ["completed", "acknowledged"], ["failed", "acknowledged"]
     assert {job_id: told for job_id, told in by_job.items() if told[-2:] not in ends or len(set(told)) > 3} == {}
     assert [told.count("acknowledged") for told in by_job.values()] == [1] * len(ids)
+
+
+def test_w4_a_hanging_heartbeat_is_aborted_for_the_end(settings, store, monkeypatch):
+    """W4: a waiting job is cancelled while a heartbeat of it hangs: that is given up for the end."""
+    log: list[str] = []
+
+    async def post(_client, _url, body, _headers):
+        if json.loads(body)["status"] != "processing":
+            log.append("end")
+            return Answer(status=200, retry_after_s=None)
+        log.append("progress")
+        try:
+            await stands_still()
+        finally:
+            log.append("aborted")
+
+    monkeypatch.setattr(CallbackClient, "post", post)
+    hasty = settings.model_copy(update={"heartbeat_s": 0.001})
+
+    async def run() -> None:
+        outbox = Outbox(store._db)
+        for number in range(10):
+            store.submit(waiting(f"job-{number}"))
+        async with running_manager(hasty, ScriptedDrivers(store, stands_still)):
+            await until(lambda: store.counts().running == 10)
+            store.submit(waiting("waits", "http://127.0.0.1:9/result"))
+            await until(lambda: "progress" in log)
+            store.cancel("waits", CANCELLED)
+            await until(lambda: outbox.status("waits").state == "delivered")
+            assert log == ["progress", "aborted", "end"]
+
+    asyncio.run(run())
 
 
 def test_drivers_without_a_job_are_killed(settings, store):
