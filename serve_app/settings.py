@@ -134,8 +134,8 @@ class Settings(BaseSettings):
     """Per client, in the notation of the `limits` library, such as `600/minute`."""
     heartbeat_s: float = Field(default=25, gt=0, le=30)
     """A job's backend hears of it at least this often; the contract promises 30."""
-    retention_days: float = 7
-    """Ended jobs are kept this long."""
+    retention_days: float = Field(default=7, ge=0)
+    """Ended jobs are kept this long, and longer while their end could not be told."""
     limits: Limits = Limits()
     callbacks: CallbackPolicy = CallbackPolicy()
     """Where callbacks may go."""

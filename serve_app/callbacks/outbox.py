@@ -3,6 +3,7 @@
 A sender claims a row before it tries, by moving the row's next try beyond the longest time a try may take: so a
 driver and the manager never send the same callback at once, and a sender that dies leaves it to the next.
 A receiver that keeps failing is noted here too, for all senders: one of them probes it every 30 s, the others wait.
+How progress fares is counted by itself: a backend that refuses progress still hears of an end at once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from serve_app.jobs.tables import callbacks, jobs, receivers
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sqlalchemy import Connection, RowMapping, Select
+    from sqlalchemy import ColumnElement, Connection, RowMapping, Select
 
     from serve_app.jobs.database import Database
     from serve_app.jobs.model import Job
@@ -33,6 +34,8 @@ CLAIM_S = 30.0
 BREAKER_FAILURES = 5
 """Failures in a row after which a receiver is only probed."""
 PROBE_EVERY_S = 30.0
+PROGRESS = "#progress"
+"""Behind an origin: the row that counts how progress fares there."""
 
 
 class Outbox:
@@ -89,7 +92,7 @@ class Outbox:
         self._settle(callback, EventKind.CALLBACK_UNDELIVERED, state=CallbackState.UNDELIVERED, last_error=error)
 
     def failed(self, callback: DueCallback, *, error: str, retry_after_s: float | None = None) -> None:
-        """A try failed: plan the next one, or give up when 72 h have passed."""
+        """A try failed: plan the next one, or give up when 72 h have passed. Nothing where the claim has run out."""
         now = self._clock()
         wait = self._schedule.wait_s(
             attempts=callback.attempts, age_s=now - callback.due_since, retry_after_s=retry_after_s
@@ -97,18 +100,21 @@ class Outbox:
         if wait is None:
             self.refused(callback, error=error)
         else:
-            self._settle(callback, EventKind.CALLBACK_FAILED, next_try_at=now + wait, last_error=error)
+            mine = callbacks.c.attempts == callback.attempts
+            self._settle(callback, EventKind.CALLBACK_FAILED, mine, next_try_at=now + wait, last_error=error)
 
-    def postpone(self, callback: DueCallback, until: float) -> None:
-        """Give a claimed callback back untried: its receiver is only probed now."""
-        self._settle(callback, None, next_try_at=until, attempts=callback.attempts - 1)
+    def postpone(self, callback: DueCallback, until: float = 0.0) -> None:
+        """Give a claimed callback back untried, to be tried from `until` on."""
+        mine = callbacks.c.attempts == callback.attempts
+        self._settle(callback, None, mine, next_try_at=until, attempts=callback.attempts - 1)
 
-    def _settle(self, callback: DueCallback, kind: EventKind | None, **values: object) -> None:
+    def _settle(
+        self, callback: DueCallback, kind: EventKind | None, *where: ColumnElement[bool], **values: object
+    ) -> None:
+        pending = callbacks.c.state == CallbackState.PENDING
         with self._db.write() as db:
             settled = db.execute(
-                update(callbacks)
-                .where(callbacks.c.id == callback.id, callbacks.c.state == CallbackState.PENDING)
-                .values(**values)
+                update(callbacks).where(callbacks.c.id == callback.id, pending, *where).values(**values)
             )
             if kind and settled.rowcount:
                 error = values["last_error"]
@@ -138,37 +144,53 @@ class Outbox:
     # Receivers that keep failing
 
     def may_try(self, origin: str) -> float | None:
-        """None where `origin` may be tried now, else the epoch second from which it may be probed.
+        """None where a job's end may be told at `origin` now, else the epoch second from which it may be probed.
 
         A caller that gets None for a failing receiver has taken this half minute's probe.
         """
+        return self._gate(origin)
+
+    def may_tell(self, origin: str, *, job_id: str, sequence: int) -> bool:
+        """Whether progress may be told: nothing newer is to be told of the job, its end above all.
+
+        A receiver that fails is left to the ends that are due there; it hears progress only where nobody probes it.
+        """
+        with self._db.read() as db:
+            newest = db.execute(select(jobs.c.sequence).where(jobs.c.job_id == job_id)).scalar()
+        if newest != sequence:
+            return False
+        return self._gate(origin + PROGRESS) is None and self._gate(origin, late_s=PROBE_EVERY_S) is None
+
+    def _gate(self, receiver: str, *, late_s: float = 0.0) -> float | None:
+        """`late_s`: only a probe that nobody has taken for so long is taken."""
         now = self._clock()
         with self._db.read() as db:
-            row = db.execute(select(receivers).where(receivers.c.origin == origin)).mappings().one_or_none()
+            row = db.execute(select(receivers).where(receivers.c.origin == receiver)).mappings().one_or_none()
         if row is None or row["failures"] < BREAKER_FAILURES:
             return None
-        if row["next_probe_at"] > now:
+        if row["next_probe_at"] + late_s > now:
             return float(row["next_probe_at"])
         with self._db.write() as db:
             won = db.execute(
                 update(receivers)
-                .where(and_(receivers.c.origin == origin, receivers.c.next_probe_at <= now))
+                .where(and_(receivers.c.origin == receiver, receivers.c.next_probe_at + late_s <= now))
                 .values(next_probe_at=now + PROBE_EVERY_S)
             ).rowcount
         return None if won else now + PROBE_EVERY_S
 
-    def note(self, origin: str, *, ok: bool) -> None:
-        """Remember how a try at `origin` went."""
-        with self._db.read() as db:
-            known = db.execute(select(receivers.c.failures).where(receivers.c.origin == origin)).scalar()
-        if ok and known is None:
+    def note(self, origin: str, *, ok: bool, progress: bool = False) -> None:
+        """Remember how a try at `origin` went. One that takes anything is well."""
+        both = (origin, origin + PROGRESS)
+        if ok:
+            with self._db.read() as db:
+                known = db.execute(select(receivers.c.origin).where(receivers.c.origin.in_(both))).first()
+            if known:
+                with self._db.write() as db:
+                    db.execute(delete(receivers).where(receivers.c.origin.in_(both)))
             return
         next_probe_at = self._clock() + PROBE_EVERY_S
         with self._db.write() as db:
-            if ok:
-                db.execute(delete(receivers).where(receivers.c.origin == origin))
-                return
-            first = {"origin": origin, "failures": 1, "next_probe_at": next_probe_at}
+            first = {"origin": both[progress], "failures": 1, "next_probe_at": next_probe_at}
             again = {"failures": receivers.c.failures + 1, "next_probe_at": next_probe_at}
             upsert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
             row = upsert(receivers).values(**first)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 PROGRESS_TRIES = 3
 MIN_INTERVAL_S = 1.0
+LATEST_START_S = 5.0
+"""After asking for a claim: a process that was stopped meanwhile may find that the claim has run out."""
+SETTLE_AGAIN_S = 0.5
 GONE = 410
 
 log = logs.get_logger("callbacks")
@@ -42,15 +46,12 @@ class Sender:
         self._webhooks = [Webhook(secret) for secret in secrets]
 
     async def _try(self, url: str, body: bytes, *, message_id: str, sequence: int) -> tuple[Answer | None, str | None]:
-        """Post once and note how the receiver did: its answer if any, and a word for what went wrong if anything."""
-        answer: Answer | None = None
+        """Post once: the receiver's answer if any, and a word for what went wrong if anything."""
         try:
             answer = await self._client.post(url, body, self._headers(body, message_id, sequence))
-            error = None if 200 <= answer.status < 300 else f"http_{answer.status}"  # noqa: PLR2004 - 2xx
         except NetError as failure:
-            error = failure.kind
-        await asyncio.to_thread(self._outbox.note, origin_of(url), ok=error is None)
-        return answer, error
+            return None, failure.kind
+        return answer, None if 200 <= answer.status < 300 else f"http_{answer.status}"  # noqa: PLR2004 - 2xx
 
     def _headers(self, body: bytes, message_id: str, sequence: int) -> dict[str, str]:
         """Standard Webhooks 1.0; the library takes naive times for UTC, so it gets an aware one."""
@@ -68,22 +69,25 @@ class Sender:
 
     async def deliver(self, callback_id: str) -> bool:
         """Try a terminal callback once if it is due and its receiver may be tried; True when it is acknowledged."""
+        asked = time.monotonic()
         callback = await asyncio.to_thread(self._outbox.claim, callback_id)
         if callback is None:
             return False
-        probe_at = await asyncio.to_thread(self._outbox.may_try, origin_of(callback.url))
-        if probe_at is not None:
-            await asyncio.to_thread(self._outbox.postpone, callback, probe_at)
-            return False
+        origin = origin_of(callback.url)
+        probe_at = await asyncio.to_thread(self._outbox.may_try, origin)
         started = time.monotonic()
+        if probe_at is not None or started - asked > LATEST_START_S:
+            await asyncio.to_thread(self._outbox.postpone, callback, probe_at or 0.0)
+            return False
         answer, error = await self._try(callback.url, callback.body, message_id=callback.id, sequence=callback.sequence)
         if error is None:
-            await asyncio.to_thread(self._outbox.delivered, callback)
+            await _for_sure(partial(self._outbox.delivered, callback))
         elif answer and answer.status == GONE:
-            await asyncio.to_thread(self._outbox.refused, callback, error=error)
+            await _for_sure(partial(self._outbox.refused, callback, error=error))
         else:
             wait_s = answer.retry_after_s if answer else None
             await asyncio.to_thread(self._outbox.failed, callback, error=error, retry_after_s=wait_s)
+        await asyncio.to_thread(self._outbox.note, origin, ok=error is None)
         log.info(
             "terminal callback",
             extra=logs.about(
@@ -96,12 +100,26 @@ class Sender:
         )
         return error is None
 
-    async def tell(self, url: str, body: bytes, *, message_id: str, sequence: int) -> bool:
-        """Try a progress callback once; False where it should be tried again."""
-        if await asyncio.to_thread(self._outbox.may_try, origin_of(url)) is not None:
-            return True  # a failing receiver is probed by somebody else; this one is dropped
+    async def tell(self, job_id: str, url: str, body: bytes, *, message_id: str, sequence: int) -> bool:
+        """Try a progress callback once unless there is something newer; False where it should be tried again."""
+        origin = origin_of(url)
+        if not await asyncio.to_thread(self._outbox.may_tell, origin, job_id=job_id, sequence=sequence):
+            return True  # dropped
         answer, error = await self._try(url, body, message_id=message_id, sequence=sequence)
+        await asyncio.to_thread(self._outbox.note, origin, ok=error is None, progress=True)
         return error is None or (answer is not None and answer.status == GONE)
+
+
+async def _for_sure(settle: Callable[[], None]) -> None:
+    """Store an answer after which nothing may be sent, however long the database is away."""
+    while True:
+        try:
+            await asyncio.to_thread(settle)
+        except SQLAlchemyError:
+            log.exception("an acknowledgement is not stored yet")
+            await asyncio.sleep(SETTLE_AGAIN_S)
+        else:
+            return
 
 
 class ProgressTeller:
@@ -190,7 +208,7 @@ class ProgressTeller:
         for _ in range(PROGRESS_TRIES):
             spacing = asyncio.create_task(asyncio.sleep(MIN_INTERVAL_S))
             try:
-                taken = await self._sender.tell(url, body, message_id=message_id, sequence=sequence)
+                taken = await self._sender.tell(self._job_id, url, body, message_id=message_id, sequence=sequence)
             except SQLAlchemyError:
                 taken = False
             await spacing

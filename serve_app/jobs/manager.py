@@ -19,12 +19,13 @@ import ray
 from sqlalchemy.exc import SQLAlchemyError
 
 from deployments import logs
-from deployments.errors import CancelledJobError, InternalJobError, ProcessingTimeoutError
+from deployments.errors import CancelledJobError, InternalJobError, OutOfResourcesError, ProcessingTimeoutError
 from deployments.net.client import CallbackClient
 from serve_app.callbacks import payloads
 from serve_app.callbacks.sender import Sender
 from serve_app.jobs import drain
 from serve_app.jobs.actor import MANAGER_NAME
+from serve_app.jobs.calls import TRANSIENT
 from serve_app.jobs.canonical import log_end
 from serve_app.jobs.drivers import Drivers
 from serve_app.jobs.leases import BEAT_S, LEASE_S, Lease, Watch
@@ -52,6 +53,10 @@ DEADLINE_GRACE_S = 5.0
 CANCEL_GRACE_S = 10.0
 STARTS_PER_ATTEMPT = 3
 """Drivers that die before they can count an attempt are not started for ever."""
+FETCH_TRIES, FETCH_AGAIN_S = 3, 2.0
+"""Of fetching ahead, where the video is not to blame: its replica died, or the disk was full."""
+URL_MARGIN_S = 60.0
+"""A driver starts and asks for the video in less."""
 DRIVER_STARTS = max(1, (os.cpu_count() or 1) // 2)
 """Drivers that start at the same time: each takes a core for a second or more, and requests want answers meanwhile."""
 DRIVER_ANSWER_S = 60.0
@@ -87,6 +92,7 @@ class JobManager:
         self._busy: dict[str, asyncio.Task[Any]] = {}
         self._cancelled_at: dict[str, float] = {}
         self._starts: dict[str, int] = {}
+        self._fetches: dict[str, int] = {}
         self._starting = 0
         self._pruned_at = 0.0
         self._turned_at = time.monotonic()
@@ -229,7 +235,7 @@ class JobManager:
             if not await self._drivers.exists(job):
                 if job.attempt >= self._settings.limits.attempts:
                     await self._end(job, InternalJobError())
-                else:
+                elif not self._has_to_wait(job):
                     await self._start_driver(job)
             elif self._beats.still_s(job.job_id, (job.run, job.attempt, job.beats)) > LEASE_S:
                 log.warning("a driver stands still", extra=logs.about(job.job_id, run=job.run, attempt=job.attempt))
@@ -238,6 +244,11 @@ class JobManager:
                 self._poked.set()
             elif job.cancel_requested:
                 await self._drivers.cancel(job)
+
+    def _has_to_wait(self, job: Job) -> bool:
+        """Whether a job's video is just being fetched by a URL that is too old for another replica to fetch it, too."""
+        fetched = f"fetch:{job.job_id}" in self._busy and not job.cancel_requested
+        return fetched and job.video_expires_at < time.time() + URL_MARGIN_S
 
     async def _unblock(self) -> None:
         """Kill drivers that do not run: on SQLite, one that is stopped within a write keeps all others from writing."""
@@ -292,7 +303,7 @@ class JobManager:
         now = Progress(percent=job.progress, stage=job.stage)
         body = payloads.progress(job.job_id, now, locale=self._settings.locale)
         await self._sender.tell(
-            str(job.callback_url), body, message_id=payloads.new_message_id(), sequence=job.sequence
+            job.job_id, str(job.callback_url), body, message_id=payloads.new_message_id(), sequence=job.sequence
         )
 
     def _stop_telling(self, job_id: str) -> None:
@@ -311,34 +322,46 @@ class JobManager:
         counts = await asyncio.to_thread(self._store.counts)
         if free <= 0 or counts.running < limits.running_jobs or self._free_bytes() < limits.prefetch_bytes:
             return
+        if not counts.queued:
+            self._fetches.clear()
         for job in await asyncio.to_thread(self._store.to_prefetch, free):
             await asyncio.to_thread(self._store.set_prefetch, job, "running")
             self._once(f"fetch:{job.job_id}", self._fetch(job))
 
     def _free_bytes(self) -> int:
-        """Room for fetched audio; where scratch is remote storage, it looks after its own."""
-        scratch = Path(self._settings.extraction.scratch_url)
-        return shutil.disk_usage(scratch).free if scratch.exists() else sys.maxsize
+        """Room for fetched audio, and a video meanwhile; where scratch is remote storage, it looks after its own."""
+        extraction = self._settings.extraction
+        places = (Path(extraction.scratch_url.removeprefix("file://")), extraction.temp_dir)
+        return min((shutil.disk_usage(place).free for place in places if place and place.exists()), default=sys.maxsize)
 
     async def _fetch(self, job: Job) -> None:
-        """Extract a waiting job's audio before its URL expires; a failure is left to its turn."""
+        """Extract a waiting job's audio before its URL expires; what is wrong with the video is told in its turn."""
         state = "failed"
+        tries = self._fetches[job.job_id] = self._fetches.get(job.job_id, 0) + 1
+        fetching: Any = None
         try:
-            await self._stages.extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
+            fetching = self._stages.extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
+            await fetching
             state = "done"
         except asyncio.CancelledError:
+            fetching.cancel()
             state = "none"  # this server stops: the next fetches it
             raise
         except Exception as error:  # noqa: BLE001 - the driver tries again and reports
             log.info("fetching ahead failed", extra=logs.about(job.job_id, error=type(error).__name__))
+            blameless = (*TRANSIENT, OutOfResourcesError)
+            if isinstance(getattr(error, "cause", error), blameless) and tries < FETCH_TRIES:
+                await asyncio.sleep(FETCH_AGAIN_S)
+                state = "none"  # the URL may not live until its turn
         finally:
             await asyncio.to_thread(self._store.set_prefetch, job, state)
+            self._poked.set()  # the next one need not wait for a turn
 
     async def _prune(self) -> None:
         """Delete the rows of jobs that are older than the retention, and audio that nobody needs any more."""
-        keep_s = self._settings.retention_days * 86_400
-        for job in await asyncio.to_thread(self._store.ended_before, time.time() - keep_s):
-            await asyncio.to_thread(self._store.delete, job.job_id)
+        kept_since = time.time() - self._settings.retention_days * 86_400
+        while await asyncio.to_thread(self._store.prune, kept_since):  # a part at a time
+            pass
         for job_id in await self._stages.extractor.kept_jobs.remote():
             job_now = await asyncio.to_thread(self._store.get, job_id)
             if job_now is None or job_now.state.ended:

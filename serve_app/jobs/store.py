@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import and_, case, delete, exists, func, insert, or_, select, tuple_, update
 
 from serve_app.callbacks.outbox import owe
 from serve_app.callbacks.payloads import completed, failed
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from serve_app.jobs.database import Database
 
 DRIVER_GRACE_S = 3.0
+PRUNED_AT_ONCE = 200
 RATE_SAMPLE = 20
 """How many of the newest completed jobs the estimate of processing time looks at."""
 
@@ -301,10 +302,18 @@ class JobStore:
         with self._db.write(admission=True) as db:
             db.execute(update(jobs).where(jobs.c.prefetch == "running").values(prefetch="none"))
 
-    def ended_before(self, epoch_s: float) -> Sequence[Job]:
-        """Ended jobs that are older than the retention and have nothing left to deliver."""
-        pending = select(callbacks.c.job_id).where(callbacks.c.state == CallbackState.PENDING)
-        return self._where(jobs.c.state.in_(_ENDED), jobs.c.finished_at < epoch_s, jobs.c.job_id.not_in(pending))
+    def prune(self, epoch_s: float) -> int:
+        """Delete jobs that ended before then, with all that is kept of them, unless a callback is pending; how many.
+
+        At most `PRUNED_AT_ONCE`: others want to write, too.
+        """
+        old = and_(jobs.c.state.in_(_ENDED), jobs.c.finished_at < epoch_s)
+        pending = exists().where(callbacks.c.job_id == jobs.c.job_id, callbacks.c.state == CallbackState.PENDING)
+        query = select(jobs.c.job_id).where(old, ~pending).order_by(jobs.c.finished_at).limit(PRUNED_AT_ONCE)
+        with self._db.write(admission=True) as db:
+            ids = list(db.execute(query.with_for_update()).scalars())
+            # asked again now that nobody else changes these rows: a redelivery may just have begun
+            return db.execute(delete(jobs).where(jobs.c.job_id.in_(ids), ~pending)).rowcount
 
     def _where(self, *conditions: ColumnElement[bool]) -> Sequence[Job]:
         with self._db.read() as db:

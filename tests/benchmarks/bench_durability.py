@@ -57,7 +57,7 @@ POST = "/api/upload-video/process-video"
 VIDEO = "http://127.0.0.1:1/a.mp4?s"
 BACKEND = "http://127.0.0.1:1"
 ASKED, ENDED = "database asked", "job ended"
-BESIDE = ("tell", "may_try", "note", "_settle")
+BESIDE = ("tell", "may_tell", "_gate", "note", "_settle")
 """Methods for which no work waits: progress, what is known of receivers, what came of a try. (One look at the
 receiver's state, before the end is told, is in the way all the same: a millisecond.)"""
 BUSY = "the machine's processors busy"

@@ -19,8 +19,8 @@ def after(failures: int, status: int = 500):
     return answer
 
 
-def test_500_twice_then_200(server, sources):
-    """The same callback, byte for byte and under the same id, until it is acknowledged; then no more."""
+def test_w3_500_twice_then_200(server, sources):
+    """W3: the same callback, byte for byte and under the same id, until it is acknowledged; then no more."""
     with Backend(after(2)) as backend:
         job_id = server.start(sources.serve(servers.status(404)), fastapi_base_url=backend.url)
         backend.wait_end(job_id, within_s=40)
@@ -69,8 +69,8 @@ def test_a_dead_backend_costs_nothing_but_the_callback(server, sources, short):
     assert callback["last_error"] == "unreachable"
 
 
-def test_hanging_progress_delays_no_end(server, sources, short):
-    """A backend that never answers progress still gets the end at once: a try in flight is given up for it."""
+def test_w4_hanging_progress_delays_no_end(server, sources, short):
+    """W4: a backend that never answers progress still gets the end at once: a try in flight is given up for it."""
     with Backend(lambda new, _: 200 if new.ended else 0) as backend:
         job_id = server.start(sources.file(short), fastapi_base_url=backend.url)
         end = backend.wait_end(job_id, within_s=60)

@@ -84,8 +84,8 @@ def test_the_status_holds_the_very_result(story):
     assert state["callback"] == {"state": "delivered", "attempts": 1, "last_error": None}
 
 
-def test_nothing_follows_the_end(story):
-    """After the acknowledged terminal callback: nothing."""
+def test_w5_nothing_follows_the_end(story):
+    """W5: after the acknowledged terminal callback: nothing."""
     _, _, callbacks, _ = story
     assert [got.ended for got in callbacks].index(True) == len(callbacks) - 1
 

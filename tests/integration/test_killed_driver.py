@@ -1,4 +1,4 @@
-"""D2 without Ray: real driver, pipeline, store and sender, over stages that answer at once, in killable processes."""
+"""D2 and W1 without Ray: real driver, pipeline, store and sender over instant stages, in killable processes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ class Bed:
         return job_id
 
     def driver(self, job_id: str, fuse: Fuse | None = None):
-        process = self._context.Process(target=drive, args=(self.options, [job_id], fuse), daemon=True)
+        return self.drivers([job_id], fuse)
+
+    def drivers(self, job_ids: list[str], fuse: Fuse | None = None):
+        process = self._context.Process(target=drive, args=(self.options, job_ids, fuse), daemon=True)
         process.start()
         return process
 
@@ -151,3 +154,41 @@ def test_d2_forty_eight_kills_of_the_driver_lose_and_double_nothing(bed, undistu
     first_of_each = stories[: len(EDGES)]
     attempts = {story.edge: bed.store.get(story.job_id).attempt for story in first_of_each}
     assert attempts == dict.fromkeys(EDGES, 2) | dict.fromkeys(("accepted", "committed", "unacknowledged"), 1)
+
+
+def killed_before_the_post(bed, kills: int) -> None:
+    """Drivers killed between the commit and their first POST; then one process delivers what it finds."""
+
+    def kill(number: int) -> str:
+        job_id = bed.submit(f"w1-{number}-{uuid.uuid4()}")
+        process = bed.driver(job_id, Fuse(edge="committed", delay_s=0.0))
+        process.join(WITHIN_S)
+        assert process.exitcode == -signal.SIGKILL
+        return job_id
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        ids = list(threads.map(kill, range(kills)))
+    assert {bed.store.get(job_id).state for job_id in ids} == {"completed"}
+    assert {bed.outbox.status(job_id).state for job_id in ids} == {"pending"}
+    assert not any(got.ended for job_id in ids for got in bed.backend.of(job_id))
+    restarted = bed.drivers(ids)
+    restarted.join(WITHIN_S)
+    assert restarted.exitcode == 0
+    assert {bed.outbox.status(job_id).state for job_id in ids} == {"delivered"}
+    for job_id in ids:
+        received = bed.backend.of(job_id)
+        assert [got.answered for got in received if got.ended] == [200]
+        assert received[-1].body["result"] == json.loads(bed.store.result(job_id))
+
+
+def test_w1_fifty_kills_between_commit_and_post(bed):
+    """W1: the end and the callback that is due are one commit: 50 kills before the POST, 50 delivered afterwards."""
+    killed_before_the_post(bed, 50)
+
+
+def test_w1_kills_between_commit_and_post_on_postgresql(tmp_path, postgres_server):
+    """W1: the same with the other database, five times."""
+    with postgres_server.database(synchronous_commit="off") as url, Backend() as backend:
+        options = {"state_dir": str(tmp_path), "database_url": url}
+        with opened(options) as (store, outbox):
+            killed_before_the_post(Bed(options, store, outbox, backend, {}), 5)

@@ -53,7 +53,10 @@ class Backend:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                raw = self.rfile.read(int(self.headers["content-length"]))
+                length = int(self.headers["content-length"])
+                raw = self.rfile.read(length)
+                if len(raw) < length:  # who sent it gave it up: nothing was received
+                    return
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 status = backend._take(self.path, headers, raw)
                 if status == 0:

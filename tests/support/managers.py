@@ -23,16 +23,17 @@ if TYPE_CHECKING:
 
 def settings_in(folder: Path, **limits: Any) -> Settings:
     """A server of one folder."""
-    return Settings(profile="local", state_dir=folder, limits=limits)
+    callbacks = {"origins": ["http://127.0.0.1:*"], "networks": ["127.0.0.0/8"]}
+    return Settings(profile="local", state_dir=folder, limits=limits, callbacks=callbacks)
 
 
-def waiting(job_id: str) -> NewJob:
-    """A job that tells nobody."""
+def waiting(job_id: str, callback_url: str | None = None) -> NewJob:
+    """A job that tells nobody, unless it is to."""
     return NewJob(
         job_id=job_id,
         video_url="https://v/1.mp4",
         video_expires_at=2e9,
-        callback_url=None,
+        callback_url=callback_url,
         options=JobOptions(),
         fingerprint="f",
     )
@@ -91,6 +92,22 @@ class ScriptedDrivers:
 
 async def _nothing(*_: object) -> list[str]:
     return []
+
+
+class Call:
+    """What a handle's call gives: it goes on until it is cancelled itself, whatever becomes of who awaits it."""
+
+    def __init__(self, work: Any) -> None:
+        self._task = asyncio.ensure_future(work)
+        self.cancel = self._task.cancel
+
+    def __await__(self) -> Any:
+        return asyncio.shield(self._task).__await__()
+
+
+def called(work: Callable[..., Any]) -> Any:
+    """A deployment's method."""
+    return SimpleNamespace(remote=lambda *args: Call(work(*args)))
 
 
 STAGES: Any = SimpleNamespace(

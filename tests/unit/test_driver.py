@@ -10,11 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from serve_app.callbacks import sender as sender_module
+from serve_app.callbacks.outbox import BREAKER_FAILURES
 from serve_app.jobs import database as database_module
 from serve_app.jobs import driver as driver_module
 from serve_app.jobs.model import Attempt, Outcome
 from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.states import JobState
+from tests.support.backend import Backend
 from tests.support.managers import STAGES, settings_in, until, waiting
 
 
@@ -66,15 +69,15 @@ def store(settings):
     database.close()
 
 
-def driven(settings):
-    """A driver of the job `a`; awaiting it awaits its end."""
-    return start(settings)._task
+def driven(settings, job_id: str = "a"):
+    """A driver of the job; awaiting it awaits its end."""
+    return start(settings, job_id)._task
 
 
-def start(settings):
-    """A driver of the job `a`."""
+def start(settings, job_id: str = "a"):
+    """A driver of the job."""
     manager = SimpleNamespace(poke=SimpleNamespace(remote=lambda: None))
-    return driver_module.Driver("a", 1, settings, STAGES, manager)
+    return driver_module.Driver(job_id, 1, settings, STAGES, manager)
 
 
 async def ended(task: asyncio.Task[None]) -> None:
@@ -192,3 +195,27 @@ def test_d10_a_locked_database_costs_no_work(settings, store):
     job = store.get("a")
     assert (job.state, job.attempt, len(Work.running)) == (JobState.COMPLETED, 1, 1)
     assert store.result("a") is not None
+
+
+@pytest.mark.parametrize("answer", [500, 0], ids=["fails", "hangs"])
+def test_w4_progress_that_is_never_taken_holds_up_no_end(settings, store, answer, monkeypatch):
+    """W4: progress fails ever so often, or a try of it hangs: the end is there at once."""
+    monkeypatch.setattr(sender_module, "MIN_INTERVAL_S", 0.01)
+    hasty = settings.model_copy(update={"heartbeat_s": 0.02})
+    tries = 2 * BREAKER_FAILURES if answer else 1
+
+    async def run(backend: Backend) -> float:
+        store.submit(waiting("b", f"{backend.url}/result"))
+        store.admit()
+        task = driven(hasty, "b")
+        await until(lambda: len(backend.of("b")) >= min(tries, BREAKER_FAILURES))
+        await until(lambda: store.get("b").sequence >= tries)
+        ending = time.monotonic()
+        Work.done.set()
+        await ended(task)
+        return ending
+
+    with Backend(lambda new, _: 200 if new.ended else answer) as backend:
+        ending = asyncio.run(run(backend))
+        [end] = [got for got in backend.of("b") if got.ended]
+    assert end.at - ending < 8  # 20 where a try in flight is waited for, 30 where its failures count for the end's

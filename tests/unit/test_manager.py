@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import time
 from contextlib import AsyncExitStack, closing, suppress
@@ -11,6 +12,9 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
+from deployments.net.client import Answer, CallbackClient
+from serve_app.callbacks.outbox import Outbox
+from serve_app.callbacks.sender import Sender
 from serve_app.jobs import database as database_module
 from serve_app.jobs import leases, manager
 from serve_app.jobs.model import Attempt, Outcome
@@ -19,9 +23,11 @@ from serve_app.jobs.states import JobState
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.wall_clock import WallClock
 from tests.support import managers
+from tests.support.backend import Backend
 from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until, waiting
 
 LEASE_S = 0.6
+CANCELLED = Outcome(error_code="CANCELLED", error_message="no")
 DONE = Outcome(result=b"{}", duration_s=1.0, processing_s=1.0)
 FOR_EVER_S = 1e6
 
@@ -186,7 +192,7 @@ def test_d7_a_video_that_was_being_fetched_ahead_is_fetched_again(settings, stor
         await stands_still()
 
     stages = SimpleNamespace(
-        extractor=SimpleNamespace(**vars(managers.STAGES.extractor), prepare=SimpleNamespace(remote=prepare))
+        extractor=SimpleNamespace(**vars(managers.STAGES.extractor), prepare=managers.called(prepare))
     )
     monkeypatch.setattr(managers, "STAGES", stages)
 
@@ -362,6 +368,85 @@ def test_d14_who_hangs_is_followed_and_then_stands_by(settings, store, monkeypat
         return first.starts, second.starts
 
     assert asyncio.run(run()) == ([], ["a"])
+
+
+def test_w5_nothing_follows_an_acknowledged_end(settings, store, monkeypatch):
+    """W5: heartbeats of waiting jobs race with starts, cancels, ends that drivers and manager tell: the end is last."""
+    log: list[tuple[str, str]] = []
+    post = CallbackClient.post
+
+    async def watched(client, url, body, headers):
+        content = json.loads(body)
+        log.append((content["job_id"], content["status"]))
+        answer = await post(client, url, body, headers)
+        if content["status"] != "processing":
+            log.append((content["job_id"], "acknowledged"))
+        return answer
+
+    monkeypatch.setattr(CallbackClient, "post", watched)
+    hasty = settings.model_copy(update={"heartbeat_s": 0.001})
+    ids = [f"job-{number:02}" for number in range(30)]
+
+    async def run(backend: Backend) -> None:
+        async with CallbackClient(hasty.callback_policy) as client:
+            sender = Sender(client, Outbox(store._db))
+
+            async def behaviour(store, attempt):
+                await asyncio.sleep(0.1)
+                ending = await asyncio.to_thread(store.finish, attempt, DONE)
+                if int(attempt.job_id[-1]) % 2:
+                    await sender.deliver(ending.callback_id)
+
+            for job_id in ids:
+                store.submit(waiting(job_id, f"{backend.url}/result"))
+            outbox = Outbox(store._db)
+            async with running_manager(hasty, ScriptedDrivers(store, behaviour)):
+                await until(lambda: all(backend.of(job_id) for job_id in ids[-5:]))
+                for job_id in ids[-5:]:
+                    await asyncio.to_thread(store.cancel, job_id, CANCELLED)
+                await until(lambda: all(outbox.status(job_id).state == "delivered" for job_id in ids))
+                assert not store.submit(waiting(ids[0], f"{backend.url}/result")).started
+                await asyncio.sleep(0.5)
+
+    with Backend() as backend:
+        asyncio.run(run(backend))
+    by_job = {job_id: [what for whose, what in log if whose == job_id] for job_id in ids}
+    assert sum(what == "processing" for _, what in log) >= 20
+    ends = ["completed", "acknowledged"], ["failed", "acknowledged"]
+    assert {job_id: told for job_id, told in by_job.items() if told[-2:] not in ends or len(set(told)) > 3} == {}
+    assert [told.count("acknowledged") for told in by_job.values()] == [1] * len(ids)
+
+
+def test_w4_a_hanging_heartbeat_is_aborted_for_the_end(settings, store, monkeypatch):
+    """W4: a waiting job is cancelled while a heartbeat of it hangs: that is given up for the end."""
+    log: list[str] = []
+
+    async def post(_client, _url, body, _headers):
+        if json.loads(body)["status"] != "processing":
+            log.append("end")
+            return Answer(status=200, retry_after_s=None)
+        log.append("progress")
+        try:
+            await stands_still()
+        finally:
+            log.append("aborted")
+
+    monkeypatch.setattr(CallbackClient, "post", post)
+    hasty = settings.model_copy(update={"heartbeat_s": 0.001})
+
+    async def run() -> None:
+        outbox = Outbox(store._db)
+        for number in range(10):
+            store.submit(waiting(f"job-{number}"))
+        async with running_manager(hasty, ScriptedDrivers(store, stands_still)):
+            await until(lambda: store.counts().running == 10)
+            store.submit(waiting("waits", "http://127.0.0.1:9/result"))
+            await until(lambda: "progress" in log)
+            store.cancel("waits", CANCELLED)
+            await until(lambda: outbox.status("waits").state == "delivered")
+            assert log == ["progress", "aborted", "end"]
+
+    asyncio.run(run())
 
 
 def test_drivers_without_a_job_are_killed(settings, store):

@@ -86,6 +86,22 @@ def test_prepare_load_discard(extractor: Any, tmp_path: Path) -> None:
         extractor.load("job", 1)
 
 
+def test_d13_what_was_fetched_ahead_needs_no_url(extractor: Any, tmp_path: Path) -> None:
+    """D13: only the audio is kept, not the video, and when the URL is dead the job finds it all the same."""
+    video = make(tmp_path / "a.mp4", GOOD["aac.mp4"]).read_bytes()
+
+    async def main() -> tuple[Any, Any]:
+        async with serving(whole(video)) as server:
+            ahead = await extractor.prepare("job", 1, server.url())
+        return ahead, await extractor.prepare("job", 1, server.url())
+
+    ahead, in_its_turn = asyncio.run(main())
+    assert ahead == in_its_turn
+    assert leftovers(tmp_path) == []
+    kept = [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()]
+    assert sorted(path.name for path in kept) == ["1.json", "1.npy"]
+
+
 def test_damaged_audio_is_extracted_again(extractor: Any, tmp_path: Path) -> None:
     """D5: a checkpoint that does not match its digest costs a new extraction, not a wrong transcript."""
     video = make(tmp_path / "a.mp4", GOOD["aac.mp4"]).read_bytes()

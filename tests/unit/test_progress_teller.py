@@ -18,7 +18,7 @@ class Receiver:
         self.taken = taken
         self.sequences: list[int] = []
 
-    async def tell(self, _url: str, _body: bytes, *, message_id: str, sequence: int) -> bool:
+    async def tell(self, _job_id: str, _url: str, _body: bytes, *, message_id: str, sequence: int) -> bool:
         assert message_id.startswith("msg_")
         self.sequences.append(sequence)
         await asyncio.sleep(self.slow_s)

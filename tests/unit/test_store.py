@@ -11,19 +11,20 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from sqlalchemy import make_url, select
+from sqlalchemy import make_url, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from serve_app.callbacks.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, Outbox
 from serve_app.callbacks.schedule import GIVE_UP_AFTER_S, RetrySchedule
 from serve_app.jobs import database as database_module
-from serve_app.jobs import drain
+from serve_app.jobs import drain, events
+from serve_app.jobs import store as store_module
 from serve_app.jobs.database import Database
 from serve_app.jobs.model import Attempt, CallbackState, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import TRANSITIONS, IllegalTransitionError, JobState, check
 from serve_app.jobs.store import JobStore
-from serve_app.jobs.tables import callbacks, receivers
+from serve_app.jobs.tables import callbacks, checkpoints, metadata, receivers
 
 CALLBACK = "http://127.0.0.1:8000/api/upload-video/result"
 DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
@@ -238,9 +239,14 @@ def test_the_oldest_are_admitted_up_to_the_limit(store, clock):
     assert store.queue_position(store.get("d")) == 1
 
 
-def test_the_end_and_its_callback_are_one_commit(store, outbox):
-    """Result, state and the due callback appear together; the callback carries the result's own bytes."""
+def test_w1_the_end_and_its_callback_are_one_commit(store, outbox, monkeypatch):
+    """W1: result, state and the due callback appear together or not at all; the callback carries the result's bytes."""
     attempt = started(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "owe", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            store.finish(attempt, DONE)
+    assert (store.get("a").state, store.result("a")) == (JobState.RUNNING, None)
     callback_id = store.finish(attempt, DONE).callback_id
     job = store.get("a")
     assert (job.state, job.progress) == (JobState.COMPLETED, 100)
@@ -340,6 +346,93 @@ def test_delete_takes_result_and_callbacks_along(store, outbox):
     assert outbox.claim(callback_id) is None
 
 
+@pytest.fixture
+def with_everything(database, store, outbox, clock):
+    """Jobs that have rows in every table: `old` ended at a time when `young` and the others had not begun."""
+
+    def ended_at(job_id: str, at: float, *, told: bool = True, outcome: Outcome = DONE) -> str:
+        clock.now = at
+        roomy = JobStore(database, queue_limit=500, running_limit=500, clock=clock)
+        attempt = started(roomy, job_id)
+        callback_id = roomy.finish(attempt, outcome).callback_id
+        with database.write() as db:
+            db.execute(checkpoints.insert().values(job_id=job_id, run=1, stage="s", digest="", body=b""))
+        if told:
+            outbox.delivered(outbox.claim(callback_id))
+        return callback_id
+
+    return ended_at
+
+
+def rows_of(database, job_id: str) -> set[str]:
+    """The tables that know of a job."""
+    known = [table for table in metadata.sorted_tables if "job_id" in table.c]
+    with database.read() as db:
+        return {t.name for t in known if db.execute(select(t.c.job_id).where(t.c.job_id == job_id)).first()}
+
+
+EVERYTHING = {"jobs", "results", "callbacks", "checkpoints", "events"}
+
+
+def test_d12_a_pruned_job_takes_everything_along(store, database, clock, with_everything):
+    """D12: old jobs, completed or failed, leave no row in any table; younger and unended ones stay."""
+    with_everything("completed", 1_000_000)
+    with_everything("failed", 1_000_000, outcome=BROKEN)
+    with_everything("young", 1_000_200)
+    running = started(store, "running")
+    store.submit(new("queued"))
+    assert rows_of(database, "completed") == EVERYTHING
+    clock.now = 1_000_300
+    assert store.prune(1_000_100) == 2
+    assert (rows_of(database, "completed"), rows_of(database, "failed")) == (set(), set())
+    assert rows_of(database, "young") == EVERYTHING
+    assert store.get("queued") is not None
+    assert store.finish(running, DONE) is not None
+    assert store.prune(1_000_100) == 0
+
+
+def test_d12_a_job_whose_end_is_not_told_is_kept(store, outbox, clock, with_everything):
+    """D12: not pruned while a callback is pending, a renewed one as well; given up or delivered, it goes."""
+    pending = with_everything("pending", 1_000_000, told=False)
+    with_everything("renewed", 1_000_000)
+    outbox.redeliver("renewed")
+    assert store.prune(2_000_000) == 0
+    outbox.refused(outbox.claim(pending), error="http_410")
+    assert store.prune(2_000_000) == 1
+    outbox.delivered(outbox.claim(outbox.due(1)[0][0]))
+    assert store.prune(2_000_000) == 1
+
+
+def test_d12_a_redelivery_that_has_just_begun_is_not_pruned(store, with_everything, database):
+    """D12: what is renewed while old jobs are looked for stays: asked again when nobody else can change them."""
+    with_everything("a", 1_000_000)
+    renewing = threading.Event()
+
+    def renew() -> None:
+        with database.write() as db:
+            db.execute(update(callbacks).values(state=CallbackState.PENDING))
+            events.record(db, "a", events.EventKind.CALLBACK_RENEWED, at=1.0)
+            renewing.set()
+            time.sleep(0.5)  # the pruner comes meanwhile
+
+    with ThreadPoolExecutor(1) as pool:
+        renewal = pool.submit(renew)
+        assert renewing.wait(20)
+        assert store.prune(2_000_000) == 0
+        renewal.result()
+    assert store.get("a") is not None
+
+
+def test_d12_pruning_goes_in_parts(store, with_everything, monkeypatch):
+    """D12: a long absence's worth of old jobs does not keep other writers out, and untold ones do not fill the part."""
+    monkeypatch.setattr(store_module, "PRUNED_AT_ONCE", 2)
+    for number in range(2):
+        with_everything(f"untold-{number}", 900_000, told=False)
+    for number in range(5):
+        with_everything(f"job-{number}", 1_000_000)
+    assert [store.prune(2_000_000) for _ in range(4)] == [2, 2, 1, 0]
+
+
 def test_pages_are_newest_first_and_do_not_overlap(store, clock, database):
     """Walking the pages by `after` meets every job once, the newest first."""
     roomy = JobStore(database, queue_limit=100, running_limit=2, clock=clock)
@@ -363,8 +456,8 @@ def test_a_waiting_job_is_told_of_at_most_once_per_interval(store, clock):
     assert store.untold(since_s=25) == []
 
 
-def test_least_time_left_is_fetched_first(store):
-    """Prefetching prefers the URL that expires first and takes each job once."""
+def test_d13_least_time_left_is_fetched_first(store):
+    """D13: prefetching prefers the URL that expires first and takes each job once."""
     store.submit(new("a"))
     urgent = NewJob(
         **{name: getattr(new("b"), name) for name in NewJob.__dataclass_fields__} | {"video_expires_at": 1.0}
@@ -376,8 +469,8 @@ def test_least_time_left_is_fetched_first(store):
     assert [job.job_id for job in store.to_prefetch(5)] == ["a"]
 
 
-def test_a_claimed_callback_is_nobody_elses(store, outbox, clock):
-    """Two senders never try the same callback at once; a sender that dies gives it back after its claim."""
+def test_w5_a_claimed_callback_is_nobody_elses(store, outbox, clock):
+    """W5: two senders never try the same callback at once; a sender that dies gives it back after its claim."""
     callback_id = store.finish(started(store), DONE).callback_id
     assert outbox.claim(callback_id).attempts == 1
     assert outbox.claim(callback_id) is None
@@ -387,16 +480,16 @@ def test_a_claimed_callback_is_nobody_elses(store, outbox, clock):
     assert outbox.claim(callback_id).attempts == 2
 
 
-def test_of_many_senders_one_gets_the_callback(store, outbox):
-    """Senders that reach for the same callback at the same time: one has it."""
+def test_w5_of_many_senders_one_gets_the_callback(store, outbox):
+    """W5: senders that reach for the same callback at the same time: one has it."""
     callback_id = store.finish(started(store), DONE).callback_id
     with ThreadPoolExecutor(10) as pool:
         claims = list(pool.map(lambda _: outbox.claim(callback_id), range(20)))
     assert sum(claim is not None for claim in claims) == 1
 
 
-def test_the_whole_schedule_of_a_dead_backend(store, outbox, clock, database):
-    """1 s, 5 s, 30 s, 2 min, then every 5 min to 6 h, then every 30 min to 72 h, then undelivered."""
+def test_w3_the_whole_schedule_of_a_dead_backend(store, outbox, clock, database):
+    """W3: 1 s, 5 s, 30 s, 2 min, then every 5 min to 6 h, then every 30 min to 72 h, then undelivered."""
     callback_id = store.finish(started(store), DONE).callback_id
     began = clock.now
     waits = []

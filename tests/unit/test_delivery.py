@@ -1,0 +1,363 @@
+"""Delivery without Ray: real store, outbox and sender, receivers that are functions or sockets, a clock of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
+
+from deployments.net.client import Answer, CallbackClient, NetError
+from deployments.net.policy import CallbackPolicy
+from serve_app.callbacks import payloads
+from serve_app.callbacks import sender as sender_module
+from serve_app.callbacks.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, Outbox
+from serve_app.callbacks.schedule import HOUR_S, JITTER, MINUTE_S
+from serve_app.callbacks.sender import Sender
+from serve_app.jobs.model import Attempt, CallbackState, JobOptions, NewJob, Outcome
+from serve_app.jobs.progress import Progress, Stage
+from serve_app.jobs.states import JobState
+from serve_app.jobs.store import JobStore
+from serve_app.jobs.tables import callbacks
+from tests.chaos.backend import Unreliable
+
+URL = "http://127.0.0.1:8000/api/upload-video/result"
+DONE = Outcome(result='{"text":"가","segments":[]}'.encode(), duration_s=1.0, processing_s=2.0)
+BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
+HALF = Progress(percent=50, stage=Stage.DIARIZATION)
+SEED = 2
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    at: float
+    body: bytes
+    headers: dict[str, str]
+
+    @property
+    def ended(self) -> bool:
+        return json.loads(self.body)["status"] != "processing"
+
+
+class Receiver:
+    """In place of `CallbackClient`: `answer` makes a status of a post, None: there is no answer."""
+
+    def __init__(self, answer=lambda _: 200, clock=time.time) -> None:
+        self.posts: list[Post] = []
+        self._answer = answer
+        self._clock = clock
+
+    async def post(self, _url, body, headers) -> Answer:
+        self.posts.append(Post(self._clock(), body, dict(headers)))
+        status = await asyncio.to_thread(self._answer, self.posts[-1])
+        if status is None:
+            raise NetError("timeout")
+        return Answer(status=status, retry_after_s=None)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def store(database, clock):
+    return JobStore(database, queue_limit=100, running_limit=100, clock=clock)
+
+
+@pytest.fixture
+def outbox(database, clock):
+    return Outbox(database, clock=clock)
+
+
+def new(job_id: str = "a", url: str = URL) -> NewJob:
+    return NewJob(
+        job_id=job_id,
+        video_url="https://v/1.mp4?sig=1",
+        video_expires_at=2e9,
+        callback_url=url,
+        options=JobOptions(),
+        fingerprint="f",
+    )
+
+
+def started(store, job_id: str = "a", url: str = URL) -> Attempt:
+    """A job that a driver works on."""
+    store.submit(new(job_id, url))
+    store.admit()
+    job = store.begin_attempt(job_id, store.get(job_id).run)
+    return Attempt(job_id=job_id, run=job.run, number=job.attempt)
+
+
+def ended(store, job_id: str = "a", outcome: Outcome = DONE, url: str = URL) -> str:
+    """A job that has just ended; its callback's id."""
+    return store.finish(started(store, job_id, url), outcome).callback_id
+
+
+async def told(sender, job_id: str, sequence: int) -> bool:
+    """One progress callback."""
+    body = payloads.progress(job_id, HALF, locale="ko")
+    return await sender.tell(job_id, URL, body, message_id=payloads.new_message_id(), sequence=sequence)
+
+
+def earliest(database) -> float | None:
+    """When the next callback is due."""
+    query = select(func.min(callbacks.c.next_try_at)).where(callbacks.c.state == CallbackState.PENDING)
+    with database.read() as db:
+        return db.execute(query).scalar()
+
+
+async def deliver_due(sender, outbox) -> None:
+    """What the manager does once a turn."""
+    await asyncio.gather(*(sender.deliver(callback_id) for callback_id, _ in outbox.due(20)))
+
+
+def test_w2_processed_and_then_reset(store, outbox, clock, database):
+    """W2: 30 % of the POSTs are processed and reset: all ends arrive, duplicates have the same id and bytes."""
+    jobs = [f"job-{number}" for number in range(60)]
+
+    async def run(backend: Unreliable) -> None:
+        policy = CallbackPolicy(origins=("http://127.0.0.1:*",), networks=("127.0.0.0/8",))
+        async with CallbackClient(policy) as client:
+            sender = Sender(client, outbox)
+            while (due_at := earliest(database)) is not None:
+                clock.now = max(clock.now, due_at)
+                await deliver_due(sender, outbox)
+
+    with Unreliable(SEED) as backend:
+        backend.mood = {"ok": 0.7, "reset": 0.3}
+        for job_id in jobs:
+            ended(store, job_id, url=backend.url)
+        asyncio.run(run(backend))
+        deadline = time.monotonic() + 20
+        while sum(got.acknowledged for got in backend.got) < len(jobs):  # it notes it after its answer
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        print(f"seed {SEED}: {len(backend.got)} POSTs of {len(jobs)} ends, {backend.did}")
+        by_job = {job_id: [got for got in backend.got if json.loads(got.raw)["job_id"] == job_id] for job_id in jobs}
+    assert backend.did["reset"] >= 10
+    for job_id, got in by_job.items():
+        assert len({(each.message_id, each.raw, each.sequence) for each in got}) == 1, job_id
+        assert [each.acknowledged for each in got].index(True) == len(got) - 1, job_id
+        assert outbox.status(job_id).state is CallbackState.DELIVERED
+
+
+@pytest.mark.parametrize(
+    "outage", [(10 * MINUTE_S, 20, 5 * MINUTE_S), (24 * HOUR_S, 2, 30 * MINUTE_S)], ids=["10 min", "1 day"]
+)
+def test_w3_a_backend_that_was_down(store, outbox, clock, database, outage):
+    """W3: for ten minutes, for a day: each end arrives within the next step; one probe per half minute meanwhile."""
+    down_s, jobs, step_s = outage
+    back_at = clock.now + down_s
+    receiver = Receiver(lambda _: 200 if clock.now >= back_at else None, clock)
+    ids = [ended(store, f"job-{number}") for number in range(jobs)]
+
+    async def run() -> None:
+        sender = Sender(receiver, outbox)
+        while (due_at := earliest(database)) is not None:
+            clock.now = max(clock.now, due_at)
+            for callback_id, _ in outbox.due(20):
+                await sender.deliver(callback_id)
+
+    asyncio.run(run())
+    arrived = {post.headers["webhook-id"]: post.at for post in receiver.posts if post.at >= back_at}
+    assert set(arrived) == set(ids)
+    assert len([post for post in receiver.posts if post.at >= back_at]) == jobs
+    assert max(arrived.values()) <= back_at + step_s * (1 + JITTER) + PROBE_EVERY_S
+    probes = [post.at for post in receiver.posts if post.at < back_at][BREAKER_FAILURES - 1 :]
+    assert all(later - earlier >= PROBE_EVERY_S for earlier, later in pairwise(probes))
+    assert {outbox.status(f"job-{number}").state for number in range(jobs)} == {CallbackState.DELIVERED}
+
+
+@pytest.mark.parametrize("answer", [500, None], ids=["fails", "hangs"])
+def test_w4_progress_that_is_never_taken_holds_up_no_end(store, outbox, clock, answer):
+    """W4: however often progress has failed at a receiver, the end goes there at once, and progress only as probes."""
+    receiver = Receiver(lambda post: 200 if post.ended else answer, clock)
+    attempt = started(store)
+
+    async def run() -> bool:
+        sender = Sender(receiver, outbox)
+        for _ in range(4 * BREAKER_FAILURES):
+            await told(sender, "a", store.tell(attempt, HALF, spent_s=0))
+            clock.now += 1
+        return await sender.deliver(store.finish(attempt, DONE).callback_id)
+
+    assert asyncio.run(run())
+    assert receiver.posts[-1].ended
+    assert len(receiver.posts) == BREAKER_FAILURES + 1
+
+
+def test_w4_progress_takes_no_probe_from_an_end(store, outbox, clock):
+    """W4: a receiver was down, is back, and refuses progress as ever: progress does not use up what ends wait for."""
+    up = False
+    receiver = Receiver(lambda post: 200 if up and post.ended else 500, clock)
+    attempt = started(store, "b")
+    callback_ids = [ended(store, f"job-{number}") for number in range(BREAKER_FAILURES)]
+
+    async def run() -> None:
+        nonlocal up
+        sender = Sender(receiver, outbox)
+        for callback_id in callback_ids:
+            await sender.deliver(callback_id)
+        up, back_at = True, clock.now
+        while clock.now < back_at + 2 * PROBE_EVERY_S + 2:  # the first one probes, the others follow
+            await told(sender, "b", store.tell(attempt, HALF, spent_s=0))  # first, each time
+            await deliver_due(sender, outbox)
+            clock.now += 1
+
+    asyncio.run(run())
+    assert {outbox.status(f"job-{number}").state for number in range(BREAKER_FAILURES)} == {CallbackState.DELIVERED}
+
+
+def test_a_dead_receiver_hears_one_probe_from_all(store, outbox, clock):
+    """Ends and progress together: nothing but one try per half minute, and progress flows when one got through."""
+    up = False
+    receiver = Receiver(lambda _: 200 if up else None, clock)
+    attempt = started(store, "b")
+    for number in range(BREAKER_FAILURES + 2):
+        ended(store, f"job-{number}")
+
+    async def run() -> None:
+        nonlocal up
+        sender = Sender(receiver, outbox)
+        for _ in range(200):
+            await told(sender, "b", store.tell(attempt, HALF, spent_s=0))
+            for callback_id, _ in outbox.due(20):
+                await sender.deliver(callback_id)
+            clock.now += 1
+        probes = [post.at for post in receiver.posts][BREAKER_FAILURES:]
+        assert len(probes) >= 4
+        assert all(later - earlier >= PROBE_EVERY_S for earlier, later in pairwise(probes))
+        up = True
+        for _ in range(round(2 * PROBE_EVERY_S) + 1):
+            await told(sender, "b", store.tell(attempt, HALF, spent_s=0))
+            clock.now += 1
+        assert not receiver.posts[-1].ended
+        assert receiver.posts[-1].at == clock.now - 1
+
+    asyncio.run(run())
+
+
+def test_w5_progress_of_before_is_not_sent_after_the_end(store, outbox):
+    """W5: a driver that was stopped, a manager's heartbeat that was on its way: they find newer to tell."""
+    receiver = Receiver()
+    attempt = started(store)
+    of_the_driver = store.tell(attempt, HALF, spent_s=0)
+    [waiting] = store.untold(since_s=-100)
+    store.begin_attempt("a", 1)
+    callback_id = store.finish(Attempt(job_id="a", run=1, number=2), DONE).callback_id
+
+    async def run() -> None:
+        sender = Sender(receiver, outbox)
+        assert await sender.deliver(callback_id)
+        for sequence in (of_the_driver, waiting.sequence):
+            assert await told(sender, "a", sequence)  # nothing to try again
+        store.delete("a")
+        assert await told(sender, "a", waiting.sequence)
+
+    asyncio.run(run())
+    assert [post.ended for post in receiver.posts] == [True]
+
+
+def test_w5_a_claim_that_was_outlived_is_not_used(store, outbox, clock, monkeypatch):
+    """W5: a sender is stopped between its claim and its POST; another has told the end meanwhile: it does not, too."""
+    monkeypatch.setattr(sender_module, "LATEST_START_S", 0.2)
+    receiver = Receiver()
+    callback_id = ended(store)
+    claim = outbox.claim
+
+    def stopped(callback_id):
+        claimed = claim(callback_id)
+        clock.now += CLAIM_S + 1
+        assert asyncio.run(Sender(receiver, Outbox(outbox._db, clock=clock)).deliver(callback_id))
+        time.sleep(0.3)
+        return claimed
+
+    monkeypatch.setattr(outbox, "claim", stopped)
+    assert not asyncio.run(Sender(receiver, outbox).deliver(callback_id))
+    assert len(receiver.posts) == 1
+    assert outbox.status("a").state is CallbackState.DELIVERED
+
+
+def test_w5_a_claim_that_ran_out_frees_nobody_elses(store, outbox, clock):
+    """W5: what comes late of an old try (a failure, a postponement) lets no third sender in beside the second."""
+    callback_id = ended(store)
+    first = outbox.claim(callback_id)
+    clock.now += CLAIM_S + 1
+    second = outbox.claim(callback_id)
+    outbox.failed(first, error="timeout")
+    outbox.postpone(first)
+    clock.now += CLAIM_S - 1
+    assert outbox.due(10) == []
+    outbox.delivered(second)
+    outbox.failed(second, error="timeout")
+    clock.now += 100 * HOUR_S
+    assert outbox.due(10) == []
+
+
+def test_w5_an_acknowledgement_outlasts_the_database(store, outbox, clock, monkeypatch):
+    """W5: the database is away when the 2xx comes: it is stored when it is back, and the end is not sent again."""
+    monkeypatch.setattr(sender_module, "SETTLE_AGAIN_S", 0.01)
+    receiver, away = Receiver(), iter([True] * 3)
+    callback_id, delivered = ended(store), outbox.delivered
+
+    def settle(callback):
+        if next(away, False):
+            raise OperationalError("", {}, Exception())
+        delivered(callback)
+
+    monkeypatch.setattr(outbox, "delivered", settle)
+    assert asyncio.run(Sender(receiver, outbox).deliver(callback_id))
+    clock.now += 100 * HOUR_S
+    assert outbox.due(10) == []
+    assert len(receiver.posts) == 1
+
+
+@pytest.mark.parametrize("answer", [200, 500, None])
+def test_w5_an_end_of_an_earlier_run_that_is_on_its_way(store, outbox, clock, answer):
+    """W5: while it hangs the job is posted again and ends anew: the old one is not tried again."""
+    old_id = ended(store, outcome=BROKEN)
+
+    def answers(post) -> int | None:
+        if post.headers["webhook-id"] == old_id:
+            new_id = ended(store)
+            assert asyncio.run(Sender(receiver, Outbox(outbox._db, clock=clock)).deliver(new_id))
+            return answer
+        return 200
+
+    receiver = Receiver(answers)
+
+    async def run() -> None:
+        sender = Sender(receiver, outbox)
+        await sender.deliver(old_id)
+        clock.now += 100 * HOUR_S
+        await deliver_due(sender, outbox)
+
+    asyncio.run(run())
+    assert [json.loads(post.body)["status"] for post in receiver.posts] == ["failed", "completed"]
+    assert outbox.status("a").state is CallbackState.DELIVERED
+    assert outbox.status("a").attempts == 1
+
+
+def test_w5_a_post_of_a_job_that_was_told_tells_nothing(store, outbox, clock):
+    """W5: a retry of the backend after the acknowledged end owes it nothing more."""
+    callback_id = ended(store)
+    outbox.delivered(outbox.claim(callback_id))
+    assert not store.submit(new()).started
+    clock.now += 100 * HOUR_S
+    assert outbox.due(10) == []
+    assert store.untold(since_s=0) == []
+    assert store.get("a").state is JobState.COMPLETED

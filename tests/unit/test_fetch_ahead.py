@@ -1,0 +1,243 @@
+"""The manager's hands on audio, without Ray: fetched ahead of its turn, and swept up after its job."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from ray.exceptions import RayActorError
+
+from deployments.errors import DownloadError, OutOfResourcesError
+from deployments.extraction.scratch import Scratch
+from serve_app.jobs import manager
+from serve_app.jobs.model import JobOptions, NewJob, Outcome
+from serve_app.jobs.opening import open_database, open_store
+from serve_app.jobs.states import JobState
+from serve_app.settings import Settings
+from tests.support import managers
+from tests.support.managers import ScriptedDrivers, called, running_manager, settings_in, until
+
+DONE = Outcome(result=b"{}", duration_s=1.0, processing_s=1.0)
+SILENCE = np.zeros(16, np.int16)
+LIFE_S = 3.0
+"""Of a presigned URL."""
+
+
+class Extractor:
+    """Fetches by URLs that expire, and keeps audio in a real folder. `faults`: how fetches of a job end."""
+
+    def __init__(self, folder) -> None:
+        self.scratch = Scratch(str(folder))
+        self.expires: dict[str, float] = {}
+        self.fetched: list[str] = []
+        self.saved: list[str] = []
+        self.faults: dict[str, list[Exception]] = {}
+        self.takes_s = 0.01
+        self.prepare = called(self._prepare)
+        self.discard = called(self._discard)
+        self.kept_jobs = called(self._kept_jobs)
+
+    async def _prepare(self, job_id, run, _url, _report):
+        if self.scratch.info(job_id, run) is not None:
+            return
+        self.fetched.append(job_id)
+        if time.time() > self.expires.get(job_id, 2e9):
+            raise DownloadError(reason="expired")
+        await asyncio.sleep(self.takes_s)
+        if faults := self.faults.get(job_id):
+            raise faults.pop(0)
+        self.saved.append(job_id)
+        self.scratch.save(job_id, run, SILENCE, duration_s=1.0, warnings=())
+
+    async def _discard(self, job_id, run=None):
+        self.scratch.discard(job_id, run)
+
+    async def _kept_jobs(self):
+        return self.scratch.jobs()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    for name, value in (("TURN_S", 0.05), ("PRUNE_EVERY_S", 0.1), ("FETCH_AGAIN_S", 0.05), ("DRIVER_STARTS", 4)):
+        monkeypatch.setattr(manager, name, value)
+    monkeypatch.setattr(manager.JobManager, "_free_bytes", lambda _: 10**12)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return settings_in(tmp_path, running_jobs=1)
+
+
+@pytest.fixture
+def store(settings):
+    database = open_database(settings)
+    yield open_store(settings, database)[0]
+    database.close()
+
+
+@pytest.fixture
+def extractor(settings, monkeypatch):
+    extractor = Extractor(settings.directory / "scratch")
+    monkeypatch.setattr(managers, "STAGES", SimpleNamespace(extractor=extractor))
+    return extractor
+
+
+def posted(store, extractor, job_id: str, life_s: float = 3600.0) -> str:
+    """A job that waits, with a URL that lives so long."""
+    extractor.expires[job_id] = time.time() + life_s
+    told = {"video_url": f"https://v/{job_id}.mp4", "callback_url": None, "fingerprint": job_id}
+    store.submit(NewJob(job_id=job_id, video_expires_at=extractor.expires[job_id], options=JobOptions(), **told))
+    return job_id
+
+
+class Works:
+    """A driver that needs the audio first, and ends its job when it may."""
+
+    def __init__(self, extractor) -> None:
+        self.may_end = asyncio.Event()
+        self._extractor = extractor
+
+    async def __call__(self, store, attempt):
+        try:
+            await self._extractor.prepare.remote(attempt.job_id, attempt.run, "", None)
+            await self.may_end.wait()
+            outcome = DONE
+        except DownloadError as error:
+            outcome = Outcome(error_code=error.code, error_message="no")
+        await asyncio.to_thread(store.finish, attempt, outcome)
+
+
+def test_d13_a_url_does_not_expire_in_the_queue(settings, store, extractor):
+    """D13: the first job takes longer than all URLs live; the audio is fetched meanwhile, and all twelve complete."""
+    ids = [posted(store, extractor, f"job-{number:02}", LIFE_S) for number in range(12)]
+
+    async def run() -> None:
+        works = Works(extractor)
+        async with running_manager(settings, ScriptedDrivers(store, works)):
+            await until(lambda: time.time() > max(extractor.expires.values()))
+            assert store.counts().queued == 11
+            works.may_end.set()
+            await until(lambda: all(store.get(job_id).state.ended for job_id in ids))
+
+    asyncio.run(run())
+    assert [store.get(job_id).state for job_id in ids] == [JobState.COMPLETED] * 12
+    assert sorted(extractor.fetched) == ids
+
+
+def test_d13_least_time_left_first_and_bounded_by_disk(settings, store, extractor, monkeypatch):
+    """D13: nothing is fetched ahead while the disk is short; then, two at a time, in the order in which URLs expire."""
+    free = [0]
+    monkeypatch.setattr(manager.JobManager, "_free_bytes", lambda _: free[0])
+    posted(store, extractor, "runs")
+    for number, life_s in enumerate((300, 100, 400, 200)):
+        posted(store, extractor, f"{life_s}-{number}", life_s)
+
+    async def run() -> None:
+        works = Works(extractor)
+        async with running_manager(settings, ScriptedDrivers(store, works)) as running:
+            await until(lambda: extractor.fetched == ["runs"])
+            turned = running._turned_at
+            await until(lambda: running._turned_at > turned + 0.2)
+            assert extractor.fetched == ["runs"]
+            free[0] = settings.limits.prefetch_bytes
+            await until(lambda: len(extractor.scratch.jobs()) == 5)
+
+    asyncio.run(run())
+    assert [job_id.partition("-")[0] for job_id in extractor.fetched] == ["runs", "100", "200", "300", "400"]
+
+
+@pytest.mark.parametrize(
+    ("faults", "fetches"),
+    [
+        ([RayActorError(), OutOfResourcesError()], 3),
+        ([RayActorError()] * 9, 3),
+        ([DownloadError(reason="expired")] * 9, 1),
+    ],
+    ids=["passing", "poison", "the video's own"],
+)
+def test_d13_what_is_no_fault_of_the_videos_is_tried_again(settings, store, extractor, faults, fetches):
+    """D13: a replica that died, a disk that was full: again before the URL expires, thrice at most; a 404 once."""
+    posted(store, extractor, "runs")
+    posted(store, extractor, "waits")
+    extractor.faults["waits"] = list(faults)
+
+    async def run() -> None:
+        works = Works(extractor)
+        async with running_manager(settings, ScriptedDrivers(store, works)):
+            await until(lambda: store.get("waits").prefetch in {"done", "failed"})
+
+    asyncio.run(run())
+    assert extractor.fetched.count("waits") == fetches
+    assert store.get("waits").prefetch == ("done" if len(faults) < 3 else "failed")
+
+
+def test_d13_a_job_that_comes_to_its_turn_while_it_is_fetched(settings, store, extractor):
+    """D13: its URL expires meanwhile, so that nobody else could fetch it: its driver waits for the fetch."""
+    posted(store, extractor, "runs")
+    extractor.takes_s = 0.0
+
+    async def run() -> None:
+        works = Works(extractor)
+        drivers = ScriptedDrivers(store, works)
+        async with running_manager(settings, drivers):
+            await until(lambda: extractor.scratch.jobs() == ["runs"])
+            extractor.takes_s = 1.5
+            posted(store, extractor, "waits", 1.0)
+            await until(lambda: "waits" in extractor.fetched)
+            works.may_end.set()
+            await until(lambda: store.get("waits").state is JobState.RUNNING)
+            assert drivers.starts == ["runs"]
+            await until(lambda: store.get("waits").state.ended)
+
+    asyncio.run(run())
+    assert store.get("waits").state is JobState.COMPLETED
+    assert extractor.fetched == ["runs", "waits"]
+
+
+def test_d12_a_cancelled_fetch_stops_and_leaves_nothing(settings, store, extractor):
+    """D12: a job that is cancelled while it is fetched ahead: the download stops, nothing is kept."""
+    posted(store, extractor, "runs")
+
+    async def run() -> None:
+        async with running_manager(settings, ScriptedDrivers(store, Works(extractor))) as running:
+            await until(lambda: extractor.scratch.jobs() == ["runs"])
+            extractor.takes_s = 1.0
+            posted(store, extractor, "waits")
+            await until(lambda: "waits" in extractor.fetched)
+            store.cancel("waits", Outcome(error_code="CANCELLED", error_message="no"))
+            await running.discard("waits")
+            await asyncio.sleep(1.2)
+            assert extractor.scratch.jobs() == extractor.saved == ["runs"]
+
+    asyncio.run(run())
+
+
+def test_d12_orphans_are_swept_up_and_old_jobs_pruned(tmp_path, extractor):
+    """D12: audio of ended and unknown jobs goes, of others stays; ended jobs are kept as long as the settings say."""
+    settings = Settings(profile="local", state_dir=tmp_path, limits={"running_jobs": 1}, retention_days=2.0 / 86_400)
+    database = open_database(settings)
+    store = open_store(settings, database)[0]
+    for job_id in ("ended", "runs", "waits"):
+        posted(store, extractor, job_id)
+    for job_id in ("ended", "runs", "waits", "unknown"):
+        extractor.scratch.save(job_id, 1, SILENCE, duration_s=1.0, warnings=())
+    (tmp_path / "scratch" / "unknown" / "1.npy.0123.tmp").write_bytes(b"half")
+    store.cancel("ended", Outcome(error_code="CANCELLED", error_message="no"))
+    ended_at = time.time()
+
+    async def run() -> None:
+        works = Works(extractor)
+        async with running_manager(settings, ScriptedDrivers(store, works)):
+            await until(lambda: extractor.scratch.jobs() == ["runs", "waits"])
+            await until(lambda: store.get("ended") is None)
+            assert time.time() - ended_at > 2.0
+            assert store.get("runs") is not None
+            works.may_end.set()
+            await until(lambda: extractor.scratch.jobs() == [])
+
+    asyncio.run(run())
+    assert [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()] == []
+    database.close()
