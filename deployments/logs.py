@@ -80,9 +80,7 @@ def _traced(record: logging.LogRecord) -> bool:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Serve reports each error that crosses it, with a traceback. Ours that are raised on purpose end a call in good
-    order, and whoever called says so.
-    """
+    """Of the errors that cross Serve, those that nobody raised on purpose. Callers tell the rest."""
     on_purpose = record.exc_info is not None and isinstance(record.exc_info[1], MLServerError)
     return not on_purpose and _traced(record)
 

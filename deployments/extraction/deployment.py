@@ -103,7 +103,6 @@ class AudioExtractor:
                     job_id, run, decoded.audio, duration_s=decoded.duration_s, warnings=decoded.warnings
                 )
             )
-            del decoded
         _log.info(
             "audio extracted",
             extra=logs.about(

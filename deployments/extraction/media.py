@@ -95,10 +95,30 @@ def decode(
         guarded.StoppedError: `stop` was set.
     """
     audio = np.zeros(round((limits.max_duration_s + GRACE_S) * SAMPLE_RATE_HZ), np.int16)
-    room = audio.data.cast("B")
-    start = filled = 2 * _lead_samples(media)
-    if filled >= len(room):
+    lead = _lead_samples(media)
+    if lead >= len(audio):
         raise VideoTooLongError(limit_min=limits.max_duration_s / 60)
+    try:
+        with audio[lead:].data.cast("B") as room:
+            filled, ended = _fill(room, path, media, limits=limits, on_fraction=on_fraction, stop=stop)
+        _check_end(ended, filled)
+    except BaseException:
+        audio.resize(0, refcheck=False)  # an error that is kept keeps its frames, and they an hour of sound
+        raise
+    return audio[: lead + filled // 2], ("parts of the audio could not be decoded",) if ended.returncode else ()
+
+
+def _fill(
+    room: memoryview,
+    path: Path,
+    media: Media,
+    *,
+    limits: MediaLimits,
+    on_fraction: OnFraction | None,
+    stop: Event | None,
+) -> tuple[int, guarded.Ended]:
+    """Let ffmpeg fill `room`; the bytes that came, and how it ended."""
+    filled = 0
     expected_bytes = 2 * SAMPLE_RATE_HZ * (media.audio_end_s or media.duration_s or float("inf"))
 
     def read(descriptor: int) -> int:
@@ -117,15 +137,17 @@ def decode(
         ended = guarded.run(command(path, limits), limits=_child(limits, limits.decode_s), read=read, stop=stop)
     except guarded.ChildTimeoutError:
         raise AudioExtractionError(reason="timeout") from None
-    got_any = filled > start
-    if ended.returncode != 0 or not got_any:
+    if ended.returncode != 0 or not filled:
         words = ended.stderr.replace(str(path), "<video>")[-300:]
         _log.info("ffmpeg complained", extra={"returncode": ended.returncode, "bytes": filled, "stderr": words})
+    return filled, ended
+
+
+def _check_end(ended: guarded.Ended, filled: int) -> None:
     if ended.returncode == -signal.SIGXCPU:
         raise AudioExtractionError(reason="timeout")
-    if ended.returncode < 0 or not got_any:  # killed half-way must not pass for the end
+    if ended.returncode < 0 or not filled:  # killed half-way must not pass for the end
         raise AudioExtractionError(reason="unsupported" if ended.returncode else "no_audio")
-    return audio[: filled // 2], ("parts of the audio could not be decoded",) if ended.returncode else ()
 
 
 def command(path: Path, limits: MediaLimits) -> list[str]:

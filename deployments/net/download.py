@@ -154,7 +154,7 @@ class _Transfer:
         self._policy = policy
         self._limits = limits
         self._on_progress = on_progress
-        self._file: BinaryIO = open(to, "wb", opener=_not_through_a_link)  # noqa: PTH123, SIM115 - Path has no opener
+        self._file: BinaryIO = open(to, "wb", opener=_not_through_a_link)  # noqa: SIM115 - Path has no opener
         self._received = 0
         self._total: int | None = None
         self._etag: str | None = None

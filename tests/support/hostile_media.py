@@ -259,7 +259,9 @@ def _matroskas(bait: Path, port: int) -> dict[str, bytes]:
     chapters = element("1043a770", element("45b9", element("45dd", b"\1") + element("b6", atom)))
     found["mkv-ordered-chapters"] = matroska(extra=chapters)
     for kind, mime in (("playlist", b"application/vnd.apple.mpegurl"), ("font", b"application/x-truetype-font")):
-        file = element("466e", b"../../x.m3u8") + element("4660", mime) + element("465c", listed) + element("46ae", b"\1")
+        file = (
+            element("466e", b"../../x.m3u8") + element("4660", mime) + element("465c", listed) + element("46ae", b"\1")
+        )
         found[f"mkv-attachment-{kind}"] = matroska(extra=element("1941a469", element("61a7", file)))
     return found
 
@@ -304,7 +306,9 @@ def bombs() -> dict[str, bytes]:
         "mp4-deep": movie[:20] + deep + movie[20:],
         "mp4-many-tracks": movie + box(b"moov", box(b"trak", b"") * 100_000),
         "mp4-endless-box": movie[:20] + struct.pack(">I", 1) + b"free" + struct.pack(">Q", 1 << 62) + movie[20:],
-        "mp4-stretched": movie.replace(struct.pack(">IIII", 0, 1, 16_000, 1), struct.pack(">IIII", 0, 1, 16_000, 1 << 30)),
+        "mp4-stretched": movie.replace(
+            struct.pack(">IIII", 0, 1, 16_000, 1), struct.pack(">IIII", 0, 1, 16_000, 1 << 30)
+        ),
         "mkv-zlib": matroska(track=coding, block=packed),
         "mkv-jump": matroska() + element("1f43b675", element("e7", b"\xff" * 6) + element("a3", b"\x81\0\0\x80\0\0")),
         "mkv-endless": matroska()[:60] + b"\x01" + b"\xff" * 7,

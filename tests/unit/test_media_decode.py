@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -17,8 +18,8 @@ import pytest
 from deployments.errors import AudioExtractionError, JobError, VideoTooLongError
 from deployments.extraction import guarded
 from deployments.extraction.config import MediaLimits
-from deployments.extraction.media import Decoded, binary, command, extract
-from deployments.extraction.probe import DEMUXERS, probe
+from deployments.extraction.media import Decoded, _compare, binary, command, extract
+from deployments.extraction.probe import DEMUXERS, Media, probe
 from deployments.types import SAMPLE_RATE_HZ
 from tests.support.clips import GOOD, PICTURE, TONE_DBFS, TONE_HZ, make, run_ffmpeg, silence
 
@@ -195,6 +196,28 @@ def test_m1_playlists_in_disguise_reach_nothing(tmp_path: Path, canary: socket.s
         assert reason(path) == "not_media", name
 
 
+def test_m1_the_command_line(tmp_path: Path) -> None:
+    """M1: a list; our own path by `file:`, no terminal, files only, these formats only, the first sound."""
+    path = tmp_path / "a b; rm -rf x.mp4"
+    words = command(path, LIMITS)
+    assert words[1:] == [
+        *("-format_whitelist", DEMUXERS, "-protocol_whitelist", "file", "-threads", "1", "-i", f"file:{path}"),
+        *("-map", "0:a:0", "-f", "s16le", "-af", words[words.index("-af") + 1], "pipe:1"),
+        *("-nostdin", "-hide_banner", "-v", "error", "-max_alloc", str(256 << 20)),
+    ]
+    assert DEMUXERS == "mov,mp4,m4a,matroska,webm,mpegts,avi,wav,mp3,flac,ogg,aac,asf,flv"
+
+
+def test_m1_only_a_file_is_a_video(tmp_path: Path) -> None:
+    """M1: a link to another job's sound, and a pipe that nobody writes to, are no media: at once, and unread."""
+    link, pipe = tmp_path / "link.mp4", tmp_path / "pipe.mp4"
+    link.symlink_to(make(tmp_path / "secret.wav", "-vn"))
+    os.mkfifo(pipe)
+    began = time.monotonic()
+    assert [reason(path) for path in (link, pipe, tmp_path)] == ["not_media"] * 3
+    assert time.monotonic() - began < 1
+
+
 def test_m1_ffmpeg_itself_refuses_them(tmp_path: Path) -> None:
     """M1: also without the probe before it, the command line opens no playlist."""
     make(tmp_path / "secret.wav", "-vn")
@@ -261,6 +284,44 @@ def test_m3_a_truncated_file(kept: float, expected: str, tmp_path: Path) -> None
         got = extract(path, limits=LIMITS)
         assert bool(got.warnings) == (expected == "warning")
         assert len(got.audio) / SAMPLE_RATE_HZ == pytest.approx(30 * kept, abs=1.5)
+
+
+@pytest.mark.parametrize(
+    ("length_s", "expected"),
+    [(100, ""), (99.1, ""), (100.9, ""), (98.9, "missing"), (101.1, "longer"), (50.1, "missing"), (49.9, "error")],
+)
+def test_m3_lengths_agree_within_a_hundredth(length_s: float, expected: str) -> None:
+    """M3: the sound may be 1 % off its own word; beyond is a warning, and less than half an error."""
+    told = Media(demuxer="mov", duration_s=200.0, audio_start_s=0.0, audio_end_s=100.0, only_audio=False)
+    if expected == "error":
+        with pytest.raises(AudioExtractionError) as caught:
+            _compare(told, length_s)
+        assert caught.value.values == {"reason": "incomplete"}
+    else:
+        warnings = _compare(told, length_s)
+        assert len(warnings) == bool(expected)
+        assert expected in "".join(warnings)
+
+
+def test_m3_more_sound_than_the_file_says(tmp_path: Path) -> None:
+    """M3: a file whose sound goes on beyond its own word gives all of it, and a warning."""
+    path = tmp_path / "a.mkv"
+    run_ffmpeg("-f", "lavfi", "-i", "sine=1000:r=16000:d=3", "-c:a", "pcm_s16le", path)
+    content = path.read_bytes()
+    assert content.count(b"00:00:03.000000000") == 1
+    path.write_bytes(content.replace(b"00:00:03.000000000", b"00:00:01.000000000"))
+    got = extract(path, limits=LIMITS)
+    assert len(got.audio) == 3 * SAMPLE_RATE_HZ
+    assert got.warnings == ("the audio is 2.0 s longer than the file says",)
+
+
+@pytest.mark.parametrize(("channels", "rate_hz"), [(65, 8000), (1, 800_000), (1, 0)])
+def test_m3_channels_and_rates_are_bounded(channels: int, rate_hz: int, tmp_path: Path) -> None:
+    """M3: the probe refuses what nobody records, before anything is decoded."""
+    head = struct.pack("<HHIIHH", 1, channels, rate_hz, 2 * channels * rate_hz, 2 * channels, 16)
+    content = silence(tmp_path / "a.wav", 1).read_bytes()
+    (tmp_path / "a.wav").write_bytes(content[:20] + head + content[36:])
+    assert reason(tmp_path / "a.wav") in {"unsupported", "not_media", "no_audio"}
 
 
 def test_61_minutes_are_too_long(tmp_path: Path) -> None:

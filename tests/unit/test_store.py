@@ -250,6 +250,24 @@ def test_the_end_and_its_callback_are_one_commit(store, outbox):
     assert due.sequence == job.sequence
 
 
+@pytest.mark.parametrize("outcome", [DONE, BROKEN])
+def test_m7_an_ended_job_forgets_what_signed_its_url(store, outcome):
+    """M7: a job's row keeps the URL's query until the job ends, in whatever way, and no longer."""
+    attempt = started(store)
+    assert store.get("a").video_url == "https://v/1.mp4?sig=1"
+    store.finish(attempt, outcome)
+    store.submit(new("b"))
+    store.cancel("b", BROKEN)
+    assert {store.get(job_id).video_url for job_id in "ab"} == {"https://v/1.mp4"}
+
+
+def test_m7_a_new_run_brings_its_own_url(store):
+    """M7: a failed job posted again is fetched by the URL that came with the new request."""
+    store.finish(started(store), BROKEN)
+    store.submit(new(url="https://v/1.mp4?sig=2"))
+    assert store.get("a").video_url == "https://v/1.mp4?sig=2"
+
+
 def test_an_old_attempt_writes_nothing(store):
     """The fence: when a newer attempt has begun, the old one's progress and end are refused."""
     old = started(store)
