@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from serve_app.jobs.database import Database
 from serve_app.jobs.model import JobOptions, NewJob, Outcome
 from serve_app.jobs.store import JobStore
+from serve_app.jobs.tables import jobs
 from tests.support.leaks import ROOT, Watch
 from tests.support.sources import SECRET
 
@@ -89,7 +91,7 @@ def test_m7_an_ended_job_that_kept_its_url_is_found(tmp_path: Path, database: Da
     store, watch = submitted(database), Watch()
     store.cancel("a", Outcome(error_code="CANCELLED", error_message="cancelled"))
     with database.write() as db:
-        db.exec_driver_sql(f"UPDATE jobs SET video_url = '{URL}'")
+        db.execute(update(jobs).values(video_url=URL))
     watch.left(tmp_path)
     assert set(kinds(watch)) == {"value jobs.video_url"}
 
