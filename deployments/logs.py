@@ -59,10 +59,10 @@ def trace(error: BaseException) -> list[str]:
 
 
 def _said(error: BaseException) -> str:
-    """What an error says, in a line. Some of Ray's errors say a traceback, of which the last line counts."""
+    """What an error says, in a line. Ray's errors of a call say its whole stack, of which the last line counts."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    last = lines[-1] if lines and "Traceback" in str(error) else " ".join(lines)
-    return _PATH.sub("…/", without_queries(last))
+    is_stack = any(line.startswith(("Traceback (", 'File "')) for line in lines)
+    return _PATH.sub("…/", without_queries(lines[-1] if is_stack else " ".join(lines)))
 
 
 def without_queries(text: str) -> str:
