@@ -73,7 +73,7 @@ def probe(path: Path, *, limits: guarded.ChildLimits, stop: Event | None = None)
         raise AudioExtractionError(reason="timeout") from None
     found: dict[str, Any] = json.loads(answer) if ended.returncode == 0 and answer else {"error": "died"}
     if "error" in found:
-        words = ended.stderr.replace(str(path), "<video>")[-300:] if found["error"] == "died" else ""
+        words = ended.stderr.strip().replace(str(path), "<video>").rpartition("\n")[2][-300:]
         _log.info("not media", extra={"kind": found["error"], "returncode": ended.returncode, "stderr": words})
         raise AudioExtractionError(reason="not_media")
     return _media(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import socket
@@ -386,10 +387,16 @@ def test_a_slow_decoder_is_cut(tmp_path: Path) -> None:
     assert error.values == {"reason": "timeout"}
 
 
-def test_m4_a_lack_of_memory_is_a_clean_failure(tmp_path: Path) -> None:
-    """M4: where the address space is too small, the child fails and we do not."""
+def test_m4_a_lack_of_memory_is_a_clean_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """M4: where the address space is too small, the child fails and we do not; M7: no traceback of its in the log."""
+    caplog.set_level(logging.INFO)
     path = make(tmp_path / "a.mp4", GOOD["aac.mp4"])
-    assert isinstance(fault(path, MediaLimits(address_space_mb=32)), AudioExtractionError)
+    for limit_mb in (32, 64, 100, 150):
+        assert isinstance(fault(path, MediaLimits(address_space_mb=limit_mb)), AudioExtractionError)
+    told = "".join(str(vars(record)) for record in caplog.records)
+    assert caplog.records
+    assert "Traceback" not in told
+    assert 'File "' not in told
 
 
 def test_m4_ten_bombs_at_once(tmp_path: Path) -> None:
