@@ -331,14 +331,14 @@ def test_m3_channels_and_rates_are_bounded(channels: int, rate_hz: int, tmp_path
         assert caught.value.values == {"reason": "unsupported"}
 
 
-def test_61_minutes_are_too_long(tmp_path: Path) -> None:
+def test_m3_61_minutes_are_too_long(tmp_path: Path) -> None:
     """An hour is the limit, by the file's own word, before anything is decoded."""
     path = silence(tmp_path / "a.wav", 61 * 60)
     assert "60 minutes" in str(fault(path))
 
 
 @pytest.mark.parametrize("name", ["a.mp3", "a.aac", "live.flac", "live.webm"])
-def test_length_is_counted_where_the_file_does_not_tell(name: str, tmp_path: Path) -> None:
+def test_m3_length_is_counted_where_the_file_does_not_tell(name: str, tmp_path: Path) -> None:
     """A file whose length is unknown or a guess is cut off at the limit with an error, not silently."""
     path = tmp_path / name
     sound = ("-f", "lavfi", "-i", "sine=1000:r=16000:d=8")
@@ -357,7 +357,7 @@ def _piped(*arguments: str) -> bytes:
     return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
 
 
-def test_a_jump_of_the_clock_makes_no_hours_of_silence(tmp_path: Path) -> None:
+def test_m3_a_jump_of_the_clock_makes_no_hours_of_silence(tmp_path: Path) -> None:
     """A gap of ten hours inside a file ends at the limit."""
     path = tmp_path / "a.mkv"
     jump = ("-af", "asetpts='PTS+if(gt(T,1),36000/TB,0)'")
@@ -380,7 +380,7 @@ def test_extraction_stops_within_a_moment(tmp_path: Path) -> None:
     assert time.monotonic() - stopped[0] < 1
 
 
-def test_a_slow_decoder_is_cut(tmp_path: Path) -> None:
+def test_m4_a_slow_decoder_is_cut(tmp_path: Path) -> None:
     """Decoding has a deadline of its own."""
     path = silence(tmp_path / "a.wav", 3600)
     error = fault(path, MediaLimits(decode_s=0.05))

@@ -346,7 +346,7 @@ def test_m6_a_changed_file_fails(tmp_path: Path) -> None:
     assert caught.value.values == {"reason": "changed"}
 
 
-def test_without_a_version_a_cut_starts_over(tmp_path: Path) -> None:
+def test_m6_without_a_version_a_cut_starts_over(tmp_path: Path) -> None:
     """A server without ETag and date cannot be resumed from: the file is fetched anew, and right."""
     answers = iter([short(BODY[:1000], missing=len(BODY) - 1000), short(BODY[:70_000], missing=1), whole(BODY)])
 
@@ -359,7 +359,7 @@ def test_without_a_version_a_cut_starts_over(tmp_path: Path) -> None:
     assert got.cuts == 2
 
 
-def test_a_server_that_ignores_ranges_starts_over(tmp_path: Path) -> None:
+def test_m6_a_server_that_ignores_ranges_starts_over(tmp_path: Path) -> None:
     """The same ETag with 200 instead of 206: the whole comes again, and the start is not kept twice."""
     answers = iter([short(BODY[:200_000], missing=100_000, ETag='"v1"'), whole(BODY, ETag='"v1"')])
 
@@ -380,7 +380,7 @@ def test_a_server_that_ignores_ranges_starts_over(tmp_path: Path) -> None:
         head(416, Content_Length=0),
     ],
 )
-def test_a_wrong_part_is_not_glued_on(answer: bytes, tmp_path: Path) -> None:
+def test_m6_a_wrong_part_is_not_glued_on(answer: bytes, tmp_path: Path) -> None:
     """A part that does not fit where the first one ended is refused."""
     first = [short(BODY[:200_000], missing=100_000, ETag='"v1"')]
 
@@ -423,7 +423,7 @@ def test_passing_troubles_are_mended(failures: int, tmp_path: Path) -> None:
             fetch(handle, tmp_path / "v")
 
 
-def test_a_crumb_per_connection_does_not_go_on_for_ever(tmp_path: Path) -> None:
+def test_m5_a_crumb_per_connection_does_not_go_on_for_ever(tmp_path: Path) -> None:
     """Cuts are bounded, progress or not."""
 
     async def handle(request: Request, writer: asyncio.StreamWriter) -> None:
