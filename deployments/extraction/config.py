@@ -23,6 +23,9 @@ class MediaLimits(BaseModel):
     decode_s: float = 600.0
     """Wall clock and CPU of ffmpeg."""
 
+    decodes_at_once: int = 3
+    """In one replica; the longest video's sound takes 115 MB there until it is kept."""
+
     address_space_mb: int = 1024
     """Address space of each child process, the programs themselves included."""
 

@@ -38,6 +38,7 @@ class AudioExtractor:
         self._config = config
         self._scratch = Scratch(config.scratch_url)
         self._work = WorkDir(config.temp_dir)
+        self._decoding = asyncio.Semaphore(config.media.decodes_at_once)
         self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def __del__(self) -> None:  # Serve calls it when a replica shuts down
@@ -86,21 +87,22 @@ class AudioExtractor:
             on_progress=lambda done, total: reporter.tell("download", done / total) if total else None,
         )
         downloaded = time.monotonic()
-        decoded = await guarded.in_thread(
-            lambda stop: extract(
-                video,
-                limits=self._config.media,
-                on_fraction=lambda fraction: reporter.tell("extract", fraction),
-                stop=stop,
+        async with self._decoding:  # until the sound is kept, it is in our memory
+            decoded = await guarded.in_thread(
+                lambda stop: extract(
+                    video,
+                    limits=self._config.media,
+                    on_fraction=lambda fraction: reporter.tell("extract", fraction),
+                    stop=stop,
+                )
             )
-        )
-        extracted = time.monotonic()
-        video.unlink()  # noqa: ASYNC240 - a local file: microseconds
-        info = await guarded.in_thread(
-            lambda _: self._scratch.save(
-                job_id, run, decoded.audio, duration_s=decoded.duration_s, warnings=decoded.warnings
+            extracted = time.monotonic()
+            video.unlink()  # noqa: ASYNC240 - a local file: microseconds
+            info = await guarded.in_thread(
+                lambda _: self._scratch.save(
+                    job_id, run, decoded.audio, duration_s=decoded.duration_s, warnings=decoded.warnings
+                )
             )
-        )
         _log.info(
             "audio extracted",
             extra=logs.about(

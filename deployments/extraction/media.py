@@ -33,13 +33,13 @@ GRACE_S = 1.0
 """How much longer than the limit a video may be: encoders round up to whole frames."""
 
 SHORT_SHARE = 0.01
-"""Missing more than this of the audio's own length is worth a warning …"""
+"""More than this away from the audio's own length is worth a warning …"""
 
 LOST_SHARE = 0.5
-"""… and more than this is an error."""
+"""… and missing more than this is an error."""
 
 SHORT_S = 0.25
-"""Missing less than this is nothing: codecs' priming and padding."""
+"""Less than this is nothing: codecs' priming and padding."""
 
 READ_BYTES = 1 << 20
 OnFraction: TypeAlias = Callable[[float], None]
@@ -87,18 +87,38 @@ def decode(
     """The first audio stream of `path`, which was probed as `media`, and warnings.
 
     The array is laid out for the longest video and filled from the pipe in place: memory that is never touched is
-    never used, and nothing is copied.
+    never used (zeros neither), and nothing is copied.
 
     Raises:
         AudioExtractionError: ffmpeg could make nothing of it, crashed, or was too slow.
         VideoTooLongError: More samples than the limit.
         guarded.StoppedError: `stop` was set.
     """
-    audio = np.empty(round((limits.max_duration_s + GRACE_S) * SAMPLE_RATE_HZ), np.int16)
-    room = audio.data.cast("B")
-    filled = 2 * min(len(audio), _lead_samples(media))
-    room[:filled] = bytes(filled)
-    start = filled
+    audio = np.zeros(round((limits.max_duration_s + GRACE_S) * SAMPLE_RATE_HZ), np.int16)
+    lead = _lead_samples(media)
+    if lead >= len(audio):
+        raise VideoTooLongError(limit_min=limits.max_duration_s / 60)
+    try:
+        with audio[lead:].data.cast("B") as room:
+            filled, ended = _fill(room, path, media, limits=limits, on_fraction=on_fraction, stop=stop)
+        _check_end(ended, filled)
+    except BaseException:
+        audio.resize(0, refcheck=False)  # an error that is kept keeps its frames, and they an hour of sound
+        raise
+    return audio[: lead + filled // 2], ("parts of the audio could not be decoded",) if ended.returncode else ()
+
+
+def _fill(
+    room: memoryview,
+    path: Path,
+    media: Media,
+    *,
+    limits: MediaLimits,
+    on_fraction: OnFraction | None,
+    stop: Event | None,
+) -> tuple[int, guarded.Ended]:
+    """Let ffmpeg fill `room`; the bytes that came, and how it ended."""
+    filled = 0
     expected_bytes = 2 * SAMPLE_RATE_HZ * (media.audio_end_s or media.duration_s or float("inf"))
 
     def read(descriptor: int) -> int:
@@ -117,15 +137,17 @@ def decode(
         ended = guarded.run(command(path, limits), limits=_child(limits, limits.decode_s), read=read, stop=stop)
     except guarded.ChildTimeoutError:
         raise AudioExtractionError(reason="timeout") from None
-    got_any = filled > start
-    if ended.returncode != 0 or not got_any:
+    if ended.returncode != 0 or not filled:
         words = ended.stderr.replace(str(path), "<video>")[-300:]
         _log.info("ffmpeg complained", extra={"returncode": ended.returncode, "bytes": filled, "stderr": words})
+    return filled, ended
+
+
+def _check_end(ended: guarded.Ended, filled: int) -> None:
     if ended.returncode == -signal.SIGXCPU:
         raise AudioExtractionError(reason="timeout")
-    if ended.returncode < 0 or not got_any:  # killed half-way must not pass for the end
+    if ended.returncode < 0 or not filled:  # killed half-way must not pass for the end
         raise AudioExtractionError(reason="unsupported" if ended.returncode else "no_audio")
-    return audio[: filled // 2], ("parts of the audio could not be decoded",) if ended.returncode else ()
 
 
 def command(path: Path, limits: MediaLimits) -> list[str]:
@@ -157,9 +179,10 @@ def _lead_samples(media: Media) -> int:
 
 
 def _compare(media: Media, length_s: float) -> tuple[str, ...]:
-    """Warnings where less came than was promised.
+    """Warnings where what came is not what was promised.
 
-    Only the audio's own word counts for an error: a picture may well go on after the sound.
+    Only the audio's own word counts for an error, and for more than was promised: a picture may well be longer than
+    the sound, or shorter.
 
     Raises:
         AudioExtractionError: More than half is missing.
@@ -169,8 +192,10 @@ def _compare(media: Media, length_s: float) -> tuple[str, ...]:
     own_s = media.audio_end_s if media.audio_end_s or not media.only_audio else media.duration_s
     promised_s = own_s or media.duration_s or 0.0
     missing_s = promised_s - length_s
-    if missing_s <= max(SHORT_S, SHORT_SHARE * promised_s):
+    if abs(missing_s) <= max(SHORT_S, SHORT_SHARE * promised_s):
         return ()
+    if missing_s < 0:
+        return (f"the audio is {-missing_s:.1f} s longer than the file says",) if own_s else ()
     if missing_s > LOST_SHARE * promised_s and own_s:
         raise AudioExtractionError(reason="incomplete")
     if own_s or missing_s > LOST_SHARE * promised_s:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,8 @@ def probe(path: Path, *, limits: guarded.ChildLimits, stop: Event | None = None)
     Raises:
         AudioExtractionError: not_media, no_audio, unsupported (no decoder knows the codec), or timeout.
     """
+    if not stat.S_ISREG(path.lstat().st_mode):  # a link leads to another file, a pipe to a wait
+        raise AudioExtractionError(reason="not_media")
     answer = bytearray()
 
     def read(descriptor: int) -> int:
@@ -63,14 +66,14 @@ def probe(path: Path, *, limits: guarded.ChildLimits, stop: Event | None = None)
         answer.extend(got)
         return len(got) if len(answer) < _MAX_ANSWER_BYTES else 0
 
-    command = [sys.executable, "-I", str(_SCRIPT), str(path), DEMUXERS]
+    command = [sys.executable, "-I", str(_SCRIPT), f"file:{path}", DEMUXERS]
     try:
         ended = guarded.run(command, limits=limits, read=read, stop=stop)
     except guarded.ChildTimeoutError:
         raise AudioExtractionError(reason="timeout") from None
     found: dict[str, Any] = json.loads(answer) if ended.returncode == 0 and answer else {"error": "died"}
     if "error" in found:
-        words = ended.stderr.replace(str(path), "<video>")[-300:] if found["error"] == "died" else ""
+        words = ended.stderr.strip().replace(str(path), "<video>").rpartition("\n")[2][-300:]
         _log.info("not media", extra={"kind": found["error"], "returncode": ended.returncode, "stderr": words})
         raise AudioExtractionError(reason="not_media")
     return _media(found)

@@ -1,6 +1,7 @@
 """Runs in a child process of its own: looks at a media file with PyAV and prints what it is, as JSON.
 
-Started by path with `python -I`, so it imports nothing of this project. Arguments: the file, the allowed demuxers.
+Started by path with `python -I`, so it imports nothing of this project. Arguments: the file as `file:PATH`, the
+allowed demuxers.
 A crash, a hang or a memory bomb in a demuxer ends this process only.
 """
 
@@ -20,7 +21,7 @@ def tagged_s(stream: Any) -> float | None:
     try:
         hours, minutes, rest = stream.metadata["DURATION"].split(":")
         end_s = int(hours) * 3600 + int(minutes) * 60 + float(rest)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return None
     return end_s if math.isfinite(end_s) else None
 
@@ -61,7 +62,7 @@ def main() -> None:
     try:
         with av.open(path, options={"protocol_whitelist": "file", "format_whitelist": demuxers}) as container:
             found = describe(container)
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever a file can raise; a traceback would end in a log
         found = {"error": type(error).__name__}
     sys.stdout.write(json.dumps(found))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import re
 import shutil
 import time
@@ -123,6 +124,11 @@ def _expiry(url: str) -> float | None:
         return None
 
 
+def _not_through_a_link(path: str, flags: int) -> int:
+    """Open what is at `path` itself: what a link leads to is somebody else's."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
 def _about_disk(error: OSError) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return OutOfResourcesError()
@@ -148,7 +154,7 @@ class _Transfer:
         self._policy = policy
         self._limits = limits
         self._on_progress = on_progress
-        self._file: BinaryIO = to.open("wb")
+        self._file: BinaryIO = open(to, "wb", opener=_not_through_a_link)  # noqa: SIM115 - Path has no opener
         self._received = 0
         self._total: int | None = None
         self._etag: str | None = None

@@ -256,25 +256,33 @@ def _ray(state_dir: Path, options: UpOptions) -> Iterator[str]:
     import ray
 
     temp_dir = _ray_dir(state_dir)
-    if options.address is not None:
-        context = ray.init(address=options.address, log_to_driver=False, logging_level=logging.WARNING)
-    else:
-        context = ray.init(
-            address="local",
-            num_cpus=options.num_cpus or max(2, os.cpu_count() or 1),
-            num_gpus=options.num_gpus,
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            _temp_dir=temp_dir,
-        )
+    try:
+        context = _init_ray(temp_dir, options)
+    except Exception as error:
+        raise StartError(f"Ray did not start: {error}") from error
     try:
         yield f"http://{context.dashboard_url}"
     finally:
         ray.shutdown()
         if options.address is None:
             shutil.rmtree(temp_dir, ignore_errors=True)  # what is worth keeping is in our own log
+
+
+def _init_ray(temp_dir: str, options: UpOptions) -> Any:
+    import ray
+
+    if options.address is not None:
+        return ray.init(address=options.address, log_to_driver=False, logging_level=logging.WARNING)
+    return ray.init(
+        address="local",
+        num_cpus=options.num_cpus or max(2, os.cpu_count() or 1),
+        num_gpus=options.num_gpus,
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        _temp_dir=temp_dir,
+    )
 
 
 def _check_ray() -> None:

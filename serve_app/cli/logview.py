@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 POLL_S = 0.2
-_SHOWN = frozenset({"time", "level", "logger", "message", "pid", "traceback", JOB_FIELD})
+_SHOWN = frozenset({"time", "level", "logger", "message", "pid", "trace", JOB_FIELD})
 """Fields that have a place of their own in a line."""
 
 
@@ -28,7 +28,7 @@ def readable(line: str) -> str:
     extras |= {key: value for key, value in fields.items() if key not in _SHOWN and not key.startswith("serve_")}
     tail = " ".join(f"{key}={value}" for key, value in extras.items() if value is not None)
     text = f"{head}  {tail}" if tail else head
-    return f"{text}\n{fields['traceback']}" if "traceback" in fields else text
+    return "\n    ".join([text, *fields.get("trace", [])])
 
 
 class LogView:

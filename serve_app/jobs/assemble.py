@@ -5,6 +5,7 @@ Plain functions over the shared types; knows nothing of Ray, the database or how
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from deployments.types import Emotion, Turn, Utterance, Word, WordProsody
+
+_NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,5 +137,6 @@ def _rounded(value: float, digits: int = 3) -> float:
 
 
 def filename_of(video_url: str) -> str:
-    """The URL path's last part, percent-decoded."""
-    return unquote(urlsplit(video_url).path.rsplit("/", 1)[-1])
+    """The URL path's last part, percent-decoded: a name, and nothing that a receiver could take for a path."""
+    name = _NO_NAME.split(unquote(urlsplit(video_url).path))[-1]
+    return "" if name in {".", ".."} else name

@@ -391,6 +391,7 @@ class JobStore:
             .where(jobs.c.job_id == job.job_id)
             .values(
                 state=outcome.state,
+                video_url=job.video_url.partition("?")[0],  # what signed the download is no longer needed
                 stage=Stage.DONE if done else job.stage,
                 progress=100 if done else job.progress,
                 finished_at=now,

@@ -30,7 +30,7 @@ jobs = Table(
     Column("run", Integer, nullable=False, doc="What a POST starts; rises when a failed job is posted again"),
     Column("attempt", Integer, nullable=False, doc="Counted before work starts; together with run the fence"),
     Column("fingerprint", String(64), nullable=False, doc="SHA-256 of the content: the URL without query, the options"),
-    Column("video_url", Text, nullable=False, doc="A secret: its query signs the download"),
+    Column("video_url", Text, nullable=False, doc="Its query signs the download: a secret, gone when the job ends"),
     Column("video_expires_at", Float, nullable=False),
     Column("callback_url", Text, doc="Full URL of the callbacks; NULL where nobody is to be told"),
     Column("options", JSON, nullable=False),

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 
+from tests.support.leaks import WATCH
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -85,6 +87,7 @@ class Backend:
         self._thread.join()
 
     def _take(self, path: str, headers: dict[str, str], raw: bytes) -> int:
+        WATCH.callback(path, headers, raw)
         with self._came:
             new = Received(at=time.monotonic(), path=path, headers=headers, raw=raw, answered=0)
             status = self._answer(new, list(self._received))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from serve_app.cli.child_process import ChildProcess, free_port, session_members
+from tests.support.leaks import WATCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +33,8 @@ class RunningServer:
         self.state_dir = state_dir
         self.process = process
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self.http = httpx.Client(base_url=url, timeout=30, trust_env=False, headers=headers)
+        hooks = {"response": [WATCH.answer]}
+        self.http = httpx.Client(base_url=url, timeout=30, trust_env=False, headers=headers, event_hooks=hooks)
 
     def post(self, video_url: str, *, job_id: str | None = None, **fields: Any) -> httpx.Response:
         """Submit a job under a fresh id."""
@@ -98,8 +100,10 @@ def running_server(
             server = RunningServer(f"http://127.0.0.1:{port}", state_dir, process, api_key=api_key)
             wait_healthy(server.url, lambda: process.exit_code is None, log_path)
             yield server
+            WATCH.running(state_dir)
             server.http.close()
     finally:
+        WATCH.left(state_dir, (environment or {}).get("ML_SERVER_DATABASE_URL"))
         shutil.rmtree(state_dir, ignore_errors=True)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -17,8 +19,8 @@ import pytest
 from deployments.errors import AudioExtractionError, JobError, VideoTooLongError
 from deployments.extraction import guarded
 from deployments.extraction.config import MediaLimits
-from deployments.extraction.media import Decoded, binary, command, extract
-from deployments.extraction.probe import DEMUXERS, probe
+from deployments.extraction.media import Decoded, _compare, binary, command, extract
+from deployments.extraction.probe import DEMUXERS, Media, probe
 from deployments.types import SAMPLE_RATE_HZ
 from tests.support.clips import GOOD, PICTURE, TONE_DBFS, TONE_HZ, make, run_ffmpeg, silence
 
@@ -195,6 +197,28 @@ def test_m1_playlists_in_disguise_reach_nothing(tmp_path: Path, canary: socket.s
         assert reason(path) == "not_media", name
 
 
+def test_m1_the_command_line(tmp_path: Path) -> None:
+    """M1: a list; our own path by `file:`, no terminal, files only, these formats only, the first sound."""
+    path = tmp_path / "a b; rm -rf x.mp4"
+    words = command(path, LIMITS)
+    assert words[1:] == [
+        *("-format_whitelist", DEMUXERS, "-protocol_whitelist", "file", "-threads", "1", "-i", f"file:{path}"),
+        *("-map", "0:a:0", "-f", "s16le", "-af", words[words.index("-af") + 1], "pipe:1"),
+        *("-nostdin", "-hide_banner", "-v", "error", "-max_alloc", str(256 << 20)),
+    ]
+    assert DEMUXERS == "mov,mp4,m4a,matroska,webm,mpegts,avi,wav,mp3,flac,ogg,aac,asf,flv"
+
+
+def test_m1_only_a_file_is_a_video(tmp_path: Path) -> None:
+    """M1: a link to another job's sound, and a pipe that nobody writes to, are no media: at once, and unread."""
+    link, pipe = tmp_path / "link.mp4", tmp_path / "pipe.mp4"
+    link.symlink_to(make(tmp_path / "secret.wav", "-vn"))
+    os.mkfifo(pipe)
+    began = time.monotonic()
+    assert [reason(path) for path in (link, pipe, tmp_path)] == ["not_media"] * 3
+    assert time.monotonic() - began < 1
+
+
 def test_m1_ffmpeg_itself_refuses_them(tmp_path: Path) -> None:
     """M1: also without the probe before it, the command line opens no playlist."""
     make(tmp_path / "secret.wav", "-vn")
@@ -263,14 +287,58 @@ def test_m3_a_truncated_file(kept: float, expected: str, tmp_path: Path) -> None
         assert len(got.audio) / SAMPLE_RATE_HZ == pytest.approx(30 * kept, abs=1.5)
 
 
-def test_61_minutes_are_too_long(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("length_s", "expected"),
+    [(100, ""), (99.1, ""), (100.9, ""), (98.9, "missing"), (101.1, "longer"), (50.1, "missing"), (49.9, "error")],
+)
+def test_m3_lengths_agree_within_a_hundredth(length_s: float, expected: str) -> None:
+    """M3: the sound may be 1 % off its own word; beyond is a warning, and less than half an error."""
+    told = Media(demuxer="mov", duration_s=200.0, audio_start_s=0.0, audio_end_s=100.0, only_audio=False)
+    if expected == "error":
+        with pytest.raises(AudioExtractionError) as caught:
+            _compare(told, length_s)
+        assert caught.value.values == {"reason": "incomplete"}
+    else:
+        warnings = _compare(told, length_s)
+        assert len(warnings) == bool(expected)
+        assert expected in "".join(warnings)
+
+
+def test_m3_more_sound_than_the_file_says(tmp_path: Path) -> None:
+    """M3: a file whose sound goes on beyond its own word gives all of it, and a warning."""
+    path = tmp_path / "a.mkv"
+    run_ffmpeg("-f", "lavfi", "-i", "sine=1000:r=16000:d=3", "-c:a", "pcm_s16le", path)
+    content = path.read_bytes()
+    assert content.count(b"00:00:03.000000000") == 1
+    path.write_bytes(content.replace(b"00:00:03.000000000", b"00:00:01.000000000"))
+    got = extract(path, limits=LIMITS)
+    assert len(got.audio) == 3 * SAMPLE_RATE_HZ
+    assert got.warnings == ("the audio is 2.0 s longer than the file says",)
+
+
+@pytest.mark.parametrize(("channels", "rate_hz", "passes"), [(65, 8000, False), (1, 800_000, False), (64, 8000, True)])
+def test_m3_channels_and_rates_are_bounded(channels: int, rate_hz: int, tmp_path: Path, *, passes: bool) -> None:
+    """M3: the probe refuses what nobody records, before anything is decoded."""
+    head = struct.pack("<HHIIHH", 1, channels, rate_hz, 2 * channels * rate_hz, 2 * channels, 16)
+    content = silence(tmp_path / "a.wav", 1).read_bytes()
+    (tmp_path / "a.wav").write_bytes(content[:20] + head + content[36:])
+    bounds = guarded.ChildLimits(wall_s=30, cpu_s=30, address_space_bytes=1 << 30)
+    if passes:
+        assert probe(tmp_path / "a.wav", limits=bounds).only_audio
+    else:
+        with pytest.raises(AudioExtractionError) as caught:
+            probe(tmp_path / "a.wav", limits=bounds)
+        assert caught.value.values == {"reason": "unsupported"}
+
+
+def test_m3_61_minutes_are_too_long(tmp_path: Path) -> None:
     """An hour is the limit, by the file's own word, before anything is decoded."""
     path = silence(tmp_path / "a.wav", 61 * 60)
     assert "60 minutes" in str(fault(path))
 
 
 @pytest.mark.parametrize("name", ["a.mp3", "a.aac", "live.flac", "live.webm"])
-def test_length_is_counted_where_the_file_does_not_tell(name: str, tmp_path: Path) -> None:
+def test_m3_length_is_counted_where_the_file_does_not_tell(name: str, tmp_path: Path) -> None:
     """A file whose length is unknown or a guess is cut off at the limit with an error, not silently."""
     path = tmp_path / name
     sound = ("-f", "lavfi", "-i", "sine=1000:r=16000:d=8")
@@ -289,7 +357,7 @@ def _piped(*arguments: str) -> bytes:
     return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
 
 
-def test_a_jump_of_the_clock_makes_no_hours_of_silence(tmp_path: Path) -> None:
+def test_m3_a_jump_of_the_clock_makes_no_hours_of_silence(tmp_path: Path) -> None:
     """A gap of ten hours inside a file ends at the limit."""
     path = tmp_path / "a.mkv"
     jump = ("-af", "asetpts='PTS+if(gt(T,1),36000/TB,0)'")
@@ -312,17 +380,23 @@ def test_extraction_stops_within_a_moment(tmp_path: Path) -> None:
     assert time.monotonic() - stopped[0] < 1
 
 
-def test_a_slow_decoder_is_cut(tmp_path: Path) -> None:
+def test_m4_a_slow_decoder_is_cut(tmp_path: Path) -> None:
     """Decoding has a deadline of its own."""
     path = silence(tmp_path / "a.wav", 3600)
     error = fault(path, MediaLimits(decode_s=0.05))
     assert error.values == {"reason": "timeout"}
 
 
-def test_m4_a_lack_of_memory_is_a_clean_failure(tmp_path: Path) -> None:
-    """M4: where the address space is too small, the child fails and we do not."""
+def test_m4_a_lack_of_memory_is_a_clean_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """M4: where the address space is too small, the child fails and we do not; M7: no traceback of its in the log."""
+    caplog.set_level(logging.INFO)
     path = make(tmp_path / "a.mp4", GOOD["aac.mp4"])
-    assert isinstance(fault(path, MediaLimits(address_space_mb=32)), AudioExtractionError)
+    for limit_mb in (32, 64, 100, 150):
+        assert isinstance(fault(path, MediaLimits(address_space_mb=limit_mb)), AudioExtractionError)
+    told = "".join(str(vars(record)) for record in caplog.records)
+    assert caplog.records
+    assert "Traceback" not in told
+    assert 'File "' not in told
 
 
 def test_m4_ten_bombs_at_once(tmp_path: Path) -> None:

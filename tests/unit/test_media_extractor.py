@@ -6,22 +6,22 @@ import asyncio
 import hashlib
 import time
 import warnings
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from deployments import replica
-from deployments.errors import AudioExtractionError, DownloadError
+from deployments.errors import AudioExtractionError, DownloadError, VideoTooLongError
+from deployments.extraction import guarded
 from deployments.extraction.config import ExtractorConfig, MediaLimits
 from deployments.extraction.scratch import AudioMissingError
 from deployments.net.limits import DownloadLimits
 from deployments.net.policy import VideoPolicy
 from tests.support.clips import GOOD, make, silence
+from tests.support.hostile_media import element, matroska
 from tests.support.servers import dripping, serving, status, whole
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Progress:
@@ -205,3 +205,54 @@ def test_many_at_once_do_not_mix(extractor: Any, tmp_path: Path) -> None:
 def test_its_name_on_the_dashboard_tells_its_load(extractor: Any) -> None:
     """The dashboard's line is short and tells what it does."""
     assert repr(extractor) == "AudioExtractor(busy=0, Scratch(local folder))"
+
+
+def test_m2_audio_is_decoded_once(extractor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """M2: ffmpeg runs once for a run, however often its audio is asked for and loaded, even by several at once."""
+    video = make(tmp_path / "a.mp4", GOOD["aac.mp4"]).read_bytes()
+    started: list[str] = []
+    run = guarded.run
+
+    def counting(command: Any, **options: Any) -> Any:
+        started.append(Path(command[0]).name.split("-")[0])
+        return run(command, **options)
+
+    monkeypatch.setattr(guarded, "run", counting)
+
+    async def main() -> None:
+        async with serving(whole(video)) as server:
+            await asyncio.gather(*(extractor.prepare("job", 1, server.url()) for _ in range(3)))
+
+    asyncio.run(main())
+    sounds = [extractor.load("job", 1) for _ in range(3)]
+    assert started.count("ffmpeg") == 1
+    assert len(started) == 2, "one probe, one ffmpeg"
+    assert all(isinstance(sound, np.ndarray) and not sound.flags.writeable for sound in sounds)
+
+
+def test_m4_ten_bombs_leave_memory_and_disk(extractor: Any, tmp_path: Path) -> None:
+    """M4: ten videos at once that unfold to over an hour of sound: ten errors, memory bounded, and nothing on disk."""
+    extractor._config = extractor._config.model_copy(update={"media": MediaLimits()})
+    bomb = matroska() + element(
+        "1f43b675", element("e7", (7200 * 1000).to_bytes(4)) + element("a3", b"\x81\0\0\x80\0\0")
+    )
+
+    async def main() -> list[Any]:
+        async with serving(whole(bomb)) as server:
+            jobs = [extractor.prepare(f"job{i}", 1, server.url()) for i in range(10)]
+            return await asyncio.gather(*jobs, return_exceptions=True)
+
+    extractor._work.path.mkdir(exist_ok=True)
+    before = sorted(tmp_path.rglob("*"))
+    Path("/proc/self/clear_refs").write_text("5")  # forget the highest use so far
+    before_kb = memory_kb()["VmRSS"]
+    errors = asyncio.run(main())
+    assert [type(error) for error in errors] == [VideoTooLongError] * 10
+    assert memory_kb()["VmHWM"] - before_kb < 500_000
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def memory_kb() -> dict[str, int]:
+    """This process' memory, in kB, by the kernel's names."""
+    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+    return {words[0].rstrip(":"): int(words[1]) for words in lines if words[-1] == "kB"}

@@ -72,7 +72,7 @@ def test_output_and_end_are_told() -> None:
     assert len(ended.stderr) == guarded.STDERR_TAIL_BYTES
 
 
-def test_the_clock_kills_the_whole_group() -> None:
+def test_m4_the_clock_kills_the_whole_group() -> None:
     """A child that takes too long dies with its own children."""
     pids: list[int] = []
 
@@ -88,7 +88,7 @@ def test_the_clock_kills_the_whole_group() -> None:
     assert soon(lambda: gone(pids[0]))
 
 
-def test_a_stop_kills_the_whole_group() -> None:
+def test_m4_a_stop_kills_the_whole_group() -> None:
     """A stop from another thread ends the child and its children within a moment."""
     stop = threading.Event()
     pids: list[int] = []
@@ -104,20 +104,20 @@ def test_a_stop_kills_the_whole_group() -> None:
     assert soon(lambda: gone(pids[0]))
 
 
-def test_a_child_that_closes_its_output_is_still_watched() -> None:
+def test_m4_a_child_that_closes_its_output_is_still_watched() -> None:
     """The clock runs on after the last output."""
     with pytest.raises(guarded.ChildTimeoutError):
         run("import os, time; os.close(1); os.close(2); time.sleep(100)", wall_s=0.5)
 
 
-def test_memory_is_bounded() -> None:
+def test_m4_memory_is_bounded() -> None:
     """More address space than allowed is refused to the child."""
     ended, _ = run("x = bytearray(2 << 30)")
     assert ended.returncode == 1
     assert "MemoryError" in ended.stderr
 
 
-def test_nothing_runs_before_its_limits_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_m4_nothing_runs_before_its_limits_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """A parent that is slow to set them, on a busy machine, gives the child no time without."""
     limit = guarded._limit
 
@@ -130,20 +130,20 @@ def test_nothing_runs_before_its_limits_are_set(monkeypatch: pytest.MonkeyPatch)
     assert "MemoryError" in ended.stderr
 
 
-def test_files_are_bounded(tmp_path: Path) -> None:
+def test_m4_files_are_bounded(tmp_path: Path) -> None:
     """The child can write no file."""
     ended, _ = run(f"open({str(tmp_path / 'f')!r}, 'w').write('x' * 100_000)")
     assert ended.returncode != 0
     assert (tmp_path / "f").stat().st_size == 0
 
 
-def test_cpu_is_bounded() -> None:
+def test_m4_cpu_is_bounded() -> None:
     """A child that only burns CPU is ended by the kernel."""
     ended, _ = run("while True: pass", cpu_s=1)
     assert ended.returncode in (-signal.SIGXCPU, -signal.SIGKILL)
 
 
-def test_the_environment_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_m4_the_environment_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child inherits none of our secrets."""
     monkeypatch.setenv("ML_SERVER_CALLBACK_SECRET", "s3cret")
     _, output = run("import os; print(dict(os.environ))")

@@ -165,12 +165,12 @@ def test_an_absent_server(tmp_path: Path) -> None:
     assert caught.value.values == {"reason": "unreachable"}
 
 
-def test_the_limit_itself_passes(tmp_path: Path) -> None:
+def test_m5_the_limit_itself_passes(tmp_path: Path) -> None:
     """A file of exactly the allowed size is no error."""
     assert fetch(whole(bytes(1_000_000)), tmp_path / "v")[0].size_bytes == 1_000_000
 
 
-def test_the_limit_is_told_in_megabytes(tmp_path: Path) -> None:
+def test_m5_the_limit_is_told_in_megabytes(tmp_path: Path) -> None:
     """The public sentence names the limit, and a length in the header costs no download."""
     with pytest.raises(FileTooLargeError) as caught:
         fetch(promising(3 << 30), tmp_path / "v", max_bytes=2 << 30)
@@ -178,7 +178,7 @@ def test_the_limit_is_told_in_megabytes(tmp_path: Path) -> None:
     assert (tmp_path / "v").stat().st_size == 0
 
 
-def test_the_deadline_holds_for_the_whole(tmp_path: Path) -> None:
+def test_m5_the_deadline_holds_for_the_whole(tmp_path: Path) -> None:
     """A server that is fast enough at each moment is cut when the time is up."""
     began = time.monotonic()
     with pytest.raises(DownloadError) as caught:
@@ -187,7 +187,41 @@ def test_the_deadline_holds_for_the_whole(tmp_path: Path) -> None:
     assert time.monotonic() - began < 1
 
 
-def test_a_full_disk_is_told_before_the_download(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("share", "passes"), [(0.5, False), (4.0, True)])
+def test_m5_the_floor_on_speed(share: float, tmp_path: Path, *, passes: bool) -> None:
+    """M5: a steady line below the floor is `too_slow` after a window, one above it is left alone for many windows."""
+    floor, window_s = 20_000, 0.3
+    body = BODY[: round(4 * window_s * share * floor)]
+
+    async def steady(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(head(200, Content_Length=len(body)))
+        began = asyncio.get_running_loop().time()
+        for at in range(0, len(body), 500):
+            await asyncio.sleep(began + at / (share * floor) - asyncio.get_running_loop().time())
+            writer.write(body[at : at + 500])
+            await writer.drain()
+
+    pace = {"min_bytes_per_s": floor, "pace_window_s": window_s, "stall_s": 2}
+    if passes:
+        assert fetch(steady, tmp_path / "v", **pace)[0].size_bytes == len(body)
+    else:
+        began = time.monotonic()
+        with pytest.raises(DownloadError) as caught:
+            fetch(steady, tmp_path / "v", **pace)
+        assert caught.value.values == {"reason": "too_slow"}
+        assert time.monotonic() - began < 3 * window_s
+
+
+def test_m1_a_link_in_the_videos_place_is_not_followed(tmp_path: Path) -> None:
+    """M1: where a link lies in the way, what it leads to is neither written nor emptied."""
+    (tmp_path / "other").write_bytes(b"another job's")
+    (tmp_path / "v").symlink_to(tmp_path / "other")
+    with pytest.raises(OSError, match="symbolic links"):
+        fetch(whole(BODY), tmp_path / "v")
+    assert (tmp_path / "other").read_bytes() == b"another job's"
+
+
+def test_m5_a_full_disk_is_told_before_the_download(tmp_path: Path) -> None:
     """Where the file would not fit, nothing is fetched."""
     free = shutil.disk_usage(tmp_path).free
     with pytest.raises(OutOfResourcesError):
@@ -196,7 +230,7 @@ def test_a_full_disk_is_told_before_the_download(tmp_path: Path) -> None:
         fetch(whole(BODY), tmp_path / "v", disk_reserve_bytes=2 * free)
 
 
-def test_a_disk_that_fills_up(tmp_path: Path) -> None:
+def test_m5_a_disk_that_fills_up(tmp_path: Path) -> None:
     """A write that finds no room is a lack of resources, not a crash."""
     with pytest.raises(OutOfResourcesError):
         fetch(whole(BODY), Path("/dev/full"))
@@ -295,6 +329,16 @@ def test_m6_twenty_cuts(tmp_path: Path) -> None:
     assert [request.headers.get("if-range") for request in server.requests] == [None] + ['"v1"'] * 20
 
 
+@pytest.mark.full
+def test_m6_twenty_cuts_in_200_mb(tmp_path: Path) -> None:
+    """M6: the promise's own figures."""
+    got, server, body = resume(tmp_path, size=200_000_000, cuts=20, etags=lambda _: '"v1"')
+    with (tmp_path / "v").open("rb") as file:
+        assert hashlib.file_digest(file, "sha256").digest() == hashlib.sha256(body).digest()
+    assert got.cuts == 20
+    assert server.sent_bytes == len(body)
+
+
 def test_m6_a_changed_file_fails(tmp_path: Path) -> None:
     """M6: where the ETag has changed after a cut, two files must not be glued together."""
     with pytest.raises(DownloadError) as caught:
@@ -302,7 +346,7 @@ def test_m6_a_changed_file_fails(tmp_path: Path) -> None:
     assert caught.value.values == {"reason": "changed"}
 
 
-def test_without_a_version_a_cut_starts_over(tmp_path: Path) -> None:
+def test_m6_without_a_version_a_cut_starts_over(tmp_path: Path) -> None:
     """A server without ETag and date cannot be resumed from: the file is fetched anew, and right."""
     answers = iter([short(BODY[:1000], missing=len(BODY) - 1000), short(BODY[:70_000], missing=1), whole(BODY)])
 
@@ -315,7 +359,7 @@ def test_without_a_version_a_cut_starts_over(tmp_path: Path) -> None:
     assert got.cuts == 2
 
 
-def test_a_server_that_ignores_ranges_starts_over(tmp_path: Path) -> None:
+def test_m6_a_server_that_ignores_ranges_starts_over(tmp_path: Path) -> None:
     """The same ETag with 200 instead of 206: the whole comes again, and the start is not kept twice."""
     answers = iter([short(BODY[:200_000], missing=100_000, ETag='"v1"'), whole(BODY, ETag='"v1"')])
 
@@ -336,7 +380,7 @@ def test_a_server_that_ignores_ranges_starts_over(tmp_path: Path) -> None:
         head(416, Content_Length=0),
     ],
 )
-def test_a_wrong_part_is_not_glued_on(answer: bytes, tmp_path: Path) -> None:
+def test_m6_a_wrong_part_is_not_glued_on(answer: bytes, tmp_path: Path) -> None:
     """A part that does not fit where the first one ended is refused."""
     first = [short(BODY[:200_000], missing=100_000, ETag='"v1"')]
 
@@ -379,7 +423,7 @@ def test_passing_troubles_are_mended(failures: int, tmp_path: Path) -> None:
             fetch(handle, tmp_path / "v")
 
 
-def test_a_crumb_per_connection_does_not_go_on_for_ever(tmp_path: Path) -> None:
+def test_m5_a_crumb_per_connection_does_not_go_on_for_ever(tmp_path: Path) -> None:
     """Cuts are bounded, progress or not."""
 
     async def handle(request: Request, writer: asyncio.StreamWriter) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,34 @@ def test_the_stages_answers_become_the_result():
         "prosody",
         "analysis",
     }
+
+
+def test_m2_the_audio_is_fetched_once_and_no_stage_gets_a_path():
+    """M2: one extraction a run; every stage gets the one reference to its sound, and nobody else the video's URL."""
+    sound = object()
+    got: list[Any] = []
+
+    class Watching(Stub):
+        def __getattr__(self, name: str) -> Any:
+            method = super().__getattr__(name)
+
+            class Method:
+                @staticmethod
+                def remote(*args: Any) -> Response:
+                    got.extend(args)
+                    return method.remote(*args)
+
+            return Method
+
+    plain = graph()
+    extractor = Stub(**plain.extractor._methods | {"load": lambda *_: sound})
+    others = ("detector", "transcriber", "diarizer", "prosody", "emotion")
+    run(replace(plain, extractor=extractor, **{name: Watching(**getattr(plain, name)._methods) for name in others}))
+    assert extractor.calls.count("prepare") == 1
+    references = [each for each in got if isinstance(each, Response)]
+    assert len(references) >= len(others)
+    assert len({id(each) for each in references}) == 1
+    assert not [each for each in got if isinstance(each, PurePath) or "/" in str(each)]
 
 
 def test_without_diarization_there_is_one_speaker_and_a_warning():

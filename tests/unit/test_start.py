@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from deployments.models.lock import Lock, LockedFile, LockedModel, write
 from serve_app.cli.child_process import free_port
-from serve_app.cli.local import RayLostError, StartError, UpOptions, _check_database, _check_ray, reason_in, up
+from serve_app.cli.local import RayLostError, StartError, UpOptions, _check_database, _check_ray, _ray, reason_in, up
 from serve_app.jobs.database import Database
 from serve_app.settings import Settings
 from tests.support.model_hub import FILES, REPOSITORY, REVISION, place, sha256, snapshot
@@ -145,3 +145,17 @@ def test_d3_a_joined_ray_looks_after_itself(monkeypatch: pytest.MonkeyPatch) -> 
     """No process of a cluster is ours to watch."""
     monkeypatch.setattr("ray._private.worker._global_node", None)
     _check_ray()
+
+
+def test_m7_a_ray_that_does_not_start_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """M7: what a busy machine makes of Ray's start is told in words: no traceback on the terminal, or in its log."""
+
+    def fail(**_: object) -> None:
+        raise RuntimeError("the node timed out")
+
+    monkeypatch.setattr("ray.init", fail)
+    options = UpOptions(
+        config=tmp_path, host=None, port=None, state_dir=None, address=None, num_cpus=None, num_gpus=None
+    )
+    with pytest.raises(StartError, match="Ray did not start: the node timed out"), _ray(tmp_path, options):
+        pass

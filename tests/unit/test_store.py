@@ -256,6 +256,37 @@ def test_w1_the_end_and_its_callback_are_one_commit(store, outbox, monkeypatch):
     assert due.sequence == job.sequence
 
 
+@pytest.mark.parametrize("outcome", [DONE, BROKEN])
+def test_m7_an_ended_job_forgets_what_signed_its_url(store, outcome):
+    """M7: a job's row keeps the URL's query until the job ends, in whatever way, and no longer."""
+    attempt = started(store)
+    assert store.get("a").video_url == "https://v/1.mp4?sig=1"
+    store.finish(attempt, outcome)
+    store.submit(new("b"))
+    store.cancel("b", BROKEN)
+    assert {store.get(job_id).video_url for job_id in "ab"} == {"https://v/1.mp4"}
+
+
+def test_m7_not_even_the_file_remembers(sqlite_url, tmp_path):
+    """M7: once SQLite's log is folded in, no byte of the file holds what signed the URLs of ended jobs."""
+    database = Database(sqlite_url)
+    database.create()
+    store = JobStore(database, queue_limit=20, running_limit=2)
+    for number in range(20):
+        store.submit(new(f"job{number}", url=f"https://v/1.mp4?signed-{number}-{'x' * 300}"))
+        store.cancel(f"job{number}", BROKEN)
+    database.close()
+    assert (tmp_path / "jobs.db").exists()
+    assert not [path.name for path in tmp_path.iterdir() if b"signed-" in path.read_bytes()]
+
+
+def test_m7_a_new_run_brings_its_own_url(store):
+    """M7: a failed job posted again is fetched by the URL that came with the new request."""
+    store.finish(started(store), BROKEN)
+    store.submit(new(url="https://v/1.mp4?sig=2"))
+    assert store.get("a").video_url == "https://v/1.mp4?sig=2"
+
+
 def test_an_old_attempt_writes_nothing(store):
     """The fence: when a newer attempt has begun, the old one's progress and end are refused."""
     old = started(store)

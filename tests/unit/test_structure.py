@@ -69,6 +69,20 @@ def test_one_door_to_ffmpeg():
     }
 
 
+def test_m2_no_stage_takes_a_path():
+    """M2: beyond the extractor, no method of a deployment has a parameter for a file's name or a URL."""
+    for path in MODULES:
+        if path.name != "deployment.py" or path.parent.name == "extraction":
+            continue
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name != "__init__":
+                taken = [ast.unparse(argument) for argument in node.args.args + node.args.kwonlyargs]
+                assert not re.findall(r"\b(?:\w*path|\w*url|file\w*|Path|PathLike)\b", " ".join(taken)), (
+                    path,
+                    node.name,
+                )
+
+
 def test_one_door_to_the_model_hub():
     """One module knows the hub's library, and nobody loads code or weights by torch.hub or with remote code."""
     assert users_of("huggingface_hub") == {"deployments/models/hub.py"}

@@ -1,0 +1,109 @@
+"""M7: the scan over the whole suite sees what it is there for."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from sqlalchemy import update
+
+from serve_app.jobs.database import Database
+from serve_app.jobs.model import JobOptions, NewJob, Outcome
+from serve_app.jobs.store import JobStore
+from serve_app.jobs.tables import jobs
+from tests.support.leaks import ROOT, Watch
+from tests.support.sources import SECRET
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+URL = f"http://h/v.mp4?{SECRET}"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """As a server has it in its folder."""
+    database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
+    database.create()
+    yield database
+    database.close()
+
+
+def submitted(database: Database) -> JobStore:
+    store = JobStore(database, queue_limit=3, running_limit=2)
+    store.submit(
+        NewJob(
+            job_id="a",
+            video_url=URL,
+            video_expires_at=0.0,
+            callback_url="http://backend/x",
+            options=JobOptions(),
+            fingerprint="f",
+        )
+    )
+    return store
+
+
+def kinds(watch: Watch) -> list[str]:
+    return [found.split(": …")[0] for found in watch.found]
+
+
+def test_m7_an_honest_server_passes(tmp_path: Path, database: Database) -> None:
+    """M7: a clean log, a job with its URL while it waits, and without it afterwards."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "ml-server.jsonl").write_text(json.dumps({"message": "job ended"}))
+    store, watch = submitted(database), Watch()
+    watch.left(tmp_path)
+    store.cancel("a", Outcome(error_code="CANCELLED", error_message="cancelled"))
+    watch.left(tmp_path)
+    assert watch.found == []
+    assert watch.looked_at["log"] == 2
+    assert watch.looked_at["value"] > 20
+
+
+@pytest.mark.parametrize("leak", [URL, "Traceback (most recent call last):", f"{ROOT}/serve_app/app.py"])
+def test_m7_whatever_holds_a_leak_is_found(leak: str, tmp_path: Path, database: Database) -> None:
+    """M7: a log, a row's error, a result, an event, a callback, an answer."""
+    (tmp_path / "up.log").write_text(f"it is {leak}\n")
+    store, watch = submitted(database), Watch()
+    store.cancel("a", Outcome(error_code=leak, error_message=leak))
+    watch.left(tmp_path)
+    assert set(kinds(watch)) == {
+        "log up.log",
+        "value jobs.error_code",
+        "value jobs.error_message",
+        "value events.detail",
+        "value callbacks.body",
+    }
+    watch = Watch()
+    watch.callback("/x", {}, json.dumps({"error_message": leak}).encode())
+    transport = httpx.MockTransport(lambda _: httpx.Response(500, json={"message": leak}))
+    with httpx.Client(transport=transport, event_hooks={"response": [watch.answer]}) as client:
+        client.get("http://h/health")
+    assert set(kinds(watch)) == {"callback /x", "answer GET /health 500"}
+
+
+def test_m7_an_ended_job_that_kept_its_url_is_found(tmp_path: Path, database: Database) -> None:
+    """M7: the URL of an ended job is no exception."""
+    store, watch = submitted(database), Watch()
+    store.cancel("a", Outcome(error_code="CANCELLED", error_message="cancelled"))
+    with database.write() as db:
+        db.execute(update(jobs).values(video_url=URL))
+    watch.left(tmp_path)
+    assert set(kinds(watch)) == {"value jobs.video_url"}
+
+
+def test_m7_rays_logs_and_metrics_are_looked_through(tmp_path: Path) -> None:
+    """M7: Ray's own logs may hold tracebacks and folders, but no signed URL."""
+    folder = tmp_path / "ray" / "session_2026" / "logs" / "serve"
+    folder.mkdir(parents=True)
+    (folder / "replica.log").write_text(f"Traceback in {ROOT}\n")
+    watch = Watch()
+    watch.running(tmp_path)
+    assert watch.found == []
+    (folder / "replica.log").write_text(f"GET {URL}\n")
+    watch.running(tmp_path)
+    assert set(kinds(watch)) == {"log of Ray replica.log"}
