@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -12,6 +13,7 @@ from ray import serve
 from ray.exceptions import RayActorError
 
 from deployments import logs
+from serve_app.api import doorkeeper
 from serve_app.api.app import create_api
 from serve_app.api.service import JobService
 from serve_app.jobs import placement
@@ -126,6 +128,8 @@ class _Ingress:
     def __init__(self, settings: Settings, **stages: Any) -> None:
         logs.configure()
         placement.check_reach(settings.database)  # again: nodes may have joined since the app was built
+        if os.environ.get(doorkeeper.VARIABLE) != doorkeeper.IMPORT_PATH:
+            log.warning("%s is not set: Serve's proxies read bodies of any size", doorkeeper.VARIABLE)
         self._settings = settings
         self._line = ManagerLine(settings, Stages(**stages))
         self._line.start()

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from serve_app.settings import Settings
 
 log = logs.get_logger("api")
-STATUS_CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
+STATUS_CODES = {404: errors.NotFoundError.code, 405: "METHOD_NOT_ALLOWED"}
 
 PathJobId = Annotated[str, Path(pattern=schemas.JOB_ID_PATTERN, max_length=128)]
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.ErrorResponse} for status in (400, 401, 404, 405, 409, 413, 429, 500, 503)
+    status: {"model": schemas.ErrorResponse} for status in (400, 401, 404, 405, 408, 409, 413, 429, 500, 503)
 }
 
 
@@ -123,7 +123,8 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def internal(_: Request, error: Exception) -> JSONResponse:
         log.error("internal error", exc_info=error)
-        return _refusal(500, "INTERNAL_ERROR", "Internal server error", None)
+        broken = errors.InternalError()
+        return _refusal(broken.status, broken.code, str(broken), None)
 
 
 def _refusal(

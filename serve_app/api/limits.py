@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import time
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,8 @@ from limits import parse
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
-from serve_app.api.errors import ApiError, RateLimitedError, RequestTooLargeError, UnauthorizedError, body
+from serve_app.api.errors import ApiError, RateLimitedError, RequestTooLargeError, UnauthorizedError
+from serve_app.api.refusal import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,10 @@ HEALTH = "/health"
 
 
 class BodyLimit:
-    """ASGI middleware: answers 413 to a body over `max_bytes`, by its header or while it is read."""
+    """ASGI middleware: answers 413 to a body over `max_bytes`, by its header or while it is read.
+
+    The second line, for a Ray whose proxies have no doorkeeper.
+    """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
         self._app = app
@@ -37,7 +40,7 @@ class BodyLimit:
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_bytes:
-            await _refuse(send, RequestTooLargeError())
+            await refuse(scope, send, RequestTooLargeError())
             return
         seen, answered = 0, False
 
@@ -47,7 +50,7 @@ class BodyLimit:
             seen += len(message.get("body", b""))
             if seen > self._max_bytes and not answered:
                 answered = True
-                await _refuse(send, RequestTooLargeError())
+                await refuse(scope, send, RequestTooLargeError())
             return {"type": "http.disconnect"} if answered else message
 
         async def unless_answered(message: Message) -> None:
@@ -72,7 +75,7 @@ class Gate:
             try:
                 await self._check(scope)
             except ApiError as refusal:
-                await _refuse(send, refusal)
+                await refuse(scope, send, refusal)
                 return
         await self._app(scope, receive, send)
 
@@ -91,11 +94,3 @@ class Gate:
         if scheme.lower() != "bearer" or not any(known):
             raise UnauthorizedError
         return given.hex()
-
-
-async def _refuse(send: Send, refusal: ApiError) -> None:
-    content = json.dumps(body(refusal.code, str(refusal), None)).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(content)), **refusal.headers}
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": raw})
-    await send({"type": "http.response.body", "body": content})
