@@ -13,13 +13,17 @@ from starlette.exceptions import HTTPException
 from deployments import logs
 from serve_app import __version__
 from serve_app.api import errors, schemas
-from serve_app.api.limits import HEALTH, BodyLimit, Gate
+from serve_app.api.keys import KeyRing
+from serve_app.api.limits import HEALTH, BodyLimit, Gate, open_storage
+from serve_app.api.refusal import SafeHeaders
 from serve_app.api.service import RETRY_AFTER_S
 
 if TYPE_CHECKING:
+    from serve_app.api.keys import KeyStore
     from serve_app.api.service import JobService
     from serve_app.settings import Settings
 
+DOCS, OPENAPI = "/docs", "/openapi.json"
 log = logs.get_logger("api")
 STATUS_CODES = {404: errors.NotFoundError.code, 405: "METHOD_NOT_ALLOWED"}
 
@@ -29,13 +33,22 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_api(settings: Settings, service: JobService) -> FastAPI:
+def create_api(settings: Settings, service: JobService, keys: KeyStore) -> FastAPI:
     """The whole HTTP edge over `service`."""
-    app = FastAPI(title="ECG ML Server", version=__version__, redirect_slashes=False)
+    ring = KeyRing(settings.auth.key_hashes, keys) if settings.auth.mode == "keys" else None
+    app = FastAPI(
+        title="ECG ML Server",
+        version=__version__,
+        redirect_slashes=False,
+        openapi_url=OPENAPI if settings.docs else None,
+        docs_url=DOCS if settings.docs else None,
+        redoc_url=None,
+    )
     app.include_router(_jobs(settings, service))
     app.include_router(_health(service))
     app.add_middleware(BodyLimit, max_bytes=settings.limits.request_bytes)
-    app.add_middleware(Gate, key_hashes=settings.auth.hashes, rate=settings.rate_limit)
+    app.add_middleware(Gate, keys=ring, rate=settings.rate_limit, storage=open_storage(settings.rate_storage))
+    app.add_middleware(SafeHeaders, pages=frozenset((DOCS,)))
     _answer_errors(app)
     return app
 

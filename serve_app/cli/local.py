@@ -92,7 +92,8 @@ def up(options: UpOptions) -> None:
         url = _url(config)
         _wait_until_healthy(url, dashboard, stop)
         if not stop.is_set():
-            click.echo(f"ML Server ready: {url} (API {url}/docs, health {url}/health), Ray dashboard {dashboard}")
+            docs = f"API {url}/docs, " * bool(config["applications"][0].get("args", {}).get("docs"))
+            click.echo(f"ML Server ready: {url} ({docs}health {url}/health), Ray dashboard {dashboard}")
         while not stop.wait(POLL_S):
             _check_ray()
         click.echo("Stopping …")
