@@ -7,6 +7,7 @@
     ├── UnauthorizedError        401 UNAUTHORIZED
     ├── JobNotFoundError         404 JOB_NOT_FOUND
     ├── NotFoundError            404 NOT_FOUND
+    ├── MethodNotAllowedError    405 METHOD_NOT_ALLOWED
     ├── RequestTimeoutError      408 REQUEST_TIMEOUT
     ├── JobConflictError         409 JOB_CONFLICT
     ├── RequestTooLargeError     413 REQUEST_TOO_LARGE
@@ -15,7 +16,7 @@
     ├── QueueFullError           503 INSUFFICIENT_RESOURCES, Retry-After
     └── UnavailableError         503 SERVICE_UNAVAILABLE, Retry-After
 
-What comes from the framework (404, 405 METHOD_NOT_ALLOWED, 500) and from Serve's proxy gets the same body.
+What comes from the framework and from Serve's proxy gets the same body.
 """
 
 from __future__ import annotations
@@ -87,6 +88,13 @@ class NotFoundError(ApiError):
 
     status, code = 404, "NOT_FOUND"
     default = "Not Found"
+
+
+class MethodNotAllowedError(ApiError):
+    """A route, but not with this method."""
+
+    status, code = 405, "METHOD_NOT_ALLOWED"
+    default = "Method Not Allowed"
 
 
 class RequestTimeoutError(ApiError):

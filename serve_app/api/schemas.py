@@ -10,6 +10,7 @@ from serve_app.jobs.events import EventKind  # noqa: TC001 - pydantic reads it
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}$"
 MAX_URL_LENGTH = 8192
+A_VIDEO = "https://ecg-bucket.s3.ap-northeast-2.amazonaws.com/videos/talk.mp4?X-Amz-Signature=0123"
 
 JobId = Annotated[
     StrictStr, Field(pattern=JOB_ID_PATTERN, max_length=128, examples=["550e8400-e29b-41d4-a716-446655440000"])
@@ -23,12 +24,23 @@ class ProcessVideoRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     job_id: JobId
-    video_url: Annotated[StrictStr, Field(min_length=1, max_length=MAX_URL_LENGTH)]
-    fastapi_base_url: Annotated[StrictStr, Field(min_length=1, max_length=MAX_URL_LENGTH)] | None = None
-    language: Annotated[StrictStr, Field(min_length=1, max_length=16)] = "auto"
-    enable_gpu: StrictBool = True
-    emotion_detection: StrictBool = True
-    max_workers: Annotated[StrictInt, Field(ge=1, le=16)] = 4
+    video_url: Annotated[
+        StrictStr,
+        Field(min_length=1, max_length=MAX_URL_LENGTH, description="Fetched with GET only", examples=[A_VIDEO]),
+    ]
+    fastapi_base_url: (
+        Annotated[
+            StrictStr,
+            Field(min_length=1, max_length=MAX_URL_LENGTH, description="Base of the callback URL, on the whitelist"),
+        ]
+        | None
+    ) = None
+    language: Annotated[
+        StrictStr, Field(min_length=1, max_length=16, description="`auto`, or a code that the engine knows")
+    ] = "auto"
+    enable_gpu: StrictBool = Field(default=True, description="A preference: false goes to the CPU pool, if any")
+    emotion_detection: StrictBool = Field(default=True, description="false leaves the emotions out")
+    max_workers: Annotated[StrictInt, Field(ge=1, le=16, description="Pieces of the job in flight at once")] = 4
 
     @model_validator(mode="before")
     @classmethod
