@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
@@ -178,4 +179,4 @@ def _sentence(error: RequestValidationError) -> str:
 def _job_id(sent: Any) -> str | None:
     """The request's own job_id where it is a sane one, so that the caller knows which request was refused."""
     job_id = sent.get("job_id") if isinstance(sent, dict) else None
-    return job_id if isinstance(job_id, str) and len(job_id) <= 128 else None  # noqa: PLR2004 - the contract's bound
+    return job_id if isinstance(job_id, str) and re.fullmatch(schemas.JOB_ID_PATTERN, job_id) else None
