@@ -39,7 +39,7 @@ SLOW = 300
 """More than the ingress takes at once (200)."""
 STORED = 10_000
 ASKED = 200
-RATE_PER_S = 10
+RATE_PER_S = 20
 PIECE = bytes(1 << 16)
 LOOK_EVERY_S = 0.02
 ROOMY = {"ML_SERVER_LIMITS__QUEUED_JOBS": "5000", "ML_SERVER_EXTRACTOR__DOWNLOAD__STALL_S": "900"}
