@@ -44,7 +44,6 @@ HEADERS = {
     429: {"Retry-After": RETRY_AFTER},
     503: {"Retry-After": RETRY_AFTER},
 }
-A_JOB = "550e8400-e29b-41d4-a716-446655440000"
 
 
 def refusals(*classes: type[errors.ApiError]) -> Responses:
@@ -73,7 +72,7 @@ def _response(status: int, classes: Iterable[type[errors.ApiError]]) -> dict[str
 
 
 def _job_of(refusal: type[errors.ApiError]) -> str | None:
-    return A_JOB if refusal in (*SUBMITTING, errors.JobNotFoundError) else None
+    return schemas.A_JOB if refusal in (*SUBMITTING, errors.JobNotFoundError) else None
 
 
 def _put_null_back(responses: dict[str, Any]) -> None:
