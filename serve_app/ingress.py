@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -12,12 +13,14 @@ from ray import serve
 from ray.exceptions import RayActorError
 
 from deployments import logs
+from serve_app.api import doorkeeper
 from serve_app.api.app import create_api
+from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
 from serve_app.jobs import placement
 from serve_app.jobs.actor import MANAGER_NAME, NAMESPACE
 from serve_app.jobs.manager import JobManager
-from serve_app.jobs.opening import open_store
+from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.pipeline import Stages
 
 if TYPE_CHECKING:
@@ -126,14 +129,18 @@ class _Ingress:
     def __init__(self, settings: Settings, **stages: Any) -> None:
         logs.configure()
         placement.check_reach(settings.database)  # again: nodes may have joined since the app was built
+        if os.environ.get(doorkeeper.VARIABLE) != doorkeeper.IMPORT_PATH:
+            log.warning("%s is not set: Serve's proxies read bodies of any size", doorkeeper.VARIABLE)
         self._settings = settings
         self._line = ManagerLine(settings, Stages(**stages))
         self._line.start()
-        store, outbox = open_store(settings)
+        database = open_database(settings)
+        store, outbox = open_store(settings, database)
+        self._keys = KeyStore(database)
         self._service = JobService(settings, store, outbox, self._line)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_api(self._settings, self._service)
+        return create_api(self._settings, self._service, self._keys)
 
     def __repr__(self) -> str:
         return "Ingress"

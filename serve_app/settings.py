@@ -8,6 +8,7 @@ import hashlib
 import json
 from functools import cached_property
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -63,20 +64,9 @@ class Auth(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Literal["none", "keys"] = "none"
-    """`keys`: every route but /health wants `Authorization: Bearer <key>`."""
+    """`keys`: every route but /health wants `Authorization: Bearer <key>`; `ml-server keys add` makes one."""
     key_hashes: tuple[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")], ...] = ()
-    """SHA-256 of each valid key, hex: two are valid during a rotation."""
-
-    @model_validator(mode="after")
-    def _keys_exist(self) -> "Auth":
-        if self.mode == "keys" and not self.key_hashes:
-            raise ValueError("auth.mode is keys, but auth.key_hashes is empty: nobody could ask")
-        return self
-
-    @property
-    def hashes(self) -> tuple[str, ...] | None:
-        """The hashes, None where no key is wanted."""
-        return self.key_hashes if self.mode == "keys" else None
+    """SHA-256 of keys that are valid beside those in the database, hex."""
 
 
 class CpuPool(BaseModel):
@@ -132,6 +122,10 @@ class Settings(BaseSettings):
     auth: Auth = Auth()
     rate_limit: str | None = None
     """Per client, in the notation of the `limits` library, such as `600/minute`."""
+    rate_limit_store: SecretStr | None = None
+    """Redis URL where all ingress replicas count together; default: each for itself. Wants the extra `redis`."""
+    docs: bool = False
+    """Whether there is a page at /docs, which loads its script from a CDN, and a document at /openapi.json."""
     heartbeat_s: float = Field(default=25, gt=0, le=30)
     """A job's backend hears of it at least this often; the contract promises 30."""
     retention_days: float = Field(default=7, ge=0)
@@ -181,6 +175,22 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _rates_can_be_counted(self) -> "Settings":
+        if self.rate_limit:
+            from limits import parse
+
+            try:
+                parse(self.rate_limit)
+            except ValueError as wrong:
+                raise ValueError("rate_limit is none; write it like 600/minute") from wrong
+        if self.rate_storage is not None:
+            if urlsplit(self.rate_storage).scheme not in {"redis", "rediss"}:
+                raise ValueError("rate_limit_store is no Redis URL, such as redis://host:6379/0")
+            if find_spec("redis") is None:
+                raise ValueError("rate_limit_store wants Redis's client: pip install 'ecg-ml-server[redis]'")
+        return self
+
+    @model_validator(mode="after")
     def _safe_in_production(self) -> "Settings":
         if self.profile == "production":
             if self.backend_url is None:
@@ -218,6 +228,11 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.directory / 'ml-server.db'}"
+
+    @property
+    def rate_storage(self) -> str | None:
+        """Where rates are counted together."""
+        return None if self.rate_limit_store is None else self.rate_limit_store.get_secret_value()
 
     @property
     def videos(self) -> VideoPolicy:

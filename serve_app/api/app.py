@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
@@ -12,52 +13,64 @@ from starlette.exceptions import HTTPException
 
 from deployments import logs
 from serve_app import __version__
-from serve_app.api import errors, schemas
-from serve_app.api.limits import HEALTH, BodyLimit, Gate
+from serve_app.api import document, errors, schemas
+from serve_app.api.document import refusals
+from serve_app.api.keys import KeyRing
+from serve_app.api.limits import HEALTH, BodyLimit, Gate, open_storage
+from serve_app.api.refusal import SafeHeaders
 from serve_app.api.service import RETRY_AFTER_S
 
 if TYPE_CHECKING:
+    from serve_app.api.keys import KeyStore
     from serve_app.api.service import JobService
     from serve_app.settings import Settings
 
+DOCS, OPENAPI = "/docs", "/openapi.json"
 log = logs.get_logger("api")
-STATUS_CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
+STATUS_CODES = {404: errors.NotFoundError.code, 405: errors.MethodNotAllowedError.code}
 
 PathJobId = Annotated[str, Path(pattern=schemas.JOB_ID_PATTERN, max_length=128)]
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.ErrorResponse} for status in (400, 401, 404, 405, 409, 413, 429, 500, 503)
-}
 
 
-def create_api(settings: Settings, service: JobService) -> FastAPI:
+def create_api(settings: Settings, service: JobService, keys: KeyStore) -> FastAPI:
     """The whole HTTP edge over `service`."""
-    app = FastAPI(title="ECG ML Server", version=__version__, redirect_slashes=False)
+    ring = KeyRing(settings.auth.key_hashes, keys) if settings.auth.mode == "keys" else None
+    app = FastAPI(
+        title="ECG ML Server",
+        version=__version__,
+        redirect_slashes=False,
+        openapi_url=OPENAPI if settings.docs else None,
+        docs_url=DOCS if settings.docs else None,
+        redoc_url=None,
+    )
     app.include_router(_jobs(settings, service))
     app.include_router(_health(service))
     app.add_middleware(BodyLimit, max_bytes=settings.limits.request_bytes)
-    app.add_middleware(Gate, key_hashes=settings.auth.hashes, rate=settings.rate_limit)
+    app.add_middleware(Gate, keys=ring, rate=settings.rate_limit, storage=open_storage(settings.rate_storage))
+    app.add_middleware(SafeHeaders, pages=frozenset((DOCS,)))
     _answer_errors(app)
+    document.complete(app, settings)
     return app
 
 
 def _jobs(settings: Settings, service: JobService) -> APIRouter:
-    router = APIRouter(prefix="/api/upload-video", responses=REFUSALS)
+    router = APIRouter(prefix="/api/upload-video", tags=["jobs"])
     v10 = settings.contract_version == "1.0"
     accepted = schemas.ProcessVideoResponseV10 if v10 else schemas.ProcessVideoResponse
 
-    @router.post("/process-video", response_model=accepted)
+    @router.post("/process-video", response_model=accepted, responses=refusals(*document.SUBMITTING))
     async def process_video(request: schemas.ProcessVideoRequest) -> Any:
         """Store a job and answer at once; the work begins when a slot is free."""
         return await service.submit(request)
 
-    @router.get("/status/{job_id}", response_model=schemas.StatusResponse)
+    @router.get("/status/{job_id}", response_model=schemas.StatusResponse, responses=refusals(*document.OF_A_JOB))
     async def status(job_id: PathJobId) -> Response:
         """Where a job stands, with its result when it is completed."""
         return Response(await service.status(job_id), media_type="application/json")
 
-    @router.get("/jobs")
+    @router.get("/jobs", responses=refusals(*document.LISTING))
     async def list_jobs(
-        state: Annotated[str | None, Query()] = None,
+        state: Annotated[schemas.WireStatus | None, Query()] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
         after: Annotated[str | None, Query(pattern=schemas.JOB_ID_PATTERN)] = None,
     ) -> schemas.JobList:
@@ -65,7 +78,13 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
         return await service.page(state=state, limit=limit, after=after)
 
     @router.delete(
-        "/jobs/{job_id}", responses={202: {"model": schemas.JobView}, 200: {"model": schemas.DeletedResponse}}
+        "/jobs/{job_id}",
+        response_model=schemas.DeletedResponse,
+        response_description="An ended job's data is gone",
+        responses={
+            202: {"model": schemas.JobView, "description": "The job will end as CANCELLED"},
+            **refusals(*document.OF_A_JOB, errors.JobConflictError),
+        },
     )
     async def delete_job(job_id: PathJobId) -> JSONResponse:
         """Cancel a job that has not ended (202); delete the data of one that has (200)."""
@@ -74,12 +93,17 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
             return JSONResponse(schemas.DeletedResponse(job_id=job_id).model_dump())
         return JSONResponse(view.model_dump(exclude_none=True), status_code=202)
 
-    @router.post("/jobs/{job_id}/redeliver", status_code=202, response_model_exclude_none=True)
+    @router.post(
+        "/jobs/{job_id}/redeliver",
+        status_code=202,
+        response_model_exclude_none=True,
+        responses=refusals(*document.OF_A_JOB, errors.JobConflictError),
+    )
     async def redeliver(job_id: PathJobId) -> schemas.JobView:
         """Send the terminal callback of an ended job again."""
         return await service.redeliver(job_id)
 
-    @router.get("/jobs/{job_id}/timeline")
+    @router.get("/jobs/{job_id}/timeline", responses=refusals(*document.OF_A_JOB))
     async def timeline(job_id: PathJobId) -> schemas.Timeline:
         """The job's states, attempts and callbacks, with their times."""
         return await service.timeline(job_id)
@@ -88,9 +112,15 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
 
 
 def _health(service: JobService) -> APIRouter:
-    router = APIRouter()
+    router = APIRouter(tags=["health"])
 
-    @router.get(HEALTH, responses={503: {"model": schemas.HealthResponse}})
+    @router.get(
+        HEALTH,
+        responses={
+            503: {"model": schemas.HealthResponse, "description": "A part is broken: `failing` names it"},
+            **{status: response for status, response in refusals().items() if status in {405, 408, 413, 500}},
+        },
+    )
     async def health(response: Response) -> schemas.HealthResponse:
         """Whether the server works, and how full it is. Open to all."""
         view = await service.health()
@@ -123,7 +153,8 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def internal(_: Request, error: Exception) -> JSONResponse:
         log.error("internal error", exc_info=error)
-        return _refusal(500, "INTERNAL_ERROR", "Internal server error", None)
+        broken = errors.InternalError()
+        return _refusal(broken.status, broken.code, str(broken), None)
 
 
 def _refusal(
@@ -148,4 +179,4 @@ def _sentence(error: RequestValidationError) -> str:
 def _job_id(sent: Any) -> str | None:
     """The request's own job_id where it is a sane one, so that the caller knows which request was refused."""
     job_id = sent.get("job_id") if isinstance(sent, dict) else None
-    return job_id if isinstance(job_id, str) and len(job_id) <= 128 else None  # noqa: PLR2004 - the contract's bound
+    return job_id if isinstance(job_id, str) and re.fullmatch(schemas.JOB_ID_PATTERN, job_id) else None

@@ -6,13 +6,17 @@
     ├── VideoUrlNotAllowedError  400 VIDEO_URL_NOT_ALLOWED
     ├── UnauthorizedError        401 UNAUTHORIZED
     ├── JobNotFoundError         404 JOB_NOT_FOUND
+    ├── NotFoundError            404 NOT_FOUND
+    ├── MethodNotAllowedError    405 METHOD_NOT_ALLOWED
+    ├── RequestTimeoutError      408 REQUEST_TIMEOUT
     ├── JobConflictError         409 JOB_CONFLICT
     ├── RequestTooLargeError     413 REQUEST_TOO_LARGE
     ├── RateLimitedError         429 RATE_LIMITED, Retry-After
+    ├── InternalError            500 INTERNAL_ERROR
     ├── QueueFullError           503 INSUFFICIENT_RESOURCES, Retry-After
     └── UnavailableError         503 SERVICE_UNAVAILABLE, Retry-After
 
-404 NOT_FOUND, 405 METHOD_NOT_ALLOWED and 500 INTERNAL_ERROR come from the framework and get the same body.
+What comes from the framework and from Serve's proxy gets the same body.
 """
 
 from __future__ import annotations
@@ -79,6 +83,27 @@ class JobNotFoundError(ApiError):
     default = "There is no job with this job_id"
 
 
+class NotFoundError(ApiError):
+    """No such route."""
+
+    status, code = 404, "NOT_FOUND"
+    default = "Not Found"
+
+
+class MethodNotAllowedError(ApiError):
+    """A route, but not with this method."""
+
+    status, code = 405, "METHOD_NOT_ALLOWED"
+    default = "Method Not Allowed"
+
+
+class RequestTimeoutError(ApiError):
+    """The body did not come in time, or the answer would not."""
+
+    status, code = 408, "REQUEST_TIMEOUT"
+    default = "The request took too long"
+
+
 class JobConflictError(ApiError):
     """The id is known with other content, or the job's state does not allow what was asked."""
 
@@ -98,6 +123,13 @@ class RateLimitedError(ApiError):
 
     status, code = 429, "RATE_LIMITED"
     default = "Too many requests"
+
+
+class InternalError(ApiError):
+    """A bug of ours, or a replica that died over the request."""
+
+    status, code = 500, "INTERNAL_ERROR"
+    default = "Internal server error"
 
 
 class QueueFullError(ApiError):

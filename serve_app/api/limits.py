@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
+import asyncio
+import math
 import time
 from typing import TYPE_CHECKING
 
 from limits import parse
-from limits.aio.storage import MemoryStorage
+from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
-from serve_app.api.errors import ApiError, RateLimitedError, RequestTooLargeError, UnauthorizedError, body
+from deployments import logs
+from serve_app.api.errors import ApiError, RateLimitedError, RequestTooLargeError
+from serve_app.api.refusal import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from limits import RateLimitItem
+    from limits.aio.storage import Storage
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from serve_app.api.keys import KeyRing
 
 HEALTH = "/health"
+STORAGE_S = 0.5
+"""For the shared storage to count a request; a request has five seconds in all."""
+log = logs.get_logger("api")
 
 
 class BodyLimit:
-    """ASGI middleware: answers 413 to a body over `max_bytes`, by its header or while it is read."""
+    """ASGI middleware: answers 413 to a body over `max_bytes`, by its header or while it is read.
+
+    The second line, for a Ray whose proxies have no doorkeeper.
+    """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
         self._app = app
@@ -37,7 +45,7 @@ class BodyLimit:
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_bytes:
-            await _refuse(send, RequestTooLargeError())
+            await refuse(scope, send, RequestTooLargeError())
             return
         seen, answered = 0, False
 
@@ -47,7 +55,7 @@ class BodyLimit:
             seen += len(message.get("body", b""))
             if seen > self._max_bytes and not answered:
                 answered = True
-                await _refuse(send, RequestTooLargeError())
+                await refuse(scope, send, RequestTooLargeError())
             return {"type": "http.disconnect"} if answered else message
 
         async def unless_answered(message: Message) -> None:
@@ -58,13 +66,15 @@ class BodyLimit:
 
 
 class Gate:
-    """ASGI middleware: who may ask, and how often; before the body is read. Keys are known by their SHA-256 only."""
+    """ASGI middleware: who may ask, and how often; before the body is read."""
 
-    def __init__(self, app: ASGIApp, *, key_hashes: Sequence[str] | None, rate: str | None) -> None:
+    def __init__(self, app: ASGIApp, *, keys: KeyRing | None, rate: str | None, storage: Storage) -> None:
         self._app = app
-        self._hashes = None if key_hashes is None else [bytes.fromhex(text) for text in key_hashes]
+        self._keys = keys
         self._rate = parse(rate) if rate else None
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._limiter = MovingWindowRateLimiter(storage)
+        self._own_limiter = MovingWindowRateLimiter(MemoryStorage())
+        """While the shared storage is away each replica counts for itself: better than to refuse all, or none."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on who may ask; `/health` is open to all."""
@@ -72,30 +82,37 @@ class Gate:
             try:
                 await self._check(scope)
             except ApiError as refusal:
-                await _refuse(send, refusal)
+                await refuse(scope, send, refusal)
                 return
         await self._app(scope, receive, send)
 
     async def _check(self, scope: Scope) -> None:
         client = str((scope.get("client") or ("unknown",))[0])
-        if self._hashes is not None:
-            client = self._known_key(dict(scope["headers"]).get(b"authorization", b"").decode("latin-1"))
-        if self._rate and not await self._limiter.hit(self._rate, client):
-            reset_at, _ = await self._limiter.get_window_stats(self._rate, client)
-            raise RateLimitedError(retry_after_s=max(1, round(reset_at - time.time())))
+        if self._keys is not None:
+            authorization = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+            client = await self._keys.check(authorization)
+        if self._rate and (wait_s := await self._wait_s(self._rate, client)):
+            raise RateLimitedError(retry_after_s=wait_s)
 
-    def _known_key(self, header: str) -> str:
-        scheme, _, key = header.partition(" ")
-        given = hashlib.sha256(key.strip().encode()).digest()
-        known = [hmac.compare_digest(given, wanted) for wanted in self._hashes or ()]
-        if scheme.lower() != "bearer" or not any(known):
-            raise UnauthorizedError
-        return given.hex()
+    async def _wait_s(self, rate: RateLimitItem, client: str) -> int:
+        """Count a request; how long until the next is welcome, 0 where this one is."""
+        try:
+            async with asyncio.timeout(STORAGE_S):
+                return await _hit(self._limiter, rate, client)
+        except Exception as error:  # noqa: BLE001 - whatever the storage's client raises
+            log.warning("the shared rate limits are away", extra={"error": type(error).__name__})
+            return await _hit(self._own_limiter, rate, client)
 
 
-async def _refuse(send: Send, refusal: ApiError) -> None:
-    content = json.dumps(body(refusal.code, str(refusal), None)).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(content)), **refusal.headers}
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": raw})
-    await send({"type": "http.response.body", "body": content})
+async def _hit(limiter: MovingWindowRateLimiter, rate: RateLimitItem, client: str) -> int:
+    if await limiter.hit(rate, client):
+        return 0
+    reset_at, _ = await limiter.get_window_stats(rate, client)
+    return max(1, math.ceil(reset_at - time.time()))
+
+
+def open_storage(url: str | None) -> Storage:
+    """Where rates are counted: in Redis for all replicas, or in this process. Makes no connection yet."""
+    if url is None:
+        return MemoryStorage()
+    return RedisStorage(f"async+{url}", implementation="redispy", socket_timeout=STORAGE_S)

@@ -10,25 +10,47 @@ from serve_app.jobs.events import EventKind  # noqa: TC001 - pydantic reads it
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}$"
 MAX_URL_LENGTH = 8192
+A_JOB = "550e8400-e29b-41d4-a716-446655440000"
+A_VIDEO = "https://ecg-bucket.s3.ap-northeast-2.amazonaws.com/videos/talk.mp4?X-Amz-Signature=0123"
 
-JobId = Annotated[
-    StrictStr, Field(pattern=JOB_ID_PATTERN, max_length=128, examples=["550e8400-e29b-41d4-a716-446655440000"])
-]
+JobId = Annotated[StrictStr, Field(pattern=JOB_ID_PATTERN, max_length=128, examples=[A_JOB])]
 WireStatus = Literal["accepted", "processing", "completed", "failed"]
+
+
+def _example(**fields: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
+_TIMES = {"created_at": "2026-11-25T09:00:00.000Z", "started_at": "2026-11-25T09:00:01.250Z"}
+_RUNNING = {"job_id": A_JOB, "status": "processing", "progress": 42, "message": "화자를 식별하고 있습니다", **_TIMES}
+_RESULT = {"text": "hello", "language": "en", "duration": 1.5, "metadata": {}, "segments": []}
 
 
 class ProcessVideoRequest(BaseModel):
     """POST /api/upload-video/process-video. Unknown fields are ignored; null counts as absent."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(
+        extra="ignore", json_schema_extra={"examples": [{"job_id": A_JOB, "video_url": A_VIDEO, "language": "auto"}]}
+    )
 
     job_id: JobId
-    video_url: Annotated[StrictStr, Field(min_length=1, max_length=MAX_URL_LENGTH)]
-    fastapi_base_url: Annotated[StrictStr, Field(min_length=1, max_length=MAX_URL_LENGTH)] | None = None
-    language: Annotated[StrictStr, Field(min_length=1, max_length=16)] = "auto"
-    enable_gpu: StrictBool = True
-    emotion_detection: StrictBool = True
-    max_workers: Annotated[StrictInt, Field(ge=1, le=16)] = 4
+    video_url: Annotated[
+        StrictStr,
+        Field(min_length=1, max_length=MAX_URL_LENGTH, description="Fetched with GET only", examples=[A_VIDEO]),
+    ]
+    fastapi_base_url: (
+        Annotated[
+            StrictStr,
+            Field(min_length=1, max_length=MAX_URL_LENGTH, description="Base of the callback URL, on the whitelist"),
+        ]
+        | None
+    ) = None
+    language: Annotated[
+        StrictStr, Field(min_length=1, max_length=16, description="`auto`, or a code that the engine knows")
+    ] = "auto"
+    enable_gpu: StrictBool = Field(default=True, description="A preference: false goes to the CPU pool, if any")
+    emotion_detection: StrictBool = Field(default=True, description="false leaves the emotions out")
+    max_workers: Annotated[StrictInt, Field(ge=1, le=16, description="Pieces of the job in flight at once")] = 4
 
     @model_validator(mode="before")
     @classmethod
@@ -41,6 +63,14 @@ class ProcessVideoRequest(BaseModel):
 class ProcessVideoResponse(BaseModel):
     """200, contract 1.1."""
 
+    model_config = _example(
+        job_id=A_JOB,
+        status="processing",
+        message="비디오 처리가 시작되었습니다",
+        status_url=f"/api/upload-video/status/{A_JOB}",
+        estimated_time=300,
+    )
+
     job_id: str
     status: WireStatus
     message: str
@@ -50,6 +80,8 @@ class ProcessVideoResponse(BaseModel):
 
 class ProcessVideoResponseV10(BaseModel):
     """200, contract 1.0."""
+
+    model_config = _example(job_id=A_JOB, status="accepted", message="Processing started", estimated_time=300)
 
     job_id: str
     status: WireStatus
@@ -68,6 +100,8 @@ class CallbackView(BaseModel):
 class JobView(BaseModel):
     """A job in lists and answers."""
 
+    model_config = _example(**_RUNNING)
+
     job_id: str
     status: WireStatus
     progress: int
@@ -83,12 +117,21 @@ class JobView(BaseModel):
 class StatusResponse(JobView):
     """GET /api/upload-video/status/{job_id}."""
 
+    model_config = _example(
+        **_RUNNING | {"status": "completed", "progress": 100, "message": "비디오 처리가 완료되었습니다"},
+        finished_at="2026-11-25T09:02:03.500Z",
+        result=_RESULT,
+        callback={"state": "delivered", "attempts": 2, "last_error": "http_500"},
+    )
+
     result: dict[str, Any] | None = None
     callback: CallbackView
 
 
 class JobList(BaseModel):
     """GET /api/upload-video/jobs."""
+
+    model_config = _example(jobs=[_RUNNING], next_after=A_JOB)
 
     jobs: list[JobView]
     next_after: str | None = Field(description="Pass as `after` for the next page; null on the last")
@@ -107,12 +150,19 @@ class EventView(BaseModel):
 class Timeline(BaseModel):
     """GET /api/upload-video/jobs/{job_id}/timeline."""
 
+    model_config = _example(
+        job_id=A_JOB,
+        events=[{"at": _TIMES["created_at"], "event": "failed", "run": 1, "attempt": 1, "detail": "DOWNLOAD_ERROR"}],
+    )
+
     job_id: str
     events: list[EventView] = Field(description="Oldest first; of very many the newest 1000")
 
 
 class DeletedResponse(BaseModel):
     """DELETE of an ended job."""
+
+    model_config = _example(job_id=A_JOB, deleted=True)
 
     job_id: str
     deleted: Literal[True] = True
@@ -129,6 +179,15 @@ class JobNumbers(BaseModel):
 
 class HealthResponse(BaseModel):
     """GET /health."""
+
+    model_config = _example(
+        status="healthy",
+        version="0.1.0",
+        contract_version="1.1",
+        accepting=True,
+        jobs={"running": 1, "queued": 0, "limit": 10, "queue_limit": 100},
+        failing=[],
+    )
 
     status: Literal["healthy", "unhealthy"]
     version: str

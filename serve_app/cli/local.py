@@ -24,6 +24,7 @@ import yaml
 from pydantic import ValidationError
 
 from deployments.logs import LOG_FILE_VARIABLE
+from serve_app.api import doorkeeper
 from serve_app.cli.logview import LogView
 from serve_app.settings import DEFAULT_STATE_DIR, Settings
 
@@ -79,6 +80,7 @@ def up(options: UpOptions) -> None:
     _environment(state_dir, options)
     if options.address is None:
         settings = _check_settings(config)
+        os.environ[doorkeeper.MAX_BYTES_VARIABLE] = str(settings.limits.request_bytes)  # the proxies know no config
         _check_devices(settings)
         _check_models(options.config, settings)
         _check_port(config)
@@ -90,7 +92,8 @@ def up(options: UpOptions) -> None:
         url = _url(config)
         _wait_until_healthy(url, dashboard, stop)
         if not stop.is_set():
-            click.echo(f"ML Server ready: {url} (API {url}/docs, health {url}/health), Ray dashboard {dashboard}")
+            docs = f"API {url}/docs, " * bool(config["applications"][0].get("args", {}).get("docs"))
+            click.echo(f"ML Server ready: {url} ({docs}health {url}/health), Ray dashboard {dashboard}")
         while not stop.wait(POLL_S):
             _check_ray()
         click.echo("Stopping …")
@@ -137,6 +140,7 @@ def _environment(state_dir: Path, options: UpOptions) -> None:
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # glibc's arena per thread kept 600 MB of a diarizer's 1.2 GB
+    os.environ.setdefault(doorkeeper.VARIABLE, doorkeeper.IMPORT_PATH)
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default, for those that answer requests too
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token))

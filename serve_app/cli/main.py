@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import click
 
 from serve_app import __version__
-from serve_app.settings import DEFAULT_STATE_DIR
+from serve_app.settings import DEFAULT_STATE_DIR, Settings
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 server_option = click.option(
@@ -35,6 +36,7 @@ def main() -> None:
     Ask about a job:   ml-server status JOB_ID
     Look at all:       ml-server jobs, ml-server jobs show JOB_ID
     Tell it again:     ml-server redeliver JOB_ID
+    Keys for clients:  ml-server keys add NAME
 
     The server answers the ECG Backend's POST /api/upload-video/process-video at once, works through a Ray Serve
     graph (extraction, speech detection, diarization, transcription, prosody, emotion), and sends progress and the
@@ -258,6 +260,65 @@ def list_models(*, config: Path | None, lock: Path | None) -> None:
     from serve_app.cli import models as shelf
 
     sys.exit(shelf.list_models(shelf.open_shelf(config or default_config(), lock)))
+
+
+@main.group()
+def keys() -> None:
+    """Make, list and revoke the API keys of a server with `auth.mode: keys`.
+
+    They lie in the server's database, as hashes, so these commands need its config or its place
+    (ML_SERVER_DATABASE_URL, or --state-dir), and no running server. Every replica knows within seconds.
+
+    \b
+    To rotate:         ml-server keys add backend-2, tell the backend, ml-server keys revoke backend-1
+    """  # noqa: D301
+
+
+keys_config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The Serve config whose database is meant.  [default: configs/local.yaml]",
+)
+
+
+@keys.command("add")
+@click.argument("name")
+@keys_config_option
+@state_dir_option
+def add_key(*, name: str, config: Path | None, state_dir: Path | None) -> None:
+    """Make a key called NAME and print it, for the only time."""
+    from serve_app.cli.keys import add_key
+
+    sys.exit(add_key(_settings(config, state_dir), name))
+
+
+@keys.command("list")
+@keys_config_option
+@state_dir_option
+def list_keys(*, config: Path | None, state_dir: Path | None) -> None:
+    """Show the names of the keys, and since when they are."""
+    from serve_app.cli.keys import list_keys
+
+    sys.exit(list_keys(_settings(config, state_dir)))
+
+
+@keys.command("revoke")
+@click.argument("name")
+@keys_config_option
+@state_dir_option
+def revoke_key(*, name: str, config: Path | None, state_dir: Path | None) -> None:
+    """End the key called NAME."""
+    from serve_app.cli.keys import revoke_key
+
+    sys.exit(revoke_key(_settings(config, state_dir), name))
+
+
+def _settings(config: Path | None, state_dir: Path | None) -> Settings:
+    from serve_app.cli.models import read_settings
+
+    if state_dir is not None:
+        os.environ["ML_SERVER_STATE_DIR"] = str(state_dir.absolute())
+    return read_settings(config or default_config())
 
 
 def default_config(name: str = "local.yaml") -> Path:

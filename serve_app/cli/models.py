@@ -51,7 +51,7 @@ class Shelf:
 
 def open_shelf(config_path: Path, lock_path: Path | None = None, *, hub: Hub | None = None) -> Shelf:
     """The models that a Serve config names. Raises `click.ClickException` where it is none of ours."""
-    settings = _settings(config_path)
+    settings = read_settings(config_path)
     path = (lock_path or settings.models.lock or locks.default_path()).expanduser()
     config = settings.model_store.model_copy(update={"lock": path})
     command = f"ml-server models fetch --config {config_path}" + (f" --lock {lock_path}" if lock_path else "")
@@ -60,7 +60,8 @@ def open_shelf(config_path: Path, lock_path: Path | None = None, *, hub: Hub | N
     )
 
 
-def _settings(path: Path) -> Settings:
+def read_settings(path: Path) -> Settings:
+    """What a Serve config says of this server. Raises `click.ClickException` where it is none of ours."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Settings(**content["applications"][0].get("args", {}))

@@ -1,4 +1,4 @@
-"""The tables: jobs, their results, timelines and checkpoints, callbacks that are due, failing receivers, leases.
+"""The tables: jobs, their results, timelines and checkpoints, due callbacks, failing receivers, leases, API keys.
 
 Times are epoch seconds (UTC). This module is the newest form; `jobs/migrations` is how a database gets there.
 """
@@ -118,4 +118,12 @@ leases = Table(
     Column("name", String(64), primary_key=True),
     Column("holder", String(64), nullable=False),
     Column("beats", Integer, nullable=False, doc="Rises while the holder lives"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True, doc="SHA-256 of the key, hex; the key itself is nowhere"),
+    Column("created_at", Float, nullable=False),
 )

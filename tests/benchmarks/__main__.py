@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks [NAME …]
 
-NAME is one of server, load, length, whisperx, overhead, checkpoints, durability, prosody, diarization, transcription,
-quality, alignment; numbers after `length`, `whisperx` and `overhead` are their minutes, so `length 1 10` leaves the
-hour out.
+NAME is one of server, load, length, whisperx, overhead, checkpoints, edge, durability, prosody, diarization,
+transcription, quality, alignment; numbers after `length`, `whisperx` and `overhead` are their minutes, so
+`length 1 10` leaves the hour out.
 Without any name: all of them, one and a half hours on two cores.
 """
 
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from tests.benchmarks import (
     bench_checkpoints,
     bench_durability,
+    bench_edge,
     bench_length,
     bench_load,
     bench_overhead,
@@ -51,6 +52,7 @@ BENCHES: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "whisperx": ("Bare whisperX in turn", bench_whisperx.main),
     "overhead": ("The server's own share of a job", bench_overhead.main),
     "checkpoints": ("Checkpoints", bench_checkpoints.main),
+    "edge": ("Callers who mean no good", bench_edge.main),
     "durability": ("What durability costs", bench_durability.main),
     "prosody": ("Prosody", _script("bench_prosody")),
     "diarization": ("Diarization and speech detection", _script("bench_diarization")),

@@ -21,12 +21,13 @@ from deployments import logs
 from deployments.net.client import CallbackClient
 from deployments.types import SAMPLE_RATE_HZ, AudioInfo
 from serve_app.api.app import create_api
+from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
 from serve_app.callbacks import outbox as outbox_module
 from serve_app.callbacks.sender import Sender
 from serve_app.jobs import driver as driver_module
 from serve_app.jobs.driver import Driver
-from serve_app.jobs.opening import open_store
+from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.pipeline import Stages
 from serve_app.settings import Settings
 from tests.chaos import answers
@@ -81,8 +82,9 @@ def serve(options: Mapping[str, Any], port: int) -> None:
     """The HTTP edge, until it is killed. The process's whole life."""
     settings = settings_of(options)
     _log_to_file(settings)
-    store, outbox = open_store(settings)
-    app = create_api(settings, JobService(settings, store, outbox, Silent()))
+    database = open_database(settings)
+    store, outbox = open_store(settings, database)
+    app = create_api(settings, JobService(settings, store, outbox, Silent()), KeyStore(database))
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="critical", ws="none")
 
 

@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 
 from deployments.errors import CancelledJobError
 from serve_app.api.app import create_api
+from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
 from serve_app.callbacks.outbox import Outbox
 from serve_app.jobs import drain
@@ -61,8 +62,9 @@ class Edge:
         )
         self.signals = Signals()
         outbox = Outbox(self.database)
+        self.keys = KeyStore(self.database)
         service = JobService(self.settings, self.store, outbox, self.signals)
-        self.http = TestClient(create_api(self.settings, service), raise_server_exceptions=False)
+        self.http = TestClient(create_api(self.settings, service, self.keys), raise_server_exceptions=False)
 
     def post(self, job_id="a", **fields):
         return self.http.post(POST, json={"job_id": job_id, "video_url": VIDEO} | fields)

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from serve_app.api.app import create_api
+from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
 from serve_app.jobs.model import Attempt, Outcome
 from serve_app.jobs.opening import open_database, open_store
@@ -80,7 +81,7 @@ def test_d8_a_thousand_posts_in_ten_seconds(tmp_path):
     manager = threading.Thread(target=admit)
     manager.start()
     try:
-        with serving(create_api(settings, JobService(settings, store, outbox, Signals()))) as url:
+        with serving(create_api(settings, JobService(settings, store, outbox, Signals()), KeyStore(database))) as url:
             answers, took_s, growth_bytes = asyncio.run(flood(url))
             print(f"{POSTS} POSTs in {took_s:.1f} s, memory {growth_bytes / 1e6:+.1f} MB")
             assert Counter(answer.status_code for answer in answers) == {200: 110, 503: POSTS - 110}

@@ -14,6 +14,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from serve_app.api.app import create_api
+from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
 from serve_app.callbacks.outbox import Outbox
 from serve_app.jobs import database as database_module
@@ -135,7 +136,7 @@ def test_d10_the_database_is_away_and_comes_back(trouble):
     store = JobStore(database, queue_limit=1000, running_limit=1)
     outbox = Outbox(database)
     service = JobService(settings, store, outbox, Signals())
-    http = TestClient(create_api(settings, service), raise_server_exceptions=False)
+    http = TestClient(create_api(settings, service, KeyStore(database)), raise_server_exceptions=False)
     assert submitted(http, "before") == 200
     store.admit()
     assert store.begin_attempt("before", 1) is not None

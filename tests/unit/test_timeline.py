@@ -4,6 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from serve_app.api.app import create_api
+from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
 from serve_app.callbacks.outbox import CLAIM_S, Outbox
 from serve_app.callbacks.schedule import RetrySchedule
@@ -154,7 +155,9 @@ class Signals:
 @pytest.fixture
 def url(world):
     settings = Settings(backend_url="https://backend.example")
-    with serving(create_api(settings, JobService(settings, world.store, world.outbox, Signals()))) as url:
+    with serving(
+        create_api(settings, JobService(settings, world.store, world.outbox, Signals()), KeyStore(world.database))
+    ) as url:
         yield url
 
 

@@ -1,0 +1,105 @@
+"""The OpenAPI document: every status of every route, with an example of each refusal. Knows no route's work."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from serve_app.api import errors, schemas
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fastapi import FastAPI
+
+    from serve_app.settings import Settings
+
+Responses = dict[int | str, dict[str, Any]]
+
+EVERYWHERE = (
+    errors.UnauthorizedError,
+    errors.MethodNotAllowedError,
+    errors.RequestTimeoutError,
+    errors.RequestTooLargeError,
+    errors.RateLimitedError,
+    errors.InternalError,
+    errors.UnavailableError,
+)
+SUBMITTING = (
+    errors.InvalidRequestError,
+    errors.CallbackNotAllowedError,
+    errors.VideoUrlNotAllowedError,
+    errors.JobConflictError,
+    errors.QueueFullError,
+)
+LISTING = (errors.InvalidRequestError,)
+OF_A_JOB = (errors.InvalidRequestError, errors.JobNotFoundError, errors.NotFoundError)
+EXAMPLES = {
+    errors.InvalidRequestError: "job_id is required",
+    errors.JobConflictError: errors.JobConflictError.default,
+}
+RETRY_AFTER = {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}
+HEADERS = {
+    401: {"WWW-Authenticate": {"description": "The kind of key that is wanted", "schema": {"const": "Bearer"}}},
+    429: {"Retry-After": RETRY_AFTER},
+    503: {"Retry-After": RETRY_AFTER},
+}
+
+
+def refusals(*classes: type[errors.ApiError]) -> Responses:
+    """What a route may refuse with, beside what every route may."""
+    by_status: dict[int, list[type[errors.ApiError]]] = defaultdict(list)
+    all_of_them: tuple[type[errors.ApiError], ...] = (*classes, *EVERYWHERE)
+    for refusal in all_of_them:
+        by_status[refusal.status].append(refusal)
+    return {status: _response(status, by_status[status]) for status in sorted(by_status)}
+
+
+def _response(status: int, classes: Iterable[type[errors.ApiError]]) -> dict[str, Any]:
+    examples = {
+        refusal.code: {
+            "summary": (refusal.__doc__ or "").strip(),
+            "value": errors.body(refusal.code, EXAMPLES.get(refusal, refusal.default), _job_of(refusal)),
+        }
+        for refusal in classes
+    }
+    return {
+        "model": schemas.ErrorResponse,
+        "description": ", ".join(examples),
+        "content": {"application/json": {"examples": examples}},
+        **({"headers": HEADERS[status]} if status in HEADERS else {}),
+    }
+
+
+def _job_of(refusal: type[errors.ApiError]) -> str | None:
+    return schemas.A_JOB if refusal in (*SUBMITTING, errors.JobNotFoundError) else None
+
+
+def _put_null_back(responses: dict[str, Any]) -> None:
+    """FastAPI leaves null out of everything, examples too."""
+    for response in responses.values():
+        for example in response["content"]["application/json"].get("examples", {}).values():
+            example["value"]["error"].setdefault("job_id", None)
+
+
+def complete(app: FastAPI, settings: Settings) -> None:
+    """Take out of the app's document what no route does, and put in who may ask."""
+    made = app.openapi
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            content = made()
+            operations = [operation for path in content["paths"].values() for operation in path.values()]
+            for operation in operations:
+                operation["responses"].pop("422", None)  # FastAPI's own; ours are 400s
+                _put_null_back(operation["responses"])
+            for name in ("HTTPValidationError", "ValidationError"):
+                content["components"]["schemas"].pop(name, None)
+            if settings.auth.mode == "keys":
+                content["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+                for path, operations_of in content["paths"].items():
+                    for operation in operations_of.values():
+                        operation["security"] = [] if path == "/health" else [{"key": []}]
+        return app.openapi_schema or {}
+
+    setattr(app, "openapi", document)  # noqa: B010 - FastAPI's documented way; mypy sees a method there
