@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from deployments import logs
 from serve_app import __version__
 from serve_app.api import errors, schemas
+from serve_app.api.clients import Clients
 from serve_app.api.limits import HEALTH, BodyLimit, Gate
 from serve_app.api.service import RETRY_AFTER_S
 
@@ -25,7 +26,7 @@ STATUS_CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
 PathJobId = Annotated[str, Path(pattern=schemas.JOB_ID_PATTERN, max_length=128)]
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.ErrorResponse} for status in (400, 401, 404, 405, 409, 413, 429, 500, 503)
+    status: {"model": schemas.ErrorResponse} for status in (400, 401, 403, 404, 405, 409, 413, 429, 500, 503)
 }
 
 
@@ -36,6 +37,7 @@ def create_api(settings: Settings, service: JobService) -> FastAPI:
     app.include_router(_health(service))
     app.add_middleware(BodyLimit, max_bytes=settings.limits.request_bytes)
     app.add_middleware(Gate, key_hashes=settings.auth.hashes, rate=settings.rate_limit)
+    app.add_middleware(Clients, networks=settings.auth.networks, proxies=settings.auth.proxies)
     _answer_errors(app)
     return app
 

@@ -37,7 +37,7 @@ class BodyLimit:
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_bytes:
-            await _refuse(send, RequestTooLargeError())
+            await refuse(send, RequestTooLargeError())
             return
         seen, answered = 0, False
 
@@ -47,7 +47,7 @@ class BodyLimit:
             seen += len(message.get("body", b""))
             if seen > self._max_bytes and not answered:
                 answered = True
-                await _refuse(send, RequestTooLargeError())
+                await refuse(send, RequestTooLargeError())
             return {"type": "http.disconnect"} if answered else message
 
         async def unless_answered(message: Message) -> None:
@@ -72,7 +72,7 @@ class Gate:
             try:
                 await self._check(scope)
             except ApiError as refusal:
-                await _refuse(send, refusal)
+                await refuse(send, refusal)
                 return
         await self._app(scope, receive, send)
 
@@ -93,7 +93,8 @@ class Gate:
         return given.hex()
 
 
-async def _refuse(send: Send, refusal: ApiError) -> None:
+async def refuse(send: Send, refusal: ApiError) -> None:
+    """Answer with the one body of all refusals."""
     content = json.dumps(body(refusal.code, str(refusal), None)).encode()
     headers = {"content-type": "application/json", "content-length": str(len(content)), **refusal.headers}
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
