@@ -25,7 +25,7 @@ HERE = (LOOPBACK, IPv6Address("::1"))
 
 
 class Clients:
-    """ASGI middleware: refuses who is not from `networks`, where there are some, and tells the rest who the client is."""
+    """ASGI middleware: refuses who is not from `networks`, where there are any, and tells the app who the client is."""
 
     def __init__(self, app: ASGIApp, *, networks: Sequence[Network], proxies: Sequence[Network]) -> None:
         self._app = app
