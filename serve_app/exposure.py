@@ -9,7 +9,7 @@ from deployments.net.policy import literal_address
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from serve_app.settings import Auth
+    from serve_app.settings import Auth, Settings
 
 FORWARDED = "FORWARDED_ALLOW_IPS"
 """Whose `X-Forwarded-For` uvicorn believes inside Serve's proxy, before any code of ours sees the request."""
@@ -41,6 +41,19 @@ def is_loopback(host: str) -> bool:
     """Whether `host` is an address of this machine that nobody else reaches; a name is one only where it says so."""
     address = literal_address(host.lower())
     return address is not None and address.is_loopback
+
+
+def check_token(settings: Settings, environment: Mapping[str, str]) -> None:
+    """See to it that production runs on a Ray that asks for its token: whoever reaches its ports runs code otherwise.
+
+    Raises:
+        ExposedError: It does not.
+    """
+    if settings.profile == "production" and environment.get("RAY_AUTH_MODE", "").lower() != "token":
+        raise ExposedError(
+            "this Ray asks nobody for a token, so that whoever reaches its ports can run code: set RAY_AUTH_MODE=token"
+            " and RAY_AUTH_TOKEN_PATH in the environment of every node"
+        )
 
 
 def check_forwarding(environment: Mapping[str, str]) -> None:

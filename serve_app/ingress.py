@@ -16,7 +16,7 @@ from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from deployments import logs
 from serve_app.api.app import create_api
 from serve_app.api.service import JobService
-from serve_app.exposure import check_bind, check_forwarding
+from serve_app.exposure import check_bind, check_forwarding, check_token
 from serve_app.jobs import placement
 from serve_app.jobs.actor import MANAGER_NAME, NAMESPACE
 from serve_app.jobs.manager import JobManager
@@ -131,6 +131,8 @@ def check_exposure(settings: Settings) -> None:
     Raises:
         ExposedError: They are.
     """
+    if ray.is_initialized():
+        check_token(settings, os.environ)
     check_forwarding(os.environ)
     check_bind(_listening_on(), settings.auth)
 
