@@ -141,6 +141,7 @@ def _environment(state_dir: Path, options: UpOptions) -> None:
         return
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_token(state_dir)), FORWARDED: ""}
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's node is 127.0.0.1 then, and listens there only
+    os.environ["no_grpc_proxy"] = "127.0.0.1"  # noqa: SIM112 - its name; else Ray would talk to itself by HTTPS_PROXY
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # glibc's arena per thread kept 600 MB of a diarizer's 1.2 GB
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default, for those that answer requests too
     if options.state_dir is not None:
