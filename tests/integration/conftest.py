@@ -43,6 +43,9 @@ def server(canary):
     """The local config with bounds small enough to run into; whoever would report home calls the canary."""
     url, heard = canary
     environment = {
+        "RAY_USAGE_STATS_ENABLED": "1",
+        "PYANNOTE_METRICS_ENABLED": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "0",
         "HF_ENDPOINT": url,
         "HTTPS_PROXY": url,
         "https_proxy": url,

@@ -161,6 +161,7 @@ def test_r1_rays_token_is_on_and_ours_alone(environment, tmp_path):
     assert environment["RAY_AUTH_TOKEN_PATH"] == str(token)
     assert environment["FORWARDED_ALLOW_IPS"] == ""
     assert environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    assert environment["no_grpc_proxy"] == "127.0.0.1"
     assert token.stat().st_mode & 0o777 == 0o600
     secret = token.read_text()
     assert len(secret) == 64
