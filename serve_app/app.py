@@ -19,7 +19,7 @@ from deployments.speech_detector.deployment import SpeechDetector
 from deployments.transcriber.config import has_word_times
 from deployments.transcriber.deployment import Transcriber
 from serve_app.engines import check_pool, decided
-from serve_app.ingress import Ingress
+from serve_app.ingress import Ingress, check_exposure
 from serve_app.jobs.placement import check_reach
 from serve_app.settings import CpuPool, Settings
 
@@ -34,6 +34,7 @@ def build(args: Settings) -> Application:
     """
     logs.configure()
     check_reach(args.database)
+    check_exposure(args)
     settings = decided(args)
     check_pool(settings)
     pool = settings.cpu_pool

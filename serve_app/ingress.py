@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 from ray import serve
 from ray.exceptions import RayActorError
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
 from deployments import logs
 from serve_app.api import doorkeeper
 from serve_app.api.app import create_api
 from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
+from serve_app.exposure import check_bind, check_forwarding, check_token
 from serve_app.jobs import placement
 from serve_app.jobs.actor import MANAGER_NAME, NAMESPACE
 from serve_app.jobs.manager import JobManager
@@ -123,6 +125,32 @@ class ManagerLine:
         return cast("ActorHandle[Any]", manager)
 
 
+def check_exposure(settings: Settings) -> None:
+    """See to it that Serve's proxies are open to nobody whom the settings do not let in.
+
+    Which address they listen on is no argument of the app; Serve's controller knows, once Serve runs.
+
+    Raises:
+        ExposedError: They are.
+    """
+    if ray.is_initialized():
+        check_token(settings, os.environ)
+    check_forwarding(os.environ)
+    check_bind(_listening_on(), settings.auth)
+
+
+def _listening_on() -> str | None:
+    """The address of Serve's proxies; None where there are none, or where Serve does not run yet."""
+    if not ray.is_initialized():
+        return None
+    try:
+        controller: Any = ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
+    except ValueError:
+        return None
+    host: str | None = ray.get(controller.get_http_config.remote()).host
+    return host
+
+
 class _Ingress:
     """POST a job, look it up, cancel it, tell it again."""
 
@@ -131,6 +159,7 @@ class _Ingress:
         placement.check_reach(settings.database)  # again: nodes may have joined since the app was built
         if os.environ.get(doorkeeper.VARIABLE) != doorkeeper.IMPORT_PATH:
             log.warning("%s is not set: Serve's proxies read bodies of any size", doorkeeper.VARIABLE)
+        check_exposure(settings)  # again: `serve run` builds the app before there is a proxy
         self._settings = settings
         self._line = ManagerLine(settings, Stages(**stages))
         self._line.start()

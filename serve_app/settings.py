@@ -9,11 +9,21 @@ import json
 from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from deployments.aligner import config as aligner_config
@@ -67,6 +77,17 @@ class Auth(BaseModel):
     """`keys`: every route but /health wants `Authorization: Bearer <key>`; `ml-server keys add` makes one."""
     key_hashes: tuple[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     """SHA-256 of keys that are valid beside those in the database, hex."""
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """The clients' networks: who asks from elsewhere is refused, key or not, but for /health. Empty: from anywhere."""
+    proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Proxies in front of the server: what they say in `X-Forwarded-For` is believed, and nobody else."""
+
+    @field_validator("networks", "proxies")
+    @classmethod
+    def _not_everybody(cls, networks: tuple[IPv4Network | IPv6Network, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+        if everybody := [str(network) for network in networks if network.prefixlen == 0]:
+            raise ValueError(f"{', '.join(everybody)} is everybody: name those that you mean")
+        return networks
 
 
 class CpuPool(BaseModel):
@@ -199,7 +220,16 @@ class Settings(BaseSettings):
                     " environment, to the ECG Backend's address"
                 )
             if "http" in self.videos.schemes:
-                raise ValueError("videos.schemes allows http: production takes videos by https only")
+                raise ValueError("extractor.net.schemes allows http: production takes videos by https only")
+            if self.videos.networks and not self.videos.names_hosts:
+                raise ValueError(
+                    "extractor.net.networks opens private networks to every name that somebody lets lead there: name"
+                    " the hosts in extractor.net.hosts"
+                )
+            if loose := [origin for origin in self.callbacks.origins if origin.rstrip("/").endswith(":*")]:
+                raise ValueError(
+                    f"callbacks.origins has {', '.join(loose)}: production calls back to exact origins only"
+                )
             if self.models.allow_unpinned:
                 raise ValueError("models.allow_unpinned: production loads models only as the model lock pins them")
             if self.engine == "auto":

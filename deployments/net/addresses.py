@@ -54,17 +54,40 @@ REFUSED_V6: tuple[IPv6Network, ...] = tuple(
         "8000::/1",  # unassigned; unique local fc00::/7, link-local fe80::/10, site-local, multicast ff00::/8
     )
 )
+METADATA: frozenset[Address] = frozenset(
+    ip_address(address)
+    for address in (
+        "169.254.169.254",  # AWS, Google, Azure, Oracle and most others
+        "169.254.170.2",  # AWS: credentials of a container
+        "169.254.170.23",  # AWS: of a pod
+        "100.100.100.200",  # Alibaba
+        "168.63.129.16",  # Azure
+        "192.0.0.192",  # Oracle
+        "fd00:ec2::254",  # AWS
+        "fd00:ec2::23",  # AWS: of a pod
+        "fd20:ce::254",  # Google
+        "fe80::a9fe:a9fe",  # OpenStack
+    )
+)
+"""Where clouds hand out credentials: no named network opens them."""
 
 
 def refused(address: Address, allowed: Sequence[Network] = ()) -> bool:
     """Whether `address` must not be reached. `allowed` names the special networks that may be."""
-    if isinstance(address, IPv6Address) and address.scope_id is not None:
+    if address in METADATA or (isinstance(address, IPv6Address) and address.scope_id is not None):
         return True
     if any(address in network for network in allowed if network.version == address.version):
         return False
     if isinstance(address, IPv4Address):
         return any(address in network for network in REFUSED_V4)
     return any(address in network for network in REFUSED_V6)
+
+
+def is_switch(network: Network) -> bool:
+    """Whether to allow `network` would open a special network whole and more with it: no network, but a switch."""
+    if isinstance(network, IPv4Network):
+        return any(special.subnet_of(network) and special != network for special in REFUSED_V4)
+    return any(special.subnet_of(network) and special != network for special in REFUSED_V6)
 
 
 def parse(host: str) -> Address | None:

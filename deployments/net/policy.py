@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, SecretStr, field_validator, model_validator
 
-from deployments.net.addresses import Address, parse, refused
+from deployments.net.addresses import Address, Network, is_switch, parse, refused
 
 if TYPE_CHECKING:
     import httpx
@@ -24,6 +24,7 @@ LOOPBACK = IPv4Address("127.0.0.1")
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _HOST_PATTERN = re.compile(r"[a-z0-9_.*:-]+")
 _ENDS_IN_NUMBER = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)$")
+_PROXY = re.compile(r"https?://[^\s/?#]+/?")
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:(?P<port>[0-9]{1,5}|\*))?/?")
 
 
@@ -55,6 +56,27 @@ class NetPolicy(BaseModel):
     ca_file: Path | None = None
     """Certificates (PEM) to trust instead of the bundled public ones."""
 
+    @field_validator("networks")
+    @classmethod
+    def _only_special_ones(cls, networks: tuple[Network, ...]) -> tuple[Network, ...]:
+        if wide := [str(network) for network in networks if is_switch(network)]:
+            raise ValueError(f"{', '.join(wide)} is more than one special network: name those that you mean")
+        return networks
+
+    @field_validator("proxy")
+    @classmethod
+    def _spell_proxy(cls, proxy: SecretStr | None) -> SecretStr | None:
+        if proxy is not None and not _PROXY.fullmatch(proxy.get_secret_value()):
+            raise ValueError("proxy is no URL of an HTTP proxy, such as http://proxy:3128")
+        return proxy
+
+    @field_validator("ca_file")
+    @classmethod
+    def _find_certificates(cls, ca_file: Path | None) -> Path | None:
+        if ca_file is not None and not ca_file.is_file():
+            raise ValueError("ca_file is no file on this machine")
+        return ca_file
+
 
 class VideoPolicy(NetPolicy):
     """Where videos may come from."""
@@ -74,6 +96,11 @@ class VideoPolicy(NetPolicy):
         if bad := [host for host in hosts if not _HOST_PATTERN.fullmatch(host)]:
             raise ValueError(f"not a host pattern (lower-case name with *): {bad}")
         return hosts
+
+    @property
+    def names_hosts(self) -> bool:
+        """Whether `hosts` leaves anybody out."""
+        return bool(self.hosts) and all(host.strip("*.") for host in self.hosts)
 
 
 class CallbackPolicy(NetPolicy):

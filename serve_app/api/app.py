@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from deployments import logs
 from serve_app import __version__
 from serve_app.api import document, errors, schemas
+from serve_app.api.clients import Clients
 from serve_app.api.document import refusals
 from serve_app.api.keys import KeyRing
 from serve_app.api.limits import HEALTH, BodyLimit, Gate, open_storage
@@ -47,6 +48,7 @@ def create_api(settings: Settings, service: JobService, keys: KeyStore) -> FastA
     app.include_router(_health(service))
     app.add_middleware(BodyLimit, max_bytes=settings.limits.request_bytes)
     app.add_middleware(Gate, keys=ring, rate=settings.rate_limit, storage=open_storage(settings.rate_storage))
+    app.add_middleware(Clients, networks=settings.auth.networks, proxies=settings.auth.proxies)
     app.add_middleware(SafeHeaders, pages=frozenset((DOCS,)))
     _answer_errors(app)
     document.complete(app, settings)

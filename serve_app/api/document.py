@@ -18,6 +18,7 @@ Responses = dict[int | str, dict[str, Any]]
 
 EVERYWHERE = (
     errors.UnauthorizedError,
+    errors.ClientNotAllowedError,
     errors.MethodNotAllowedError,
     errors.RequestTimeoutError,
     errors.RequestTooLargeError,

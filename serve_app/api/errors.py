@@ -5,6 +5,7 @@
     ├── CallbackNotAllowedError  400 CALLBACK_NOT_ALLOWED
     ├── VideoUrlNotAllowedError  400 VIDEO_URL_NOT_ALLOWED
     ├── UnauthorizedError        401 UNAUTHORIZED
+    ├── ClientNotAllowedError    403 CLIENT_NOT_ALLOWED
     ├── JobNotFoundError         404 JOB_NOT_FOUND
     ├── NotFoundError            404 NOT_FOUND
     ├── MethodNotAllowedError    405 METHOD_NOT_ALLOWED
@@ -74,6 +75,13 @@ class UnauthorizedError(ApiError):
     def headers(self) -> dict[str, str]:
         """Which kind of key is wanted (RFC 6750)."""
         return {"WWW-Authenticate": "Bearer"}
+
+
+class ClientNotAllowedError(ApiError):
+    """The client's address is in none of the networks that the settings name."""
+
+    status, code = 403, "CLIENT_NOT_ALLOWED"
+    default = "Clients from this address may not use this server"
 
 
 class JobNotFoundError(ApiError):

@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from deployments.logs import LOG_FILE_VARIABLE
 from serve_app.api import doorkeeper
 from serve_app.cli.logview import LogView
+from serve_app.exposure import FORWARDED, ExposedError, check_bind
 from serve_app.settings import DEFAULT_STATE_DIR, Settings
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ DRAIN_S = 15.0
 """For the drivers to leave, which takes them a second; who is late is cut off, which costs no more than a crash."""
 ASK_SERVE_EVERY_S = 2.0
 LEAVE_S = 3.0
+SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "PYANNOTE_METRICS_ENABLED": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+"""No process of ours tells anybody that it runs."""
 VITAL = {"raylet", "gcs_server"}
 """Processes of Ray without which nothing works. Ray restarts none of them."""
 FAILED = {"DEPLOY_FAILED", "UNHEALTHY"}
@@ -81,6 +84,7 @@ def up(options: UpOptions) -> None:
     if options.address is None:
         settings = _check_settings(config)
         os.environ[doorkeeper.MAX_BYTES_VARIABLE] = str(settings.limits.request_bytes)  # the proxies know no config
+        _check_host(config, settings)
         _check_devices(settings)
         _check_models(options.config, settings)
         _check_port(config)
@@ -110,9 +114,13 @@ def _on_signals(stop: threading.Event, hurry: threading.Event) -> None:
 
 
 def load_config(options: UpOptions) -> dict[str, Any]:
-    """The Serve config file, with what the command line says put into its place."""
+    """The Serve config file, with what the command line says put into its place.
+
+    Without a host Serve would take every address of the machine.
+    """
     config: dict[str, Any] = yaml.safe_load(options.config.read_text(encoding="utf-8"))
     http = config.setdefault("http_options", {})
+    http.setdefault("host", "127.0.0.1")
     if options.host is not None:
         http["host"] = options.host
     if options.port is not None:
@@ -130,22 +138,28 @@ def _state_dir(options: UpOptions, config: dict[str, Any]) -> Path:
 
 def _environment(state_dir: Path, options: UpOptions) -> None:
     """What the processes of a private Ray inherit. A Ray that is joined has its own environment."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("PYANNOTE_METRICS_ENABLED", "0")
+    os.environ.update(SILENT)
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     if options.address is not None:
         return
-    token = state_dir / "ray-token"
-    if not token.exists():
-        token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_token(state_dir)), FORWARDED: ""}
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's node is 127.0.0.1 then, and listens there only
+    os.environ["no_grpc_proxy"] = "127.0.0.1"  # noqa: SIM112 - its name; else Ray would talk to itself by HTTPS_PROXY
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # glibc's arena per thread kept 600 MB of a diarizer's 1.2 GB
     os.environ.setdefault(doorkeeper.VARIABLE, doorkeeper.IMPORT_PATH)
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default, for those that answer requests too
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token))
     if options.state_dir is not None:
         os.environ["ML_SERVER_STATE_DIR"] = str(options.state_dir.absolute())
+
+
+def _token(state_dir: Path) -> Path:
+    """The file with our Ray's token, which nobody else can read; a new one where there is none."""
+    path = state_dir / "ray-token"
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    if not path.read_text():
+        path.write_text(secrets.token_hex(32))
+    return path
 
 
 def _check_settings(config: dict[str, Any]) -> Settings:
@@ -158,6 +172,14 @@ def _check_settings(config: dict[str, Any]) -> Settings:
             for error in invalid.errors()
         )
         raise StartError("; ".join(sentences)) from invalid
+
+
+def _check_host(config: dict[str, Any], settings: Settings) -> None:
+    """Say at once that the server would be open to everybody; the app and the ingress look again (`ingress.py`)."""
+    try:
+        check_bind(config["http_options"]["host"], settings.auth)
+    except ExposedError as error:
+        raise StartError(str(error)) from error
 
 
 def _check_devices(settings: Settings) -> None:
@@ -425,8 +447,8 @@ def _is_driver(actor_name: str) -> bool:
 
 
 def _url(config: dict[str, Any]) -> str:
-    http = config.get("http_options", {})
-    host = http.get("host", "127.0.0.1")
+    http = config["http_options"]
+    host = http["host"]
     return f"http://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{http.get('port', 8000)}"  # noqa: S104
 
 

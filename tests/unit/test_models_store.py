@@ -70,7 +70,7 @@ def test_a_pinned_model_is_its_folder(store, cache):
     assert resolve(REPOSITORY, "asr", store) == snapshot(cache, REPOSITORY, REVISION)
 
 
-def test_a_missing_model_is_named_with_the_command(store):
+def test_s1_a_missing_model_is_named_with_the_command(store):
     """The error at start says which model is missing and which command fetches it."""
     sentence = refusal(REPOSITORY, store)
     assert sentence == (
@@ -84,7 +84,7 @@ def test_another_revision_does_not_do(store, cache):
     assert "is missing" in refusal(REPOSITORY, store)
 
 
-def test_an_altered_file_is_named(store, cache):
+def test_s1_an_altered_file_is_named(store, cache):
     """One byte changed, the size kept: refused, with the file's name and the command."""
     folder = place(cache, REPOSITORY, REVISION, FILES)
     (folder / "model.bin").resolve().write_bytes(b"Weights" + FILES["model.bin"][7:])
@@ -100,7 +100,7 @@ def test_a_truncated_file_is_named(store, cache):
     assert "model.bin is altered, with 4 bytes in place of 7000" in refusal(REPOSITORY, store)
 
 
-def test_every_wrong_file_is_named(store, cache):
+def test_s1_every_wrong_file_is_named(store, cache):
     """The sentence lists all that is wrong, not only the first."""
     folder = place(cache, REPOSITORY, REVISION, FILES)
     (folder / "model.bin").unlink()
@@ -271,7 +271,7 @@ except Exception as error:
 """
 
 
-def test_offline_connects_to_nobody(store, cache, tmp_path):
+def test_s1_offline_connects_to_nobody(store, cache, tmp_path):
     """`offline: true`: no connection and no look-up of a name, found or missing; the hub's library is shut too."""
     place(cache, REPOSITORY, REVISION, FILES)
     done = subprocess.run(

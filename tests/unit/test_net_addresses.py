@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
 
 import pytest
+from pydantic import ValidationError
 
-from deployments.net.addresses import refused
+from deployments.errors import DownloadError
+from deployments.net.addresses import METADATA, refused
+from deployments.net.client import CallbackClient, CheckedBackend, NetError
+from deployments.net.download import download
+from deployments.net.limits import DownloadLimits
+from deployments.net.policy import CallbackPolicy, NetPolicy, VideoPolicy
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 REFUSED_TABLE = """
 0.0.0.0 0.0.0.1 0.255.255.255 10.0.0.0 10.0.0.1 10.255.255.255 100.64.0.0 100.64.0.1 100.100.100.200 100.127.255.255
@@ -34,26 +45,79 @@ PUBLIC = PUBLIC_TABLE.split()
 
 
 @pytest.mark.parametrize("address", REFUSED)
-def test_special_addresses_are_refused(address: str) -> None:
+def test_w10_special_addresses_are_refused(address: str) -> None:
     """W10: an address that is not a public unicast one is refused, however it is dressed."""
     assert refused(ip_address(address))
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_public_addresses_pass(address: str) -> None:
+def test_w10_public_addresses_pass(address: str) -> None:
     """The list is not wider than it must be: the neighbours of the refused ranges pass."""
     assert not refused(ip_address(address))
 
 
-def test_the_table_is_long_enough() -> None:
+def test_w10_the_table_is_long_enough() -> None:
     """W10 asks for at least 85 addresses."""
     assert len(set(REFUSED)) >= 85
 
 
-def test_a_named_network_is_reachable_and_only_it() -> None:
+def test_w10_a_named_network_is_reachable_and_only_it() -> None:
     """Naming a network opens that network, not its neighbours and not its disguises."""
     allowed = (ip_network("10.1.0.0/16"), ip_network("::1/128"))
     assert not refused(ip_address("10.1.2.3"), allowed)
     assert not refused(ip_address("::1"), allowed)
     for other in ("10.2.0.1", "127.0.0.1", "::ffff:10.1.2.3", "64:ff9b::a01:203", "::2"):
         assert refused(ip_address(other), allowed)
+
+
+def test_w10_every_address_is_refused_both_ways(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """W10: a name that resolves to any of the table's addresses: no callback and no download tries to connect."""
+    tried: list[str] = []
+
+    async def connect(_: object, host: str, *__: object) -> None:
+        tried.append(host)
+        raise AssertionError(host)
+
+    monkeypatch.setattr("httpcore.AnyIOBackend.connect_tcp", connect)
+
+    async def both(address: str) -> None:
+        async def resolve(_: str, __: int) -> list[str]:
+            return [address]
+
+        callbacks = CallbackPolicy(origins=("http://backend.example:8000",))
+        async with CallbackClient(callbacks, resolve=resolve) as client:
+            with pytest.raises(NetError, match="not_allowed"):
+                await client.post("http://backend.example:8000/x", b"", {})
+        limits = DownloadLimits(max_tries=1)
+        with pytest.raises(DownloadError, match="not allowed"):
+            await download("https://v.example/v", tmp_path / "v", policy=VideoPolicy(), limits=limits, resolve=resolve)
+
+    for address in REFUSED:
+        asyncio.run(both(address))
+    assert tried == []
+
+
+def test_w10_no_network_opens_a_clouds_metadata() -> None:
+    """W10: where credentials are handed out, nobody gets by naming the network around it, nor the address itself."""
+    for address in METADATA:
+        assert refused(address)
+        assert refused(address, (ip_network(f"{address}/{address.max_prefixlen}"),))
+    assert refused(ip_address("fd00:ec2::254"), (ip_network("fd00::/8"),))
+    assert not refused(ip_address("fd00:ec2::255"), (ip_network("fd00::/8"),))
+
+
+@pytest.mark.parametrize(
+    "network", ["0.0.0.0/0", "::/0", "0.0.0.0/1", "10.0.0.0/7", "128.0.0.0/2", "2000::/3", "8000::/0"]
+)
+def test_w10_no_network_is_a_switch(network: str) -> None:
+    """W10: what is wider than a special network would turn the checks off: refused when it is read."""
+    with pytest.raises(ValidationError):
+        NetPolicy(networks=(network,))
+    assert NetPolicy(networks=("10.0.0.0/8", "172.16.0.0/12", "127.0.0.0/8", "::1/128", "fd12:3456::/32"))
+
+
+def test_w10_a_unix_socket_is_no_way_around() -> None:
+    """W10: the backend opens TCP connections to checked addresses and nothing else."""
+    backend = CheckedBackend((), resolve=None)
+    with pytest.raises(Exception, match="address"):
+        asyncio.run(backend.connect_unix_socket("/run/docker.sock"))

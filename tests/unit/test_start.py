@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -17,7 +21,6 @@ from tests.support.model_hub import FILES, REPOSITORY, REVISION, place, sha256, 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 TRACEBACK = """\
 The deployment failed to start 3 times in a row. See controller logs for details. Error:
@@ -79,7 +82,7 @@ def test_a_model_as_it_is_pinned(start: Callable[[], str]) -> None:
     assert start() == "everything is here"
 
 
-def test_a_model_that_is_not_as_it_is_pinned(start: Callable[[], str], tmp_path: Path) -> None:
+def test_s1_a_model_that_is_not_as_it_is_pinned(start: Callable[[], str], tmp_path: Path) -> None:
     """Altered by one bit, half-downloaded, missing: refused before Ray starts, with its name and the command."""
     cure = f"fetch it with `ml-server models fetch --config {tmp_path / 'config.yaml'}`"
     blob = (snapshot(tmp_path / "hub", REPOSITORY, REVISION) / "model.bin").resolve()
@@ -90,6 +93,56 @@ def test_a_model_that_is_not_as_it_is_pinned(start: Callable[[], str], tmp_path:
     assert start() == f"the asr model {REPOSITORY} is damaged (model.bin is not completely downloaded): {cure}"
     snapshot(tmp_path / "hub", REPOSITORY, REVISION).rename(tmp_path / "elsewhere")
     assert start() == f"the asr model {REPOSITORY} is missing: {cure}"
+
+
+WATCHED = """
+import sys
+def watch(event, arguments):
+    if event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.sendto"):
+        print("TRIED", event, arguments)
+    if event == "socket.connect" and arguments[1][0] not in ("127.0.0.1", "::1"):
+        print("TRIED", event, arguments[1])
+sys.addaudithook(watch)
+from pathlib import Path
+from serve_app.cli import local
+def at_the_end(*_):
+    raise local.StartError("everything is here")
+local._ray = at_the_end
+options = dict.fromkeys(("host", "port", "address", "num_cpus", "num_gpus"))
+try:
+    local.up(local.UpOptions(config=Path(sys.argv[1]), state_dir=Path(sys.argv[2]), **options))
+except local.StartError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("harm", ["none", "altered", "missing"])
+def test_s1_an_offline_start_tries_no_connection(start: Callable[[], str], tmp_path: Path, harm: str) -> None:
+    """S1: from the command to Ray, models whole or not: no connection and no look-up of a name in any of it."""
+    folder = snapshot(tmp_path / "hub", REPOSITORY, REVISION)
+    if harm == "altered":
+        (folder / "model.bin").resolve().write_bytes(b"others")
+    if harm == "missing":
+        (folder / "model.bin").unlink()
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    config["http_options"] = {"port": free_port()}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    hostile = {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, tmp_path / "config.yaml", tmp_path / "state"],
+        cwd=Path(__file__).parents[2],
+        env=hostile | {"HF_ENDPOINT": "http://hub.example"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = {
+        "none": "everything is here",
+        "altered": "(model.bin is altered, with 6 bytes in place of 7000)",
+        "missing": "(model.bin is missing)",
+    }
+    assert "TRIED" not in done.stdout
+    assert said[harm] in done.stdout
 
 
 def test_a_missing_model_is_no_matter_where_engines_are_chosen(start: Callable[[], str], tmp_path: Path) -> None:

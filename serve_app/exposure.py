@@ -1,0 +1,70 @@
+"""Whether the server may listen where it is about to, given who is let in. Knows neither Ray nor HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deployments.net.policy import literal_address
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from serve_app.settings import Auth, Settings
+
+FORWARDED = "FORWARDED_ALLOW_IPS"
+"""Whose `X-Forwarded-For` uvicorn believes inside Serve's proxy, before any code of ours sees the request."""
+
+
+class ExposedError(Exception):
+    """The server would be open to more people than the settings name; the message says to whom, and what to set."""
+
+
+def check_bind(host: str | None, auth: Auth) -> None:
+    """Allow this machine's own addresses always, all others where keys are asked for or the clients are named.
+
+    Args:
+        host: What Serve's HTTP proxy listens on; None where there is no proxy.
+        auth: Who may ask.
+
+    Raises:
+        ExposedError: Whoever reaches the server could use it.
+    """
+    if host is None or is_loopback(host) or auth.mode == "keys" or auth.networks:
+        return
+    raise ExposedError(
+        f"it would listen on {host or 'every address'}, beyond this machine, and serve whoever comes: set auth.mode to"
+        " keys, or name the clients' networks in auth.networks, or listen on 127.0.0.1"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is an address of this machine that nobody else reaches; a name is one only where it says so."""
+    address = literal_address(host.lower())
+    return address is not None and address.is_loopback
+
+
+def check_token(settings: Settings, environment: Mapping[str, str]) -> None:
+    """See to it that production runs on a Ray that asks for its token: whoever reaches its ports runs code otherwise.
+
+    Raises:
+        ExposedError: It does not.
+    """
+    if settings.profile == "production" and environment.get("RAY_AUTH_MODE", "").lower() != "token":
+        raise ExposedError(
+            "this Ray asks nobody for a token, so that whoever reaches its ports can run code: set RAY_AUTH_MODE=token"
+            " and RAY_AUTH_TOKEN_PATH in the environment of every node"
+        )
+
+
+def check_forwarding(environment: Mapping[str, str]) -> None:
+    """See to it that uvicorn believes nobody beyond this machine.
+
+    Raises:
+        ExposedError: The environment has it believe others.
+    """
+    named = [part.strip() for part in environment.get(FORWARDED, "").split(",")]
+    if others := [name for name in named if name and not is_loopback(name)]:
+        raise ExposedError(
+            f"{FORWARDED} in the environment has {', '.join(others)} say who a client is: unset it, and name"
+            " your proxies in auth.proxies"
+        )
