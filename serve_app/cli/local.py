@@ -8,7 +8,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -21,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 import click
 import httpx
 import yaml
-from pydantic import ValidationError
 
 from deployments.logs import LOG_FILE_VARIABLE
 from serve_app.api import doorkeeper
+from serve_app.cli import checks
+from serve_app.cli.checks import StartError
 from serve_app.cli.logview import LogView
-from serve_app.exposure import FORWARDED, ExposedError, check_bind
-from serve_app.settings import DEFAULT_STATE_DIR, Settings
+from serve_app.exposure import FORWARDED
+from serve_app.settings import DEFAULT_STATE_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,10 +62,6 @@ class UpOptions:
     num_gpus: int | None
 
 
-class StartError(Exception):
-    """The server did not come up; the message says why."""
-
-
 class RayLostError(Exception):
     """The private Ray has ended under the server, which has to be started again: its jobs then go on."""
 
@@ -82,13 +78,13 @@ def up(options: UpOptions) -> None:
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _environment(state_dir, options)
     if options.address is None:
-        settings = _check_settings(config)
+        settings = checks.check_settings(config)
         os.environ[doorkeeper.MAX_BYTES_VARIABLE] = str(settings.limits.request_bytes)  # the proxies know no config
-        _check_host(config, settings)
-        _check_devices(settings)
-        _check_models(options.config, settings)
-        _check_port(config)
-        _check_database(settings)
+        checks.check_host(config, settings)
+        checks.check_devices(settings)
+        checks.check_models(options.config, settings)
+        checks.check_port(config)
+        checks.check_database(settings)
     private = options.address is None
     with _logs(state_dir, private=private), _in_the_background(private=private), _ray(state_dir, options) as dashboard:
         _on_signals(stop, hurry)  # once more: Ray has set its own
@@ -160,85 +156,6 @@ def _token(state_dir: Path) -> Path:
     if not path.read_text():
         path.write_text(secrets.token_hex(32))
     return path
-
-
-def _check_settings(config: dict[str, Any]) -> Settings:
-    """Say at once what is wrong with the settings; the app itself is built far away, in Ray."""
-    try:
-        return Settings(**config["applications"][0].get("args", {}))
-    except ValidationError as invalid:
-        sentences = (
-            ".".join(str(part) for part in error["loc"]) + ": " * bool(error["loc"]) + error["msg"]
-            for error in invalid.errors()
-        )
-        raise StartError("; ".join(sentences)) from invalid
-
-
-def _check_host(config: dict[str, Any], settings: Settings) -> None:
-    """Say at once that the server would be open to everybody; the app and the ingress look again (`ingress.py`)."""
-    try:
-        check_bind(config["http_options"]["host"], settings.auth)
-    except ExposedError as error:
-        raise StartError(str(error)) from error
-
-
-def _check_devices(settings: Settings) -> None:
-    """Say at once which stages are meant for a GPU on a machine without one; Serve would try for minutes."""
-    stages = {name: getattr(settings, name) for name in ("transcriber", "aligner", "diarizer", "emotion")}
-    on_gpu = [f"{name}.device" for name, stage in stages.items() if stage.device.startswith("cuda")]
-    if not on_gpu:
-        return
-    import ctranslate2  # asks the CUDA driver, and loads in a tenth of torch's time
-
-    try:
-        found = ctranslate2.get_cuda_device_count()
-    except RuntimeError:  # a driver that does not answer
-        found = 0
-    if not found:
-        raise StartError(f"{' and '.join(on_gpu)} is cuda, but there is no CUDA device on this machine")
-
-
-def _check_models(path: Path, settings: Settings) -> None:
-    """Say at once which models are missing or damaged, all of them, and what fetches them.
-
-    Replicas look again, and would say the same of one model each, a minute later. Where the store may fetch what is
-    missing, that is left to them; and `engine: auto` makes do with what there is.
-    """
-    if settings.engine == "auto" or not (settings.wanted_models and settings.models.offline):
-        return
-    from deployments.errors import ModelLoadError
-    from deployments.models.store import usable
-    from serve_app.cli.models import open_shelf
-
-    try:
-        shelf = open_shelf(path)
-        bad = [standing for standing in shelf.standings() if not usable(standing, shelf.config)]
-    except ModelLoadError as unreadable:
-        raise StartError(str(unreadable)) from unreadable
-    if bad:
-        raise StartError("; ".join(standing.sentence(shelf.command) for standing in bad))
-
-
-def _check_port(config: dict[str, Any]) -> None:
-    """Another server's answer must not be taken for ours."""
-    port = config.get("http_options", {}).get("port", 8000)
-    if first_free_port(port) != port:
-        raise StartError(f"port {port} is in use; choose another with --port")
-
-
-def _check_database(settings: Settings) -> None:
-    """Bring the tables to their newest form before anybody uses them. A database that is away may still come."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from serve_app.jobs.migrations import DatabaseTooNewError
-    from serve_app.jobs.opening import open_database
-
-    try:
-        open_database(settings).close()
-    except DatabaseTooNewError as error:
-        raise StartError(str(error)) from error
-    except SQLAlchemyError:
-        return
 
 
 @contextmanager
@@ -450,12 +367,3 @@ def _url(config: dict[str, Any]) -> str:
     http = config["http_options"]
     host = http["host"]
     return f"http://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{http.get('port', 8000)}"  # noqa: S104
-
-
-def first_free_port(first: int) -> int:
-    """The first port from `first` on that nobody listens on."""
-    for port in range(first, first + 100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
-    raise StartError(f"no free port from {first} on")

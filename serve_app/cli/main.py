@@ -77,7 +77,8 @@ def up(
     ml-server up --config configs/gpu.yaml --port 9000   a machine with a GPU
     ml-server up --address auto                          inside a Ray that `ray start --head` made
     """  # noqa: D301
-    from serve_app.cli.local import RayLostError, StartError, UpOptions, up
+    from serve_app.cli.checks import StartError
+    from serve_app.cli.local import RayLostError, UpOptions, up
 
     options = UpOptions(
         config=config or default_config(),

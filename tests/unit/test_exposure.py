@@ -10,7 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from serve_app import app, ingress
-from serve_app.cli.local import StartError, UpOptions, _check_host, load_config
+from serve_app.cli.checks import StartError, check_host
+from serve_app.cli.local import UpOptions, load_config
 from serve_app.exposure import FORWARDED, ExposedError, check_bind, check_forwarding
 from serve_app.settings import Auth, Settings
 
@@ -60,7 +61,7 @@ def options(config: Path, host: str | None) -> UpOptions:
 def start(config: Path, host: str | None) -> None:
     """`ml-server up`, as far as the bind is concerned."""
     content = load_config(options(config, host))
-    _check_host(content, Settings(**content["applications"][0]["args"]))
+    check_host(content, Settings(**content["applications"][0]["args"]))
 
 
 @pytest.mark.parametrize("name", ["configs/local.yaml", "configs/demo.yaml", "configs/gpu.yaml"])

@@ -13,8 +13,9 @@ import yaml
 from sqlalchemy import text
 
 from deployments.models.lock import Lock, LockedFile, LockedModel, write
+from serve_app.cli.checks import StartError, check_database
 from serve_app.cli.child_process import free_port
-from serve_app.cli.local import RayLostError, StartError, UpOptions, _check_database, _check_ray, _ray, reason_in, up
+from serve_app.cli.local import RayLostError, UpOptions, _check_ray, _ray, reason_in, up
 from serve_app.jobs.database import Database
 from serve_app.settings import Settings
 from tests.support.model_hub import FILES, REPOSITORY, REVISION, place, sha256, snapshot
@@ -56,7 +57,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     def no_ray(*_: object) -> None:
         raise StartError("everything is here")
 
-    monkeypatch.setattr("serve_app.cli.local._check_port", no_ray)
+    monkeypatch.setattr("serve_app.cli.checks.check_port", no_ray)
     monkeypatch.setattr("serve_app.cli.local._environment", lambda *_: None)
     monkeypatch.setattr("serve_app.cli.local._on_signals", lambda *_: None)
 
@@ -163,14 +164,14 @@ def test_a_lock_that_is_torn(start: Callable[[], str], tmp_path: Path) -> None:
 def test_a_database_of_a_later_release_ends_the_start(tmp_path: Path) -> None:
     """In a sentence, before anything runs; one that does not answer may come later."""
     settings = Settings(profile="local", state_dir=tmp_path)
-    _check_database(settings)
+    check_database(settings)
     database = Database(settings.database)
     with database.write() as db:
         db.execute(text("UPDATE alembic_version SET version_num = '0999'"))
     database.close()
     with pytest.raises(StartError, match="a later release"):
-        _check_database(settings)
-    _check_database(
+        check_database(settings)
+    check_database(
         Settings(profile="local", state_dir=tmp_path, database_url=f"postgresql://127.0.0.1:{free_port()}/x")
     )
 

@@ -1,0 +1,99 @@
+"""What `ml-server up` looks at before it starts anything: each fault is told at once, in a sentence."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from serve_app.exposure import ExposedError, check_bind
+from serve_app.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class StartError(Exception):
+    """The server did not come up; the message says why."""
+
+
+def check_settings(config: dict[str, Any]) -> Settings:
+    """Say at once what is wrong with the settings; the app itself is built far away, in Ray."""
+    try:
+        return Settings(**config["applications"][0].get("args", {}))
+    except ValidationError as invalid:
+        sentences = (
+            ".".join(str(part) for part in error["loc"]) + ": " * bool(error["loc"]) + error["msg"]
+            for error in invalid.errors()
+        )
+        raise StartError("; ".join(sentences)) from invalid
+
+
+def check_host(config: dict[str, Any], settings: Settings) -> None:
+    """Say at once that the server would be open to everybody; the app and the ingress look again (`ingress.py`)."""
+    try:
+        check_bind(config["http_options"]["host"], settings.auth)
+    except ExposedError as error:
+        raise StartError(str(error)) from error
+
+
+def check_devices(settings: Settings) -> None:
+    """Say at once which stages are meant for a GPU on a machine without one; Serve would try for minutes."""
+    stages = {name: getattr(settings, name) for name in ("transcriber", "aligner", "diarizer", "emotion")}
+    on_gpu = [f"{name}.device" for name, stage in stages.items() if stage.device.startswith("cuda")]
+    if not on_gpu:
+        return
+    import ctranslate2  # asks the CUDA driver, and loads in a tenth of torch's time
+
+    try:
+        found = ctranslate2.get_cuda_device_count()
+    except RuntimeError:  # a driver that does not answer
+        found = 0
+    if not found:
+        raise StartError(f"{' and '.join(on_gpu)} is cuda, but there is no CUDA device on this machine")
+
+
+def check_models(path: Path, settings: Settings) -> None:
+    """Say at once which models are missing or damaged, all of them, and what fetches them.
+
+    Replicas look again, and would say the same of one model each, a minute later. Where the store may fetch what is
+    missing, that is left to them; and `engine: auto` makes do with what there is.
+    """
+    if settings.engine == "auto" or not (settings.wanted_models and settings.models.offline):
+        return
+    from deployments.errors import ModelLoadError
+    from deployments.models.store import usable
+    from serve_app.cli.models import open_shelf
+
+    try:
+        shelf = open_shelf(path)
+        bad = [standing for standing in shelf.standings() if not usable(standing, shelf.config)]
+    except ModelLoadError as unreadable:
+        raise StartError(str(unreadable)) from unreadable
+    if bad:
+        raise StartError("; ".join(standing.sentence(shelf.command) for standing in bad))
+
+
+def check_port(config: dict[str, Any]) -> None:
+    """Another server's answer must not be taken for ours."""
+    port = config.get("http_options", {}).get("port", 8000)
+    with socket.socket() as probe:
+        taken = probe.connect_ex(("127.0.0.1", port)) == 0
+    if taken:
+        raise StartError(f"port {port} is in use; choose another with --port")
+
+
+def check_database(settings: Settings) -> None:
+    """Bring the tables to their newest form before anybody uses them. A database that is away may still come."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from serve_app.jobs.migrations import DatabaseTooNewError
+    from serve_app.jobs.opening import open_database
+
+    try:
+        open_database(settings).close()
+    except DatabaseTooNewError as error:
+        raise StartError(str(error)) from error
+    except SQLAlchemyError:
+        return
