@@ -41,7 +41,12 @@ DRAIN_S = 15.0
 """For the drivers to leave, which takes them a second; who is late is cut off, which costs no more than a crash."""
 ASK_SERVE_EVERY_S = 2.0
 LEAVE_S = 3.0
-SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "PYANNOTE_METRICS_ENABLED": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+SILENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "PYANNOTE_METRICS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime, which pyannote's import loads
+}
 """No process of ours tells anybody that it runs."""
 VITAL = {"raylet", "gcs_server"}
 """Processes of Ray without which nothing works. Ray restarts none of them."""

@@ -58,6 +58,7 @@ def server(canary):
         "RAY_USAGE_STATS_ENABLED": "1",
         "PYANNOTE_METRICS_ENABLED": "1",
         "HF_HUB_DISABLE_TELEMETRY": "0",
+        "ORT_DISABLE_TELEMETRY": "0",
         "HF_ENDPOINT": url,
         "HTTPS_PROXY": url,
         "https_proxy": url,

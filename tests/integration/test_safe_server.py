@@ -141,7 +141,8 @@ def test_s2_no_process_reports_home(server, canary):
 
     A process that sets its title writes over the environment that Linux shows: what is left must not say otherwise.
     """
-    off = {"RAY_USAGE_STATS_ENABLED": "0", "PYANNOTE_METRICS_ENABLED": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    off = {"RAY_USAGE_STATS_ENABLED": "0", "PYANNOTE_METRICS_ENABLED": "0"}
+    off |= {"HF_HUB_DISABLE_TELEMETRY": "1", "ORT_DISABLE_TELEMETRY": "1"}
     leader = server.process._process.pid
     whole = set()
     for pid in session_members(leader):

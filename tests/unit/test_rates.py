@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from contextlib import asynccontextmanager
 
 import pytest
 from limits.aio.storage import MemoryStorage
@@ -75,6 +76,14 @@ def test_a3_a_refusal_says_when_to_come_back():
     asyncio.run(check())
 
 
+@asynccontextmanager
+async def connected(url):
+    """A replica's storage, whose connections end with it."""
+    storage = open_storage(url)
+    yield storage
+    await storage.bridge.get_connection().aclose(close_connection_pool=True)
+
+
 def test_a3_replicas_count_together_in_redis():
     """A3: with a shared store a client has one allowance over all ingress replicas."""
     redis.require()
@@ -82,10 +91,11 @@ def test_a3_replicas_count_together_in_redis():
         url = f"redis://{address}/0"
 
         async def check():
-            replicas = [replica(open_storage(url), rate="3/minute") for _ in range(2)]
-            asked = [ask(replicas[n % 2]) for n in range(6)]
-            assert await statuses(*asked) == [200] * 3 + [429] * 3
-            assert await statuses(ask(replicas[0], address="10.0.0.2")) == [200]
+            async with connected(url) as one, connected(url) as other:
+                replicas = [replica(storage, rate="3/minute") for storage in (one, other)]
+                asked = [ask(replicas[n % 2]) for n in range(6)]
+                assert await statuses(*asked) == [200] * 3 + [429] * 3
+                assert await statuses(ask(replicas[0], address="10.0.0.2")) == [200]
 
         asyncio.run(check())
 
@@ -94,8 +104,9 @@ def test_a3_a_store_that_is_away_is_no_outage():
     """A3: each replica counts for itself meanwhile: nobody is refused for it, and nobody is without limit."""
 
     async def check():
-        gate = replica(open_storage(f"redis://127.0.0.1:{free_port()}"))
-        assert await statuses(*(ask(gate) for _ in range(3))) == [200, 200, 429]
+        async with connected(f"redis://127.0.0.1:{free_port()}") as storage:
+            gate = replica(storage)
+            assert await statuses(*(ask(gate) for _ in range(3))) == [200, 200, 429]
 
     asyncio.run(check())
 

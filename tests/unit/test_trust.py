@@ -141,6 +141,7 @@ def environment(monkeypatch, tmp_path):
         "RAY_USAGE_STATS_ENABLED": "1",
         "PYANNOTE_METRICS_ENABLED": "1",
         "HF_HUB_DISABLE_TELEMETRY": "0",
+        "ORT_DISABLE_TELEMETRY": "0",
         "FORWARDED_ALLOW_IPS": "*",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
     }
@@ -183,19 +184,20 @@ def test_r1_production_wants_a_ray_with_a_token(mode):
 
 def test_s2_nobody_reports_home(environment):
     """S2: usage statistics and telemetry are off for all that `ml-server up` starts, whatever the environment says."""
-    off = {"RAY_USAGE_STATS_ENABLED": "0", "PYANNOTE_METRICS_ENABLED": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    off = {"RAY_USAGE_STATS_ENABLED": "0", "PYANNOTE_METRICS_ENABLED": "0"}
+    off |= {"HF_HUB_DISABLE_TELEMETRY": "1", "ORT_DISABLE_TELEMETRY": "1"}
     assert off.items() <= environment.items()
 
 
 def test_s2_a_process_of_ours_has_telemetry_off_before_any_library():
     """S2: also where Ray's own environment says on (`serve deploy`): importing a stage switches it off."""
-    names = ("PYANNOTE_METRICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY")
+    names = ("PYANNOTE_METRICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "ORT_DISABLE_TELEMETRY")
     code = f"import os, deployments.diarizer.config; print(*map(os.environ.get, {names}))"
-    hostile = os.environ | {"PYANNOTE_METRICS_ENABLED": "1", "HF_HUB_DISABLE_TELEMETRY": "0"}
+    hostile = os.environ | dict(zip(names, "100", strict=True))
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=hostile, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["0", "1"]
+    assert done.stdout.split() == ["0", "1", "1"]
 
 
 def test_s2_no_code_and_no_weights_from_elsewhere():

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from urllib.parse import quote, urlsplit
 
 import httpx
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from deployments.net.addresses import refused
@@ -89,5 +89,6 @@ def test_m7_a_filename_holds_no_query(url):
 
 @given(st.text("abcäöü가나 .-_()", min_size=1, max_size=60))
 def test_m7_a_filename_comes_back_as_it_was(name):
-    """M7: percent-encoded by whoever signed it, it is read back letter by letter."""
+    """M7: percent-encoded by whoever signed it, it is read back letter by letter, unless it is no name."""
+    assume(name not in {".", ".."})
     assert filename_of(f"https://v.example/a/{quote(name)}?X-Amz-Signature=1") == name
