@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from deployments import logs
@@ -23,7 +24,6 @@ from deployments.models.names import EMBEDDED, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from pydantic import BaseModel
 
@@ -111,7 +111,8 @@ def resolve(name: str, kind: Kind, config: ModelsConfig, *, hub: Hub | None = No
     if standing.folder is None or not usable(standing, config):
         raise ModelMissingError(standing.sentence())
     if standing.state is ModelState.UNPINNED:
-        log.warning("a model that is not pinned is used", extra={"model": name, "kind": kind})
+        shown = Path(name).name if Path(name).is_absolute() else name  # logs hold no folders of the server
+        log.warning("a model that is not pinned is used", extra={"model": shown, "kind": kind})
     return standing.folder
 
 
