@@ -188,6 +188,7 @@ def join(port: int, state_dir: Path, environment: dict[str, str]) -> None:
     assert "JobManager" not in actors
 
 
+@pytest.mark.full
 def test_serve_deploy(state_dir):
     """Ray's own way: `ray start --head`, then `serve deploy`."""
     with a_ray(state_dir) as environment:

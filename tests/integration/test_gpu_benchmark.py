@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.benchmarks.gpu_plan import HEAD
 from tests.support.process import ROOT, clean_environment
 
@@ -44,6 +46,7 @@ def benchmark(path: Path, *arguments: str, **broken: str) -> tuple[dict[str, dic
     return told, done.stdout
 
 
+@pytest.mark.full
 def test_every_stage_is_measured_where_whisperx_and_ray_are_broken(tmp_path):
     """Neither is imported by what is measured; the comparison with whisperX is a row that says why there is none."""
     broken = {name: BROKEN.format(name=name) for name in ("whisperx", "ray")}
