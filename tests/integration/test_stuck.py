@@ -48,7 +48,7 @@ def videos(sources, clear, tmp_path_factory):
     folder = tmp_path_factory.mktemp("volumes")
     samples, _ = soundfile.read(clear)
     parts = {"quiet": (QUIET, samples[: 4 * SAMPLE_RATE_HZ]), "stuck": (STUCK, samples[: 4 * SAMPLE_RATE_HZ])}
-    parts["slow"] = (SLOW, np.tile(samples, 12))
+    parts["slow"] = (SLOW, np.tile(samples, 40))
     for name, (peak, sound) in parts.items():
         loud = (sound / np.abs(sound).max() * peak).astype(np.int16)
         soundfile.write(folder / f"{name}.wav", loud, SAMPLE_RATE_HZ)
