@@ -10,12 +10,10 @@ from pathlib import Path
 
 import httpx
 
-from serve_app.api.app import create_api
-from serve_app.api.keys import KeyStore
-from serve_app.api.service import JobService
 from serve_app.jobs.model import Attempt, Outcome
 from serve_app.jobs.opening import open_database, open_store
 from serve_app.settings import Settings
+from tests.support.edge import edge as edge_over
 from tests.support.live_server import serving
 
 POST = "/api/upload-video/process-video"
@@ -25,19 +23,6 @@ WITHIN_S = 30
 """Three times the ten seconds, for a busy machine."""
 WARM_UP = 300
 GROWTH_BYTES = 30_000_000
-
-
-class Signals:
-    """A manager that does nothing but admit."""
-
-    def poke(self) -> None:
-        pass
-
-    def discard(self, job_id: str) -> None:
-        pass
-
-    def failing(self) -> list[str]:
-        return []
 
 
 def rss_bytes() -> int:
@@ -81,7 +66,7 @@ def test_d8_a_thousand_posts_in_ten_seconds(tmp_path):
     manager = threading.Thread(target=admit)
     manager.start()
     try:
-        with serving(create_api(settings, JobService(settings, store, outbox, Signals()), KeyStore(database))) as url:
+        with serving(edge_over(settings, database, store, outbox)) as url:
             answers, took_s, growth_bytes = asyncio.run(flood(url))
             print(f"{POSTS} POSTs in {took_s:.1f} s, memory {growth_bytes / 1e6:+.1f} MB")
             assert Counter(answer.status_code for answer in answers) == {200: 110, 503: POSTS - 110}

@@ -13,9 +13,6 @@ from fastapi.testclient import TestClient
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from serve_app.api.app import create_api
-from serve_app.api.keys import KeyStore
-from serve_app.api.service import JobService
 from serve_app.callbacks.outbox import Outbox
 from serve_app.jobs import database as database_module
 from serve_app.jobs.database import Database
@@ -23,6 +20,7 @@ from serve_app.jobs.model import Attempt, CallbackState, Outcome
 from serve_app.jobs.states import JobState
 from serve_app.jobs.store import JobStore
 from serve_app.settings import Settings
+from tests.support.edge import edge as edge_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,19 +36,6 @@ LOCAL = {
     "limits": {"queued_jobs": 1000},
 }
 DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
-
-
-class Signals:
-    """The rest of the server, standing still."""
-
-    def poke(self) -> None:
-        pass
-
-    def discard(self, job_id: str) -> None:
-        pass
-
-    def failing(self) -> list[str]:
-        return []
 
 
 @pytest.fixture(autouse=True)
@@ -135,8 +120,7 @@ def test_d10_the_database_is_away_and_comes_back(trouble):
     database.create()
     store = JobStore(database, queue_limit=1000, running_limit=1)
     outbox = Outbox(database)
-    service = JobService(settings, store, outbox, Signals())
-    http = TestClient(create_api(settings, service, KeyStore(database)), raise_server_exceptions=False)
+    http = TestClient(edge_over(settings, database, store, outbox), raise_server_exceptions=False)
     assert submitted(http, "before") == 200
     store.admit()
     assert store.begin_attempt("before", 1) is not None

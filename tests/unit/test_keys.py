@@ -11,33 +11,14 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from serve_app.api import keys as keys_module
-from serve_app.api.app import create_api
 from serve_app.api.keys import KeyNameError, KeyRing, KeyStore
-from serve_app.api.service import JobService
-from serve_app.callbacks.outbox import Outbox
 from serve_app.cli.main import main
 from serve_app.jobs.database import Database
 from serve_app.jobs.store import JobStore
 from serve_app.settings import Settings
+from tests.support.edge import edge as edge_over
 
 JOBS = "/api/upload-video/jobs"
-
-
-class Signals:
-    def poke(self) -> None: ...
-
-    def discard(self, job_id: str) -> None: ...
-
-    def failing(self) -> list[str]:
-        return []
-
-
-@pytest.fixture
-def database(database_url):
-    database = Database(database_url)
-    database.create()
-    yield database
-    database.close()
 
 
 @pytest.fixture
@@ -50,8 +31,7 @@ def edge(database, *fixed, **overrides):
     hashes = [hashlib.sha256(key.encode()).hexdigest() for key in fixed]
     settings = Settings(profile="local", auth={"mode": "keys", "key_hashes": hashes}, **overrides)
     jobs = JobStore(database, queue_limit=10, running_limit=10)
-    app = create_api(settings, JobService(settings, jobs, Outbox(database), Signals()), KeyStore(database))
-    return TestClient(app, raise_server_exceptions=False)
+    return TestClient(edge_over(settings, database, jobs), raise_server_exceptions=False)
 
 
 def ask(http, key, path=JOBS):

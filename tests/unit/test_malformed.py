@@ -8,14 +8,11 @@ import string
 import pytest
 from fastapi.testclient import TestClient
 
-from serve_app.api.app import create_api
 from serve_app.api.doorkeeper import Doorkeeper
-from serve_app.api.keys import KeyStore
-from serve_app.api.service import JobService
-from serve_app.callbacks.outbox import Outbox
 from serve_app.jobs.database import Database
 from serve_app.jobs.store import JobStore
 from serve_app.settings import Settings
+from tests.support.edge import edge as edge_over
 from tests.support.process import ROOT
 
 SEED = 20261125
@@ -29,22 +26,13 @@ JSON = {"content-type": "application/json"}
 INTERNALS = ("Traceback", 'File "', "site-packages", "sqlalchemy", "sqlite", "pydantic", "SELECT", "Error(", str(ROOT))
 
 
-class Signals:
-    def poke(self) -> None: ...
-
-    def discard(self, job_id: str) -> None: ...
-
-    def failing(self) -> list[str]:
-        return []
-
-
 @pytest.fixture(scope="module")
 def http(tmp_path_factory):
     database = Database(f"sqlite:///{tmp_path_factory.mktemp('malformed') / 'jobs.db'}")
     database.create()
     settings = Settings(profile="local")
     store = JobStore(database, queue_limit=1000, running_limit=1)
-    app = create_api(settings, JobService(settings, store, Outbox(database), Signals()), KeyStore(database))
+    app = edge_over(settings, database, store)
     yield TestClient(Doorkeeper(app, max_bytes=settings.limits.request_bytes))
     assert store.counts().queued == 0  # none of it was taken for a job
     database.close()

@@ -8,29 +8,17 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event, insert
 
 from serve_app.api import service as service_module
-from serve_app.api.app import create_api
-from serve_app.api.keys import KeyStore
-from serve_app.api.service import JobService
-from serve_app.callbacks.outbox import Outbox
 from serve_app.jobs.database import Database
 from serve_app.jobs.model import JobOptions
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import jobs
 from serve_app.settings import Settings
+from tests.support.edge import edge as edge_over
 
 STORED = 10_000
 ASKED = 40
 TYPICAL_S = 0.25
 """The promise is 50 ms for 95 of 100 on a machine of its own; a test shares its machine with others."""
-
-
-class Signals:
-    def poke(self) -> None: ...
-
-    def discard(self, job_id: str) -> None: ...
-
-    def failing(self) -> list[str]:
-        return []
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +41,7 @@ def database(tmp_path_factory):
 def http(database):
     settings = Settings(profile="local")
     store = JobStore(database, queue_limit=100, running_limit=10)
-    service = JobService(settings, store, Outbox(database), Signals())
-    with TestClient(create_api(settings, service, KeyStore(database))) as http:
+    with TestClient(edge_over(settings, database, store)) as http:
         yield http
 
 

@@ -19,16 +19,13 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from serve_app.api import schemas
-from serve_app.api.app import create_api
 from serve_app.api.errors import ApiError
-from serve_app.api.keys import KeyStore
 from serve_app.api.schemas import A_VIDEO, ErrorResponse
-from serve_app.api.service import JobService
-from serve_app.callbacks.outbox import Outbox
 from serve_app.jobs.database import Database
 from serve_app.jobs.model import Attempt, Outcome
 from serve_app.jobs.store import JobStore
 from serve_app.settings import Settings
+from tests.support.edge import edge as edge_over
 
 CHECKS = [
     not_a_server_error,
@@ -42,15 +39,6 @@ FEW, MANY = 60, 340
 """Cases for each of the seven operations."""
 
 
-class Signals:
-    def poke(self) -> None: ...
-
-    def discard(self, job_id: str) -> None: ...
-
-    def failing(self) -> list[str]:
-        return []
-
-
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
     """The edge over a store with a job in each state."""
@@ -58,7 +46,7 @@ def app(tmp_path_factory):
     database.create()
     server = Settings(profile="local", docs=True)
     store = JobStore(database, queue_limit=100_000, running_limit=2)
-    app = create_api(server, JobService(server, store, Outbox(database), Signals()), KeyStore(database))
+    app = edge_over(server, database, store)
     http = TestClient(app)
     for job_id in JOBS:
         posted = http.post("/api/upload-video/process-video", json={"job_id": job_id, "video_url": A_VIDEO})
@@ -162,7 +150,7 @@ def test_a5_the_document_says_who_may_ask(tmp_path):
     database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
     server = Settings(profile="local", auth={"mode": "keys"})
     store = JobStore(database, queue_limit=1, running_limit=1)
-    app = create_api(server, JobService(server, store, Outbox(database), Signals()), KeyStore(database))
+    app = edge_over(server, database, store)
     for path, operations in app.openapi()["paths"].items():
         for operation in operations.values():
             assert operation["security"] == ([] if path == "/health" else [{"key": []}])

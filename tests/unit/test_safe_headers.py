@@ -3,25 +3,13 @@ from __future__ import annotations
 import pytest
 from fastapi.testclient import TestClient
 
-from serve_app.api.app import create_api
-from serve_app.api.keys import KeyStore
-from serve_app.api.service import JobService
-from serve_app.callbacks.outbox import Outbox
 from serve_app.jobs.database import Database
 from serve_app.jobs.store import JobStore
 from serve_app.settings import Settings
+from tests.support.edge import edge as edge_over
 from tests.support.process import ROOT
 
 JOBS = "/api/upload-video/jobs"
-
-
-class Signals:
-    def poke(self) -> None: ...
-
-    def discard(self, job_id: str) -> None: ...
-
-    def failing(self) -> list[str]:
-        return []
 
 
 @pytest.fixture
@@ -32,7 +20,7 @@ def edge(tmp_path):
     def make(**overrides):
         server = Settings(profile="local", **overrides)
         jobs = JobStore(database, queue_limit=1, running_limit=1)
-        return TestClient(create_api(server, JobService(server, jobs, Outbox(database), Signals()), KeyStore(database)))
+        return TestClient(edge_over(server, database, jobs))
 
     yield make
     database.close()

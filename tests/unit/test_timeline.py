@@ -3,9 +3,6 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from serve_app.api.app import create_api
-from serve_app.api.keys import KeyStore
-from serve_app.api.service import JobService
 from serve_app.callbacks.outbox import CLAIM_S, Outbox
 from serve_app.callbacks.schedule import RetrySchedule
 from serve_app.cli.main import main
@@ -13,6 +10,7 @@ from serve_app.jobs import events
 from serve_app.jobs.model import Attempt, JobOptions, NewJob, Outcome
 from serve_app.jobs.store import JobStore
 from serve_app.settings import Settings
+from tests.support.edge import edge as edge_over
 from tests.support.live_server import serving
 
 DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
@@ -139,25 +137,10 @@ def test_the_timeline_goes_with_the_job(world):
     assert world.told() == []
 
 
-class Signals:
-    """Nobody works on the jobs but the test."""
-
-    def poke(self) -> None:
-        """Nothing to wake."""
-
-    def discard(self, job_id: str) -> None:
-        """Nothing to clean."""
-
-    def failing(self) -> list[str]:
-        return []
-
-
 @pytest.fixture
 def url(world):
     settings = Settings(backend_url="https://backend.example")
-    with serving(
-        create_api(settings, JobService(settings, world.store, world.outbox, Signals()), KeyStore(world.database))
-    ) as url:
+    with serving(edge_over(settings, world.database, world.store, world.outbox)) as url:
         yield url
 
 

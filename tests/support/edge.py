@@ -1,0 +1,37 @@
+"""The HTTP edge over a real store, with nobody behind it: a job is worked on by the test, or by nobody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from serve_app.api.app import create_api
+from serve_app.api.keys import KeyStore
+from serve_app.api.service import JobService
+from serve_app.callbacks.outbox import Outbox
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from serve_app.jobs.database import Database
+    from serve_app.jobs.store import JobStore
+    from serve_app.settings import Settings
+
+
+class NobodyBehind:
+    """The rest of the server, standing still."""
+
+    def poke(self) -> None:
+        """Wake nobody."""
+
+    def discard(self, job_id: str) -> None:
+        """Have no files."""
+
+    def failing(self) -> list[str]:
+        """Nothing is broken."""
+        return []
+
+
+def edge(settings: Settings, database: Database, store: JobStore, outbox: Outbox | None = None) -> FastAPI:
+    """The app as an ingress replica makes it."""
+    service = JobService(settings, store, outbox or Outbox(database), NobodyBehind())
+    return create_api(settings, service, KeyStore(database))
