@@ -32,6 +32,7 @@ from serve_app.settings import DEFAULT_STATE_DIR
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+AUTOGROUP = Path("/proc/self/autogroup")
 SESSION_NICENESS = 7
 START_TIMEOUT_S = 300.0
 LONGEST_RAY_DIR = 40
@@ -186,16 +187,29 @@ def _in_the_background(*, private: bool) -> Iterator[None]:
     Linux shares processors between sessions before it looks at the niceness of processes, and with a busy graph of
     thirty processes in one session, kernel 6.18 let all others wait for up to a second (docs/decisions.md).
     """
-    group = Path("/proc/self/autogroup")
-    if not private or not group.exists():
+    shown = AUTOGROUP.read_text() if private and AUTOGROUP.exists() else ""
+    if not shown:  # a session of the init process has no group of its own, and none can be set
         yield
         return
-    before = group.read_text().rpartition(" ")[2].strip()
-    group.write_text(str(SESSION_NICENESS))
+    before = shown.rpartition(" ")[2].strip()
+    _set_niceness(str(SESSION_NICENESS))
     try:
         yield
     finally:
-        group.write_text(before)
+        _set_niceness(before)
+
+
+def _set_niceness(value: str) -> None:
+    """A courtesy: a kernel that will not is left alone. Users other than root share one change in 100 ms."""
+    for _ in range(5):
+        try:
+            AUTOGROUP.write_text(value)
+        except BlockingIOError:
+            time.sleep(0.1)
+        except OSError:
+            return
+        else:
+            return
 
 
 @contextmanager
