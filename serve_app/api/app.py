@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from deployments import logs
 from serve_app import __version__
-from serve_app.api import document, errors, schemas
+from serve_app.api import console, document, errors, schemas
 from serve_app.api.clients import Clients
 from serve_app.api.document import refusals
+from serve_app.api.feed import Feed
 from serve_app.api.keys import KeyRing
 from serve_app.api.limits import HEALTH, BodyLimit, Gate, open_storage
 from serve_app.api.refusal import SafeHeaders
@@ -33,6 +34,12 @@ STATUS_CODES = {404: errors.NotFoundError.code, 405: errors.MethodNotAllowedErro
 PathJobId = Annotated[str, Path(pattern=schemas.JOB_ID_PATTERN, max_length=128)]
 
 
+class EventStream(StreamingResponse):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
+
+
 def create_api(settings: Settings, service: JobService, keys: KeyStore) -> FastAPI:
     """The whole HTTP edge over `service`."""
     ring = KeyRing(settings.auth.key_hashes, keys) if settings.auth.mode == "keys" else None
@@ -46,8 +53,11 @@ def create_api(settings: Settings, service: JobService, keys: KeyStore) -> FastA
     )
     app.include_router(_jobs(settings, service))
     app.include_router(_health(service))
+    if settings.console:
+        console.mount(app)
     app.add_middleware(BodyLimit, max_bytes=settings.limits.request_bytes)
-    app.add_middleware(Gate, keys=ring, rate=settings.rate_limit, storage=open_storage(settings.rate_storage))
+    rates = {"rate": settings.rate_limit, "storage": open_storage(settings.rate_storage)}
+    app.add_middleware(Gate, keys=ring, no_key=console.is_file if settings.console else lambda _: False, **rates)
     app.add_middleware(Clients, networks=settings.auth.networks, proxies=settings.auth.proxies)
     app.add_middleware(SafeHeaders, pages=frozenset((DOCS,)))
     _answer_errors(app)
@@ -58,6 +68,7 @@ def create_api(settings: Settings, service: JobService, keys: KeyStore) -> FastA
 def _jobs(settings: Settings, service: JobService) -> APIRouter:
     router = APIRouter(prefix="/api/upload-video", tags=["jobs"])
     v10 = settings.contract_version == "1.0"
+    feed = Feed(service.changes)
     accepted = schemas.ProcessVideoResponseV10 if v10 else schemas.ProcessVideoResponse
 
     @router.post("/process-video", response_model=accepted, responses=refusals(*document.SUBMITTING))
@@ -78,6 +89,11 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
     ) -> schemas.JobList:
         """The jobs, newest first."""
         return await service.page(state=state, limit=limit, after=after)
+
+    @router.get("/jobs/events", response_class=EventStream, responses=document.changes())
+    async def events() -> EventStream:
+        """Changes of jobs as they happen: server-sent events, for some seconds; then ask again."""
+        return EventStream(await feed.open())
 
     @router.delete(
         "/jobs/{job_id}",

@@ -56,6 +56,13 @@ def refusals(*classes: type[errors.ApiError]) -> Responses:
     return {status: _response(status, by_status[status]) for status in sorted(by_status)}
 
 
+def changes() -> Responses:
+    """What the stream of changes answers."""
+    example = "event: open\ndata: {}\n\nevent: job\ndata: {…}\n\n"
+    told = "`open` once, `job` for each change with a `JobLine` as its data, and comments in between"
+    return {200: {"description": told, "content": {"text/event-stream": {"example": example}}}, **refusals()}
+
+
 def _response(status: int, classes: Iterable[type[errors.ApiError]]) -> dict[str, Any]:
     examples = {
         refusal.code: {
@@ -79,7 +86,7 @@ def _job_of(refusal: type[errors.ApiError]) -> str | None:
 def _put_null_back(responses: dict[str, Any]) -> None:
     """FastAPI leaves null out of everything, examples too."""
     for response in responses.values():
-        for example in response["content"]["application/json"].get("examples", {}).values():
+        for example in response["content"].get("application/json", {}).get("examples", {}).values():
             example["value"]["error"].setdefault("job_id", None)
 
 

@@ -16,6 +16,8 @@ from serve_app.api.errors import ApiError, RateLimitedError, RequestTooLargeErro
 from serve_app.api.refusal import refuse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from limits import RateLimitItem
     from limits.aio.storage import Storage
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -68,8 +70,18 @@ class BodyLimit:
 class Gate:
     """ASGI middleware: who may ask, and how often; before the body is read."""
 
-    def __init__(self, app: ASGIApp, *, keys: KeyRing | None, rate: str | None, storage: Storage) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: KeyRing | None,
+        rate: str | None,
+        storage: Storage,
+        no_key: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """`no_key` tells of a path whether it wants none."""
         self._app = app
+        self._open = no_key
         self._keys = keys
         self._rate = parse(rate) if rate else None
         self._limiter = MovingWindowRateLimiter(storage)
@@ -77,7 +89,7 @@ class Gate:
         """While the shared storage is away each replica counts for itself: better than to refuse all, or none."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on who may ask; `/health` is open to all."""
+        """Pass on who may ask; `/health` is open to all, and files that say nothing of jobs want no key."""
         if scope["type"] == "http" and scope["path"] != HEALTH:
             try:
                 await self._check(scope)
@@ -88,7 +100,7 @@ class Gate:
 
     async def _check(self, scope: Scope) -> None:
         client = str((scope.get("client") or ("unknown",))[0])
-        if self._keys is not None:
+        if self._keys is not None and not self._open(scope["path"]):
             authorization = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
             client = await self._keys.check(authorization)
         if self._rate and (wait_s := await self._wait_s(self._rate, client)):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
 from serve_app.jobs.events import EventKind  # noqa: TC001 - pydantic reads it
+from serve_app.jobs.progress import Stage  # noqa: TC001 - the same
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}$"
 MAX_URL_LENGTH = 8192
@@ -23,6 +24,8 @@ def _example(**fields: Any) -> ConfigDict:
 
 _TIMES = {"created_at": "2026-11-25T09:00:00.000Z", "started_at": "2026-11-25T09:00:01.250Z"}
 _RUNNING = {"job_id": A_JOB, "status": "processing", "progress": 42, "message": "화자를 식별하고 있습니다", **_TIMES}
+_LINE = _RUNNING | {"stage": "diarization", "run": 1, "attempt": 1, "callback": "none"}
+_LINE |= dict.fromkeys(("duration", "processing_time", "warnings"))
 _RESULT = {"text": "hello", "language": "en", "duration": 1.5, "metadata": {}, "segments": []}
 
 
@@ -128,12 +131,26 @@ class StatusResponse(JobView):
     callback: CallbackView
 
 
+class JobLine(JobView):
+    """A job in lists and in the stream of changes."""
+
+    model_config = _example(**_LINE)
+
+    stage: Stage = Field(description="What `message` tells of, or where it stood when it failed")
+    run: int
+    attempt: int
+    duration: float | None = Field(description="Of the video, seconds; known of completed jobs")
+    processing_time: float | None = Field(description="Seconds; of completed jobs")
+    warnings: int | None = Field(description="How many the result carries; null where there is none or nobody counted")
+    callback: Literal["none", "pending", "delivered", "undelivered"]
+
+
 class JobList(BaseModel):
     """GET /api/upload-video/jobs."""
 
-    model_config = _example(jobs=[_RUNNING], next_after=A_JOB)
+    model_config = _example(jobs=[_LINE], next_after=A_JOB)
 
-    jobs: list[JobView]
+    jobs: list[JobLine]
     next_after: str | None = Field(description="Pass as `after` for the next page; null on the last")
 
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from serve_app.callbacks.outbox import Outbox
+    from serve_app.jobs.board import Line
     from serve_app.jobs.store import JobStore, Submission
     from serve_app.settings import Settings
 
@@ -174,25 +175,50 @@ class JobService:
         wanted = JobState.from_wire(state) if state else None
         if state and wanted is None:
             raise errors.InvalidRequestError("state must be accepted, processing, completed or failed")
-        page = await self._ask(self._store.page, state=wanted, limit=limit + 1, after=after)
-        views = [await self._view(job) for job in page[:limit]]
-        return schemas.JobList(jobs=views, next_after=page[limit - 1].job_id if len(page) > limit else None)
+        page = await self._ask(self._store.board.page, state=wanted, limit=limit + 1, after=after)
+        lines = [self._line(line) for line in page[:limit]]
+        return schemas.JobList(jobs=lines, next_after=lines[-1].job_id if len(page) > limit else None)
+
+    async def changes(self, since: int | None) -> tuple[int, list[schemas.JobLine]]:
+        """The jobs that may have changed since an event, and the newest event. Raises `UnavailableError`."""
+        newest, lines, draining = await self._ask(self._look_for_changes, since)
+        if draining:
+            raise errors.UnavailableError(DRAINING, retry_after_s=DRAIN_RETRY_S)
+        return newest, [self._line(line) for line in lines]
+
+    def _look_for_changes(self, since: int | None) -> tuple[int, Sequence[Line], bool]:
+        return *self._store.board.changes(since), self._store.draining()
 
     async def _view(self, job: Job) -> schemas.JobView:
         queued = job.state is JobState.QUEUED
         position = await self._ask(self._store.queue_position, job) if queued else None
-        return schemas.JobView(
-            job_id=job.job_id,
-            status=job.state.wire,
-            progress=job.progress,
-            message=job.error_message or SENTENCES[job.stage][self._settings.locale],
-            queue_position=position,
-            created_at=iso(job.created_at),
-            started_at=job.started_at and iso(job.started_at),
-            finished_at=job.finished_at and iso(job.finished_at),
-            error_code=job.error_code,
-            error_message=job.error_message,
+        return schemas.JobView(**self._seen(job, position))
+
+    def _line(self, line: Line) -> schemas.JobLine:
+        return schemas.JobLine(
+            **self._seen(line.job, line.position),
+            stage=line.job.stage,
+            run=line.job.run,
+            attempt=line.job.attempt,
+            duration=line.duration_s,
+            processing_time=line.processing_s and round(line.processing_s, 3),
+            warnings=line.warnings,
+            callback=line.callback.value,
         )
+
+    def _seen(self, job: Job, position: int | None) -> dict[str, Any]:
+        return {
+            "job_id": job.job_id,
+            "status": job.state.wire,
+            "progress": job.progress,
+            "message": job.error_message or SENTENCES[job.stage][self._settings.locale],
+            "queue_position": position,
+            "created_at": iso(job.created_at),
+            "started_at": job.started_at and iso(job.started_at),
+            "finished_at": job.finished_at and iso(job.finished_at),
+            "error_code": job.error_code,
+            "error_message": job.error_message,
+        }
 
     async def cancel_or_delete(self, job_id: str) -> schemas.JobView | None:
         """Cancel a job that has not ended (its state then), delete one that has (None)."""

@@ -36,6 +36,7 @@ from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.pipeline import Pipeline, Stages
 from serve_app.jobs.progress import Progress, ProgressMeter
 from serve_app.jobs.quarantine import Quarantine
+from serve_app.jobs.resuming import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,10 +110,10 @@ class Driver:
             secrets = [secret.get_secret_value() for secret in self._settings.webhook_secrets]
             sender = Sender(client, self._outbox, secrets=secrets)
             meter = ProgressMeter(job.progress)
-            spent = _Spent()
+            spent, clock = _Spent(), Clock()
 
             async def report(now: Progress) -> int | None:
-                return await asyncio.to_thread(self._store.tell, attempt, now, spent_s=spent.take())
+                return await asyncio.to_thread(self._store.tell, attempt, now, spent_s=spent.take(), marks=clock.take())
 
             teller = ProgressTeller(
                 sender,
@@ -131,6 +132,7 @@ class Driver:
                 changed=teller.changed,
                 kept=Keeper(self._checkpoints, attempt),
                 alone=self._quarantine.alone,
+                clock=clock,
             )
             self._work = asyncio.create_task(self._outcome(job, self._pipeline))
             if self._cancelled or self._leaving or job.cancel_requested:
@@ -140,10 +142,10 @@ class Driver:
             await teller.close()
             if outcome is None:
                 lease.cancel()
-                await self._stored(partial(self._store.give_back, spent_s=spent.take()), attempt)
+                await self._stored(partial(self._store.give_back, spent_s=spent.take(), marks=clock.take()), attempt)
                 log.info("left", extra=logs.about(job.job_id, run=job.run, attempt=job.attempt))
                 return
-            ending = await self._stored(self._store.finish, attempt, outcome)
+            ending = await self._stored(self._store.finish, attempt, outcome, clock.take())
             lease.cancel()
             self._manager.poke.remote()
             if ending is None:
@@ -213,6 +215,7 @@ class Driver:
                 result=dump(result),
                 duration_s=result["duration"],
                 processing_s=job.spent_s + time.monotonic() - started,
+                warnings=len(result["metadata"]["warnings"]),
             )
         except TimeoutError:
             return self._failure(ProcessingTimeoutError(limit_min=limits.processing_s / 60))

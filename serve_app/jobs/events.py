@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from serve_app.jobs.model import Attempt
+
 NEWEST = 1000
 """How many events of a job are shown; 72 hours of retries are some 210."""
 
@@ -30,6 +32,10 @@ class EventKind(StrEnum):
     """A driver began to work."""
     GIVEN_BACK = "given_back"
     """A driver left in good order, because the server stops; its attempt does not count."""
+    STAGE_STARTED = "stage_started"
+    """With the stage's name, as in the result's `metadata.stages`; stages run side by side."""
+    STAGE_ENDED = "stage_ended"
+    """The same, whatever came of it."""
     CANCEL_REQUESTED = "cancel_requested"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -52,6 +58,23 @@ class Event:
     run: int
     attempt: int
     detail: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A stage began or ended, `at` in epoch seconds; noted beside the work, and stored with the next write."""
+
+    at: float
+    kind: EventKind
+    stage: str
+
+
+def mark(db: Connection, attempt: Attempt, marks: Sequence[Mark]) -> None:
+    """Add what the stages of an attempt did."""
+    whose = {"job_id": attempt.job_id, "run": attempt.run, "attempt": attempt.number}
+    if marks:
+        rows = [whose | {"at": mark.at, "kind": str(mark.kind), "detail": mark.stage} for mark in marks]
+        db.execute(insert(events), rows)
 
 
 def record(db: Connection, job_id: str, kind: EventKind, *, at: float, detail: str | None = None) -> None:

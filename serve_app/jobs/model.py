@@ -135,6 +135,7 @@ class Outcome:
     result: bytes | None = None
     duration_s: float = 0.0
     processing_s: float = 0.0
+    warnings: int = 0
     error_code: str | None = None
     error_message: str | None = None
 

@@ -99,6 +99,7 @@ class Pipeline:
         changed: Callable[[], None],
         kept: Kept | None = None,
         alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+        clock: Clock | None = None,
     ) -> None:
         self._job = job
         self._settings = settings.on(enable_gpu=job.options.enable_gpu)
@@ -106,7 +107,7 @@ class Pipeline:
         self._meter = meter
         self._changed = changed
         self._calls = StageCalls(job.job_id, job.options.max_workers, alone)
-        self._clock = Clock()
+        self._clock = clock or Clock()
         self._resumer = Resumer(kept or NothingKept(), self._clock)
         self._warnings: list[str] = [*settings.warnings]
         self._reporter: ActorHandle[Any] | None = None

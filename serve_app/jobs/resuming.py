@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from serve_app.jobs.events import EventKind, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -51,15 +54,31 @@ class Clock:
     """Wall time of each stage; stages overlap, so the sum is more than the whole."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    _marks: list[Mark] = field(default_factory=list)
+    _at_work: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
         """Around a stage's work, or a part of it that starts with the others."""
         started = time.monotonic()
+        if not self._at_work[stage]:
+            self._mark(EventKind.STAGE_STARTED, stage)
+        self._at_work[stage] += 1
         try:
             yield
         finally:
             self.seconds[stage] = max(self.seconds.get(stage, 0.0), time.monotonic() - started)
+            self._at_work[stage] -= 1
+            if not self._at_work[stage]:
+                self._mark(EventKind.STAGE_ENDED, stage)
+
+    def _mark(self, kind: EventKind, stage: str) -> None:
+        self._marks.append(Mark(at=time.time(), kind=kind, stage=stage))
+
+    def take(self) -> list[Mark]:
+        """Beginnings and ends of stages since the last time somebody asked."""
+        marks, self._marks = self._marks, []
+        return marks
 
 
 class Resumer:

@@ -10,11 +10,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, delete, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy import and_, case, delete, exists, func, insert, or_, select, update
 
 from serve_app.callbacks.outbox import owe
 from serve_app.callbacks.payloads import completed, failed
 from serve_app.jobs import drain, events
+from serve_app.jobs.board import Board
 from serve_app.jobs.events import EventKind
 from serve_app.jobs.model import Attempt, CallbackState, Counts, Job, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from deployments.errors import Locale
     from serve_app.jobs.database import Database
+    from serve_app.jobs.events import Mark
 
 DRIVER_GRACE_S = 3.0
 PRUNED_AT_ONCE = 200
@@ -70,6 +72,7 @@ class JobStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._db = database
+        self.board = Board(database)
         self._queue_limit = queue_limit
         self._running_limit = running_limit
         self._locale: Locale = locale
@@ -160,17 +163,6 @@ class JobStore:
         """What happened to the job, oldest first."""
         with self._db.read() as db:
             return events.timeline(db, job_id)
-
-    def page(self, *, state: JobState | None, limit: int, after: str | None) -> Sequence[Job]:
-        """Newest first; `after` is the last job_id of the page before."""
-        query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.job_id.desc()).limit(limit)
-        if state:
-            query = query.where(jobs.c.state == state)
-        if after:
-            last = select(jobs.c.created_at, jobs.c.job_id).where(jobs.c.job_id == after)
-            query = query.where(tuple_(jobs.c.created_at, jobs.c.job_id) < last.scalar_subquery())
-        with self._db.read() as db:
-            return [Job.of(row) for row in db.execute(query).mappings()]
 
     def queue_position(self, job: Job) -> int:
         """1 for the job that is next."""
@@ -336,7 +328,7 @@ class JobStore:
             events.record(db, job_id, EventKind.ATTEMPT, at=self._clock())
             return _get(db, job_id)
 
-    def give_back(self, attempt: Attempt, *, spent_s: float) -> bool:
+    def give_back(self, attempt: Attempt, *, spent_s: float, marks: Sequence[Mark] = ()) -> bool:
         """Uncount an attempt that was told to leave: it is no crash. False: it no longer counts.
 
         Its number is free for the next attempt, so this is the last that it writes.
@@ -345,6 +337,7 @@ class JobStore:
         with self._db.write() as db:
             if not db.execute(update(jobs).where(fence(attempt)).values(**unspent)).rowcount:
                 return False
+            events.mark(db, attempt, marks)
             events.record(db, attempt.job_id, EventKind.GIVEN_BACK, at=self._clock())
             return True
 
@@ -354,13 +347,15 @@ class JobStore:
         with self._db.write() as db:
             return db.execute(update(jobs).where(fence(attempt)).values(**living)).rowcount > 0
 
-    def tell(self, attempt: Attempt, progress: Progress, *, spent_s: float) -> int | None:
+    def tell(
+        self, attempt: Attempt, progress: Progress, *, spent_s: float, marks: Sequence[Mark] = ()
+    ) -> int | None:
         """Store progress and the processing time since the last call, and take the next callback number: a beat, too.
 
         None where the attempt no longer counts.
         """
         with self._db.write() as db:
-            return db.execute(
+            sequence: int | None = db.execute(
                 update(jobs)
                 .where(fence(attempt))
                 .values(
@@ -373,13 +368,17 @@ class JobStore:
                 )
                 .returning(jobs.c.sequence)
             ).scalar()
+            if sequence is not None:
+                events.mark(db, attempt, marks)
+            return sequence
 
-    def finish(self, attempt: Attempt, outcome: Outcome) -> Ending | None:
+    def finish(self, attempt: Attempt, outcome: Outcome, marks: Sequence[Mark] = ()) -> Ending | None:
         """End the run in one commit: state, result, the callback that is due. None: the attempt no longer counts."""
         with self._db.write(admission=True) as db:
             job = _get(db, attempt.job_id, lock=True)
             if job is None or (job.run, job.attempt) != (attempt.run, attempt.number) or job.state.ended:
                 return None
+            events.mark(db, attempt, marks)
             return Ending(self._end(db, job, outcome))
 
     def _end(self, db: Connection, job: Job, outcome: Outcome) -> str | None:
@@ -404,7 +403,8 @@ class JobStore:
         db.execute(delete(results).where(results.c.job_id == job.job_id))
         if outcome.result is not None:
             row = {"job_id": job.job_id, "body": outcome.result, "duration_s": outcome.duration_s}
-            db.execute(insert(results).values(**row, processing_s=outcome.processing_s))
+            row |= {"processing_s": outcome.processing_s, "warnings": outcome.warnings}
+            db.execute(insert(results).values(**row))
         events.record(db, job.job_id, EventKind(outcome.state), at=now, detail=outcome.error_code)
         return owe(db, job, self._body(job, outcome), now=now) if job.callback_url else None
 

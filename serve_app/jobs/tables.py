@@ -62,6 +62,7 @@ results = Table(
     Column("body", LargeBinary, nullable=False, doc="The result object as JSON, UTF-8"),
     Column("duration_s", Float, nullable=False),
     Column("processing_s", Float, nullable=False),
+    Column("warnings", Integer, doc="How many; NULL for results of earlier releases"),
 )
 
 callbacks = Table(

@@ -16,7 +16,7 @@ from serve_app.jobs.migrations import DatabaseTooNewError
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import metadata
 
-STEPS = ["0001", "0002", "0003", "0004"]
+STEPS = ["0001", "0002", "0003", "0004", "0005"]
 BEFORE_COUNTING = STEPS[:3]
 """Only tables of these steps were ever made without their number."""
 
@@ -42,7 +42,7 @@ def old_database(opened, step, *, counted):
             values = ", ".join(f":{name}" for name in row)
             insert = f"INSERT INTO jobs ({names}, cancel_requested) VALUES ({values}, false)"  # noqa: S608 - our own
             db.execute(text(insert), row)
-        db.execute(text("INSERT INTO results VALUES ('ended', :body, 1.0, 1.0)"), {"body": b"{}"})
+        db.execute(text("INSERT INTO results (job_id, body, duration_s, processing_s) VALUES ('ended', :body, 1.0, 1.0)"), {"body": b"{}"})
         db.execute(
             text("INSERT INTO callbacks VALUES ('msg_1', 'ended', 'http://b', 2, :body, 'pending', 0, 5.0, 5.0, NULL)"),
             {"body": b"{}"},

@@ -13,7 +13,7 @@ from sqlalchemy import inspect, text
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-NEWEST = "0004"
+NEWEST = "0005"
 """The last step. Written down, so that a process that finds it in the database need not load Alembic."""
 
 

@@ -1,0 +1,145 @@
+// The jobs, newest first, a page at a time; what changes on the page changes as it happens.
+
+import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
+import * as api from "./api.js";
+import { age, length, moment, t } from "./i18n.js";
+import { Bar, news, since, speed, State, useNow } from "./parts.js";
+
+const STATES = ["", "accepted", "processing", "completed", "failed"];
+const LIMIT = 50;
+
+export function Jobs({ query, say }) {
+  const { state = "", after = "" } = query;
+  const [page, setPage] = useState(null);
+  const [full, setFull] = useState(null);
+  const [error, setError] = useState("");
+  const now = useNow();
+  const shown = useRef(null);
+  shown.current = page;
+
+  useEffect(() => {
+    let gone = false;
+    const refresh = async () => {
+      try {
+        const [found, health] = await Promise.all([api.page({ state, after, limit: LIMIT }), api.health()]);
+        if (gone) return;
+        setPage(found);
+        setFull(health);
+        setError("");
+      } catch (problem) {
+        if (!gone) setError(t("refresh_failed", problem.message));
+      }
+    };
+    const heard = (event) => {
+      const before = shown.current;
+      if (!before) return;
+      const line = event.detail;
+      const known = before.jobs.find((job) => job.job_id === line.job_id);
+      if (known && known.status !== line.status) say(t("job_now", line.job_id, t(line.status)));
+      const next = { ...before, jobs: merged(before.jobs, line, { state, first: !after }) };
+      shown.current = next;
+      setPage(next);
+    };
+    setPage(null);
+    shown.current = null;
+    refresh();
+    news.addEventListener("fresh", refresh);
+    news.addEventListener("job", heard);
+    return () => {
+      gone = true;
+      news.removeEventListener("fresh", refresh);
+      news.removeEventListener("job", heard);
+    };
+  }, [state, after]);
+
+  return html`
+    <div class="head">
+      <h1>${t("jobs")}</h1>
+      <${Fullness} health=${full} />
+      <${OpenJob} />
+    </div>
+    <nav class="tabs" aria-label=${t("filter")}>
+      ${STATES.map(
+        (name) => html`<a href=${link({ state: name })} aria-current=${name === state ? "page" : null}>${t(name || "all")}</a>`,
+      )}
+    </nav>
+    ${error && html`<p role="alert" class="bad">${error}</p>`}
+    ${page ? html`<${Table} jobs=${page.jobs} now=${now} />` : html`<p class="empty">${t("loading")}</p>`}
+    <nav class="pager" aria-label=${t("pages")}>
+      ${after && html`<a class="button" href=${link({ state })}>⇤ ${t("newest")}</a>`}
+      ${page?.next_after && html`<a class="button" rel="next" href=${link({ state, after: page.next_after })}>${t("older")} →</a>`}
+    </nav>
+  `;
+}
+
+/** The list with what was heard of a job: in its place, new on the first page, gone where the filter lets it through no more. */
+function merged(jobs, line, { state, first }) {
+  const wanted = !state || line.status === state;
+  const place = jobs.findIndex((job) => job.job_id === line.job_id);
+  if (place >= 0) return wanted ? jobs.with(place, line) : jobs.toSpliced(place, 1);
+  if (!first || !wanted) return jobs;
+  const before = jobs.findIndex((job) => job.created_at < line.created_at);
+  if (before < 0 && jobs.length) return jobs; // older than the page
+  return jobs.toSpliced(Math.max(0, before), 0, line).slice(0, LIMIT);
+}
+
+function link({ state, after }) {
+  const query = new URLSearchParams(Object.entries({ state, after }).filter(([, value]) => value));
+  return `#/jobs${query.size ? `?${query}` : ""}`;
+}
+
+function Fullness({ health }) {
+  if (!health?.jobs) return null;
+  const { running, queued, limit, queue_limit } = health.jobs;
+  return html`
+    <p class="fullness">
+      <span>${t("running_of", running, limit)}</span><span>${t("waiting_of", queued, queue_limit)}</span>
+      ${!health.accepting && html`<strong class="bad">${t("full")}</strong>`}
+      ${health.failing.length > 0 && html`<strong class="bad">${t("failing", health.failing.join(", "))}</strong>`}
+    </p>
+  `;
+}
+
+function OpenJob() {
+  const open = (event) => {
+    event.preventDefault();
+    const id = new FormData(event.target).get("id").trim();
+    if (id) location.hash = `#/jobs/${encodeURIComponent(id)}`;
+  };
+  return html`
+    <form class="open" role="search" onSubmit=${open}>
+      <input name="id" aria-label=${t("open_job")} placeholder=${t("job_id")} autocomplete="off" spellcheck="false" />
+      <button>${t("open")}</button>
+    </form>
+  `;
+}
+
+const COLUMNS = ["job", "state", "progress", "age", "duration", "speed", "warnings", "callback"];
+
+function Table({ jobs, now }) {
+  if (!jobs.length) return html`<p class="empty">${t("no_jobs")}</p>`;
+  return html`
+    <table class="jobs">
+      <caption class="unseen">${t("on_page", jobs.length)}</caption>
+      <thead><tr>${COLUMNS.map((name) => html`<th scope="col" data-column=${name}>${t(name)}</th>`)}</tr></thead>
+      <tbody>${jobs.map((job) => html`<${Row} key=${job.job_id} job=${job} now=${now} />`)}</tbody>
+    </table>
+  `;
+}
+
+function Row({ job, now }) {
+  const running = job.status === "processing";
+  const doing = job.queue_position ? t("position", job.queue_position) : job.error_code ?? (running ? t(job.stage) : "");
+  return html`
+    <tr class=${job.status}>
+      <th scope="row" class="job"><a href=${`#/jobs/${encodeURIComponent(job.job_id)}`}>${job.job_id}</a></th>
+      <td class="state-cell"><${State} status=${job.status} /> <span class="doing" title=${job.message}>${doing}</span></td>
+      <td class="progress"><${Bar} percent=${job.progress} label=${`${t("progress")}, ${job.job_id}`} /><span>${job.progress} %</span></td>
+      <td class="age" data-name=${t("age")}><time datetime=${job.created_at} title=${moment(job.created_at)}>${age(since(job.created_at, now))}</time></td>
+      <td class="number" data-name=${t("duration")}>${length(job.duration)}</td>
+      <td class="number" data-name=${t("speed")}>${speed(job)}</td>
+      <td class="number" data-name=${t("warnings")}>${job.warnings ? html`<b class="warned">${job.warnings}</b>` : job.warnings ?? "–"}</td>
+      <td class="callback ${job.callback}" data-name=${t("callback")}>${t(`cb_${job.callback}`)}</td>
+    </tr>
+  `;
+}

@@ -1,0 +1,218 @@
+// The transcript by speaker, under a ruler with lanes and curves. A click on a word moves the playhead.
+//
+// Words are written once, a few milliseconds at a time, and the browser lays out what is in view (content-visibility):
+// so an hour of talk scrolls smoothly, and finding in the page and screen readers still see all of it.
+
+import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
+import { clock, t } from "./i18n.js";
+import { Lanes } from "./lanes.js";
+import { Player } from "./player.js";
+import { score } from "./score.js";
+import { sources } from "./sources.js";
+
+const WRITE_MS = 6;
+const PER_LINE = 14; // words, about: for the height of what is not laid out yet
+const [STEP_S, PAGE_S] = [5, 30];
+
+export function Transcript(props) {
+  return html`<${Inside} key=${document.documentElement.lang} ...${props} />`; // written anew in another language
+}
+
+function Inside({ id, result }) {
+  const root = useRef();
+  const view = useRef(null);
+  const [, redraw] = useState(0);
+  useEffect(() => {
+    view.current = new View(root.current, result, () => redraw((n) => n + 1));
+    if (sources.has(id)) view.current.player.use(sources.get(id));
+    redraw((n) => n + 1);
+    return () => view.current.close();
+  }, [result]);
+
+  if (!result.segments.length) return html`<section class="card" ref=${root}><h2>${t("transcript")}</h2><p class="empty">${t("no_speech")}</p></section>`;
+  const { player, lanes } = view.current ?? {};
+  return html`
+    <section class="transcript" aria-labelledby="transcript" ref=${root}>
+      <h2 id="transcript">${t("transcript")}</h2>
+      <div class="player">
+        <div class="controls">
+          <button class="main" disabled=${!player?.source} onClick=${() => player.toggle()}>${player?.playing ? `❚❚ ${t("pause")}` : `▶ ${t("play")}`}</button>
+          <span class="time"></span>
+          <span class="word"></span>
+          <span class="spacer"></span>
+          <label class="check"><input type="checkbox" class="follow" defaultChecked />${t("follow")}</label>
+          <button aria-label=${t("zoom_out")} title=${t("zoom_out")} onClick=${() => lanes.zoom(1.6)}>−</button>
+          <button aria-label=${t("zoom_in")} title=${t("zoom_in")} onClick=${() => lanes.zoom(1 / 1.6)}>+</button>
+        </div>
+        <div class="score">
+          <canvas class="overview" aria-hidden="true" title=${t("overview")}></canvas>
+          <div class="ruler" role="slider" tabindex="0" aria-label=${t("playhead")} aria-describedby="keys-help" aria-valuemin="0"><canvas class="detail"></canvas></div>
+        </div>
+        <video class="picture" playsinline preload="metadata" hidden></video>
+      </div>
+      <${Sound} id=${id} player=${player} />
+      <p class="help" id="keys-help">${t("keys_help")} <span class="c3">${t("low_confidence")}</span></p>
+      <ol class="segments" lang=${result.language}></ol>
+    </section>
+  `;
+}
+
+function Sound({ id, player }) {
+  const use = (url) => {
+    if (url) sources.set(id, url);
+    else sources.delete(id);
+    player.use(url);
+  };
+  const chosen = (event) => event.target.files[0] && use(URL.createObjectURL(event.target.files[0]));
+  const given = (event) => {
+    event.preventDefault();
+    use(new FormData(event.target).get("url").trim());
+  };
+  if (player?.source) {
+    return html`<p class="sound">${t("source")}: ${player.source.startsWith("blob:") ? t("source_file") : t("source_sent")}
+      <button onClick=${() => use(null)}>${t("source_forget")}</button></p>`;
+  }
+  return html`
+    <details class="sound" open=${Boolean(player?.failed)}>
+      <summary>${t("source")} <span class="muted">${t("source_none")}</span></summary>
+      ${player?.failed && html`<p role="alert" class="bad">${t("source_gone")}</p>`}
+      <div class="row">
+        <label>${t("source_file")}<input type="file" accept="video/*,audio/*" onChange=${chosen} /></label>
+        <form onSubmit=${given}><label>${t("source_url")}<span class="beside"><input name="url" type="url" required spellcheck="false" autocomplete="off" /><button>${t("source_use")}</button></span></label></form>
+      </div>
+    </details>
+  `;
+}
+
+class View {
+  /** `changed` is called when the player's state does. */
+  constructor(root, result, changed) {
+    this.score = score(result);
+    this.find = (selector) => root.querySelector(selector);
+    this.list = this.find(".segments");
+    this.closed = false;
+    this.player = new Player(this.score.duration, this.find("video") ?? document.createElement("video"));
+    if (!this.list) return;
+    this.elements = new Array(this.score.words.count);
+    this.now = -1;
+    this.lanes = new Lanes(this.score, this.player, { overview: this.find(".overview"), detail: this.find(".detail") });
+    this.slider = this.find(".ruler");
+    this.slider.setAttribute("aria-valuemax", Math.round(this.score.duration));
+    this.player.addEventListener("moved", ({ detail }) => this.#moved(detail));
+    this.player.addEventListener("changed", changed);
+    this.player.media.addEventListener("loadedmetadata", ({ target }) => (target.hidden = !target.videoWidth));
+    this.player.addEventListener("changed", () => this.player.source || (this.player.media.hidden = true));
+    this.slider.addEventListener("keydown", (event) => this.#key(event));
+    this.list.addEventListener("click", ({ target }) => this.#clicked(target));
+    this.list.addEventListener("pointerover", ({ target }) => target.word >= 0 && this.#tell(target.word));
+    this.list.replaceChildren();
+    this.#write(0);
+    this.#moved(false);
+  }
+
+  close() {
+    this.closed = true;
+    this.lanes?.close();
+    this.player.close();
+  }
+
+  /** Write segments from `n` on, for some milliseconds; the rest later. */
+  #write(n) {
+    if (this.closed) return;
+    const until = performance.now() + WRITE_MS;
+    const part = document.createDocumentFragment();
+    while (n < this.score.segments.length && performance.now() < until) part.append(this.#segment(n++));
+    this.list.append(part);
+    if (n < this.score.segments.length) setTimeout(() => this.#write(n));
+    else this.list.dataset.complete = "";
+  }
+
+  #segment(n) {
+    const { segments, speaker, first, words } = this.score;
+    const { start_time, emotion } = segments[n];
+    const item = make("li", `segment s${speaker[n] % 8}`);
+    item.style.containIntrinsicBlockSize = `auto ${2.1 + 1.6 * Math.ceil((first[n + 1] - first[n]) / PER_LINE)}rem`;
+    const at = make("button", "at", clock(start_time, 1));
+    at.tabIndex = -1; // the ruler is the keyboard's way
+    at.word = first[n];
+    const mood = emotion && make("span", `mood ${emotion.label}`, `${t(emotion.label)} ${Math.round(100 * emotion.confidence)} %`);
+    const head = make("div", "about");
+    head.append(at, make("b", "who", t("speaker_n", speaker[n] + 1)), mood ?? "");
+    head.lang = document.documentElement.lang;
+    const text = make("p", "");
+    for (let i = first[n]; i < first[n + 1]; i++) {
+      const word = make("span", shade(words.sure[i]), words.text[i]);
+      word.word = i;
+      this.elements[i] = word;
+      if (i > first[n]) text.append(" ");
+      text.append(word);
+    }
+    item.append(head, text);
+    return item;
+  }
+
+  #clicked(target) {
+    if (target.word >= 0 && getSelection().isCollapsed) this.player.seek(this.score.words.start[target.word]);
+  }
+
+  #moved(byHand) {
+    const { words, at, segments, speaker } = this.score;
+    const { time } = this.player;
+    const word = at(time);
+    this.lanes.follow();
+    this.find(".time").textContent = `${clock(time, 1)} / ${clock(this.score.duration)}`;
+    this.slider.setAttribute("aria-valuenow", time.toFixed(1));
+    if (word === this.now) return;
+    this.elements[this.now]?.classList.remove("now");
+    this.now = word;
+    const who = t("speaker_n", speaker[words.segment[word]] + 1);
+    this.slider.setAttribute("aria-valuetext", t("at_word", clock(time, 1), who, words.text[word]));
+    this.#tell(word);
+    const element = this.elements[word];
+    element?.classList.add("now");
+    if (segments.length && (byHand || this.player.playing) && this.find(".follow").checked) element?.scrollIntoView({ block: "nearest" });
+  }
+
+  /** What is known of a word. */
+  #tell(word) {
+    const { text, db, hz, sure, start } = this.score.words;
+    const known = [`${clock(start[word], 2)}`, `${db[word].toFixed(1)} dBFS`, hz[word] ? `${Math.round(hz[word])} Hz` : null, sure[word] >= 0 ? `${Math.round(100 * sure[word])} %` : null];
+    this.find(".word").textContent = `“${text[word]}” ${known.filter(Boolean).join(" · ")}`;
+  }
+
+  #key(event) {
+    const { player, lanes, score } = this;
+    const word = (steps) => player.seek(score.words.start[score.beside(score.at(player.time), steps)]);
+    const by = (seconds) => player.seek(player.time + seconds);
+    const moves = {
+      ArrowLeft: () => (event.shiftKey ? by(-STEP_S) : word(-1)),
+      ArrowRight: () => (event.shiftKey ? by(STEP_S) : word(1)),
+      ArrowDown: () => word(-1),
+      ArrowUp: () => word(1),
+      PageDown: () => by(-PAGE_S),
+      PageUp: () => by(PAGE_S),
+      Home: () => player.seek(0),
+      End: () => player.seek(score.duration),
+      "+": () => lanes.zoom(1 / 1.6),
+      "=": () => lanes.zoom(1 / 1.6),
+      "-": () => lanes.zoom(1.6),
+      " ": () => player.toggle(),
+    };
+    if (!moves[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    moves[event.key]();
+  }
+}
+
+function make(tag, name, text = "") {
+  const element = document.createElement(tag);
+  if (name) element.className = name;
+  element.textContent = text;
+  return element;
+}
+
+/** The class of a word's shading: the less sure, the stronger. */
+function shade(sure) {
+  if (!(sure < 0.85)) return "";
+  return sure < 0.5 ? "c3" : sure < 0.7 ? "c2" : "c1";
+}

@@ -1,0 +1,208 @@
+"""Jobs as an operator's console meets them, in each state, over a real store; and a talk as long as one likes."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import insert
+
+from serve_app.callbacks.outbox import Outbox
+from serve_app.jobs.events import EventKind, Mark
+from serve_app.jobs.model import Attempt, JobOptions, NewJob, Outcome
+from serve_app.jobs.progress import Progress, Stage
+from serve_app.jobs.store import JobStore
+from serve_app.jobs.tables import jobs
+from serve_app.settings import Settings
+from tests.support.edge import edge
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from serve_app.jobs.database import Database
+
+WORDS = "we should look at the numbers again because nobody asked why they went up in the spring".split()
+MOODS = ("neutral", "neutral", "neutral", "happy", "sad", "angry", "surprised")
+SPAN_S = {
+    "extraction": (0.0, 3.1),
+    "detection": (3.1, 5.0),
+    "transcription": (5.0, 34.0),
+    "diarization": (3.1, 27.5),
+    "prosody": (3.1, 12.4),
+    "analysis": (34.0, 38.2),
+}
+"""When the stages of `completed` ran, after its attempt began."""
+
+
+def a_talk(words: int, *, speakers: int = 3, seed: int = 1) -> dict[str, Any]:
+    """A result of so many words, 2.8 a second, in segments of 5 to 15."""
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    segments, at, speaker = [], 0.4, 0
+    while words > 0:
+        count = min(words, chance.randint(5, 15))
+        words -= count
+        spoken = []
+        for _ in range(count):
+            length = chance.uniform(0.12, 0.42)
+            voiced = chance.random() < 0.9
+            spoken.append(
+                {
+                    "word": chance.choice(WORDS),
+                    "start": round(at, 3),
+                    "end": round(at + length, 3),
+                    "volume_db": round(chance.gauss(-24, 5), 2),
+                    "pitch_hz": round(chance.gauss(120 + 45 * speaker, 15), 2) if voiced else 0.0,
+                    "voiced": voiced,
+                    "confidence": round(1 - chance.random() ** 3, 3),
+                }
+            )
+            at += length + 0.08
+        segments.append(
+            {
+                "start_time": spoken[0]["start"],
+                "end_time": spoken[-1]["end"],
+                "speaker": {"speaker_id": f"SPEAKER_{speaker:02d}"},
+                "text": " ".join(word["word"] for word in spoken),
+                "words": spoken,
+                "confidence": 0.9,
+                "emotion": {"label": chance.choice(MOODS), "confidence": round(chance.uniform(0.3, 0.75), 3)},
+            }
+        )
+        at += chance.uniform(0.1, 0.6)
+        speaker = chance.randrange(speakers)
+    return {
+        "text": " ".join(segment["text"] for segment in segments),
+        "language": "en",
+        "duration": round(at + 1, 3),
+        "metadata": {
+            "filename": "talk.mp4",
+            "duration": round(at + 1, 3),
+            "total_segments": len(segments),
+            "unique_speakers": speakers,
+            "model_version": "whisper-small+pyannote+prosodic",
+            "processing_time": 38.4,
+            "device": "cpu",
+            "stages": {stage: round(end - start, 3) for stage, (start, end) in SPAN_S.items()},
+            "warnings": ["emotions are told from sound and words, not by a trained model"],
+        },
+        "segments": segments,
+    }
+
+
+class World:
+    """A server with nobody behind it: the test is the driver."""
+
+    def __init__(self, database: Database, **settings: Any) -> None:
+        self.database = database
+        self.ago_s = 0.0
+        self.store = JobStore(database, queue_limit=20_000, running_limit=4, locale="en", clock=self.clock)
+        self.outbox = Outbox(database, clock=self.clock)
+        self.settings = Settings(profile="local", locale="en", **settings)
+
+    def clock(self) -> float:
+        """So that jobs can have begun a while ago."""
+        return time.time() - self.ago_s
+
+    @property
+    def app(self) -> FastAPI:
+        """The edge."""
+        return edge(self.settings, self.database, self.store, self.outbox)
+
+    def submit(self, job_id: str, *, callback: bool = True) -> None:
+        """A job that waits."""
+        self.store.submit(
+            NewJob(
+                job_id=job_id,
+                video_url="https://v.example/talk.mp4?X-Amz-Signature=secret",
+                video_expires_at=time.time() + 3600,
+                callback_url="http://127.0.0.1:9/api/upload-video/result" if callback else None,
+                options=JobOptions(),
+                fingerprint="f",
+            )
+        )
+
+    def begin(self, job_id: str) -> Attempt:
+        """It runs."""
+        self.store.admit()
+        job = self.store.begin_attempt(job_id, 1)
+        assert job is not None
+        return Attempt(job_id=job_id, run=job.run, number=job.attempt)
+
+    def run(self, job_id: str, *, words: int) -> str | None:
+        """It ran, and completed with a talk; the callback that is due."""
+        result = a_talk(words)
+        self.ago_s += 40
+        self.submit(job_id)
+        attempt = self.begin(job_id)
+        began = self.clock()
+        self.ago_s -= 38.4
+        kinds = (EventKind.STAGE_STARTED, EventKind.STAGE_ENDED)
+        marks = sorted(
+            (
+                Mark(at=began + at, kind=kind, stage=stage)
+                for stage, span in SPAN_S.items()
+                for at, kind in zip(span, kinds, strict=True)
+            ),
+            key=lambda mark: mark.at,
+        )
+        outcome = Outcome(
+            result=json.dumps(result).encode(),
+            duration_s=result["duration"],
+            processing_s=38.4,
+            warnings=len(result["metadata"]["warnings"]),
+        )
+        ending = self.store.finish(attempt, outcome, marks)
+        assert ending is not None
+        self.ago_s -= 1.6
+        return ending.callback_id
+
+    def tell(self, attempt: Attempt, percent: int, stage: Stage, *marks: Mark) -> None:
+        """It comes along."""
+        self.store.tell(attempt, Progress(percent=percent, stage=stage), spent_s=0.1, marks=marks)
+
+    def populate(self, *, words: int = 400) -> Attempt:
+        """A job in each state, and who works on `running`."""
+        self.ago_s = 1800
+        due = self.run("completed", words=words)
+        assert due is not None
+        claimed = self.outbox.claim(due)
+        assert claimed is not None
+        self.outbox.failed(claimed, error="http_500")
+        self.ago_s = 600
+        self.submit("failed", callback=False)
+        attempt = self.begin("failed")
+        code = {"error_code": "DOWNLOAD_ERROR", "error_message": "The video could not be downloaded"}
+        self.store.finish(attempt, Outcome(**code))
+        self.ago_s = 12
+        self.submit("running")
+        attempt = self.begin("running")
+        self.ago_s = 0
+        now = time.time()
+        self.tell(
+            attempt,
+            46,
+            Stage.DIARIZATION,
+            Mark(at=now - 12, kind=EventKind.STAGE_STARTED, stage="extraction"),
+            Mark(at=now - 8, kind=EventKind.STAGE_ENDED, stage="extraction"),
+            Mark(at=now - 8, kind=EventKind.STAGE_STARTED, stage="diarization"),
+        )
+        for number in range(1, 4):
+            self.submit(f"waiting-{number}")
+        return attempt
+
+    def store_many(self, count: int) -> None:
+        """So many ended jobs, older than all others."""
+        now = time.time() - 3600
+        zero = dict.fromkeys(("run", "attempt", "progress", "sequence", "spent_s"), 0)
+        ended = zero | dict.fromkeys(("video_expires_at", "queued_at", "told_at", "started_at", "finished_at"), now)
+        ended |= {"fingerprint": "f", "video_url": "https://v.example/a", "options": JobOptions().model_dump()}
+        ended |= {"prefetch": "none", "cancel_requested": False}
+        state = ({"state": "completed", "stage": "done"}, {"state": "failed", "stage": "extraction", "error_code": "X"})
+        rows = [
+            ended | {"error_code": None} | state[number % 10 == 0] | {"job_id": f"stored-{number:05}", "created_at": now - number}
+            for number in range(count)
+        ]
+        with self.database.write() as db:
+            db.execute(insert(jobs), rows)
