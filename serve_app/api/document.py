@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from serve_app.api import errors, schemas
@@ -90,6 +91,15 @@ def _put_null_back(responses: dict[str, Any]) -> None:
             example["value"]["error"].setdefault("job_id", None)
 
 
+def _refuse_in_json(responses: dict[str, Any]) -> None:
+    """FastAPI gives refusals the media type of the route's own answer."""
+    for status, response in responses.items():
+        if int(status) >= HTTPStatus.BAD_REQUEST:
+            json = response["content"]["application/json"]
+            for other in response["content"].keys() - {"application/json"}:
+                json.update(response["content"].pop(other))
+
+
 def complete(app: FastAPI, settings: Settings) -> None:
     """Take out of the app's document what no route does, and put in who may ask."""
     made = app.openapi
@@ -100,6 +110,7 @@ def complete(app: FastAPI, settings: Settings) -> None:
             operations = [operation for path in content["paths"].values() for operation in path.values()]
             for operation in operations:
                 operation["responses"].pop("422", None)  # FastAPI's own; ours are 400s
+                _refuse_in_json(operation["responses"])
                 _put_null_back(operation["responses"])
             for name in ("HTTPValidationError", "ValidationError"):
                 content["components"]["schemas"].pop(name, None)

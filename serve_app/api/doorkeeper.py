@@ -36,7 +36,16 @@ LINGER_S, LINGER_BYTES = 2.0, 1_000_000
 OF_SERVE = frozenset({"/-/routes"})
 """Tells the names of apps to all who ask. `/-/healthz` says no more than `success`, and load balancers want it."""
 PASSED = frozenset(
-    (b"accept", b"authorization", b"content-length", b"content-type", b"host", b"if-none-match", b"traceparent", b"user-agent")
+    (
+        b"accept",
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"if-none-match",
+        b"traceparent",
+        b"user-agent",
+    )
 )
 """Others stay outside: with some of them a client could switch off Serve's deadline, or choose its replica."""
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")

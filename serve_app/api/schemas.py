@@ -24,8 +24,9 @@ def _example(**fields: Any) -> ConfigDict:
 
 _TIMES = {"created_at": "2026-11-25T09:00:00.000Z", "started_at": "2026-11-25T09:00:01.250Z"}
 _RUNNING = {"job_id": A_JOB, "status": "processing", "progress": 42, "message": "화자를 식별하고 있습니다", **_TIMES}
-_LINE = _RUNNING | {"stage": "diarization", "run": 1, "attempt": 1, "callback": "none"}
-_LINE |= dict.fromkeys(("duration", "processing_time", "warnings"))
+_DONE = _RUNNING | {"status": "completed", "progress": 100, "message": "비디오 처리가 완료되었습니다"}
+_LINE = _DONE | {"stage": "done", "run": 1, "attempt": 1, "duration": 61.5, "processing_time": 12.3, "warnings": 0}
+_LINE |= {"callback": "delivered"}
 _RESULT = {"text": "hello", "language": "en", "duration": 1.5, "metadata": {}, "segments": []}
 
 
@@ -121,7 +122,7 @@ class StatusResponse(JobView):
     """GET /api/upload-video/status/{job_id}."""
 
     model_config = _example(
-        **_RUNNING | {"status": "completed", "progress": 100, "message": "비디오 처리가 완료되었습니다"},
+        **_DONE,
         finished_at="2026-11-25T09:02:03.500Z",
         result=_RESULT,
         callback={"state": "delivered", "attempts": 2, "last_error": "http_500"},

@@ -127,6 +127,8 @@ function Table({ jobs, now }) {
   `;
 }
 
+const cell = (value) => (value == null ? "number unknown" : "number");
+
 function Row({ job, now }) {
   const running = job.status === "processing";
   const doing = job.queue_position ? t("position", job.queue_position) : job.error_code ?? (running ? t(job.stage) : "");
@@ -136,9 +138,9 @@ function Row({ job, now }) {
       <td class="state-cell"><${State} status=${job.status} /> <span class="doing" title=${job.message}>${doing}</span></td>
       <td class="progress"><${Bar} percent=${job.progress} label=${`${t("progress")}, ${job.job_id}`} /><span>${job.progress} %</span></td>
       <td class="age" data-name=${t("age")}><time datetime=${job.created_at} title=${moment(job.created_at)}>${age(since(job.created_at, now))}</time></td>
-      <td class="number" data-name=${t("duration")}>${length(job.duration)}</td>
-      <td class="number" data-name=${t("speed")}>${speed(job)}</td>
-      <td class="number" data-name=${t("warnings")}>${job.warnings ? html`<b class="warned">${job.warnings}</b>` : job.warnings ?? "–"}</td>
+      <td class=${cell(job.duration)} data-name=${t("duration")}>${length(job.duration)}</td>
+      <td class=${cell(job.duration)} data-name=${t("speed")}>${speed(job)}</td>
+      <td class=${cell(job.warnings)} data-name=${t("warnings")}>${job.warnings ? html`<b class="warned">${job.warnings}</b>` : job.warnings ?? "–"}</td>
       <td class="callback ${job.callback}" data-name=${t("callback")}>${t(`cb_${job.callback}`)}</td>
     </tr>
   `;

@@ -58,8 +58,9 @@ class Board:
         return self._asked(query)
 
     def changes(self, since: int | None) -> tuple[int, Sequence[Line]]:
-        """The number of the newest event, and the jobs that may have changed since an earlier one: all that have not
-        ended, and whatever an event tells of. None: what comes from now on.
+        """The number of the newest event, and the jobs that may have changed since an earlier one.
+
+        These are all that have not ended, and whatever an event tells of. None: from now on.
         """
         with self._db.read() as db:
             newest: int = db.execute(select(func.max(events.c.id))).scalar() or 0

@@ -347,9 +347,7 @@ class JobStore:
         with self._db.write() as db:
             return db.execute(update(jobs).where(fence(attempt)).values(**living)).rowcount > 0
 
-    def tell(
-        self, attempt: Attempt, progress: Progress, *, spent_s: float, marks: Sequence[Mark] = ()
-    ) -> int | None:
+    def tell(self, attempt: Attempt, progress: Progress, *, spent_s: float, marks: Sequence[Mark] = ()) -> int | None:
         """Store progress and the processing time since the last call, and take the next callback number: a beat, too.
 
         None where the attempt no longer counts.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime
 from itertools import pairwise
 
 import jiwer
@@ -82,6 +83,17 @@ def test_the_status_holds_the_very_result(story):
     assert state["result"] == callbacks[-1].body["result"]
     assert (state["status"], state["progress"]) == ("completed", 100)
     assert state["callback"] == {"state": "delivered", "attempts": 1, "last_error": None}
+
+
+def test_the_timeline_tells_when_each_stage_ran(server, story):
+    """Each stage has its beginning and its end there, as far apart as the result says; diarization beside transcription."""
+    _, _, _, status = story
+    events = server.http.get(f"/api/upload-video/jobs/{status['job_id']}/timeline").json()["events"]
+    at = {(event["event"], event["detail"]): datetime.fromisoformat(event["at"]) for event in events}
+    for stage, seconds in status["result"]["metadata"]["stages"].items():
+        ran = at["stage_ended", stage] - at["stage_started", stage]
+        assert ran.total_seconds() == pytest.approx(seconds, abs=0.3), stage
+    assert at["stage_started", "diarization"] < at["stage_ended", "transcription"]
 
 
 def test_w5_nothing_follows_the_end(story):

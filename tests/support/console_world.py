@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from serve_app.jobs.database import Database
 
-WORDS = "we should look at the numbers again because nobody asked why they went up in the spring".split()
+WORDS = ("we", "should", "look", "at", "the", "numbers", "again", "because", "nobody", "asked", "why", "they", "rose")
 MOODS = ("neutral", "neutral", "neutral", "happy", "sad", "angry", "surprised")
 SPAN_S = {
     "extraction": (0.0, 3.1),
@@ -201,7 +201,10 @@ class World:
         ended |= {"prefetch": "none", "cancel_requested": False}
         state = ({"state": "completed", "stage": "done"}, {"state": "failed", "stage": "extraction", "error_code": "X"})
         rows = [
-            ended | {"error_code": None} | state[number % 10 == 0] | {"job_id": f"stored-{number:05}", "created_at": now - number}
+            ended
+            | {"error_code": None}
+            | state[number % 10 == 0]
+            | {"job_id": f"stored-{number:05}", "created_at": now - number}
             for number in range(count)
         ]
         with self.database.write() as db:

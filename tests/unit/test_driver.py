@@ -37,7 +37,7 @@ class Work:
         except asyncio.CancelledError:
             self.cancelled = True
             raise
-        return {"text": "", "segments": [], "duration": 1.0}
+        return {"text": "", "segments": [], "duration": 1.0, "metadata": {"warnings": []}}
 
 
 @pytest.fixture(autouse=True)

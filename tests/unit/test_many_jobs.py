@@ -7,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import event, insert
 
+from serve_app.api import feed as feed_module
 from serve_app.api import service as service_module
 from serve_app.jobs.database import Database
 from serve_app.jobs.model import JobOptions
@@ -39,16 +40,21 @@ def database(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def http(database):
+    """Streams of changes end at once, and nobody looks on behind them."""
+    before = feed_module.STREAM_S, feed_module.LOOK_EVERY_S
+    feed_module.STREAM_S = feed_module.LOOK_EVERY_S = 0.0
     settings = Settings(profile="local")
     store = JobStore(database, queue_limit=100, running_limit=10)
     with TestClient(edge_over(settings, database, store)) as http:
         yield http
+    feed_module.STREAM_S, feed_module.LOOK_EVERY_S = before
 
 
 PLACES = {
     "status": "/api/upload-video/status/stored-{}",
     "health": "/health",
     "page": "/api/upload-video/jobs?limit=5&after=stored-{}",
+    "changes": "/api/upload-video/jobs/events?{}",
 }
 
 

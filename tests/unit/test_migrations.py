@@ -42,7 +42,10 @@ def old_database(opened, step, *, counted):
             values = ", ".join(f":{name}" for name in row)
             insert = f"INSERT INTO jobs ({names}, cancel_requested) VALUES ({values}, false)"  # noqa: S608 - our own
             db.execute(text(insert), row)
-        db.execute(text("INSERT INTO results (job_id, body, duration_s, processing_s) VALUES ('ended', :body, 1.0, 1.0)"), {"body": b"{}"})
+        db.execute(
+            text("INSERT INTO results (job_id, body, duration_s, processing_s) VALUES ('ended', :body, 1.0, 1.0)"),
+            {"body": b"{}"},
+        )
         db.execute(
             text("INSERT INTO callbacks VALUES ('msg_1', 'ended', 'http://b', 2, :body, 'pending', 0, 5.0, 5.0, NULL)"),
             {"body": b"{}"},

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from serve_app.api import schemas
+from serve_app.api import feed, schemas
 from serve_app.api.errors import ApiError
 from serve_app.api.schemas import A_VIDEO, ErrorResponse
 from serve_app.jobs.database import Database
@@ -36,12 +36,13 @@ CHECKS = [
 ]
 JOBS = ("ended", "running", "waiting", "last")
 FEW, MANY = 60, 340
-"""Cases for each of the seven operations."""
+"""Cases for each of the eight operations."""
 
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
-    """The edge over a store with a job in each state."""
+    """The edge over a store with a job in each state; streams end at once."""
+    feed.STREAM_S, stream_s = 0.0, feed.STREAM_S
     database = Database(f"sqlite:///{tmp_path_factory.mktemp('openapi') / 'jobs.db'}")
     database.create()
     server = Settings(profile="local", docs=True)
@@ -56,6 +57,7 @@ def app(tmp_path_factory):
     store.finish(Attempt(job_id="ended", run=1, number=run.attempt), Outcome(result=b'{"text": "hi"}'))
     yield app
     database.close()
+    feed.STREAM_S = stream_s
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,7 @@ def statuses_of(schema, app, max_examples):
 def test_a5_the_document_tells_all(schema, app, max_examples):
     """A5: requests made from the document itself, right and wrong ones: no server error, no undocumented answer."""
     found = statuses_of(schema, app, max_examples)
-    assert len(found) == 7
+    assert len(found) == 8
     for label, counts in found.items():
         assert set(counts) - {400, 401, 405}, label  # it was reached, not only refused
 
@@ -128,6 +130,9 @@ def test_a5_every_status_has_a_description_and_an_example(app):
             assert "422" not in operation["responses"]
             for status, response in operation["responses"].items():
                 assert response["description"], (method, path, status)
+                if "text/event-stream" in response["content"]:
+                    assert "event: job" in response["content"]["text/event-stream"]["example"]
+                    continue
                 media = response["content"]["application/json"]
                 assert "$ref" in media["schema"], (method, path, status)
                 codes |= set(media.get("examples", ()))

@@ -471,8 +471,8 @@ def test_pages_are_newest_first_and_do_not_overlap(store, clock, database):
         roomy.submit(new(f"job-{i}"))
         clock.now += i % 2
     seen, after = [], None
-    while page := roomy.page(state=None, limit=3, after=after):
-        seen += [job.job_id for job in page]
+    while page := roomy.board.page(state=None, limit=3, after=after):
+        seen += [line.job.job_id for line in page]
         after = seen[-1]
     assert seen == [f"job-{i}" for i in (6, 5, 4, 3, 2, 1, 0)]
 

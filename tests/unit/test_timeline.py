@@ -7,7 +7,10 @@ from serve_app.callbacks.outbox import CLAIM_S, Outbox
 from serve_app.callbacks.schedule import RetrySchedule
 from serve_app.cli.main import main
 from serve_app.jobs import events
+from serve_app.jobs.events import EventKind, Mark
 from serve_app.jobs.model import Attempt, JobOptions, NewJob, Outcome
+from serve_app.jobs.progress import Progress, Stage
+from serve_app.jobs.resuming import Clock
 from serve_app.jobs.store import JobStore
 from serve_app.settings import Settings
 from tests.support.edge import edge as edge_over
@@ -135,6 +138,47 @@ def test_the_timeline_goes_with_the_job(world):
     world.store.finish(world.begin(), DONE)
     assert world.store.delete("a")
     assert world.told() == []
+
+
+def test_stages_are_told_with_the_next_write(world):
+    """What the stages did rides on progress, a return and the end, under its attempt; a stale attempt tells nothing."""
+
+    def mark(kind, stage):
+        return [Mark(at=world.clock(), kind=kind, stage=stage)]
+
+    began, ended = EventKind.STAGE_STARTED, EventKind.STAGE_ENDED
+    half = Progress(percent=50, stage=Stage.DIARIZATION)
+    world.submit()
+    first = world.begin()
+    world.store.tell(first, half, spent_s=0, marks=mark(began, "extraction"))
+    world.store.give_back(first, spent_s=0, marks=mark(ended, "extraction"))
+    second = world.begin()
+    third = world.begin()
+    assert world.store.tell(second, half, spent_s=0, marks=mark(began, "lost")) is None
+    assert world.store.finish(second, DONE, mark(ended, "lost")) is None
+    world.store.finish(third, DONE, mark(began, "detection"))
+    assert [told for told in world.told() if told[2].startswith("stage") or told[2] == "given_back"] == [
+        (1, 1, "stage_started", "extraction"),
+        (1, 1, "stage_ended", "extraction"),
+        (1, 0, "given_back", None),
+        (1, 2, "stage_started", "detection"),
+    ]
+
+
+def test_a_stage_whose_parts_overlap_is_told_once():
+    """Began with its first part, ended with its last, also where that fails; each is taken once."""
+    clock = Clock()
+    first, second = clock.time("analysis"), clock.time("analysis")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert [(mark.kind, mark.stage) for mark in clock.take()] == [(EventKind.STAGE_STARTED, "analysis")]
+    with pytest.raises(ZeroDivisionError), clock.time("prosody"):
+        _ = 1 / 0
+    second.__exit__(None, None, None)
+    kinds = [(mark.kind.value, mark.stage) for mark in clock.take()]
+    assert kinds == [("stage_started", "prosody"), ("stage_ended", "prosody"), ("stage_ended", "analysis")]
+    assert clock.take() == []
 
 
 @pytest.fixture

@@ -1,0 +1,191 @@
+"""The console in a browser: the short essence. Figures and the rest are behind the marker `full`."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from serve_app.api.keys import KeyStore
+from serve_app.jobs.database import Database
+from serve_app.jobs.model import Outcome
+from serve_app.jobs.progress import Stage
+from tests.support import browser as browsers
+from tests.support.console_world import World
+from tests.support.live_server import serving
+
+WORDS = 300
+
+
+@pytest.fixture(scope="module")
+def browser():
+    browsers.require()
+    with browsers.chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def database(tmp_path):
+    database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
+    database.create()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def world(database):
+    world = World(database)
+    world.running = world.populate(words=WORDS)
+    return world
+
+
+@pytest.fixture
+def url(world):
+    with serving(world.app) as url:
+        yield f"{url}/console/"
+
+
+@pytest.fixture
+def page(browser):
+    """A tab in English; what goes wrong in it fails the test."""
+    yield from _tab(browser, locale="en-US", viewport={"width": 1280, "height": 860})
+
+
+def _tab(browser, **options):
+    context = browser.new_context(**options)
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    wrong = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" and "40" not in said.text else None)
+    yield page
+    context.close()
+    assert not wrong
+
+
+def text(page, selector):
+    return " ".join(page.locator(selector).inner_text().split())
+
+
+def checked(page):
+    """What axe-core finds wrong with the page: WCAG 2.1 A and AA."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
+    found = Axe().run(page, options=rules).response["violations"]
+    return {rule["id"]: [node["target"] for node in rule["nodes"]][:5] for rule in found}
+
+
+def test_e1_the_jobs_are_seen_as_they_go(world, url, page):
+    """E1: a page of jobs, filtered by a deep link; what a job does shows without a reload, and a new one comes in."""
+    page.goto(f"{url}#/jobs?state=processing")
+    page.wait_for_selector(".heard.live")
+    assert page.locator("tbody tr").count() == 1
+    assert "Running Speakers 46 %" in text(page, "tbody tr")
+    world.tell(world.running, 65, Stage.TRANSCRIPTION)
+    page.wait_for_selector("text=Transcription")
+    assert "65 %" in text(page, "tbody tr")
+    page.click(".tabs >> text=All")
+    page.wait_for_selector("tbody tr >> nth=5")
+    assert "Completed 100 % 30 min ago" in re.sub("30m", "30 min", text(page, "tr.completed"))
+    assert "pending" in text(page, "tr.completed")
+    world.submit("new-one")
+    world.store.finish(world.running, Outcome(error_code="X", error_message="no"))
+    page.wait_for_selector("text=new-one")
+    page.wait_for_selector("tr.failed >> text=running")
+    assert text(page, ".said") == "Job running: Failed"
+    assert page.locator("tbody th").all_inner_texts()[0] == "new-one"
+
+
+def test_e1_a_job_is_read_and_acted_upon(world, url, page):
+    """E1: stages, callbacks and transcript; the playhead by word, ruler and key; cancel and delete after a question."""
+    page.goto(f"{url}#/jobs/completed")
+    page.wait_for_selector(".segments[data-complete]")
+    assert page.locator(".segments p span").count() == WORDS
+    assert page.locator(".stages li .unseen").all_inner_texts()[2] == "Speakers: began after 3.1 s, took 24.4 s"
+    assert "pending after 1 tries last answer: http_500" in text(page, "section:has(#callbacks)")
+    result = json.loads(world.store.result("completed"))
+    word = result["segments"][3]["words"][1]
+    page.locator(".segment >> nth=3").locator("p span >> nth=1").click()
+    assert page.get_attribute(".ruler", "aria-valuenow") == f"{word['start']:.1f}"
+    assert f"“{word['word']}”" in text(page, ".controls .word")
+    page.focus(".ruler")
+    page.keyboard.press("ArrowRight")
+    after = result["segments"][3]["words"][2]
+    assert page.locator(".now").inner_text() == after["word"]
+    assert after["word"] in page.get_attribute(".ruler", "aria-valuetext")
+    page.keyboard.press("End")
+    assert float(page.get_attribute(".ruler", "aria-valuenow")) == pytest.approx(result["duration"], abs=0.1)
+    assert page.locator(".player .main").is_disabled()
+    assert "The server keeps no media" in text(page, "summary >> text=Sound")
+
+    page.goto(f"{url}#/jobs/waiting-3")
+    page.click("text=Cancel")
+    page.click("dialog[open] >> text=Yes")
+    page.wait_for_selector(".state.failed")
+    page.click("text=Delete")
+    page.keyboard.press("Escape")
+    assert world.store.get("waiting-3") is not None
+    page.click("text=Delete")
+    page.click("dialog[open] >> text=Yes")
+    page.wait_for_selector("table.jobs")
+    assert world.store.get("waiting-3") is None
+
+
+def test_e1_a_job_is_submitted(world, url, page):
+    """E1: the form does what a POST does, shows a refusal, and leads to the job."""
+    page.goto(f"{url}#/submit")
+    page.fill("[name=video_url]", "https://v.example/new.mp4?X-Amz-Signature=s")
+    page.fill("[name=fastapi_base_url]", "https://elsewhere.example")
+    page.click("form >> text=Submit")
+    assert "whitelist" in text(page, "[role=alert]")
+    page.fill("[name=fastapi_base_url]", "")
+    page.fill("[name=job_id]", "by-hand")
+    page.uncheck("[name=emotion_detection]")
+    page.click("form >> text=Submit")
+    page.wait_for_selector("h1 >> text=by-hand")
+    job = world.store.get("by-hand")
+    assert (job.options.emotion_detection, job.options.enable_gpu, job.options.language) == (False, True, "auto")
+
+
+def test_e1_the_key_stays_in_the_tab(database, browser):
+    """E1: a server with keys is asked with one that is typed in once; it is nowhere but in this tab's session."""
+    world = World(database, auth={"mode": "keys"})
+    world.submit("secret-job")
+    key = KeyStore(database).add("operator")
+    with serving(world.app) as url:
+        for page in _tab(browser, locale="en-US"):
+            page.goto(f"{url}/console/")
+            page.fill("dialog [name=key]", "mls_wrong")
+            page.click("dialog >> text=Use")
+            page.wait_for_selector("dialog >> text=not valid")
+            page.fill("dialog [name=key]", key)
+            page.click("dialog >> text=Use")
+            page.wait_for_selector("tbody >> text=secret-job")
+            page.wait_for_selector(".heard.live")
+            assert page.evaluate("[JSON.stringify(localStorage), document.cookie, location.href].join()").count(key) == 0
+            page.click("text=Forget the key")
+            page.wait_for_selector("dialog[open]")
+
+
+def test_e1_both_languages_and_all_readers(world, url, browser):
+    """E1: Korean where the browser is Korean, every word in both; axe finds nothing, in light and dark, on a phone."""
+    phone = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
+    for options in ({"color_scheme": "light"}, {"color_scheme": "dark", **phone}):
+        for page in _tab(browser, locale="ko-KR", **options):
+            page.goto(f"{url}#/jobs")
+            page.wait_for_selector("tbody >> text=화자 식별")
+            assert page.evaluate("document.documentElement.lang") == "ko"
+            assert checked(page) == {}
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), options
+            page.goto(f"{url}#/jobs/completed")
+            page.wait_for_selector(".segments[data-complete]")
+            assert checked(page) == {}
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), options
+            page.click("text=English")
+            page.wait_for_selector("text=What ran when")
+            assert page.evaluate("import('./i18n.js').then((words) => words.missing())") == []
+            page.goto(f"{url}#/submit")
+            page.wait_for_selector("[name=video_url]")
+            assert checked(page) == {}
