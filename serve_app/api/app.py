@@ -93,7 +93,7 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
     @router.get("/jobs/events", response_class=EventStream, responses=document.changes())
     async def events() -> EventStream:
         """Changes of jobs as they happen: server-sent events, for some seconds; then ask again."""
-        return EventStream(await feed.open())
+        return EventStream(await feed.open(), headers={"X-Accel-Buffering": "no"})  # nginx would wait for more
 
     @router.delete(
         "/jobs/{job_id}",

@@ -98,8 +98,10 @@ def up(options: UpOptions) -> None:
         url = _url(config)
         _wait_until_healthy(url, dashboard, stop)
         if not stop.is_set():
-            docs = f"API {url}/docs, " * bool(config["applications"][0].get("args", {}).get("docs"))
-            click.echo(f"ML Server ready: {url} ({docs}health {url}/health), Ray dashboard {dashboard}")
+            shown = config["applications"][0].get("args", {})
+            pages = f"console {url}/console, " * bool(shown.get("console", True))
+            pages += f"API {url}/docs, " * bool(shown.get("docs"))
+            click.echo(f"ML Server ready: {url} ({pages}health {url}/health), Ray dashboard {dashboard}")
         while not stop.wait(POLL_S):
             _check_ray()
         click.echo("Stopping …")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import contextmanager
 
 import pytest
 
@@ -49,18 +50,22 @@ def url(world):
 @pytest.fixture
 def page(browser):
     """A tab in English; what goes wrong in it fails the test."""
-    yield from _tab(browser, locale="en-US", viewport={"width": 1280, "height": 860})
+    with tab(browser, locale="en-US", viewport={"width": 1280, "height": 860}) as page:
+        yield page
 
 
-def _tab(browser, **options):
+@contextmanager
+def tab(browser, **options):
     context = browser.new_context(**options)
     page = context.new_page()
     page.set_default_timeout(10_000)
     wrong = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda said: wrong.append(said.text) if said.type == "error" and "40" not in said.text else None)
-    yield page
-    context.close()
+    try:
+        yield page
+    finally:
+        context.close()
     assert not wrong
 
 
@@ -125,7 +130,9 @@ def test_e1_a_job_is_read_and_acted_upon(world, url, page):
     page.click("dialog[open] >> text=Yes")
     page.wait_for_selector(".state.failed")
     page.click("text=Delete")
+    page.wait_for_selector("dialog[open]")
     page.keyboard.press("Escape")
+    page.wait_for_selector("dialog[open]", state="detached")
     assert world.store.get("waiting-3") is not None
     page.click("text=Delete")
     page.click("dialog[open] >> text=Yes")
@@ -155,7 +162,7 @@ def test_e1_the_key_stays_in_the_tab(database, browser):
     world.submit("secret-job")
     key = KeyStore(database).add("operator")
     with serving(world.app) as url:
-        for page in _tab(browser, locale="en-US"):
+        with tab(browser, locale="en-US") as page:
             page.goto(f"{url}/console/")
             page.fill("dialog [name=key]", "mls_wrong")
             page.click("dialog >> text=Use")
@@ -173,7 +180,7 @@ def test_e1_both_languages_and_all_readers(world, url, browser):
     """E1: Korean where the browser is Korean, every word in both; axe finds nothing, in light and dark, on a phone."""
     phone = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
     for options in ({"color_scheme": "light"}, {"color_scheme": "dark", **phone}):
-        for page in _tab(browser, locale="ko-KR", **options):
+        with tab(browser, locale="ko-KR", **options) as page:
             page.goto(f"{url}#/jobs")
             page.wait_for_selector("tbody >> text=화자 식별")
             assert page.evaluate("document.documentElement.lang") == "ko"
