@@ -86,7 +86,7 @@ def test_the_status_holds_the_very_result(story):
 
 
 def test_the_timeline_tells_when_each_stage_ran(server, story):
-    """Each stage has its beginning and its end there, as far apart as the result says; diarization beside transcription."""
+    """Each stage has its beginning and its end there, as far apart as the result says; they overlap."""
     _, _, _, status = story
     events = server.http.get(f"/api/upload-video/jobs/{status['job_id']}/timeline").json()["events"]
     at = {(event["event"], event["detail"]): datetime.fromisoformat(event["at"]) for event in events}

@@ -161,19 +161,18 @@ def test_e1_the_key_stays_in_the_tab(database, browser):
     world = World(database, auth={"mode": "keys"})
     world.submit("secret-job")
     key = KeyStore(database).add("operator")
-    with serving(world.app) as url:
-        with tab(browser, locale="en-US") as page:
-            page.goto(f"{url}/console/")
-            page.fill("dialog [name=key]", "mls_wrong")
-            page.click("dialog >> text=Use")
-            page.wait_for_selector("dialog >> text=not valid")
-            page.fill("dialog [name=key]", key)
-            page.click("dialog >> text=Use")
-            page.wait_for_selector("tbody >> text=secret-job")
-            page.wait_for_selector(".heard.live")
-            assert page.evaluate("[JSON.stringify(localStorage), document.cookie, location.href].join()").count(key) == 0
-            page.click("text=Forget the key")
-            page.wait_for_selector("dialog[open]")
+    with serving(world.app) as url, tab(browser, locale="en-US") as page:
+        page.goto(f"{url}/console/")
+        page.fill("dialog [name=key]", "mls_wrong")
+        page.click("dialog >> text=Use")
+        page.wait_for_selector("dialog >> text=not valid")
+        page.fill("dialog [name=key]", key)
+        page.click("dialog >> text=Use")
+        page.wait_for_selector("tbody >> text=secret-job")
+        page.wait_for_selector(".heard.live")
+        assert page.evaluate("[JSON.stringify(localStorage), document.cookie, location.href].join()").count(key) == 0
+        page.click("text=Forget the key")
+        page.wait_for_selector("dialog[open]")
 
 
 def test_e1_both_languages_and_all_readers(world, url, browser):
