@@ -71,7 +71,7 @@ def cues_of(passages: Iterable[Passage], options: ExportOptions, *, labelled: bo
     drafts.sort(key=lambda draft: draft[1][0].start_s)  # stable: what starts at once keeps the result's order
     cues = []
     free_ms = 0
-    for (speaker, tokens, lines), following in zip(drafts, [*drafts[1:], None], strict=True):
+    for (speaker, tokens, lines), following in zip(drafts, [*drafts[1:], None], strict=False):
         start_ms = max(free_ms, _ms(tokens[0].start_s))
         spoken_ms = min(_ms(_end_s(tokens)), start_ms + _ms(LONGEST_S))
         next_ms = math.inf if following is None else max(_ms(following[1][0].start_s), start_ms + SHORTEST_MS)
@@ -121,7 +121,7 @@ def _parts(tokens: Tokens, frame: _Frame) -> list[Tokens]:
     costs = []
     left = 0
     for before, after in pairwise(tokens):
-        left += columns_of(before.text)
+        left += _columns([before])
         pause_s = max(0.0, after.start_s - before.end_s)
         bonus = CUT_BONUS * min(1.0, pause_s + _ends_with(_CLAUSE_END, before))
         costs.append(abs(left - aim) * count / total - bonus)
