@@ -19,7 +19,7 @@ _NO_TEXT = {"Cc", "Cs"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage(Span):
-    """A segment of the result. Its words are in order, with starts that never fall; texts are single lines."""
+    """A segment of the result; the texts of its words are single lines."""
 
     speaker: str
     words: tuple[Word, ...]
@@ -58,7 +58,7 @@ def _timed(words: Sequence[Mapping[str, Any]], span: Span) -> Iterator[Word]:
     known = {0: span.start_s, len(words): span.end_s}
     known |= {i: word["start"] for i, word in enumerate(words) if word.get("start") is not None}
     places = sorted(known)
-    borders = np.interp(range(len(words) + 1), places, np.maximum.accumulate([known[place] for place in places]))
+    borders = np.interp(range(len(words) + 1), places, [known[place] for place in places])
     for i, word in enumerate(words):
         start_s, next_s = float(borders[i]), float(borders[i + 1])
         end_s = word.get("end")
