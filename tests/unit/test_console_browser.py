@@ -123,6 +123,10 @@ def test_e1_a_job_is_read_and_acted_upon(world, url, page):
     page.keyboard.press("End")
     assert float(page.get_attribute(".ruler", "aria-valuenow")) == pytest.approx(result["duration"], abs=0.1)
     assert page.locator(".player .main").is_disabled()
+    with page.expect_download() as file:
+        page.click("button >> text=SRT")
+    assert file.value.suggested_filename == "completed.srt"
+    assert "-->" in file.value.path().read_text()
     assert "The server keeps no media" in text(page, "summary >> text=Sound")
 
     page.goto(f"{url}#/jobs/waiting-3")
