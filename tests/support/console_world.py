@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert
@@ -39,7 +40,7 @@ SPAN_S = {
 def a_talk(words: int, *, speakers: int = 3, seed: int = 1) -> dict[str, Any]:
     """A result of so many words, 2.8 a second, in segments of 5 to 15."""
     chance = random.Random(seed)  # noqa: S311 - no secret
-    segments, at, speaker = [], 0.4, 0
+    segments, at, speaker, text = [], 0.4, 0, cycle(WORDS)
     while words > 0:
         count = min(words, chance.randint(5, 15))
         words -= count
@@ -49,7 +50,7 @@ def a_talk(words: int, *, speakers: int = 3, seed: int = 1) -> dict[str, Any]:
             voiced = chance.random() < 0.9
             spoken.append(
                 {
-                    "word": chance.choice(WORDS),
+                    "word": next(text),
                     "start": round(at, 3),
                     "end": round(at + length, 3),
                     "volume_db": round(chance.gauss(-24, 5), 2),
@@ -199,7 +200,10 @@ class World:
         ended = zero | dict.fromkeys(("video_expires_at", "queued_at", "told_at", "started_at", "finished_at"), now)
         ended |= {"fingerprint": "f", "video_url": "https://v.example/a", "options": JobOptions().model_dump()}
         ended |= {"prefetch": "none", "cancel_requested": False}
-        state = ({"state": "completed", "stage": "done"}, {"state": "failed", "stage": "extraction", "error_code": "X"})
+        state = (
+            {"state": "completed", "stage": "done", "progress": 100},
+            {"state": "failed", "stage": "extraction", "error_code": "X"},
+        )
         rows = [
             ended
             | {"error_code": None}
