@@ -95,9 +95,9 @@ def test_e1_the_files_want_no_key_and_the_api_does(database):
     """E1: with keys the page still loads, to ask for one; nothing that looks like its path gets further."""
     http = TestClient(World(database, auth={"mode": "keys"}).app)
     assert http.get("/console/main.js").status_code == 200
-    for path in (JOBS, EVENTS, "/consolex", "/console/../health/x", "/console/../api/upload-video/jobs"):
-        assert http.get(path).status_code in {401, 404}, path
-        assert "jobs" not in http.get(path).json()
+    for path in (JOBS, EVENTS, "/consolex"):
+        assert http.get(path).status_code == 401, path
+    assert http.get("/console/%2e%2e/api/upload-video/jobs").status_code == 404
     elsewhere = TestClient(World(database, auth={"networks": ["10.0.0.0/8"]}).app)
     assert elsewhere.get("/console/").status_code == 403
 
