@@ -1,9 +1,14 @@
-"""The OpenAPI document: every status of every route, with an example of each refusal. Knows no route's work."""
+"""The OpenAPI document: every status of every route, with an example of each refusal. Knows no route's work.
+
+`python -m serve_app.api.document > docs/openapi.json` writes the committed copy (`make openapi`).
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from serve_app.api import errors, schemas
 
@@ -104,3 +109,17 @@ def complete(app: FastAPI, settings: Settings) -> None:
         return app.openapi_schema or {}
 
     setattr(app, "openapi", document)  # noqa: B010 - FastAPI's documented way; mypy sees a method there
+
+
+def committed() -> str:
+    """The document of a server with the default settings, as docs/openapi.json holds it."""
+    from serve_app.api.app import create_api
+    from serve_app.settings import Settings
+
+    settings = Settings(profile="local")
+    app = create_api(settings, cast("Any", None), cast("Any", None))  # no route is called
+    return json.dumps(app.openapi(), ensure_ascii=False, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(committed())
