@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from ml_server_client.memory import CallbackMemory, Outcome
 
+VARIABLE = "ML_WEBHOOK_SECRET"
 MAX_BYTES = 50 * 1024 * 1024
 """The contract's 50 MB, generously read."""
 PATHS = ("/api/upload-video/result", "/api/v1/ml/ml-results")
@@ -30,14 +32,19 @@ class Receiver:
         self,
         handle: Callable[[Callback], Awaitable[None]],
         *,
-        secrets: Sequence[str],
+        secrets: Sequence[str] | None = None,
         memory: CallbackMemory | None = None,
     ) -> None:
         """`handle` gets each callback that counts; where it raises, the server sends that callback again.
 
-        `secrets` are the server's `webhook_secrets`, any of which may have signed; empty: callbacks are not signed,
-        and anybody who reaches the endpoint is believed. Raises ValueError for what is no secret.
+        `secrets` are the server's `webhook_secrets`, any of which may have signed; by default those in
+        ML_WEBHOOK_SECRET, with spaces between. Empty: callbacks are not signed, and whoever reaches the endpoint is
+        believed. Raises ValueError for what is no secret, and where the variable is to be read and is not set.
         """
+        if secrets is None:
+            secrets = os.environ.get(VARIABLE, "").split()
+            if not secrets:
+                raise ValueError(f"{VARIABLE} is not set; secrets=() takes unsigned callbacks")
         self._handle = handle
         self._keys = [key_of(secret) for secret in secrets]
         self._memory = memory or InMemory()

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def callback_router(
-    handle: Callable[[Callback], Awaitable[None]], *, secrets: Sequence[str], memory: CallbackMemory | None = None
+    handle: Callable[[Callback], Awaitable[None]],
+    *,
+    secrets: Sequence[str] | None = None,
+    memory: CallbackMemory | None = None,
 ) -> APIRouter:
     """Routes that take callbacks for `Receiver`, whose arguments these are."""
     receiver = Receiver(handle, secrets=secrets, memory=memory)

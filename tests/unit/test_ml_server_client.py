@@ -216,7 +216,7 @@ def test_the_real_edge_and_the_client_agree(tmp_path):
             attempt = store.begin_attempt("j", 1)
             result = json.dumps(result_for(VIDEO)).encode()
             store.finish(Attempt(job_id="j", run=1, number=attempt.attempt), Outcome(result=result))
-            assert (await server.wait("j")).model_dump(exclude_unset=True) == result_for(VIDEO)
+            assert (await server.wait("j")).model_dump(mode="json", exclude_unset=True) == result_for(VIDEO)
             assert await server.cancel("j") is False
             await server.submit(VIDEO, job_id="k")
             assert await server.cancel("k") is True
@@ -325,6 +325,18 @@ def test_an_empty_secret_is_no_secret(secret):
     """A variable that is not set must not make an endpoint that anybody can sign for."""
     with pytest.raises(ValueError, match="webhook secret"):
         Receiver(keeping([]), secrets=[secret])
+
+
+def test_a_secret_is_never_forgotten_by_accident(monkeypatch):
+    """Without secrets they come from ML_WEBHOOK_SECRET; without that, there is no endpoint."""
+    monkeypatch.delenv("ML_WEBHOOK_SECRET", raising=False)
+    with pytest.raises(ValueError, match="ML_WEBHOOK_SECRET is not set"):
+        Receiver(keeping([]))
+    monkeypatch.setenv("ML_WEBHOOK_SECRET", f"{OTHER} {SECRET}")
+    receiver = Receiver(keeping([]))
+    assert asyncio.run(receiver.receive(*signed(RUNNING, SECRET))) == "applied"
+    with pytest.raises(ForgedCallbackError):
+        asyncio.run(receiver.receive(*signed(RUNNING, message_id="msg_2", sequence=2)))
 
 
 @pytest.mark.parametrize(("content", "dropped"), [
