@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from serve_app.api import errors, schemas
 
@@ -116,7 +116,7 @@ def committed() -> str:
     from serve_app.api.app import create_api
     from serve_app.settings import Settings
 
-    nobody = cast("Any", _Nobody())
+    nobody: Any = _Nobody()
     app = create_api(Settings(profile="local"), nobody, nobody)
     return json.dumps(app.openapi(), ensure_ascii=False, indent=1) + "\n"
 
