@@ -48,6 +48,7 @@ log = logs.get_logger("proxy")
 
 def middlewares() -> list[Middleware]:
     """What Serve asks for."""
+    metrics.ANSWERS.begin(status="500")
     return [Middleware(Doorkeeper, max_bytes=int(os.environ.get(MAX_BYTES_VARIABLE) or MAX_BYTES))]
 
 

@@ -213,9 +213,10 @@ def test_a_look_is_cheap(world, counted):
     engine = world.database._reader
     event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: asked.append(statement))
     world.figures.look()
-    assert len(asked) == 4
+    statements = tuple(asked)
+    assert len(statements) == 4
     if world.database.is_sqlite:
         with world.database.read() as db:
-            for statement in asked:
+            for statement in statements:
                 plan = str(db.execute(text("EXPLAIN QUERY PLAN " + statement.replace("?", "'queued'"))).all())
                 assert "USING" in plan or plan.endswith("SCAN events')]"), plan  # these by id, the newest first
