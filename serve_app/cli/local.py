@@ -259,7 +259,7 @@ def _metrics_url() -> str:
     """Where the private Ray's only node shows its metrics."""
     import ray
 
-    [node] = ray.nodes()
+    [node] = ray.nodes()  # type: ignore[no-untyped-call]
     return f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"
 
 

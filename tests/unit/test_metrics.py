@@ -16,6 +16,7 @@ from serve_app.api import errors
 from serve_app.jobs import pipeline
 
 ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 MOST_SERIES = 150
 """Of one metric in one process."""
 
@@ -145,3 +146,14 @@ def test_rays_metrics_are_as_declared():
     with pytest.raises(ValueError, match="value must be >0"):
         made.inc(0, {"route": "health", "status": "200"})
     made._record(0.0, {"route": "health", "status": "200"})
+
+
+@pytest.mark.parametrize("metric", metrics.ALL, ids=lambda metric: metric.name)
+def test_the_document_tells_of_each(metric):
+    """Name, kind, labels with all their values, and meaning, in one line of the table."""
+    name = metric.exported[0].removesuffix("_bucket")
+    [line] = [line for line in DOCUMENT.splitlines() if line.startswith(f"| `{name}` |")]
+    _, _, kind, labels, meaning, _ = (cell.strip() for cell in line.split("|"))
+    assert (kind, meaning) == (metric.kind, metric.meaning)
+    told = dict(re.findall(r"`(\w+)`: ([^<]+)", labels))
+    assert {label: {*values.split(", "), OTHER} for label, values in told.items()} == metric.labels
