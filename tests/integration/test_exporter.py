@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import time
 
+import httpx
 import pytest
+import yaml
 
 from deployments.metrics import PREFIX
 from serve_app import metrics
+from serve_app.cli.child_process import ChildProcess, free_port
 from tests.support import servers
 from tests.support.backend import Backend
 from tests.support.counted import Scrape
+from tests.support.leaks import exporters
+from tests.support.process import ROOT
+from tests.support.promtool import require
 
 RAYS_LABELS = {"Component", "NodeAddress", "SessionName", "Version", "WorkerId", "le"}
 WITHIN_S = 30
+PROMETHEUS = ROOT / "configs" / "prometheus"
+BOARD = json.loads((ROOT / "configs" / "grafana" / "ml-server.json").read_text(encoding="utf-8"))
+QUERIES = [target["expr"] for panel in BOARD["panels"] for target in panel.get("targets", [])]
 
 
 EXPECTED = (
@@ -113,3 +123,36 @@ def test_drivers_make_no_series(story):
     }
     assert len(by) == 1
     assert len({labels["WorkerId"] for found in series.values() for labels in found}) < 15
+
+
+@pytest.mark.full
+def test_the_board_has_something_to_show(story, tmp_path):
+    """A real Prometheus with our config on the real server: every query of the board has an answer, no alert fires."""
+    require("prometheus")
+    server, *_ = story
+    config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8"))
+    config["global"] |= {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(PROMETHEUS / "alerts.yml")]
+    [node, *_] = exporters(server.state_dir)
+    config["scrape_configs"][0]["static_configs"] = [{"targets": [node]}]
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    url = f"http://127.0.0.1:{free_port()}"
+    command = ["prometheus", f"--config.file={tmp_path / 'prometheus.yml'}", f"--storage.tsdb.path={tmp_path}"]
+    with (
+        ChildProcess([*command, f"--web.listen-address={url[7:]}"], log_path=tmp_path / "log"),
+        httpx.Client(base_url=url, trust_env=False, timeout=5) as http,
+    ):
+        deadline = time.monotonic() + 60
+        while empty := [expr for expr in QUERIES if not asked(http, expr)]:
+            assert time.monotonic() < deadline, empty
+            time.sleep(1)
+        assert asked(http, 'ALERTS{alertstate="firing"}') == []
+
+
+def asked(http, expr):
+    """The series that a query gives; none while Prometheus is on its way."""
+    try:
+        answer = http.get("/api/v1/query", params={"query": expr.replace("$__rate_interval", "1m")})
+    except httpx.HTTPError:
+        return []
+    return answer.json()["data"]["result"] if answer.is_success else []

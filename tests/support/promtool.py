@@ -11,10 +11,10 @@ import pytest
 PROGRAM = "promtool"
 
 
-def require() -> None:
+def require(program: str = PROGRAM) -> None:
     """Skip where it is not installed, and fail where that would leave it untested: with CI=true."""
-    if shutil.which(PROGRAM) is None:
-        reason = "no promtool here: apt-get install prometheus"
+    if shutil.which(program) is None:
+        reason = f"no {program} here: apt-get install prometheus"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
