@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -8,11 +9,15 @@ from sqlalchemy import delete, event, text
 from deployments.metrics import OTHER
 from serve_app.callbacks.outbox import Outbox
 from serve_app.callbacks.schedule import RetrySchedule
+from serve_app.jobs import figures, manager
+from serve_app.jobs.actor import MANAGER_NAME
 from serve_app.jobs.figures import NEWEST, Figures
 from serve_app.jobs.model import Attempt, JobOptions, NewJob, Outcome
+from serve_app.jobs.opening import open_store
 from serve_app.jobs.store import JobStore
-from serve_app.jobs.tables import events, jobs
+from serve_app.jobs.tables import events, jobs, leases
 from serve_app.settings import Limits
+from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until, waiting
 
 BODY = {"text": "", "segments": [], "metadata": {"stages": {"extraction": 2.0, "transcription": 30.0, "/x?s=1": 1.0}}}
 DONE = Outcome(result=json.dumps(BODY).encode(), duration_s=100.0, processing_s=40.0)
@@ -220,3 +225,27 @@ def test_a_look_is_cheap(world, counted):
             for statement in statements:
                 plan = str(db.execute(text("EXPLAIN QUERY PLAN " + statement.replace("?", "'queued'"))).all())
                 assert "USING" in plan or plan.endswith("SCAN events')]"), plan  # these by id, the newest first
+
+
+def test_the_manager_that_works_counts(tmp_path, counted, monkeypatch):
+    """What its drivers do is counted while it works; when another one works, it shows nothing of its own."""
+    monkeypatch.setattr(figures, "EVERY_S", 0.05)
+    monkeypatch.setattr(manager, "TURN_S", 0.05)
+    settings = settings_in(tmp_path)
+    store, _ = open_store(settings)
+
+    async def finishes(store, attempt):
+        await asyncio.to_thread(store.finish, attempt, DONE)
+
+    async def work():
+        async with running_manager(settings, ScriptedDrivers(store, finishes)) as working:
+            await until(lambda: counted.recorded["manager_seen_timestamp_seconds"])
+            store.submit(waiting("a"))
+            await until(lambda: ended(counted, state="completed") == 1)
+            assert counted.last("jobs", state="completed") == 1
+            with store._db.write() as db:
+                db.execute(leases.update().where(leases.c.name == MANAGER_NAME).values(holder="another", beats=0))
+            await until(lambda: working._leads is False)
+            assert counted.last("jobs", state="completed") == 0
+
+    asyncio.run(work())
