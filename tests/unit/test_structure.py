@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,14 @@ def test_one_door_outwards():
         module for module in users_of(*OUTWARDS) if not module.startswith(("deployments/net/", "serve_app/cli/"))
     }
     assert outside == set()
+
+
+def test_exports_are_pure():
+    """A result becomes a file without HTTP, Ray, jobs or settings."""
+    known = {"deployments.types", "numpy", "pydantic", *sys.stdlib_module_names}
+    for module in MODULES:
+        if "exports" in module.parts:
+            assert {name for name in imports(module) if not name.startswith("serve_app.exports")} <= known, module
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
