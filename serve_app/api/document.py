@@ -1,7 +1,12 @@
-"""The OpenAPI document: every status of every route, with an example of each refusal. Knows no route's work."""
+"""The OpenAPI document: every status of every route, with an example of each refusal. Knows no route's work.
+
+`python -m serve_app.api.document > docs/openapi.json` writes the committed copy (`make openapi`).
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import defaultdict
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -160,3 +165,24 @@ def complete(app: FastAPI, settings: Settings) -> None:
         return app.openapi_schema or {}
 
     setattr(app, "openapi", document)  # noqa: B010 - FastAPI's documented way; mypy sees a method there
+
+
+def committed() -> str:
+    """The document of a server with the default settings, as docs/openapi.json holds it."""
+    from serve_app.api.app import create_api
+    from serve_app.settings import Settings
+
+    nobody: Any = _Nobody()
+    app = create_api(Settings(profile="local"), nobody, nobody)
+    return json.dumps(app.openapi(), ensure_ascii=False, indent=1) + "\n"
+
+
+class _Nobody:
+    """In the place of whoever does the routes' work: none is asked for here."""
+
+    def __getattr__(self, _: str) -> None:
+        return None
+
+
+if __name__ == "__main__":
+    sys.stdout.write(committed())
