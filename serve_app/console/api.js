@@ -25,14 +25,15 @@ export const key = {
 /** The answer as it is; throws a Refusal for what is none. */
 async function ask(place, { method = "GET", body, signal } = {}) {
   const headers = { Accept: "*/*" };
-  if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
+  const used = key.get();
+  if (used) headers.Authorization = `Bearer ${used}`;
   if (body) headers["Content-Type"] = "application/json";
   const answer = await fetch(place, { method, headers, signal, body: body && JSON.stringify(body), cache: "no-store" });
   const date = Date.parse(answer.headers.get("Date"));
   if (date) ahead = Math.abs(date - Date.now()) > 2000 ? date - Date.now() : 0;
   if (answer.ok) return answer;
   const said = await answer.json().catch(() => ({}));
-  if (answer.status === 401) window.dispatchEvent(new CustomEvent("key-wanted", { detail: Boolean(key.get()) }));
+  if (answer.status === 401 && used === key.get()) window.dispatchEvent(new CustomEvent("key-wanted", { detail: Boolean(used) }));
   throw new Refusal(answer.status, said.error?.code ?? "", said.message ?? `HTTP ${answer.status}`);
 }
 
@@ -114,7 +115,7 @@ export function watch({ onJob, onFresh, onState }) {
       } catch (error) {
         if (stopped || document.hidden) continue;
         onState(error instanceof Refusal ? "polling" : "offline");
-        if (error.status !== 401) onFresh();
+        onFresh();
         await new Promise((later) => setTimeout(later, AGAIN_MS));
       }
     }

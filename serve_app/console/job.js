@@ -16,8 +16,8 @@ export function Job({ id, say }) {
   const [events, setEvents] = useState([]);
   const [line, setLine] = useState(null);
   const [error, setError] = useState(null);
-  const shown = useRef(null);
-  shown.current = job;
+  const shown = useRef({});
+  Object.assign(shown.current, { job, error, told: events.length });
 
   useEffect(() => {
     const leave = new AbortController();
@@ -25,15 +25,18 @@ export function Job({ id, say }) {
     const refresh = async () => {
       try {
         const [status, { events }] = await Promise.all([api.status(id, leave.signal), api.timeline(id, leave.signal)]);
-        setJob(status);
+        setJob(renewed(status));
         setEvents(events);
         setError(null);
       } catch (problem) {
         if (!leave.signal.aborted) setError(problem);
       }
     };
-    const fresh = () => {
-      if (!shown.current || !ENDED.includes(shown.current.status)) refresh();
+    const fresh = async () => {
+      const { job, error, told } = shown.current;
+      if (!job && !error) return; // it comes
+      const now = ENDED.includes(job?.status) ? await api.timeline(id, leave.signal).catch(() => null) : null;
+      if (now === null || now.events.length !== told) refresh(); // results are large: only where something happened
     };
     const heard = ({ detail }) => {
       if (detail.job_id !== id) return;
@@ -44,6 +47,7 @@ export function Job({ id, say }) {
       });
       soon ??= setTimeout(() => ((soon = null), refresh()), SOON_MS);
     };
+    shown.current.refresh = refresh;
     refresh();
     news.addEventListener("fresh", fresh);
     news.addEventListener("job", heard);
@@ -64,7 +68,7 @@ export function Job({ id, say }) {
     <div class="head">
       <h1 class="id">${id}</h1>
       <${State} status=${now.status} />
-      <${Actions} job=${now} say=${say} refresh=${() => api.status(id).then(setJob, setError)} />
+      <${Actions} job=${now} say=${say} refresh=${() => shown.current.refresh()} />
     </div>
     ${error && html`<p role="alert" class="bad">${t("refresh_failed", error.message)}</p>`}
     <${Standing} job=${now} line=${line} events=${events} />
@@ -75,6 +79,11 @@ export function Job({ id, say }) {
     <${Events} events=${events} />
     ${job.result ? html`<${Transcript} id=${id} result=${job.result} />` : html`<p class="empty">${t("no_result")}</p>`}
   `;
+}
+
+/** The new status with the old result where that is the same: the transcript stays as it is, playhead and all. */
+function renewed(status) {
+  return (before) => (before?.result && before.finished_at === status.finished_at ? { ...status, result: before.result } : status);
 }
 
 function Standing({ job, line, events }) {

@@ -45,15 +45,14 @@ function App() {
     return () => (window.removeEventListener("hashchange", moved), window.removeEventListener("key-wanted", locked));
   }, []);
 
-  useEffect(
-    () =>
-      watch({
-        onJob: (line) => news.dispatchEvent(new CustomEvent("job", { detail: line })),
-        onFresh: () => news.dispatchEvent(new Event("fresh")),
-        onState: setHeard,
-      }),
-    [wanted],
-  );
+  useEffect(() => {
+    if (wanted) return undefined; // nothing is heard without a key
+    return watch({
+      onJob: (line) => news.dispatchEvent(new CustomEvent("job", { detail: line })),
+      onFresh: () => news.dispatchEvent(new Event("fresh")),
+      onState: setHeard,
+    });
+  }, [!wanted]);
 
   const unlock = (value) => (key.set(value), setWanted(null), news.dispatchEvent(new Event("fresh")));
   const relock = () => (key.forget(), location.reload());

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from serve_app.api import feed
 from serve_app.api.keys import KeyStore
 from serve_app.jobs.database import Database
 from serve_app.jobs.model import Outcome
@@ -126,6 +127,11 @@ def test_e1_a_job_is_read_and_acted_upon(world, url, page):
     after = result["segments"][3]["words"][2]
     assert page.locator(".now").inner_text() == after["word"]
     assert after["word"] in page.get_attribute(".ruler", "aria-valuetext")
+    page.click("text=Send the callback again")
+    page.click("dialog[open] >> text=Yes")
+    page.wait_for_selector("section:has(#callbacks) >> text=asked for again")
+    assert page.locator(".now").inner_text() == after["word"]
+    page.focus(".ruler")
     page.keyboard.press("End")
     assert float(page.get_attribute(".ruler", "aria-valuenow")) == pytest.approx(result["duration"], abs=0.1)
     assert page.locator(".player .main").is_disabled()
@@ -198,6 +204,10 @@ def test_e1_the_key_stays_in_the_tab(database, browser):
         page.fill("dialog [name=key]", "mls_wrong")
         page.click("dialog >> text=Use")
         page.wait_for_selector("dialog >> text=not valid")
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.wait_for_timeout(300)
+        assert len(asked) < 3  # who has no key does not keep asking
         page.fill("dialog [name=key]", key)
         page.click("dialog >> text=Use")
         page.wait_for_selector("tbody >> text=secret-job")
@@ -227,3 +237,32 @@ def test_e1_both_languages_and_all_readers(world, url, browser):
             page.click("text=English")
             page.wait_for_selector("text=What ran when")
             assert page.evaluate("import('./i18n.js').then((words) => words.missing())") == []
+
+
+@pytest.mark.full
+def test_e1_without_a_stream_the_page_asks_again_and_again(world, url, page, monkeypatch):
+    """E1: where no stream is to be had the list is polled, and the page says so; later the stream is back."""
+    monkeypatch.setattr(feed, "LISTENERS", 0)
+    page.goto(f"{url}#/jobs")
+    page.wait_for_selector("text=every 3 s")
+    world.submit("polled")
+    page.wait_for_selector("tbody >> text=polled")
+    monkeypatch.setattr(feed, "LISTENERS", 32)
+    page.wait_for_selector(".heard.live")
+    world.submit("streamed")
+    page.wait_for_selector("tbody >> text=streamed")
+
+
+@pytest.mark.full
+def test_e1_a_server_that_is_away_is_told_of_until_it_is_back(world, page):
+    """E1: the page stays, says that nobody answers, and goes on by itself; a job's page, too."""
+    with serving(world.app) as url:
+        page.goto(f"{url}/console/#/jobs")
+        page.wait_for_selector("tbody >> text=running")
+    page.wait_for_selector(".heard.offline")
+    page.wait_for_selector("[role=alert] >> text=does not answer")
+    page.evaluate("location.hash = '#/jobs/completed'")
+    page.wait_for_selector("[role=alert] >> text=does not answer")
+    with serving(world.app, port=int(url.rpartition(":")[2])):
+        page.wait_for_selector(".heard.live")
+        page.wait_for_selector(".segments[data-complete]")
