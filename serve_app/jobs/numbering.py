@@ -1,8 +1,8 @@
 """From which number the callbacks of a new job count.
 
-A receiver drops what has a lower number than it has seen of a job_id. So a job that was deleted or pruned, and is posted
-again under its id, must not begin at 1. Nothing is kept of such jobs but the highest number that any of them came to: a
-row among the leases. Knows nothing else of jobs. Blocking: call it from a thread.
+A receiver drops what has a lower number than it has seen of a job_id. So a job that was deleted or pruned, and is
+posted again under its id, must not begin at 1. Nothing is kept of such jobs but the highest number that any of them
+came to: a row among the leases. Knows nothing else of jobs. Blocking: call it from a thread.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from serve_app.cli.child_process import ChildProcess, free_port
+from tests.support.leaks import WATCH
 from tests.support.process import ROOT, RunningServer, clean_environment, environment_marked, wait_healthy
 
 BIN = Path(sys.executable).parent
@@ -27,6 +28,7 @@ CLEAR = ROOT / "examples" / "media" / "clear.flac"
 def state_dir():
     path = Path(tempfile.mkdtemp(prefix="ml-"))
     yield path
+    WATCH.left(path)
     shutil.rmtree(path, ignore_errors=True)
 
 

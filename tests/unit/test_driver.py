@@ -8,6 +8,7 @@ import sqlite3
 import time
 from contextlib import closing
 from types import SimpleNamespace
+from typing import Self
 
 import pytest
 
@@ -206,7 +207,7 @@ class Client:
     def __init__(self, _policy: object) -> None:
         pass
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -8,6 +8,7 @@ import random
 import sqlite3
 import time
 from contextlib import AsyncExitStack, closing, suppress
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -374,10 +375,9 @@ def test_d14_who_hangs_is_followed_and_then_stands_by(settings, store, monkeypat
     assert asyncio.run(run()) == ([], ["a"])
 
 
-def test_w5_nothing_follows_an_acknowledged_end(settings, store, monkeypatch):
-    """W5: drivers' progress, heartbeats, starts, cancels, refused ends race: the acknowledged end is the last post."""
-    monkeypatch.setattr(sender_module, "MIN_INTERVAL_S", 0.01)
-    monkeypatch.setattr(manager, "LEASE_S", FOR_EVER_S)  # a driver that is killed over its POST makes another
+@pytest.fixture
+def posts(monkeypatch) -> dict[str, list[str]]:
+    """What is posted of each job: statuses as they go out, and behind an end how it was answered."""
     log: dict[str, list[str]] = {}
     post = CallbackClient.post
 
@@ -390,73 +390,80 @@ def test_w5_nothing_follows_an_acknowledged_end(settings, store, monkeypatch):
             told.append("acknowledged" if answer.status == 200 else "refused")
         return answer
 
+    monkeypatch.setattr(CallbackClient, "post", watched)
+    return log
+
+
+@pytest.fixture
+def _held_up(monkeypatch):
+    """Senders of progress lose time between taking its number and asking whether it is still the newest."""
     may_tell = Outbox.may_tell
 
-    def held_up(outbox, origin, **which) -> bool:
-        """Between taking a number and asking whether it is still the newest."""
+    def late(outbox, origin, **which) -> bool:
         time.sleep(random.uniform(0, 0.06))  # noqa: S311 - keeps no secret
         return may_tell(outbox, origin, **which)
 
-    monkeypatch.setattr(CallbackClient, "post", watched)
-    monkeypatch.setattr(Outbox, "may_tell", held_up)
+    monkeypatch.setattr(sender_module, "MIN_INTERVAL_S", 0.01)
+    monkeypatch.setattr(Outbox, "may_tell", late)
+
+
+def driver_that_tells(sender: Sender, url: str):
+    """Tells progress until it ends its job; every other one tells the end itself."""
+
+    async def behaviour(store, attempt):
+        now = Progress(percent=50, stage=Stage.DIARIZATION)
+        told = {"job_id": attempt.job_id, "url": url, "locale": "ko", "heartbeat_s": 0.01}
+        report = partial(asyncio.to_thread, store.tell, attempt, spent_s=0)
+        teller = ProgressTeller(sender, now=lambda: now, report=report, **told)
+        await asyncio.sleep(0.1)
+        await teller.close()
+        ending = await asyncio.to_thread(store.finish, attempt, DONE)
+        if int(attempt.job_id[-1]) % 2:
+            await sender.deliver(ending.callback_id)
+
+    return behaviour
+
+
+def refuses_every_third_end(new, before) -> int:
+    """At first."""
+    refused = new.ended and int(new.body["job_id"][-1]) % 3 == 0
+    return 500 if refused and not any(got.ended and got.raw == new.raw for got in before) else 200
+
+
+@pytest.mark.usefixtures("_held_up")
+def test_w5_nothing_follows_an_acknowledged_end(settings, store, posts, monkeypatch):
+    """W5: drivers' progress, heartbeats, starts, cancels, refused ends race: the acknowledged end is the last post."""
+    monkeypatch.setattr(manager, "LEASE_S", FOR_EVER_S)  # a driver that is killed over its POST makes another
     hasty = settings.model_copy(update={"heartbeat_s": 0.001})
     ids = [f"job-{number:02}" for number in range(30)]
 
-    def answer(new, before) -> int:
-        """Every third end is refused at first."""
-        refused = new.ended and int(new.body["job_id"][-1]) % 3 == 0
-        return 500 if refused and not any(got.ended and got.raw == new.raw for got in before) else 200
-
     async def run(backend: Backend) -> None:
-        outbox = Outbox(store._db)
+        url, outbox = f"{backend.url}/result", Outbox(store._db)
+        for job_id in ids:
+            store.submit(waiting(job_id, url))
         async with CallbackClient(hasty.callback_policy) as client:
-            sender = Sender(client, outbox)
-
-            async def behaviour(store, attempt):
-                """As a driver: tells progress until it ends its job; then it tells the end, or leaves that."""
-                now = Progress(percent=50, stage=Stage.DIARIZATION)
-
-                async def report(_: Progress) -> int | None:
-                    return await asyncio.to_thread(store.tell, attempt, now, spent_s=0)
-
-                teller = ProgressTeller(
-                    sender,
-                    job_id=attempt.job_id,
-                    url=f"{backend.url}/result",
-                    locale="ko",
-                    now=lambda: now,
-                    report=report,
-                    heartbeat_s=0.01,
-                )
-                await asyncio.sleep(0.1)
-                await teller.close()
-                ending = await asyncio.to_thread(store.finish, attempt, DONE)
-                if int(attempt.job_id[-1]) % 2:
-                    await sender.deliver(ending.callback_id)
-
-            for job_id in ids:
-                store.submit(waiting(job_id, f"{backend.url}/result"))
-            async with running_manager(hasty, ScriptedDrivers(store, behaviour)) as running:
+            drivers = ScriptedDrivers(store, driver_that_tells(Sender(client, outbox), url))
+            async with running_manager(hasty, drivers) as running:
                 await until(lambda: all(backend.of(job_id) for job_id in ids[-5:]))
                 for job_id in ids[-5:]:
                     await asyncio.to_thread(store.cancel, job_id, CANCELLED)
                 await until(lambda: all(outbox.status(job_id).state == "delivered" for job_id in ids))
-                assert not store.submit(waiting(ids[0], f"{backend.url}/result")).started
+                assert not store.submit(waiting(ids[0], url)).started
                 turned_at = running._turned_at
                 await until(lambda: running._turned_at > turned_at + 10 * manager.TURN_S)
 
-    with Backend(answer) as backend:
+    with Backend(refuses_every_third_end) as backend:
         asyncio.run(run(backend))
         acknowledged = [sum(got.ended and got.answered == 200 for got in backend.of(job_id)) for job_id in ids]
     assert acknowledged == [1] * len(ids)
-    for job_id, told in log.items():
+    for job_id, told in posts.items():
         end = told[-2]
-        assert end in {"completed", "failed"}, job_id
         tries = told[told.index(end) :]
-        assert set(tries[:-1]) <= {end, "refused"}, (job_id, tries)  # no progress from the first try on
-        assert tries[-1] == "acknowledged", (job_id, tries)
-    assert sum(told.count("processing") for told in log.values()) >= 20
-    assert sum(told.count("refused") for told in log.values()) >= 10
+        assert end in {"completed", "failed"}, (job_id, told)
+        assert set(tries[:-1]) <= {end, "refused"}, (job_id, told)  # no progress from the first try on
+        assert tries[-1] == "acknowledged", (job_id, told)
+    assert sum(told.count("processing") for told in posts.values()) >= 20
+    assert sum(told.count("refused") for told in posts.values()) >= 10
 
 
 def test_w4_a_hanging_heartbeat_is_aborted_for_the_end(settings, store, monkeypatch):
