@@ -21,7 +21,18 @@ RAY = {
     "serve_app/jobs/manager.py",
     "serve_app/cli/local.py",
 }
-OUTWARDS = {"httpx", "httpcore", "requests", "urllib.request", "aiohttp"}
+OUTWARDS = {
+    "httpx",
+    "httpcore",
+    "requests",
+    "urllib.request",
+    "urllib3",
+    "http.client",
+    "aiohttp",
+    "websockets",
+    "socket",
+}
+OUTWARDS |= {"ssl", "ftplib", "smtplib", "xmlrpc", "telnetlib", "boto3", "s3fs"}
 
 
 def imports(module: Path) -> set[str]:
@@ -62,11 +73,17 @@ def test_ray_stays_at_the_edge():
 
 
 def test_one_door_to_ffmpeg():
-    """The product's ffmpeg runs in one module; the other one only makes the demo's pictures."""
+    """The product's ffmpeg runs in one module; the other one only makes the demo's pictures. Children have one, too."""
     assert users_of("ffmpeg", "imageio_ffmpeg") == {
         "deployments/extraction/media.py",
         "deployments/extraction/samples.py",
     }
+    assert users_of("subprocess") == {"deployments/extraction/guarded.py", "serve_app/cli/child_process.py"}
+    for module in MODULES:
+        text = (ROOT / module).read_text(encoding="utf-8")
+        assert not re.search(r"create_subprocess|os\.(?:exec|spawn|popen|system|posix_spawn)|open_connection", text), (
+            module
+        )
 
 
 def test_m2_no_stage_takes_a_path():
