@@ -117,6 +117,17 @@ def test_one_door_outwards():
     assert outside == set()
 
 
+def test_what_security_md_promises_has_tests_named_after_it():
+    """Each id in its table, ranges spelled out, is in the name of a test."""
+    table = (ROOT / "SECURITY.md").read_text(encoding="utf-8").partition("## What is not")[0]
+    ids = set(re.findall(r"`([a-z]\d+)`", table))
+    for kind, first, last in re.findall(r"`([a-z])(\d+)`-`\1(\d+)`", table):
+        ids |= {f"{kind}{number}" for number in range(int(first), int(last) + 1)}
+    names = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(ids) > 30
+    assert {each for each in ids if not re.search(rf"def test_(?:[a-z]\d+_)*{each}_", names)} == set()
+
+
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_every_module_says_what_it_is(module):
     """A docstring on top, a size that one can read, and loggers that Serve captures."""
