@@ -21,18 +21,8 @@ RAY = {
     "serve_app/jobs/manager.py",
     "serve_app/cli/local.py",
 }
-OUTWARDS = {
-    "httpx",
-    "httpcore",
-    "requests",
-    "urllib.request",
-    "urllib3",
-    "http.client",
-    "aiohttp",
-    "websockets",
-    "socket",
-}
-OUTWARDS |= {"ssl", "ftplib", "smtplib", "xmlrpc", "telnetlib", "boto3", "s3fs"}
+OUTWARDS = {"httpx", "httpcore", "requests", "urllib.request", "urllib3", "http.client", "aiohttp", "websockets"}
+OUTWARDS |= {"socket", "ssl", "ftplib", "smtplib", "xmlrpc", "telnetlib", "boto3", "s3fs"}
 
 
 def imports(module: Path) -> set[str]:
