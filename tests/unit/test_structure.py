@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ OUTWARDS = {"httpx", "httpcore", "requests", "urllib.request", "urllib3", "http.
 OUTWARDS |= {"socket", "ssl", "ftplib", "smtplib", "xmlrpc", "telnetlib", "boto3", "s3fs"}
 
 
+@cache
 def imports(module: Path) -> set[str]:
     """What a module imports when it runs, types aside."""
     found: set[str] = set()
