@@ -9,6 +9,19 @@ from tests.support import postgres
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in a shell's background inherit "ignored"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def m7_no_secret_comes_out():
+    """M7: no log, row, metric, answer or callback of any server here held a signed query, a traceback or a folder.
+
+    Set up first, it ends last: when all servers have stopped.
+    """
+    from tests.support.leaks import WATCH
+
+    yield
+    print(f"\nM7 looked at {WATCH.summary()}")
+    assert not WATCH.found, "\n".join(dict.fromkeys(WATCH.found))
+
+
 @pytest.fixture(scope="session")
 def postgres_server():
     """A PostgreSQL server of our own, one for all tests."""

@@ -14,7 +14,7 @@ from sqlalchemy import and_, case, delete, exists, func, insert, or_, select, up
 
 from serve_app.callbacks.outbox import owe
 from serve_app.callbacks.payloads import completed, failed
-from serve_app.jobs import drain, events
+from serve_app.jobs import drain, events, numbering
 from serve_app.jobs.board import Board
 from serve_app.jobs.events import EventKind
 from serve_app.jobs.model import Attempt, CallbackState, Counts, Job, NewJob, Outcome
@@ -132,8 +132,8 @@ class JobStore:
                 .values(state=CallbackState.UNDELIVERED, last_error="a new run began")
             )
         else:
-            row = {"job_id": new.job_id, "fingerprint": new.fingerprint, "run": 1, "sequence": 0, "created_at": now}
-            db.execute(insert(jobs).values(**row, **fresh))
+            row = {"job_id": new.job_id, "fingerprint": new.fingerprint, "run": 1, "created_at": now}
+            db.execute(insert(jobs).values(**row, **fresh, sequence=numbering.start(db)))
         events.record(db, new.job_id, EventKind.QUEUED, at=now)
 
     def _renew_url(self, db: Connection, known: Job, new: NewJob) -> None:
@@ -215,9 +215,10 @@ class JobStore:
 
     def delete(self, job_id: str) -> bool:
         """Remove an ended job with its result and callbacks; False where it has not ended."""
-        with self._db.write() as db:
-            gone = db.execute(delete(jobs).where(jobs.c.job_id == job_id, jobs.c.state.in_(_ENDED)))
-            return gone.rowcount > 0
+        with self._db.write(admission=True) as db:
+            ended = and_(jobs.c.job_id == job_id, jobs.c.state.in_(_ENDED))
+            numbering.remember(db, ended)
+            return db.execute(delete(jobs).where(ended)).rowcount > 0
 
     # What the manager asks for
 
@@ -249,7 +250,8 @@ class JobStore:
 
     def running(self) -> Sequence[Job]:
         """All that have a slot."""
-        return self._where(jobs.c.state == JobState.RUNNING)
+        with self._db.read() as db:
+            return [Job.of(row) for row in db.execute(select(jobs).where(jobs.c.state == JobState.RUNNING)).mappings()]
 
     def untold(self, *, since_s: float) -> Sequence[Job]:
         """Jobs whose backend heard nothing for `since_s` seconds, marked as told now.
@@ -269,8 +271,7 @@ class JobStore:
                 return []
         with self._db.write(admission=True) as db:
             ids = list(db.execute(query.with_for_update()).scalars())
-            told = {"told_at": now, "sequence": jobs.c.sequence + 1}
-            db.execute(update(jobs).where(jobs.c.job_id.in_(ids)).values(**told))
+            db.execute(update(jobs).where(jobs.c.job_id.in_(ids)).values(told_at=now, sequence=jobs.c.sequence + 1))
             return [job for job_id in ids if (job := _get(db, job_id))]
 
     def to_prefetch(self, limit: int) -> Sequence[Job]:
@@ -304,12 +305,9 @@ class JobStore:
         query = select(jobs.c.job_id).where(old, ~pending).order_by(jobs.c.finished_at).limit(PRUNED_AT_ONCE)
         with self._db.write(admission=True) as db:
             ids = list(db.execute(query.with_for_update()).scalars())
+            numbering.remember(db, jobs.c.job_id.in_(ids))
             # asked again now that nobody else changes these rows: a redelivery may just have begun
             return db.execute(delete(jobs).where(jobs.c.job_id.in_(ids), ~pending)).rowcount
-
-    def _where(self, *conditions: ColumnElement[bool]) -> Sequence[Job]:
-        with self._db.read() as db:
-            return [Job.of(row) for row in db.execute(select(jobs).where(*conditions)).mappings()]
 
     # What the driver asks for
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from serve_app.cli.child_process import ChildProcess, free_port
+from tests.support.leaks import WATCH
 from tests.support.process import ROOT, RunningServer, clean_environment, environment_marked, wait_healthy
 
 BIN = Path(sys.executable).parent
@@ -27,6 +30,7 @@ CLEAR = ROOT / "examples" / "media" / "clear.flac"
 def state_dir():
     path = Path(tempfile.mkdtemp(prefix="ml-"))
     yield path
+    WATCH.left(path)
     shutil.rmtree(path, ignore_errors=True)
 
 
@@ -218,6 +222,58 @@ def test_up_in_a_ray_and_serve_run(state_dir):
             wait_healthy(server.url, lambda: run.exit_code is None, state_dir / "run.log")
             assert server.post("https://10.0.0.1/v.mp4").json()["error"]["code"] == "VIDEO_URL_NOT_ALLOWED"
             server.http.close()
+
+
+@pytest.mark.full
+def test_r1_serve_opens_no_app_to_everybody(state_dir):
+    """R1: `serve deploy` and `serve run` of what would be open to all: a clear sentence, and no app behind the port."""
+    sentence = "beyond this machine, and serve whoever comes: set auth.mode to keys, or name the clients' networks"
+    port = free_port()
+    config = yaml.safe_load((ROOT / "configs" / "local.yaml").read_text())
+    config["http_options"] |= {"host": "0.0.0.0", "port": port}  # noqa: S104 - what is refused
+    path = state_dir / "config.yaml"
+    with a_ray(state_dir) as environment:
+        token = {"authorization": f"Bearer {(state_dir / 'token').read_text()}"}
+        serve = {"base_url": environment["RAY_API_SERVER_ADDRESS"], "headers": token, "trust_env": False, "timeout": 30}
+        path.write_text(yaml.safe_dump(config))
+        assert call(str(BIN / "serve"), "deploy", str(path), **environment).returncode == 0  # Serve has taken it
+        with httpx.Client(**serve) as dashboard:
+            app = eventually(
+                lambda: dashboard.get("/api/serve/applications/").json()["applications"]["ml-server"],
+                lambda app: app["status"] != "DEPLOYING",
+            )
+        assert (app["status"], app["deployments"]) == ("DEPLOY_FAILED", {})
+        assert sentence in app["message"]
+        assert_nothing_answers(port)
+        run = [str(BIN / "serve"), "run", "--name", "ml-server", "serve_app.app:build", "profile=local"]
+        done = call(*run, **environment)
+        assert sentence in done.stdout + done.stderr
+        assert_nothing_answers(port)
+        config["applications"][0]["args"]["auth"] = {"networks": ["127.0.0.0/8"]}  # all that was wrong
+        path.write_text(yaml.safe_dump(config))
+        assert call(str(BIN / "serve"), "deploy", str(path), **environment).returncode == 0
+        wait_healthy(f"http://127.0.0.1:{port}", lambda: True, state_dir / "ray.log")
+
+
+def eventually(look, good, *, within_s=90):
+    """What `look` sees as soon as it is `good`."""
+    deadline = time.monotonic() + within_s
+    while not good(seen := look()):
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.3)
+    return seen
+
+
+def assert_nothing_answers(port: int) -> None:
+    """Serve's own proxy may listen; no route of ours is behind it, for strangers or for this machine."""
+    own = {entry[4][0] for entry in socket.getaddrinfo(socket.gethostname(), port, socket.AF_INET)}
+    for address in {"127.0.0.1"} | own:
+        for path in ("/health", "/api/upload-video/jobs", "/docs"):
+            try:
+                answer = httpx.get(f"http://{address}:{port}{path}", trust_env=False, timeout=10)
+            except httpx.ConnectError:
+                continue
+            assert answer.status_code == 404, (address, path, answer.text)
 
 
 def test_the_demo(state_dir):

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from serve_app.cli.child_process import ChildProcess, free_port
+from tests.support.leaks import WATCH
 from tests.support.process import ROOT, RunningServer, clean_environment, environment_marked, wait_healthy
 from tests.support.servers import hanging, whole
 from tests.support.sources import Sources
@@ -45,6 +46,7 @@ def an_up(state_dir: Path):
         wait_healthy(server.url, lambda: process.exit_code is None, log)
         yield server
         server.http.close()
+        WATCH.left(state_dir)
         deadline = time.monotonic() + LEAVE_S
         while left := environment_marked(mark["TEST_MARK"]):
             assert time.monotonic() < deadline, left

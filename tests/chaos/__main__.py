@@ -16,6 +16,7 @@ from tests.benchmarks.report import heading, say
 from tests.chaos.campaign import Plan, run
 from tests.chaos.checker import violations
 from tests.chaos.report import report
+from tests.support.leaks import WATCH
 
 
 def main() -> int:
@@ -31,7 +32,8 @@ def main() -> int:
     campaign = run(plan, chosen.keep)
     found = violations(campaign.history)
     say(f"{heading()}.\n\n{report(campaign, found)}")
-    return 1 if found else 0
+    say("\n".join([f"M7 looked at {WATCH.summary()}; found {len(WATCH.found)}", *dict.fromkeys(WATCH.found)]))
+    return 1 if found or WATCH.found else 0
 
 
 if __name__ == "__main__":

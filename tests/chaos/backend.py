@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 from tests.chaos.history import Got
+from tests.support.leaks import WATCH
 
 HONEST = {"ok": 1.0}
 MOODS = {
@@ -49,6 +50,7 @@ class Unreliable:
                 raw = self.rfile.read(length)
                 if len(raw) < length:  # who sent it was killed in the middle: nothing was received
                     return
+                WATCH.callback(self.path, dict(self.headers), raw)
                 number, what = backend._take(self.headers, raw)
                 with suppress(OSError):  # who asked is dead
                     backend._answer(self, what)

@@ -14,6 +14,7 @@ import yaml
 from serve_app.cli.child_process import ChildProcess, end_session, free_port, session_members
 from tests.chaos.graph import STAGES
 from tests.chaos.stage import SEED_VARIABLE
+from tests.support.leaks import WATCH
 from tests.support.process import ROOT, clean_environment, wait_healthy
 
 if TYPE_CHECKING:
@@ -49,12 +50,14 @@ class MortalServer:
 
     def __init__(self, folder: Path, *, seed: int, environment: Mapping[str, str] | None = None) -> None:
         self.state_dir = folder / "state"
-        self.log = folder / "up.log"
+        self.state_dir.mkdir(mode=0o700, exist_ok=True)
+        self.log = self.state_dir / "up.log"
         config = folder / "config.yaml"
         write_config(config)
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self.http = httpx.Client(base_url=self.url, timeout=10, trust_env=False)
+        hooks = {"response": [WATCH.answer]}
+        self.http = httpx.Client(base_url=self.url, timeout=10, trust_env=False, event_hooks=hooks)
         self._command = [sys.executable, "-m", "serve_app.cli", "up", "--config", str(config), "--port", str(port)]
         self._command += ["--state-dir", str(self.state_dir)]
         extra = {"PYTHONPATH": str(ROOT), SEED_VARIABLE: str(seed)}
@@ -68,8 +71,10 @@ class MortalServer:
 
     def __exit__(self, *_: object) -> None:
         self.http.close()
+        WATCH.running(self.state_dir)
         if self._process:
             self._process.stop()
+        WATCH.left(self.state_dir)
 
     def start(self, tries: int = 1) -> None:
         """Up, until it is healthy, tried again where it does not come up. Raises AssertionError where it never does."""

@@ -19,6 +19,7 @@ import yaml
 from serve_app.cli.child_process import ChildProcess, free_port
 from tests.support import postgres, redis
 from tests.support.contract import checked
+from tests.support.leaks import WATCH
 from tests.support.process import ROOT, RunningServer, wait_healthy
 from tests.support.production import MODELS, production_environment
 from tests.support.ray_nodes import running_nodes
@@ -107,6 +108,7 @@ def cluster(config, database, heads_memory, tmp_path_factory):
             wait_healthy(server.url, lambda: process.exit_code is None, folder / "up.log")
             yield cluster, server
             server.http.close()
+    WATCH.left(folder, database)
 
 
 def test_each_has_its_place(cluster, config):

@@ -12,8 +12,11 @@ import httpx
 from serve_app.cli.child_process import free_port
 from tests.chaos.light import drive, nursery, opened, serve
 from tests.support.backend import Backend
+from tests.support.leaks import WATCH
+from tests.support.sources import SECRET
 
 POST = "/api/upload-video/process-video"
+VIDEO = f"http://127.0.0.1:1/a.mp4?{SECRET}"
 LATEST_KILL_S = 0.05
 WITHIN_S = 60
 SEED = 1
@@ -30,7 +33,11 @@ class Edge:
         self._port = free_port()
         self._process = None
         self._http = httpx.Client(
-            base_url=f"http://127.0.0.1:{self._port}", headers={"connection": "close"}, trust_env=False, timeout=30
+            base_url=f"http://127.0.0.1:{self._port}",
+            headers={"connection": "close"},
+            trust_env=False,
+            timeout=30,
+            event_hooks={"response": [WATCH.answer]},
         )
 
     def start(self) -> None:
@@ -46,7 +53,7 @@ class Edge:
 
     def post(self, job_id: str, backend: Backend) -> httpx.Response:
         """As soon as it listens."""
-        content = {"job_id": job_id, "video_url": "http://127.0.0.1:1/a.mp4?s", "fastapi_base_url": backend.url}
+        content = {"job_id": job_id, "video_url": VIDEO, "fastapi_base_url": backend.url}
         deadline = time.monotonic() + WITHIN_S
         while True:
             try:
@@ -94,6 +101,7 @@ def answered_means_stored(posts: int, folder, **options) -> None:
         assert all(backend.of(job_id)[-1].ended for job_id in answered)
     for edge in edges:
         edge.close()
+    WATCH.left(folder, options.get("database_url"))
 
 
 def test_d1_answered_means_stored(tmp_path):

@@ -19,6 +19,8 @@ from tests.chaos.checker import comparable
 from tests.chaos.fuse import EDGES, Fuse
 from tests.chaos.light import drive, nursery, opened
 from tests.support.backend import Backend
+from tests.support.leaks import WATCH
+from tests.support.sources import SECRET
 
 DELAYS_S = (0.0, 0.003, 0.01, 0.03)
 """From the edge to the kill, each up to half as much again: four times each edge."""
@@ -52,7 +54,7 @@ class Bed:
     def submit(self, job_id: str) -> str:
         now = time.time()
         url = f"{self.backend.url}/api/upload-video/result"
-        new = {"video_url": "http://127.0.0.1:1/a.mp4?s", "video_expires_at": now + 600, "callback_url": url}
+        new = {"video_url": f"http://127.0.0.1:1/a.mp4?{SECRET}", "video_expires_at": now + 600, "callback_url": url}
         self.store.submit(NewJob(job_id=job_id, options=JobOptions(), fingerprint=job_id, **new))
         self.store.admit()
         return job_id
@@ -100,9 +102,11 @@ def bed(tmp_path_factory):
         process.kill()
         return 0
 
-    options = {"state_dir": str(tmp_path_factory.mktemp("killed"))}
+    folder = tmp_path_factory.mktemp("killed")
+    options = {"state_dir": str(folder)}
     with Backend(answer) as backend, opened(options) as (store, outbox):
         yield Bed(options, store, outbox, backend, doomed)
+    WATCH.left(folder)
 
 
 @pytest.fixture(scope="module")

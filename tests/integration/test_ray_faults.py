@@ -21,6 +21,7 @@ import yaml
 from serve_app.cli.child_process import ChildProcess, free_port, session_members
 from tests.support import quick_graph
 from tests.support.backend import Backend
+from tests.support.leaks import WATCH
 from tests.support.process import ROOT, clean_environment, wait_healthy
 from tests.support.servers import head
 from tests.support.sounds import noise, written
@@ -135,6 +136,8 @@ def server():
             server.take(STAGE_S)
             server.start()
             yield server
+            WATCH.running(folder)
+        WATCH.left(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

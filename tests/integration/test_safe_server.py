@@ -17,6 +17,7 @@ from ray.serve.generated.serve_pb2 import ASGIRequest
 
 from serve_app.cli.child_process import session_members
 from tests.support import servers
+from tests.support.leaks import Watch
 
 JOBS = "/api/upload-video/jobs"
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
@@ -134,6 +135,16 @@ def test_r1_a_client_from_elsewhere_is_refused(server, forwarded):
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "CLIENT_NOT_ALLOWED")
         assert stranger.get("/health", headers=headers).status_code == 200
     assert server.http.get(JOBS).status_code == 200
+
+
+def test_m7_the_scan_sees_what_a_server_shows(server):
+    """M7: the suite's scan finds the logs of Ray and the metrics of a server that runs, and nothing in them."""
+    watch = Watch()
+    watch.running(server.state_dir)
+    print(watch.summary())
+    assert watch.found == []
+    assert watch.looked_at["log of Ray"] > 20
+    assert watch.looked_at["metric"] >= 1
 
 
 def test_s2_no_process_reports_home(server, canary):

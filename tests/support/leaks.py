@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 QUERY = re.compile("|".join(re.escape(part) for part in SECRET.split("=")))
 INSIDE = ("Traceback", "site-packages", "/ecg-extract-", str(ROOT), sys.prefix)
+LOGS = ("up.log", "log.jsonl", "logs/*")
 EXCERPT = 100
 
 
@@ -58,7 +59,7 @@ class Watch:
         self.look("callback", path, f"{path} {headers} {raw.decode(errors='replace')}")
 
     def running(self, state_dir: Path) -> None:
-        """What a server that runs shows: Ray's logs, which it takes along, and the metrics."""
+        """What a server that runs shows: Ray's logs, which it takes along, and the metrics of all of its nodes."""
         for path in state_dir.glob("ray/session_2*/logs/**/*"):
             with suppress(OSError):
                 self.look("log of Ray", path.name, path.read_bytes() if path.is_file() else b"", inside=())
@@ -70,7 +71,7 @@ class Watch:
 
     def left(self, state_dir: Path, database_url: str | None = None) -> None:
         """What a server has left behind: its logs, and its database."""
-        for path in (state_dir / "up.log", *state_dir.glob("logs/*")):
+        for path in (found for logs in LOGS for found in state_dir.glob(logs)):
             with suppress(OSError):
                 self.look("log", path.name, path.read_bytes(), inside=(*INSIDE, str(state_dir)))
         for path in state_dir.glob("*.db"):

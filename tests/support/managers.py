@@ -127,7 +127,7 @@ async def running_manager(settings: Settings, drivers: Any) -> AsyncIterator[Job
         manager._database.close()
 
 
-async def until(condition: Callable[[], bool], *, within_s: float = 30) -> None:
+async def until(condition: Callable[[], bool], *, within_s: float = 90) -> None:
     """Wait for it."""
     deadline = time.monotonic() + within_s
     while not await asyncio.to_thread(condition):

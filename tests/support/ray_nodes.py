@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from serve_app.cli.child_process import end_session, free_port, session_members
+from tests.support.leaks import WATCH
 from tests.support.process import ROOT, clean_environment, replicas_in
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Nodes:
 
     def posts(self) -> dict[str, int]:
         """By ingress replica, the jobs that were posted at it, as its access log tells."""
-        logs = self._folder.glob("session_2*/logs/serve/replica_*_Ingress_*.log")
+        logs = self._folder.glob("ray/session_2*/logs/serve/replica_*_Ingress_*.log")
         return {
             log.stem: log.read_text(errors="replace").count("POST /api/upload-video/process-video 200") for log in logs
         }
@@ -140,6 +141,7 @@ def running_nodes(*nodes: dict[str, Any], environment: dict[str, str]) -> Iterat
     try:
         running = Nodes(process, folder, own)
         yield running
+        WATCH.running(folder)
         running.close()
     finally:
         assert process.stdin is not None
@@ -160,7 +162,7 @@ class _Machines:
         self._head = head
         self._port = free_port()
         self._for_head = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": self._port}
-        self._for_head |= {"gcs_server_port": free_port(), "temp_dir": folder}
+        self._for_head |= {"gcs_server_port": free_port(), "temp_dir": f"{folder}/ray"}
         self._cluster = Cluster(shutdown_at_exit=True)
         self._nodes: dict[str, Any] = {}
         self.add(**head, **self._for_head)

@@ -25,20 +25,13 @@ from serve_app.jobs.states import JobState
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import callbacks
 from tests.chaos.backend import Unreliable
+from tests.support.clocks import Clock
 
 URL = "http://127.0.0.1:8000/api/upload-video/result"
 DONE = Outcome(result='{"text":"가","segments":[]}'.encode(), duration_s=1.0, processing_s=2.0)
 BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
 HALF = Progress(percent=50, stage=Stage.DIARIZATION)
 SEED = 2
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +190,7 @@ def test_w4_progress_that_is_never_taken_holds_up_no_end(store, outbox, clock, a
 
     assert asyncio.run(run())
     assert receiver.posts[-1].ended
+    assert receiver.posts[-1].at == clock.now  # when it was due, to the second
     assert len(receiver.posts) == BREAKER_FAILURES + 1
 
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import time
 from contextlib import closing
 from types import SimpleNamespace
+from typing import Self
 
 import pytest
 
+from deployments.net.client import Answer
 from serve_app.callbacks import sender as sender_module
-from serve_app.callbacks.outbox import BREAKER_FAILURES
 from serve_app.jobs import database as database_module
 from serve_app.jobs import driver as driver_module
 from serve_app.jobs.model import Attempt, Outcome
 from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.states import JobState
-from tests.support.backend import Backend
 from tests.support.managers import STAGES, settings_in, until, waiting
 
 
@@ -197,25 +198,44 @@ def test_d10_a_locked_database_costs_no_work(settings, store):
     assert store.result("a") is not None
 
 
-@pytest.mark.parametrize("answer", [500, 0], ids=["fails", "hangs"])
-def test_w4_progress_that_is_never_taken_holds_up_no_end(settings, store, answer, monkeypatch):
-    """W4: progress fails ever so often, or a try of it hangs: the end is there at once."""
-    monkeypatch.setattr(sender_module, "MIN_INTERVAL_S", 0.01)
-    hasty = settings.model_copy(update={"heartbeat_s": 0.02})
-    tries = 2 * BREAKER_FAILURES if answer else 1
+class Client:
+    """In place of `CallbackClient`: progress is refused, or a try of it never ends; ends are taken."""
 
-    async def run(backend: Backend) -> float:
-        store.submit(waiting("b", f"{backend.url}/result"))
+    hangs: bool
+    posts: list[str]
+
+    def __init__(self, _policy: object) -> None:
+        pass
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def post(self, _url, body, _headers) -> Answer:
+        Client.posts.append(json.loads(body)["status"])
+        if Client.posts[-1] != "processing":
+            return Answer(status=200, retry_after_s=None)
+        if Client.hangs:
+            await asyncio.Event().wait()
+        return Answer(status=500, retry_after_s=None)
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["fails", "hangs"])
+def test_w4_progress_that_is_never_taken_holds_up_no_end(settings, store, hangs, monkeypatch):
+    """W4: a try of progress hangs without a limit, or its next one is far away: the end waits for nothing of it."""
+    monkeypatch.setattr(sender_module, "MIN_INTERVAL_S", 1e6)
+    monkeypatch.setattr(driver_module, "CallbackClient", Client)
+    Client.hangs, Client.posts = hangs, []
+
+    async def run() -> None:
+        store.submit(waiting("b", "http://127.0.0.1:9/result"))
         store.admit()
-        task = driven(hasty, "b")
-        await until(lambda: len(backend.of("b")) >= min(tries, BREAKER_FAILURES))
-        await until(lambda: store.get("b").sequence >= tries)
-        ending = time.monotonic()
+        task = driven(settings, "b")
+        await until(lambda: bool(Client.posts))
         Work.done.set()
         await ended(task)
-        return ending
 
-    with Backend(lambda new, _: 200 if new.ended else answer) as backend:
-        ending = asyncio.run(run(backend))
-        [end] = [got for got in backend.of("b") if got.ended]
-    assert end.at - ending < 8  # 20 where a try in flight is waited for, 30 where its failures count for the end's
+    asyncio.run(run())
+    assert Client.posts == ["processing", "completed"]

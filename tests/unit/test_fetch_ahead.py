@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,13 +13,17 @@ from ray.exceptions import RayActorError
 
 from deployments.errors import DownloadError, OutOfResourcesError
 from deployments.extraction.scratch import Scratch
+from deployments.types import SAMPLE_RATE_HZ
 from serve_app.jobs import manager
 from serve_app.jobs.model import JobOptions, NewJob, Outcome
 from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.states import JobState
 from serve_app.settings import Settings
 from tests.support import managers
+from tests.support.extractors import extractor_in
 from tests.support.managers import ScriptedDrivers, called, running_manager, settings_in, until
+from tests.support.servers import serving, status, whole
+from tests.support.sounds import noise, written
 
 DONE = Outcome(result=b"{}", duration_s=1.0, processing_s=1.0)
 SILENCE = np.zeros(16, np.int16)
@@ -125,6 +130,47 @@ def test_d13_a_url_does_not_expire_in_the_queue(settings, store, extractor):
     asyncio.run(run())
     assert [store.get(job_id).state for job_id in ids] == [JobState.COMPLETED] * 12
     assert sorted(extractor.fetched) == ids
+
+
+def test_d13_the_real_extractor_needs_no_url_in_its_turn(settings, store, monkeypatch, tmp_path):
+    """D13: videos are downloaded and decoded ahead, then their server refuses every URL: all jobs have their sound."""
+    real = extractor_in(settings.directory, monkeypatch)
+    handle = SimpleNamespace(
+        prepare=called(real.prepare),
+        discard=called(partial(asyncio.to_thread, real.discard)),
+        kept_jobs=called(partial(asyncio.to_thread, real.kept_jobs)),
+    )
+    monkeypatch.setattr(managers, "STAGES", SimpleNamespace(extractor=handle))
+    seconds = {"runs": 1.0, "a": 1.25, "b": 1.5, "c": 1.75}
+    videos = {f"/{job_id}": written(tmp_path / f"{job_id}.wav", noise(s)).read_bytes() for job_id, s in seconds.items()}
+    expired, may_end = asyncio.Event(), asyncio.Event()
+    heard: dict[str, int] = {}
+
+    async def signed(request, writer):
+        await (status(403) if expired.is_set() else whole(videos[request.target]))(request, writer)
+
+    async def work(store, attempt):
+        job = store.get(attempt.job_id)
+        await handle.prepare.remote(job.job_id, job.run, job.video_url, None)
+        heard[job.job_id] = len(real.load(job.job_id, job.run))
+        await may_end.wait()
+        await asyncio.to_thread(store.finish, attempt, DONE)
+
+    async def run() -> int:
+        async with serving(signed) as server:
+            for job_id in seconds:
+                told = {"video_url": server.url(f"/{job_id}"), "callback_url": None, "fingerprint": job_id}
+                store.submit(NewJob(job_id=job_id, video_expires_at=2e9, options=JobOptions(), **told))
+            async with running_manager(settings, ScriptedDrivers(store, work)):
+                await until(lambda: all(store.get(job_id).prefetch == "done" for job_id in "abc") and "runs" in heard)
+                expired.set()
+                may_end.set()
+                await until(lambda: all(store.get(job_id).state.ended for job_id in seconds))
+            return len(server.requests)
+
+    assert asyncio.run(run()) == len(seconds)
+    assert {store.get(job_id).state for job_id in seconds} == {JobState.COMPLETED}
+    assert heard == {job_id: round(s * SAMPLE_RATE_HZ) for job_id, s in seconds.items()}
 
 
 def test_d13_least_time_left_first_and_bounded_by_disk(settings, store, extractor, monkeypatch):

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from deployments import replica
 from deployments.errors import AudioExtractionError, DownloadError, VideoTooLongError
 from deployments.extraction import guarded
-from deployments.extraction.config import ExtractorConfig, MediaLimits
+from deployments.extraction.config import MediaLimits
 from deployments.extraction.scratch import AudioMissingError
-from deployments.net.limits import DownloadLimits
-from deployments.net.policy import VideoPolicy
 from tests.support.clips import GOOD, make, silence
+from tests.support.extractors import extractor_in
 from tests.support.hostile_media import element, matroska
 from tests.support.servers import dripping, serving, status, whole
 
@@ -44,18 +41,7 @@ class Progress:
 @pytest.fixture
 def extractor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The class behind the deployment, on folders of its own."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray's own, at its import
-        from deployments.extraction.deployment import AudioExtractor
-    monkeypatch.setattr(replica, "prepare", lambda **_: None)
-    config = ExtractorConfig(
-        net=VideoPolicy(schemes={"http"}, networks=("127.0.0.0/8",), ports="*"),
-        download=DownloadLimits(max_tries=1, disk_reserve_bytes=0),
-        media=MediaLimits(max_duration_s=1200),
-        scratch_url=str(tmp_path / "scratch"),
-        temp_dir=tmp_path / "temp",
-    )
-    return AudioExtractor.func_or_class(config)
+    return extractor_in(tmp_path, monkeypatch)
 
 
 def leftovers(tmp_path: Path) -> list[str]:

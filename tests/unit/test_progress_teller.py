@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
+import pytest
 from sqlalchemy.exc import OperationalError
 
+from serve_app.callbacks import sender
 from serve_app.callbacks.sender import ProgressTeller
 from serve_app.jobs.progress import Progress, Stage
 
@@ -17,10 +20,12 @@ class Receiver:
         self.slow_s = slow_s
         self.taken = taken
         self.sequences: list[int] = []
+        self.at: list[float] = []
 
     async def tell(self, _job_id: str, _url: str, _body: bytes, *, message_id: str, sequence: int) -> bool:
         assert message_id.startswith("msg_")
         self.sequences.append(sequence)
+        self.at.append(asyncio.get_running_loop().time())
         await asyncio.sleep(self.slow_s)
         return self.taken
 
@@ -74,6 +79,18 @@ def test_at_most_one_a_second_and_the_newest_wins(monkeypatch):
     assert 3 <= len(receiver.sequences) <= 6
     assert receiver.sequences == sorted(receiver.sequences)
     assert receiver.sequences[2] - receiver.sequences[1] > 3
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_at_most_one_a_second_however_fast_it_changes(monkeypatch, taken):
+    """Posts of one job's progress keep their distance, repeated tries too; a second it is."""
+    assert sender.MIN_INTERVAL_S == 1.0
+    monkeypatch.setattr(sender, "MIN_INTERVAL_S", 0.1)
+    percents = iter(range(1000))
+    receiver = Receiver(taken=taken)
+    asyncio.run(run(receiver, 0.75, now=lambda: Progress(percent=next(percents), stage=Stage.EXTRACTION), noise_s=0.01))
+    assert len(receiver.at) >= 3
+    assert min(later - earlier for earlier, later in pairwise(receiver.at)) > 0.095
 
 
 def test_an_untaken_progress_is_tried_three_times(monkeypatch):

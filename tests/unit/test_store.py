@@ -25,18 +25,11 @@ from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import TRANSITIONS, IllegalTransitionError, JobState, check
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import callbacks, checkpoints, metadata, receivers
+from tests.support.clocks import Clock
 
 CALLBACK = "http://127.0.0.1:8000/api/upload-video/result"
 DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
 BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -128,6 +121,28 @@ def test_a_failed_job_posted_again_is_a_new_run_with_rising_sequence(store):
     assert (again.job.run, again.job.attempt, again.job.progress, again.job.error_code) == (2, 0, 0, None)
     assert again.job.sequence == before
     assert store.tell(attempt, Progress(percent=50, stage=Stage.DIARIZATION), spent_s=1) is None
+
+
+@pytest.mark.parametrize("forgotten", ["deleted", "pruned"])
+def test_a_forgotten_job_posted_again_is_numbered_on(store, forgotten):
+    """Receivers drop numbers below what they have seen of a job_id: it goes on above, though nothing of it is kept."""
+    attempt = started(store, callback=None)
+    for percent in (40, 50):
+        store.tell(attempt, Progress(percent=percent, stage=Stage.DIARIZATION), spent_s=1)
+    store.finish(attempt, DONE)
+    other = started(store, "b", callback=None)  # with fewer numbers, forgotten later
+    store.finish(other, DONE)
+    seen = store.get("a").sequence
+    assert store.get("b").sequence < seen
+    if forgotten == "deleted":
+        assert store.delete("a")
+    else:
+        store.prune(store.get("a").finished_at + 1)
+    store.delete("b")
+    assert store.get("a") is store.get("b") is None
+    again = started(store)
+    assert (again.run, again.number) == (1, 1)
+    assert store.tell(again, Progress(percent=5, stage=Stage.STARTING), spent_s=1) > seen
 
 
 def test_a_completed_job_posted_again_stays_completed(store):

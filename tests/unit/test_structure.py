@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,11 @@ RAY = {
     "serve_app/jobs/manager.py",
     "serve_app/cli/local.py",
 }
-OUTWARDS = {"httpx", "httpcore", "requests", "urllib.request", "aiohttp"}
+OUTWARDS = {"httpx", "httpcore", "requests", "urllib.request", "urllib3", "http.client", "aiohttp", "websockets"}
+OUTWARDS |= {"socket", "ssl", "ftplib", "smtplib", "xmlrpc", "telnetlib", "boto3", "s3fs"}
 
 
+@cache
 def imports(module: Path) -> set[str]:
     """What a module imports when it runs, types aside."""
     found: set[str] = set()
@@ -76,11 +79,17 @@ def test_ray_stays_at_the_edge():
 
 
 def test_one_door_to_ffmpeg():
-    """The product's ffmpeg runs in one module; the other one only makes the demo's pictures."""
+    """The product's ffmpeg runs in one module; the other one only makes the demo's pictures. Children have one, too."""
     assert users_of("ffmpeg", "imageio_ffmpeg") == {
         "deployments/extraction/media.py",
         "deployments/extraction/samples.py",
     }
+    assert users_of("subprocess") == {"deployments/extraction/guarded.py", "serve_app/cli/child_process.py"}
+    for module in MODULES:
+        text = (ROOT / module).read_text(encoding="utf-8")
+        assert not re.search(r"create_subprocess|os\.(?:exec|spawn|popen|system|posix_spawn)|open_connection", text), (
+            module
+        )
 
 
 def test_m2_no_stage_takes_a_path():
@@ -111,6 +120,17 @@ def test_one_door_outwards():
     doors = ("deployments/net/", "serve_app/cli/", CLIENT)
     outside = {module for module in users_of(*OUTWARDS) if not module.startswith(doors)}
     assert outside == set()
+
+
+def test_what_security_md_promises_has_tests_named_after_it():
+    """Each id in its table, ranges spelled out, is in the name of a test."""
+    table = (ROOT / "SECURITY.md").read_text(encoding="utf-8").partition("## What is not")[0]
+    ids = set(re.findall(r"`([a-z]\d+)`", table))
+    for kind, first, last in re.findall(r"`([a-z])(\d+)`-`\1(\d+)`", table):
+        ids |= {f"{kind}{number}" for number in range(int(first), int(last) + 1)}
+    names = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(ids) > 30
+    assert {each for each in ids if not re.search(rf"def test_(?:[a-z]\d+_)*{each}_", names)} == set()
 
 
 def test_exports_are_pure():

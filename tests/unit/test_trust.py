@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from ray.dashboard.modules.usage_stats.usage_stats_head import UsageStatsHead
 
 from serve_app.api.schemas import ProcessVideoRequest
 from serve_app.cli import local
@@ -198,6 +202,27 @@ def test_s2_a_process_of_ours_has_telemetry_off_before_any_library():
         [sys.executable, "-c", code], cwd=ROOT, env=hostile, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["0", "1", "1"]
+
+
+@pytest.mark.parametrize("told", ["nothing", "a file"])
+def test_s2_rays_dashboard_asks_no_cloud_where_a_file_tells_it_not_to(told, tmp_path, monkeypatch):
+    """S2: no setting of Ray's keeps its dashboard from the metadata addresses; this file, as we document it, does."""
+    asked: list[str] = []
+
+    def unreachable(url, **_: object) -> None:
+        asked.append(url)
+        raise requests.exceptions.ConnectionError
+
+    async def nothing() -> None:
+        pass
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(requests, "get", unreachable)
+    if told == "a file":
+        (tmp_path / "ray_bootstrap_config.yaml").write_text("{}\n")
+    head = SimpleNamespace(usage_stats_enabled=False, _report_disabled_usage_async=nothing)
+    asyncio.run(UsageStatsHead.run(head))
+    assert len(asked) == (3 if told == "nothing" else 0)
 
 
 def test_s2_no_code_and_no_weights_from_elsewhere():

@@ -9,17 +9,10 @@ from serve_app.callbacks.schedule import GIVE_UP_AFTER_S, RetrySchedule
 from serve_app.jobs.model import Attempt, JobOptions, NewJob, Outcome
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.wall_clock import LONGEST_WAIT_AT_START_S, WallClock, bring_back, plan_anew
+from tests.support.clocks import Clock
 
 HOUR_S = 3600.0
 BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
