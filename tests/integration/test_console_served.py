@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import time
 
+import httpx
+
+from tests.support.leaks import WATCH
+
 
 def test_e1_the_files_come_through_the_proxy(server):
     """E1: the page and its parts, and a 304 for who has them already."""
@@ -22,7 +26,7 @@ def test_e1_changes_flow_through_the_proxy(server, sources, short):
     job_id, told, opened = None, [], 0
     deadline = time.monotonic() + 60
     while not told or told[-1]["status"] != "completed":
-        with server.http.stream("GET", "/api/upload-video/jobs/events") as answer:
+        with httpx.stream("GET", f"{server.url}/api/upload-video/jobs/events", trust_env=False, timeout=30) as answer:
             assert answer.status_code == 200
             for line in answer.iter_lines():
                 assert time.monotonic() < deadline, told
@@ -33,6 +37,7 @@ def test_e1_changes_flow_through_the_proxy(server, sources, short):
                     told.append(job)
                     if job["status"] == "completed":
                         break
+    WATCH.look("answer", "GET /api/upload-video/jobs/events", json.dumps(told))
     assert told[0]["status"] in {"accepted", "processing"}
     assert len(told) >= 2
     assert (told[-1]["stage"], told[-1]["progress"]) == ("done", 100)
