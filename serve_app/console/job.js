@@ -3,7 +3,7 @@
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
 import * as api from "./api.js";
 import { clock, length, moment, number, t } from "./i18n.js";
-import { Ask, Bar, news, speed, State, useNow } from "./parts.js";
+import { Ask, Bar, news, speed, State } from "./parts.js";
 import { Callbacks, Events, Stages } from "./timeline.js";
 import { Transcript } from "./transcript.js";
 

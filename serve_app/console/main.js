@@ -109,8 +109,7 @@ function KeyDialog({ wrong, use }) {
 }
 
 function switchTheme() {
-  const dark = getComputedStyle(document.documentElement).colorScheme === "dark" || isDark();
-  const next = dark ? "light" : "dark";
+  const next = isDark() ? "light" : "dark";
   localStorage.setItem(THEME, next);
   wear(next);
 }
