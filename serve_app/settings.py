@@ -74,7 +74,7 @@ class Auth(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Literal["none", "keys"] = "none"
-    """`keys`: every route but /health and the console's files wants `Authorization: Bearer <key>`; see `ml-server keys`."""
+    """`keys`: every route but /health and /console wants `Authorization: Bearer <key>` (`ml-server keys`)."""
     key_hashes: tuple[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     """SHA-256 of keys that are valid beside those in the database, hex."""
     networks: tuple[IPv4Network | IPv6Network, ...] = ()

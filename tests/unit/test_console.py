@@ -214,6 +214,7 @@ def test_e1_changes_come_as_they_happen(world, quick):
 def test_e1_many_listeners_cost_one_look(world, quick, monkeypatch):
     """E1: listeners share the question; one too many is told when to come again; without listeners nobody asks."""
     monkeypatch.setattr(feed_module, "LISTENERS", 3)
+    monkeypatch.setattr(feed_module, "STREAM_S", 20.0)
     looks = []
     changes = world.store.board.changes
     monkeypatch.setattr(world.store.board, "changes", lambda since: looks.append(since) or changes(since))
@@ -223,12 +224,15 @@ def test_e1_many_listeners_cost_one_look(world, quick, monkeypatch):
             all_of_them.enter_context(listening(url))
         refused = httpx.get(url + EVENTS, trust_env=False)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "15")
+        drain.begin(world.database)  # ends the streams
         all_of_them.close()
+        drain.end(world.database)
         assert len(looks) <= 2 + (time.monotonic() - began) / feed_module.LOOK_EVERY_S
         time.sleep(0.15)
         before = len(looks)
         time.sleep(0.3)
         assert len(looks) == before
+        monkeypatch.setattr(feed_module, "STREAM_S", 0.1)
         with listening(url) as heard:
             pass
         assert heard == [("open", {}), None]
