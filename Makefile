@@ -6,7 +6,7 @@ export PYANNOTE_METRICS_ENABLED := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo run test test-all check bench
+.PHONY: setup demo run test test-all check bench openapi
 
 setup: $(READY)
 
@@ -38,3 +38,6 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks
+
+openapi: setup
+	$(BIN)/python -m serve_app.api.document > docs/openapi.json

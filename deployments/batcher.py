@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from deployments.errors import StuckError
+from deployments.metrics import BATCH_FILL, OTHER
 from deployments.replica import Compute
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Batcher(Generic[Item, Answer]):
     an exception in an answer's place is raised at that item's caller. What `work` itself raises, all callers of that
     batch get. Items whose callers were cancelled are dropped before they are computed; one that is being computed then
     is finished for nobody, beside its neighbours. An item that is to be computed `alone` shares its batch with none:
-    one in a batch of which the engine got stuck may be the cause of it.
+    one in a batch of which the engine got stuck may be the cause of it. `stage` is by whose name batches are counted.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class Batcher(Generic[Item, Answer]):
         weigh: Callable[[Item], float] = lambda _: 0.0,
         max_weight: float = math.inf,
         compute: Compute | None = None,
+        stage: str = OTHER,
     ) -> None:
         self._work = work
         self._max_batch = max_batch
         self._weigh = weigh
         self._max_weight = max_weight
         self._compute = compute or Compute()
+        self._stage = stage
         self._queues: dict[str, deque[_Waiting[Item, Answer]]] = {}
         """Jobs with items, the one whose turn it is first."""
         self._serving: asyncio.Task[None] | None = None
@@ -80,6 +83,7 @@ class Batcher(Generic[Item, Answer]):
         """Compute until nothing waits."""
         try:
             while batch := self._cut():
+                BATCH_FILL.observe(self._fill(batch), stage=self._stage)
                 try:
                     answers = await self._compute(self._try, [waiting.item for waiting in batch])
                 except StuckError:
@@ -110,6 +114,11 @@ class Batcher(Generic[Item, Answer]):
             if batch and batch[-1].alone:
                 break
         return batch
+
+    def _fill(self, batch: Sequence[_Waiting[Item, Answer]]) -> float:
+        """How much of what a batch may have this one has, 0-1."""
+        weight = sum(self._weigh(waiting.item) for waiting in batch)
+        return min(1.0, max(len(batch) / self._max_batch, weight / self._max_weight))
 
     def _try(self, items: list[Item]) -> list[Answer | Exception]:
         """In the thread: one answer or exception per item; raises nothing, since a thread cannot raise everything."""

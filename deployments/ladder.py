@@ -14,6 +14,7 @@ import traceback
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from deployments.errors import DeviceError
+from deployments.metrics import DEVICE_TROUBLE, OTHER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,7 +47,7 @@ def is_dead_device(error: Exception) -> bool:
 class Ladder(Generic[Item, Answer]):
     """`work` on batches, with the steps above. Calling it raises nothing: failures stand in their items' places.
 
-    `relieve` is called after each lack of memory, such as `torch.cuda.empty_cache`.
+    `relieve` is called after each lack of memory, such as `torch.cuda.empty_cache`; `stage`: whose trouble is counted.
     """
 
     def __init__(
@@ -55,13 +56,16 @@ class Ladder(Generic[Item, Answer]):
         *,
         max_batch: int,
         relieve: Callable[[], None] = lambda: None,
+        stage: str = OTHER,
     ) -> None:
         self._work = work
+        self._stage = stage
         self._max_batch = max_batch
         self._relieve = relieve
         self._fits = max_batch
         self._clean_runs = 0
         self._fault: Exception | None = None
+        DEVICE_TROUBLE.begin(stage=stage)
 
     def __call__(self, items: Sequence[Item]) -> list[Answer | Exception]:
         """One answer or exception for each of `items`, in order."""
@@ -92,12 +96,15 @@ class Ladder(Generic[Item, Answer]):
         _let_go(error)
         if is_dead_device(error) or (scarce and len(items) == 1):
             self._fault = error
+            if not isinstance(error, DeviceError):  # else a ladder below this one has counted it
+                DEVICE_TROUBLE.inc(stage=self._stage, what="failed")
             return [_lost(error) for _ in items]
         if len(items) == 1:
             return [error]
         half = (len(items) + 1) // 2
         if scarce:
             self._fits, self._clean_runs = half, 0
+            DEVICE_TROUBLE.inc(stage=self._stage, what="halved")
             self._relieve()
         return self._step(items[:half]) + self._step(items[half:])
 

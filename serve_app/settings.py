@@ -147,6 +147,8 @@ class Settings(BaseSettings):
     """Redis URL where all ingress replicas count together; default: each for itself. Wants the extra `redis`."""
     docs: bool = False
     """Whether there is a page at /docs, which loads its script from a CDN, and a document at /openapi.json."""
+    metrics_port: int = Field(default=9464, ge=0, le=65_535)
+    """Where `ml-server up` lets Prometheus look, on 127.0.0.1; 0, or one that is taken: any. See docs/metrics.md."""
     heartbeat_s: float = Field(default=25, gt=0, le=30)
     """A job's backend hears of it at least this often; the contract promises 30."""
     retention_days: float = Field(default=7, ge=0)

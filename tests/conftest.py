@@ -17,6 +17,14 @@ def postgres_server():
         yield server
 
 
+@pytest.fixture
+def counted(monkeypatch):
+    """What is counted goes to the test."""
+    from tests.support.counted import Counted  # not for those who test something else
+
+    return Counted(monkeypatch)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request):
     """What is promised of the store is kept on both databases."""

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ray import serve
-from ray.serve.metrics import Counter
 
 from deployments import logs, replica
 from deployments.aligner.engine import AlignItem, create
@@ -17,6 +16,7 @@ from deployments.batcher import Batcher
 from deployments.device import release_memory
 from deployments.errors import DeviceError, StuckError
 from deployments.ladder import Ladder
+from deployments.metrics import DROPPED_TEXTS
 from deployments.models.store import resolve
 
 if TYPE_CHECKING:
@@ -38,17 +38,18 @@ class Aligner:
         self._config = config
         self._engine = create(config, locate=lambda name: str(resolve(name, "aligner", models)))
         self._ladder: Ladder[AlignItem, Transcript] = Ladder(
-            self._engine.align, max_batch=config.batch_items, relieve=partial(release_memory, config.device)
+            self._engine.align,
+            max_batch=config.batch_items,
+            relieve=partial(release_memory, config.device),
+            stage="aligner",
         )
         self._batcher: Batcher[AlignItem, Transcript] = Batcher(
             self._ladder,
             max_batch=config.batch_items,
             compute=replica.Compute(longest_s=config.longest_call_s),
+            stage="aligner",
         )
-        self._dropped = Counter(
-            "ml_server_texts_unheard",
-            description="Texts of the recogniser that were left out because the aligner hears no word of them.",
-        )
+        DROPPED_TEXTS.begin(by="aligner")
 
     async def align(self, audio: Audio, transcript: Transcript, job_id: str, *, alone: bool = False) -> Transcript:
         """`transcript` with every word timed, but for text that was probably invented: that goes, with a warning.
@@ -66,7 +67,7 @@ class Aligner:
             log.error("chunk not aligned", extra=logs.about(job_id, language=transcript.language, error=reason))  # noqa: TRY400  a line per chunk, no traceback
             return interpolated(transcript, FAILED)
         if dropped := aligned.dropped - transcript.dropped:
-            self._dropped.inc(dropped)
+            DROPPED_TEXTS.inc(dropped, by="aligner")
         return aligned
 
     async def check_health(self) -> None:

@@ -78,10 +78,10 @@ class PretrainedEngine:
         self._powerset = self._network.model.specifications.powerset
         relieve = partial(release_memory, config.device)
         self._segmenting: Ladder[_Window, Scores] = Ladder(
-            self._segment, max_batch=config.segmentation_batch_size, relieve=relieve
+            self._segment, max_batch=config.segmentation_batch_size, relieve=relieve, stage="diarizer"
         )
         self._embedding: Ladder[_Window, Vectors] = Ladder(
-            self._embed, max_batch=config.embedding_batch_size, relieve=relieve
+            self._embed, max_batch=config.embedding_batch_size, relieve=relieve, stage="diarizer"
         )
 
     def segment(self, audio: Audio, piece: Span) -> Segmentation:

@@ -47,7 +47,10 @@ class ClassifierEngine:
         labels = self._model.config.id2label
         self.names, self._sums = merged([labels[i] for i in range(len(labels))])
         self._ladder: Ladder[Audio, Shares] = Ladder(
-            self._forward, max_batch=config.batch_size, relieve=partial(release_memory, config.device)
+            self._forward,
+            max_batch=config.batch_size,
+            relieve=partial(release_memory, config.device),
+            stage="emotion",
         )
 
     def cut(

@@ -35,6 +35,7 @@ class EmotionAnalyzer:
             weigh=self._engine.weight_s,
             max_weight=config.batch_s,
             compute=replica.Compute(longest_s=config.longest_call_s),
+            stage="emotion",
         )
 
     async def analyze(

@@ -14,6 +14,7 @@ from deployments.extraction import guarded
 from deployments.extraction.media import extract
 from deployments.extraction.scratch import Scratch
 from deployments.extraction.workdir import WorkDir
+from deployments.metrics import DOWNLOAD_BYTES
 from deployments.net.download import download
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class AudioExtractor:
         self._work = WorkDir(config.temp_dir)
         self._decoding = asyncio.Semaphore(config.media.decodes_at_once)
         self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
+        DOWNLOAD_BYTES.begin()
 
     def __del__(self) -> None:  # Serve calls it when a replica shuts down
         if work := getattr(self, "_work", None):
@@ -87,6 +89,7 @@ class AudioExtractor:
             on_progress=lambda done, total: reporter.tell("download", done / total) if total else None,
         )
         downloaded = time.monotonic()
+        DOWNLOAD_BYTES.inc(got.size_bytes)
         async with self._decoding:  # until the sound is kept, it is in our memory
             decoded = await guarded.in_thread(
                 lambda stop: extract(

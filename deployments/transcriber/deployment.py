@@ -6,12 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ray import serve
-from ray.serve.metrics import Counter
 
 from deployments import logs, replica
 from deployments.batcher import Batcher
 from deployments.errors import DeviceError, StuckError, TranscriptionError
 from deployments.ladder import Ladder
+from deployments.metrics import DROPPED_TEXTS
 from deployments.models.store import located
 from deployments.transcriber.config import TranscriberConfig, model_version
 from deployments.transcriber.engine import AUTO, Chunk, Question, answer, create
@@ -30,13 +30,11 @@ class Transcriber:
     def __init__(self, config: TranscriberConfig, models: ModelsConfig) -> None:
         replica.prepare()
         self._config = config
-        self._ladder = Ladder(partial(answer, create(located(config, "asr", models))), max_batch=config.batch_size)
+        engine = create(located(config, "asr", models))
+        self._ladder = Ladder(partial(answer, engine), max_batch=config.batch_size, stage="transcriber")
         compute = replica.Compute(longest_s=config.longest_call_s)
-        self._batcher = Batcher(self._ladder, max_batch=config.batch_size, compute=compute)
-        self._dropped = Counter(
-            "ml_server_texts_left_out",
-            description="Texts of the recogniser that were left out as invented or repeated.",
-        )
+        self._batcher = Batcher(self._ladder, max_batch=config.batch_size, compute=compute, stage="transcriber")
+        DROPPED_TEXTS.begin(by="guard")
 
     async def transcribe(
         self,
@@ -57,7 +55,7 @@ class Transcriber:
         piece = Chunk(audio=chunk.of(audio), start_s=chunk.start_s, language=language, speech_share=speech_share)
         transcript: Transcript = await self._ask(job_id, Question(chunk=piece), alone=alone)
         if transcript.dropped:
-            self._dropped.inc(transcript.dropped)
+            DROPPED_TEXTS.inc(transcript.dropped, by="guard")
         return transcript
 
     async def detect_language(self, audio: Audio, chunk: Span, job_id: str, *, alone: bool = False) -> dict[str, float]:

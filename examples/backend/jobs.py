@@ -26,8 +26,7 @@ class Callback(BaseModel):
     progress: int | None = Field(default=None, ge=0, le=100)
     message: str | None = None
     result: dict[str, Any] | None = None
-    result_url: str | None = None
-    """Instead of `result.segments` where the body would have been larger than 50 MB: a path on the ML Server."""
+    """Of a body over 50 MB: without `segments`, with `result_url`, a path on the ML Server."""
     error_code: str | None = None
     error_message: str | None = None
 
@@ -45,7 +44,8 @@ class Job:
     error_code: str | None = None
     error_message: str | None = None
     result: dict[str, Any] | None = None
-    result_url: str | None = None
+    heard: bool = False
+    """Whether a callback was applied."""
     sequence: int | None = None
     """The newest `X-ML-Sequence` that was applied; None before the first callback."""
     seen: set[str] = field(default_factory=set)
@@ -54,7 +54,7 @@ class Job:
     def public(self) -> dict[str, Any]:
         """What the frontend gets: no bookkeeping."""
         names = (item.name for item in fields(self))
-        return {name: getattr(self, name) for name in names if name not in ("sequence", "seen")}
+        return {name: getattr(self, name) for name in names if name not in ("heard", "sequence", "seen")}
 
 
 class JobStore:
@@ -80,14 +80,14 @@ class JobStore:
         job = self.open(job_id)
         job.status_url = answer.get("status_url")
         job.estimated_time = answer.get("estimated_time")
-        if not job.seen:
+        if not job.heard:
             job.status = answer.get("status", "processing")
             job.message = answer.get("message")
 
     def not_started(self, job_id: str, code: str, message: str) -> None:
         """The call to the ML Server failed. After a time-out it may run the job all the same: callbacks then win."""
         job = self.open(job_id)
-        if not job.seen:
+        if not job.heard:
             job.status, job.error_code, job.error_message = "failed", code, message
 
     def apply(
@@ -101,17 +101,23 @@ class JobStore:
             return "stale"
         job.seen.add(webhook_id or f"sequence {sequence}")
         job.sequence = sequence if sequence is not None else job.sequence
+        self.take(callback)
+        return "applied"
+
+    def take(self, callback: Callback) -> None:
+        """Write down what a callback that counts says."""
+        job = self.open(callback.job_id)
+        job.heard = True
         job.status = callback.status
         if callback.progress is not None:
             job.progress = callback.progress
         job.message = callback.message
         job.error_code, job.error_message = callback.error_code, callback.error_message
-        job.result, job.result_url = callback.result, callback.result_url
-        return "applied"
+        job.result = callback.result
 
 
 def is_stale(job: Job, callback: Callback, sequence: int | None) -> bool:
     """Whether something newer was applied already. A server that sends no sequence cannot reopen an ended job."""
     if sequence is not None and job.sequence is not None:
         return sequence <= job.sequence
-    return bool(job.seen) and job.status in ENDED and callback.status not in ENDED
+    return job.heard and job.status in ENDED and callback.status not in ENDED

@@ -20,6 +20,8 @@ from serve_app.api.keys import KeyRing
 from serve_app.api.limits import HEALTH, BodyLimit, Gate, open_storage
 from serve_app.api.refusal import SafeHeaders
 from serve_app.api.service import RETRY_AFTER_S
+from serve_app.exports.formats import MEDIA_TYPES
+from serve_app.exports.options import ExportOptions  # noqa: TC001 - FastAPI reads it
 
 if TYPE_CHECKING:
     from serve_app.api.keys import KeyStore
@@ -109,6 +111,21 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
     async def timeline(job_id: PathJobId) -> schemas.Timeline:
         """The job's states, attempts and callbacks, with their times."""
         return await service.timeline(job_id)
+
+    @router.get(
+        "/jobs/{job_id}/export",
+        response_class=Response,
+        responses={200: document.exported(), **refusals(*document.OF_A_JOB, errors.JobConflictError)},
+    )
+    async def export(job_id: PathJobId, options: Annotated[ExportOptions, Query()]) -> Response:
+        """The result of a completed job as a file: subtitles, a transcript, a table, the speakers' turns."""
+        content = await service.export(job_id, options)
+        name = f"{job_id.replace(':', '_')}.{options.format}"  # Windows knows no colon in a name
+        return Response(
+            content,
+            media_type=MEDIA_TYPES[options.format],
+            headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        )
 
     return router
 

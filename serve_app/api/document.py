@@ -1,11 +1,19 @@
-"""The OpenAPI document: every status of every route, with an example of each refusal. Knows no route's work."""
+"""The OpenAPI document: every status of every route, with an example of each refusal. Knows no route's work.
+
+`python -m serve_app.api.document > docs/openapi.json` writes the committed copy (`make openapi`).
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from serve_app.api import errors, schemas
+from serve_app.callbacks.payloads import dump
+from serve_app.exports.formats import MEDIA_TYPES, export
+from serve_app.exports.options import ExportOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +46,24 @@ OF_A_JOB = (errors.InvalidRequestError, errors.JobNotFoundError, errors.NotFound
 EXAMPLES = {
     errors.InvalidRequestError: "job_id is required",
     errors.JobConflictError: errors.JobConflictError.default,
+}
+EXAMPLE_RESULT = {
+    "text": "안녕하세요 반갑습니다",
+    "language": "ko",
+    "duration": 1.5,
+    "metadata": {},
+    "segments": [
+        {
+            "start_time": 0.2,
+            "end_time": 1.4,
+            "speaker": {"speaker_id": "SPEAKER_00"},
+            "text": "안녕하세요 반갑습니다",
+            "words": [
+                {"word": "안녕하세요", "start": 0.2, "end": 0.8},
+                {"word": "반갑습니다", "start": 0.9, "end": 1.4},
+            ],
+        }
+    ],
 }
 RETRY_AFTER = {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}
 HEADERS = {
@@ -72,6 +98,22 @@ def _response(status: int, classes: Iterable[type[errors.ApiError]]) -> dict[str
     }
 
 
+def exported() -> dict[str, Any]:
+    """An export, in each of its media types, with an example of each format."""
+    content: dict[str, Any] = {}
+    for name, media_type in MEDIA_TYPES.items():
+        text = export(dump(EXAMPLE_RESULT), ExportOptions(format=name), job_id=schemas.A_JOB)
+        is_json = media_type == "application/json"
+        media = content.setdefault(media_type, {"schema": {"type": "object" if is_json else "string"}, "examples": {}})
+        media["examples"][name] = {"value": EXAMPLE_RESULT if is_json else text.decode()}
+    disposition = {"description": "`attachment`, with a file name", "schema": {"type": "string"}}
+    return {
+        "description": "The result as a file",
+        "content": content,
+        "headers": {"Content-Disposition": disposition},
+    }
+
+
 def _job_of(refusal: type[errors.ApiError]) -> str | None:
     return schemas.A_JOB if refusal in (*SUBMITTING, errors.JobNotFoundError) else None
 
@@ -80,7 +122,8 @@ def _put_null_back(responses: dict[str, Any]) -> None:
     """FastAPI leaves null out of everything, examples too."""
     for response in responses.values():
         for example in response["content"]["application/json"].get("examples", {}).values():
-            example["value"]["error"].setdefault("job_id", None)
+            if "error" in example["value"]:
+                example["value"]["error"].setdefault("job_id", None)
 
 
 def complete(app: FastAPI, settings: Settings) -> None:
@@ -104,3 +147,24 @@ def complete(app: FastAPI, settings: Settings) -> None:
         return app.openapi_schema or {}
 
     setattr(app, "openapi", document)  # noqa: B010 - FastAPI's documented way; mypy sees a method there
+
+
+def committed() -> str:
+    """The document of a server with the default settings, as docs/openapi.json holds it."""
+    from serve_app.api.app import create_api
+    from serve_app.settings import Settings
+
+    nobody: Any = _Nobody()
+    app = create_api(Settings(profile="local"), nobody, nobody)
+    return json.dumps(app.openapi(), ensure_ascii=False, indent=1) + "\n"
+
+
+class _Nobody:
+    """In the place of whoever does the routes' work: none is asked for here."""
+
+    def __getattr__(self, _: str) -> None:
+        return None
+
+
+if __name__ == "__main__":
+    sys.stdout.write(committed())

@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from starlette.middleware import Middleware
 
 from deployments import logs
+from serve_app import metrics
 from serve_app.api import errors
 from serve_app.api.refusal import messages, refuse
 
@@ -46,6 +48,7 @@ log = logs.get_logger("proxy")
 
 def middlewares() -> list[Middleware]:
     """What Serve asks for."""
+    metrics.ANSWERS.begin(status="500")
     return [Middleware(Doorkeeper, max_bytes=int(os.environ.get(MAX_BYTES_VARIABLE) or MAX_BYTES))]
 
 
@@ -58,17 +61,19 @@ class Doorkeeper:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the body, pass on what is small enough and came in time, and see to the answer's form."""
+        counted = _Counted(scope["path"], send)
         if scope["type"] == "websocket" or scope["path"] in OF_SERVE:
-            await refuse(scope, send, errors.NotFoundError())
+            await refuse(scope, counted, errors.NotFoundError())
             return
         try:
             content = await self._read(scope, receive)
         except errors.ApiError as refusal:
-            await _dismiss(receive, send, refusal)
+            await _dismiss(receive, counted, refusal)
             return
         if content is None:
             return
-        answer = _Answer(send)
+        counted.begin()
+        answer = _Answer(counted)
         try:
             await self._app({**scope, "headers": _passed(scope["headers"])}, _replay(content, receive), answer)
         except Exception as error:
@@ -76,7 +81,7 @@ class Doorkeeper:
                 raise
             log.exception("the proxy failed", exc_info=error)
         if not answer.started:  # so does Serve with what it calls a 500; and then nobody may be there any more
-            await refuse(scope, send, errors.InternalError())
+            await refuse(scope, counted, errors.InternalError())
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None: the client went away. Raises the contract's refusals."""
@@ -131,6 +136,26 @@ async def _dismiss(receive: Receive, send: Send, refusal: errors.ApiError) -> No
                 if not message.get("more_body", False):
                     break
     await send({"type": "http.response.body", "body": b""})
+
+
+class _Counted:
+    """Counts the answer, and how long it took since the request was whole, if it ever was."""
+
+    def __init__(self, path: str, send: Send) -> None:
+        self._route = metrics.route_of(path)
+        self._send = send
+        self._began: float | None = None
+
+    def begin(self) -> None:
+        """The request is whole."""
+        self._began = time.monotonic()
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            metrics.ANSWERS.inc(route=self._route, status=str(message["status"]))
+            if self._began is not None:
+                metrics.ANSWER_S.observe(time.monotonic() - self._began, route=self._route)
+        await self._send(message)
 
 
 class _Answer:

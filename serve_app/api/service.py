@@ -27,6 +27,7 @@ from deployments.transcriber.config import languages
 from serve_app import __version__
 from serve_app.api import errors, schemas
 from serve_app.callbacks.payloads import dump, status_url
+from serve_app.exports.formats import export
 from serve_app.jobs.canonical import log_end
 from serve_app.jobs.model import Counts, Job, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import SENTENCES
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from serve_app.callbacks.outbox import Outbox
+    from serve_app.exports.options import ExportOptions
     from serve_app.jobs.store import JobStore, Submission
     from serve_app.settings import Settings
 
@@ -235,6 +237,18 @@ class JobService:
             for event in await self._ask(self._store.timeline, job_id)
         ]
         return schemas.Timeline(job_id=job_id, events=events)
+
+    async def export(self, job_id: str, options: ExportOptions) -> bytes:
+        """The job's result as a file. Raises `JobConflictError` for a job that has none."""
+        await self._known(job_id)
+        content = await self._ask(self._export, job_id, options)
+        if content is None:
+            raise errors.JobConflictError("This job has no result: it has not been completed", job_id=job_id)
+        return content
+
+    def _export(self, job_id: str, options: ExportOptions) -> bytes | None:
+        result = self._store.result(job_id)
+        return None if result is None else export(result, options, job_id=job_id)
 
     async def _ask(self, question: Callable[..., Answer], *args: object, **options: object) -> Answer:
         """The database's answer, or a refusal in time: a request has five seconds. Raises `UnavailableError`."""

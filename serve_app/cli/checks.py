@@ -84,6 +84,17 @@ def check_port(config: dict[str, Any]) -> None:
         raise StartError(f"port {port} is in use; choose another with --port")
 
 
+def free_port_or_any(port: int) -> int:
+    """`port` where nobody listens on it, else 0: any. Metrics at another place are no reason not to start."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Ray does: scrapes of before may linger
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return 0
+    return port
+
+
 def check_database(settings: Settings) -> None:
     """Bring the tables to their newest form before anybody uses them. A database that is away may still come."""
     from sqlalchemy.exc import SQLAlchemyError

@@ -74,6 +74,13 @@ class ServerClient:
         """Have the end of a job told once more; the job's state."""
         return self._call("POST", f"{JOBS_PATH}/{quote(job_id, safe='')}/redeliver")
 
+    def export(self, job_id: str, options: Mapping[str, Any]) -> bytes:
+        """The job's result as a file; `options` are the route's."""
+        response = self._send("GET", f"{JOBS_PATH}/{quote(job_id, safe='')}/export", params=dict(options))
+        if not response.is_success:
+            raise _refused(response)
+        return response.content
+
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Whether the server is healthy, and what it says about itself."""
         response = self._send("GET", "/health")
@@ -84,12 +91,7 @@ class ServerClient:
         body = json_object(response)
         if response.is_success and body:
             return body
-        error = body.get("error")
-        error = error if isinstance(error, dict) else {}
-        message = body.get("message") or error.get("message") or f"It answered HTTP {response.status_code}"
-        if retry_after := response.headers.get("Retry-After"):
-            message = f"{message} (try again in {retry_after} s)"
-        raise RefusedError(str(message), code=str(error.get("code", "")), http_status=response.status_code)
+        raise _refused(response)
 
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
@@ -108,6 +110,16 @@ class ServerClient:
 
     def __exit__(self, *_exception: object) -> None:
         self._http.close()
+
+
+def _refused(response: httpx.Response) -> RefusedError:
+    body = json_object(response)
+    error = body.get("error")
+    error = error if isinstance(error, dict) else {}
+    message = body.get("message") or error.get("message") or f"It answered HTTP {response.status_code}"
+    if retry_after := response.headers.get("Retry-After"):
+        message = f"{message} (try again in {retry_after} s)"
+    return RefusedError(str(message), code=str(error.get("code", "")), http_status=response.status_code)
 
 
 def json_object(response: httpx.Response) -> dict[str, Any]:

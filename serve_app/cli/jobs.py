@@ -1,10 +1,12 @@
-"""`ml-server jobs`, `jobs show` and `redeliver`: what an operator asks a running server about its jobs."""
+"""`ml-server jobs`, `jobs show`, `redeliver` and `export`: what an operator asks a running server about its jobs."""
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +18,7 @@ from serve_app.cli.submit import EXIT_OK, complain, print_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 
 def list_jobs(
@@ -67,6 +70,28 @@ def redeliver(server_url: str, job_id: str, *, api_key: str | None = None, conso
         return complain(error)
     told = f"The backend is told once more that this job has ended ({state['status']})."
     console.print(Text(f"{told} To see how that goes: ml-server jobs show {plain(job_id)}"), soft_wrap=True)
+    return EXIT_OK
+
+
+def export(
+    server_url: str, job_id: str, options: Mapping[str, Any], *, output: Path | None, api_key: str | None = None
+) -> int:
+    """Write a job's result, as a file of the asked format, to `output` or stdout; the exit code."""
+    try:
+        with ServerClient(server_url, api_key=api_key) as client:
+            content = client.export(job_id, options)
+    except ClientError as error:
+        return complain(error)
+    if output is not None:
+        try:
+            output.write_bytes(content)
+        except OSError as error:
+            return complain(f"{output} cannot be written: {error.strerror}")
+    elif sys.stdout.isatty():
+        for line in content.decode(errors="replace").splitlines():
+            click.echo(plain(line))
+    else:
+        click.echo(content, nl=False)
     return EXIT_OK
 
 

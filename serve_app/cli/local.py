@@ -83,6 +83,7 @@ def up(options: UpOptions) -> None:
     _on_signals(stop, hurry)
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _environment(state_dir, options)
+    metrics_port = 0
     if options.address is None:
         settings = checks.check_settings(config)
         os.environ[doorkeeper.MAX_BYTES_VARIABLE] = str(settings.limits.request_bytes)  # the proxies know no config
@@ -91,15 +92,21 @@ def up(options: UpOptions) -> None:
         checks.check_models(options.config, settings)
         checks.check_port(config)
         checks.check_database(settings)
+        metrics_port = checks.free_port_or_any(settings.metrics_port)
     private = options.address is None
-    with _logs(state_dir, private=private), _in_the_background(private=private), _ray(state_dir, options) as dashboard:
+    with (
+        _logs(state_dir, private=private),
+        _in_the_background(private=private),
+        _ray(state_dir, options, metrics_port) as dashboard,
+    ):
         _on_signals(stop, hurry)  # once more: Ray has set its own
         _deploy(config, dashboard)
         url = _url(config)
         _wait_until_healthy(url, dashboard, stop)
         if not stop.is_set():
             docs = f"API {url}/docs, " * bool(config["applications"][0].get("args", {}).get("docs"))
-            click.echo(f"ML Server ready: {url} ({docs}health {url}/health), Ray dashboard {dashboard}")
+            shown = f"metrics {_metrics_url()}, " * private
+            click.echo(f"ML Server ready: {url} ({docs}health {url}/health), {shown}Ray dashboard {dashboard}")
         while not stop.wait(POLL_S):
             _check_ray()
         click.echo("Stopping …")
@@ -213,13 +220,13 @@ def _set_niceness(value: str) -> None:
 
 
 @contextmanager
-def _ray(state_dir: Path, options: UpOptions) -> Iterator[str]:
+def _ray(state_dir: Path, options: UpOptions, metrics_port: int) -> Iterator[str]:
     """Ray for the time of the block; yields the dashboard's URL."""
     import ray
 
     temp_dir = _ray_dir(state_dir)
     try:
-        context = _init_ray(temp_dir, options)
+        context = _init_ray(temp_dir, options, metrics_port)
     except Exception as error:
         raise StartError(f"Ray did not start: {error}") from error
     try:
@@ -230,7 +237,7 @@ def _ray(state_dir: Path, options: UpOptions) -> Iterator[str]:
             shutil.rmtree(temp_dir, ignore_errors=True)  # what is worth keeping is in our own log
 
 
-def _init_ray(temp_dir: str, options: UpOptions) -> Any:
+def _init_ray(temp_dir: str, options: UpOptions, metrics_port: int) -> Any:
     import ray
 
     if options.address is not None:
@@ -244,7 +251,16 @@ def _init_ray(temp_dir: str, options: UpOptions) -> Any:
         log_to_driver=False,
         logging_level=logging.WARNING,
         _temp_dir=temp_dir,
+        _metrics_export_port=metrics_port,
     )
+
+
+def _metrics_url() -> str:
+    """Where the private Ray's only node shows its metrics."""
+    import ray
+
+    [node] = ray.nodes()  # type: ignore[no-untyped-call]
+    return f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"
 
 
 def _check_ray() -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import click
 
 from serve_app import __version__
+from serve_app.exports.options import FORMAT_NAMES, LONGEST_LINE, MOST_LINES, SHORTEST_LINE, ExportOptions
 from serve_app.settings import DEFAULT_STATE_DIR, Settings
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
+EXPORTED = ExportOptions()
 server_option = click.option(
     "--server", default=DEFAULT_SERVER, envvar="MODEL_SERVER_URL", show_default=True, help="The server to ask."
 )
@@ -36,6 +38,7 @@ def main() -> None:
     Ask about a job:   ml-server status JOB_ID
     Look at all:       ml-server jobs, ml-server jobs show JOB_ID
     Tell it again:     ml-server redeliver JOB_ID
+    Subtitles of it:   ml-server export JOB_ID --format vtt
     Keys for clients:  ml-server keys add NAME
 
     The server answers the ECG Backend's POST /api/upload-video/process-video at once, works through a Ray Serve
@@ -188,6 +191,45 @@ def redeliver(*, job_id: str, server: str, api_key: str | None) -> None:
     from serve_app.cli.jobs import redeliver
 
     sys.exit(redeliver(server, job_id, api_key=api_key))
+
+
+@main.command()
+@click.argument("job_id")
+@click.option("--format", "name", default=EXPORTED.format, show_default=True, type=click.Choice(FORMAT_NAMES))
+@click.option(
+    "--line-length",
+    default=EXPORTED.line_length,
+    show_default=True,
+    type=click.IntRange(SHORTEST_LINE, LONGEST_LINE),
+    help="Columns of a subtitle's line; Korean characters take two.",
+)
+@click.option(
+    "--lines-per-cue",
+    default=EXPORTED.lines_per_cue,
+    show_default=True,
+    type=click.IntRange(1, MOST_LINES),
+    help="Lines of a subtitle.",
+)
+@click.option("--speakers/--no-speakers", default=EXPORTED.speakers, show_default=True, help="Name the speakers.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write here.  [default: stdout]")
+@server_option
+@key_option
+def export(
+    *,
+    job_id: str,
+    name: str,
+    line_length: int,
+    lines_per_cue: int,
+    speakers: bool,
+    output: Path | None,
+    server: str,
+    api_key: str | None,
+) -> None:
+    """Give the result of a completed job as a file: subtitles, a transcript, a table, the speakers' turns."""
+    from serve_app.cli.jobs import export
+
+    options = {"format": name, "line_length": line_length, "lines_per_cue": lines_per_cue, "speakers": speakers}
+    sys.exit(export(server, job_id, options, output=output, api_key=api_key))
 
 
 @main.command()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray.exceptions import ActorUnavailableError, ObjectLostError, RayActorError, RayTaskError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 
 from deployments import logs
 from deployments.errors import DeviceError, InternalJobError, StageTimeoutError, StuckError
@@ -24,7 +24,20 @@ RETRIES = 6
 FIRST_WAIT_S = 0.5
 WAITS_ALONE_S = (1.0, 8.0)
 """Before each try of a call alone: the router has to hear that its replica, or the whole node, is gone."""
-TRANSIENT = (RayActorError, ObjectLostError, BackPressureError, DeploymentUnavailableError, DeviceError)
+
+
+class ArgumentLostError(Exception):
+    """What a call refers to died with the replica that was making it. The call's own replica is well."""
+
+
+TRANSIENT = (
+    RayActorError,
+    ObjectLostError,
+    ArgumentLostError,
+    BackPressureError,
+    DeploymentUnavailableError,
+    DeviceError,
+)
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -117,6 +130,10 @@ class StageCalls:
             return await response
         except asyncio.CancelledError:
             response.cancel()
+            raise
+        except RayServeException as error:
+            if isinstance(error.__cause__, RayActorError):  # as Serve's router tells it, by no class of its own
+                raise ArgumentLostError from error
             raise
         except RayTaskError as error:
             if isinstance(error, TRANSIENT) or not isinstance(error.cause, Exception):

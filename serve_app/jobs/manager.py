@@ -23,7 +23,7 @@ from deployments.errors import CancelledJobError, InternalJobError, OutOfResourc
 from deployments.net.client import CallbackClient
 from serve_app.callbacks import payloads
 from serve_app.callbacks.sender import Sender
-from serve_app.jobs import drain
+from serve_app.jobs import drain, figures
 from serve_app.jobs.actor import MANAGER_NAME
 from serve_app.jobs.calls import TRANSIENT
 from serve_app.jobs.canonical import log_end
@@ -85,6 +85,7 @@ class JobManager:
         self._beats = Watch()
         self._slots = Watch()
         self._strays: set[str] = set()
+        self._figures = figures.Figures(self._database, settings.limits)
         self._client = CallbackClient(settings.callback_policy)
         secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
         self._sender = Sender(self._client, self._outbox, secrets=secrets)
@@ -95,6 +96,7 @@ class JobManager:
         self._fetches: dict[str, int] = {}
         self._starting = 0
         self._pruned_at = 0.0
+        self._looked_at = 0.0
         self._turned_at = time.monotonic()
         self._begun = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._live())
@@ -188,6 +190,7 @@ class JobManager:
             await asyncio.to_thread(plan_anew, self._database)
         elif not leads and self._leads is not False:
             log.warning("another manager works on this database: this one stands by")
+            self._figures.rest()
         self._leads = leads
         return leads
 
@@ -207,6 +210,9 @@ class JobManager:
             self._once(f"tell:{job.job_id}", self._tell(job))
         await self._deliver_due()
         await self._fetch_ahead()
+        if time.monotonic() - self._looked_at > figures.EVERY_S:
+            self._looked_at = time.monotonic()
+            self._once("figures", asyncio.to_thread(self._figures.look))
         if time.monotonic() - self._pruned_at > PRUNE_EVERY_S:
             self._pruned_at = time.monotonic()
             self._once("prune", self._prune())

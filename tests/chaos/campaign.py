@@ -81,10 +81,16 @@ class Campaign:
     """Of the server, after its ends."""
 
 
-def run(plan: Plan) -> Campaign:
-    """Do it all. Raises AssertionError where the server does not even start or does not do the references."""
+def run(plan: Plan, keep: Path | None = None) -> Campaign:
+    """Do it all, the server's state and log in the folder `keep` where one is named.
+
+    Raises AssertionError where the server does not even start or does not do the references.
+    """
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ml-", ignore_cleanup_errors=True)))
+        folder = keep or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="ml-", ignore_cleanup_errors=True))
+        )
+        folder.mkdir(parents=True, exist_ok=True)
         backend = stack.enter_context(Unreliable(plan.seed))
         videos = _videos(folder, stack.enter_context(Sources()), plan.videos)
         server = stack.enter_context(MortalServer(folder, seed=plan.seed))

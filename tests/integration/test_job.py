@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from itertools import pairwise
 
 import jiwer
 import pytest
+import webvtt
 from pyannote.core import Annotation, Segment, Timeline
 from pyannote.database.util import load_rttm
 from pyannote.metrics.diarization import DiarizationErrorRate
@@ -55,6 +57,21 @@ def test_progress_is_told_as_promised(story):
     for got in callbacks[:-1]:
         assert set(got.body) == {"job_id", "status", "progress", "message"}
         assert got.body["status"] == "processing"
+
+
+def test_the_result_is_there_as_a_file(story, server):
+    """Through Serve: an RTTM names the result's speakers where they speak, and other formats say what they are."""
+    _, answer, _, status = story
+    job_id, result = answer.json()["job_id"], status["result"]
+    rttm = server.http.get(f"/api/upload-video/jobs/{job_id}/export", params={"format": "rttm"}).text
+    turns = load_rttm(io.StringIO(rttm))[job_id]
+    assert set(turns.labels()) == {segment["speaker"]["speaker_id"] for segment in result["segments"]}
+    assert turns.get_timeline().extent() == Segment(
+        result["segments"][0]["start_time"], max(segment["end_time"] for segment in result["segments"])
+    )
+    subtitles = server.http.get(f"/api/upload-video/jobs/{job_id}/export", params={"format": "vtt", "speakers": False})
+    assert subtitles.headers["content-disposition"] == f'attachment; filename="{job_id}.vtt"'
+    assert webvtt.WebVTT.from_string(subtitles.text, strict=True).captions[0].text.split()[0] in result["text"]
 
 
 def test_callbacks_are_signed_numbered_and_unique(story):

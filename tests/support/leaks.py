@@ -62,7 +62,7 @@ class Watch:
         for path in state_dir.glob("ray/session_2*/logs/**/*"):
             with suppress(OSError):
                 self.look("log of Ray", path.name, path.read_bytes() if path.is_file() else b"", inside=())
-        for target in _metrics(state_dir):
+        for target in exporters(state_dir):
             with suppress(httpx.HTTPError):
                 text = httpx.get(f"http://{target}/metrics", timeout=5, trust_env=False).text
                 shown = text.replace(sys.executable, "python")  # Ray counts memory by program
@@ -106,7 +106,7 @@ class Watch:
 WATCH = Watch()
 
 
-def _metrics(state_dir: Path) -> Iterator[str]:
+def exporters(state_dir: Path) -> Iterator[str]:
     """Where Ray tells Prometheus to look."""
     for path in state_dir.glob("ray/prom_metrics_service_discovery.json"):
         with suppress(OSError, ValueError):

@@ -5,7 +5,6 @@ import json
 import logging
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deployments.aligner.engine import AlignItem
+    from tests.support.counted import Counted
 
 HEARD = Transcript(language="en", utterances=(Utterance(start_s=1.0, end_s=3.0, text="two words"),))
 TIMED = tuple(timed(utterance, "en") for utterance in HEARD.utterances)
@@ -37,7 +37,6 @@ AUDIO = np.zeros(0, np.int16)
 def replica(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The deployment's class without Ray, and without lowering the priority of the tests."""
     monkeypatch.setattr(deployment.replica, "prepare", lambda **_: None)
-    monkeypatch.setattr(deployment, "Counter", lambda *_, **__: None)
     return partial(deployment.Aligner.func_or_class, AlignerConfig(), ModelsConfig())
 
 
@@ -157,7 +156,7 @@ def test_a_device_that_dies_idle_fails_the_check(replica: Any, monkeypatch: pyte
     asyncio.run(work())
 
 
-def test_invented_text_is_left_out(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invented_text_is_left_out(replica: Any, counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the engine hears no word of does not come back, is told, and is counted once."""
 
     class Deaf:
@@ -166,8 +165,6 @@ def test_invented_text_is_left_out(replica: Any, monkeypatch: pytest.MonkeyPatch
             utterance = Utterance(start_s=1.0, end_s=4.0, text="word word word", words=tuple(times), confidence=0.9)
             return [replace(item.transcript, utterances=(utterance,)) for item in items]
 
-    counted: list[int] = []
     monkeypatch.setattr(deployment, "create", lambda *_, **__: Deaf())
-    monkeypatch.setattr(deployment, "Counter", lambda *_, **__: SimpleNamespace(inc=counted.append))
     assert align(replica) == Transcript(language="en", warnings=(UNHEARD,), dropped=1)
-    assert counted == [1]
+    assert counted.total("dropped_texts", by="aligner") == 1

@@ -260,6 +260,7 @@ def test_unknown_places(edge):
         ("DELETE", "jobs/x"),
         ("POST", "jobs/x/redeliver"),
         ("GET", "jobs/x/timeline"),
+        ("GET", "jobs/x/export"),
     ]:
         assert_refused(edge.http.request(method, f"/api/upload-video/{path}"), 404, "JOB_NOT_FOUND", "x")
 

@@ -135,7 +135,7 @@ def test_only_what_is_needed_reaches_the_builder():
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
-    assert let_in == {"configs", "deployments", "examples", "serve_app", "pyproject.toml", "README.md"}
+    assert let_in == {"configs", "deployments", "examples", "ml_server_client", "serve_app", "pyproject.toml", "README.md"}
 
 
 # Names of settings

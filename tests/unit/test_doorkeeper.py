@@ -210,6 +210,28 @@ def test_a6_a_slow_sender_takes_no_place_in_the_graph(proxy, url, monkeypatch):
     assert proxy.scopes == []
 
 
+def test_answers_are_counted(proxy, http, url, counted, monkeypatch):
+    """By route and status as the client got it; only a request that came whole is timed, not the client's slowness."""
+    monkeypatch.setattr(doorkeeper, "BODY_S", 0.1)
+    monkeypatch.setattr(doorkeeper, "LINGER_S", 0.1)
+    http.post(PLACE, content=b"{}")
+    assert counted.total("answers", route="process-video", status="200") == 1
+    [answered_s] = counted.values("answer_seconds", route="process-video")
+    assert 0 < answered_s < 1
+    proxy.answer = (503, b"text/plain", b"no")
+    http.get("/health")
+    assert counted.total("answers", route="health", status="503") == 1
+    proxy.answer = None
+    http.get("/api/upload-video/status/a?X-Amz-Signature=1")
+    assert counted.total("answers", route="status", status="500") == 1
+    assert counted.total("answers") == len(counted.values("answer_seconds")) == 3
+    raw(url, b"POST /health HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n", b"x")
+    http.get("/-/routes")
+    assert counted.total("answers", route="health", status="408") == 1
+    assert counted.total("answers", route="other", status="404") == 1
+    assert len(counted.values("answer_seconds")) == 3
+
+
 def test_a1_a_client_that_leaves_is_forgotten(proxy, url):
     """A1: half a body and a reset: nothing reaches the graph, and the next request is served."""
     host, port = re.fullmatch(r"http://(.*):(\d+)", url).groups()

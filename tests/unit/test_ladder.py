@@ -12,6 +12,8 @@ from deployments.ladder import CLEAN_RUNS, Ladder, is_dead_device, is_out_of_mem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tests.support.counted import Counted
+
 SCARCE = (
     RuntimeError("CUDA failed with error out of memory"),
     RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -42,14 +44,15 @@ class Engine:
 
 
 @pytest.mark.parametrize("error", SCARCE, ids=str)
-def test_out_of_memory_halves_the_batch(error: Exception) -> None:
+def test_out_of_memory_halves_the_batch(counted: Counted, error: Exception) -> None:
     """Eight do not fit, four do not, two do: all are answered in order, and the next batches are of two."""
     relieved: list[int] = []
     engine = Engine(error, fits=2)
-    ladder = Ladder(engine, max_batch=8, relieve=lambda: relieved.append(1))
+    ladder = Ladder(engine, max_batch=8, relieve=lambda: relieved.append(1), stage="aligner")
     assert ladder(range(8)) == [0, 2, 4, 6, 8, 10, 12, 14]
     assert engine.sizes == [8, 4, 2, 2, 4, 2, 2]
     assert len(relieved) == 3
+    assert counted.total("device_trouble", stage="aligner", what="halved") == 3
     ladder.check()
     engine.sizes.clear()
     assert ladder(range(5)) == [0, 2, 4, 6, 8]
@@ -84,13 +87,14 @@ def test_no_memory_for_a_single_item_is_the_replicas_end(error: Exception) -> No
 
 
 @pytest.mark.parametrize("error", DEAD, ids=str)
-def test_a_dead_context_is_the_replicas_end(error: Exception) -> None:
+def test_a_dead_context_is_the_replicas_end(counted: Counted, error: Exception) -> None:
     """What the device's library calls fatal is not tried again: this batch and all later ones fail at once."""
     engine = Engine(error, poison=[2])
     ladder = Ladder(engine, max_batch=4)
     ladder.check()
     assert [type(answer) for answer in ladder([1, 2, 3])] == [DeviceError] * 3
     assert [type(answer) for answer in ladder([5])] == [DeviceError]
+    assert counted.total("device_trouble", what="failed") == 1
     assert engine.sizes == [3]
     with pytest.raises(DeviceError):
         ladder.check()

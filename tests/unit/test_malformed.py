@@ -107,7 +107,17 @@ def in_another_form(rng):
 def an_odd_place(rng):
     """Ids, queries and paths that are none."""
     odd = "".join(rng.choices(["%00", "%0a", "%ff", "..", "%2e", "'", '"', ";", "<", "*", "%20", "|", "$"], k=6))
-    place = rng.choice(["status/{}", "jobs/{}", "jobs/{}/timeline", "jobs?limit={}", "jobs?after={}", "jobs?state={}"])
+    place = rng.choice(
+        [
+            "status/{}",
+            "jobs/{}",
+            "jobs/{}/timeline",
+            "jobs/{}/export",
+            "jobs?limit={}",
+            "jobs?after={}",
+            "jobs?state={}",
+        ]
+    )
     return "GET", f"/api/upload-video/{place.format(odd + 'x' * rng.choice([0, 200, 2000]))}", {}, b""
 
 

@@ -7,7 +7,7 @@ import hashlib
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,6 +22,9 @@ from deployments.net.policy import VideoPolicy
 from tests.support.clips import GOOD, make, silence
 from tests.support.hostile_media import element, matroska
 from tests.support.servers import dripping, serving, status, whole
+
+if TYPE_CHECKING:
+    from tests.support.counted import Counted
 
 
 class Progress:
@@ -60,7 +63,7 @@ def leftovers(tmp_path: Path) -> list[str]:
     return [path.name for path in (tmp_path / "temp").rglob("*") if path.is_file() and path.name != ".lock"]
 
 
-def test_prepare_load_discard(extractor: Any, tmp_path: Path) -> None:
+def test_prepare_load_discard(extractor: Any, tmp_path: Path, counted: Counted) -> None:
     """A URL becomes audio once: the second time it is there at once; after `discard` it is gone."""
     video = make(tmp_path / "a.mp4", GOOD["aac.mp4"]).read_bytes()
     progress = Progress()
@@ -74,6 +77,7 @@ def test_prepare_load_discard(extractor: Any, tmp_path: Path) -> None:
     first, second, connections = asyncio.run(main())
     assert first == second
     assert connections == 1
+    assert counted.values("download_bytes") == [len(video)]
     audio = extractor.load("job", 1)
     assert hashlib.sha256(audio.data.cast("B")).hexdigest() == first.sha256
     assert len(audio) == first.samples

@@ -114,14 +114,7 @@ class Stage:
 @pytest.fixture(params=["transcriber", "aligner", "emotion"])
 def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Stage:
     """Replicas without Ray, whose process keeps its manners."""
-
-    class Count:
-        def __init__(self, *_: str, **__: str) -> None:
-            pass
-
     monkeypatch.setattr(replica, "prepare", lambda **_: None)
-    monkeypatch.setattr(transcriber, "Counter", Count)
-    monkeypatch.setattr(aligner, "Counter", Count)
     return Stage(request.param, monkeypatch)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.serve._private.common import DeploymentID
+from ray.serve._private.router import AsyncioRouter
 
 from deployments.errors import InternalJobError
 from serve_app.jobs import calls, leases, quarantine
@@ -160,3 +163,24 @@ def test_a_replica_that_is_out_of_reach_is_not_a_death(database):
         return await StageCalls("a", 1, nobody).call(Away().remote, "a")
 
     assert asyncio.run(run()) == "a"
+
+
+def test_d3_what_a_call_refers_to_dies_with_its_maker(database):
+    """D3: the call is made again with a new argument, at once, by Serve's own word for it (found by the checker)."""
+    router = SimpleNamespace(deployment_id=DeploymentID("SpeechDetector"))
+    lost = AsyncioRouter._make_upstream_crash_error(router, ActorDiedError())
+    arguments = ["lost"]
+
+    async def compute() -> str:
+        if arguments[-1] == "lost":
+            raise lost
+        return arguments[-1]
+
+    async def run() -> str:
+        own = StageCalls("a", WORKERS, Quarantine(database).alone)
+        return await own.call(
+            lambda: Response(asyncio.ensure_future(compute())), before_retry=lambda: arguments.append("new")
+        )
+
+    assert asyncio.run(run()) == "new"
+    assert arguments == ["lost", "new"]

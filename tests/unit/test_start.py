@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -13,7 +14,7 @@ import yaml
 from sqlalchemy import text
 
 from deployments.models.lock import Lock, LockedFile, LockedModel, write
-from serve_app.cli.checks import StartError, check_database
+from serve_app.cli.checks import StartError, check_database, free_port_or_any
 from serve_app.cli.child_process import free_port
 from serve_app.cli.local import RayLostError, UpOptions, _check_ray, _in_the_background, _ray, reason_in, up
 from serve_app.jobs.database import Database
@@ -247,5 +248,17 @@ def test_m7_a_ray_that_does_not_start_is_a_sentence(tmp_path: Path, monkeypatch:
     options = UpOptions(
         config=tmp_path, host=None, port=None, state_dir=None, address=None, num_cpus=None, num_gpus=None
     )
-    with pytest.raises(StartError, match="Ray did not start: the node timed out"), _ray(tmp_path, options):
+    with pytest.raises(StartError, match="Ray did not start: the node timed out"), _ray(tmp_path, options, 0):
         pass
+
+
+def test_metrics_never_keep_a_server_from_starting() -> None:
+    """The configured port where nobody listens on it, with what lingers of an earlier server's lines; else any."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            assert free_port_or_any(port) == 0
+            line, _ = listener.accept()
+            line.close()  # first, so that this end waits for a minute
+            client.recv(1)
+    assert free_port_or_any(port) == port

@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(
-    path.relative_to(ROOT) for folder in ("serve_app", "deployments") for path in (ROOT / folder).rglob("*.py")
+    path.relative_to(ROOT)
+    for folder in ("serve_app", "deployments", "ml_server_client")
+    for path in (ROOT / folder).rglob("*.py")
 )
+CLIENT = "ml_server_client/"
 RAY = {
+    "deployments/metrics.py",
     "serve_app/app.py",
     "serve_app/ingress.py",
     "serve_app/jobs/calls.py",
@@ -56,8 +61,17 @@ def test_imports_go_one_way():
     assert not any(name.startswith("deployments") for name in imports(Path("deployments/types.py")))
 
 
+def test_the_client_stands_alone():
+    """The backend's client and the server know nothing of each other, and only the router knows a web framework."""
+    assert not {module for module in users_of("serve_app", "deployments", "ray") if module.startswith(CLIENT)}
+    assert all(module.startswith(CLIENT) for module in users_of("ml_server_client"))
+    assert {module for module in users_of("fastapi", "starlette") if module.startswith(CLIENT)} == {
+        CLIENT + "router.py"
+    }
+
+
 def test_ray_stays_at_the_edge():
-    """Only deployment classes, the app builder and the job actors know Ray."""
+    """Only deployment classes, the app builder, the job actors and what counts for its exporter know Ray."""
     assert {module for module in users_of("ray") if not module.endswith("/deployment.py")} == RAY
 
 
@@ -93,11 +107,18 @@ def test_one_door_to_the_model_hub():
 
 
 def test_one_door_outwards():
-    """Outbound connections are opened in one package; the command line is a client of the server."""
-    outside = {
-        module for module in users_of(*OUTWARDS) if not module.startswith(("deployments/net/", "serve_app/cli/"))
-    }
+    """Outbound connections are opened in one package; the command line and the client are clients of the server."""
+    doors = ("deployments/net/", "serve_app/cli/", CLIENT)
+    outside = {module for module in users_of(*OUTWARDS) if not module.startswith(doors)}
     assert outside == set()
+
+
+def test_exports_are_pure():
+    """A result becomes a file without HTTP, Ray, jobs or settings."""
+    known = {"deployments.types", "numpy", "pydantic", *sys.stdlib_module_names}
+    for module in MODULES:
+        if "exports" in module.parts:
+            assert {name for name in imports(module) if not name.startswith("serve_app.exports")} <= known, module
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deployments.transcriber.engine import Chunk
+    from tests.support.counted import Counted
 
 TESTS = Path(__file__).parents[1]
 SPEECH = TESTS / "data" / "speech"
@@ -36,18 +37,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Starts a replica's object without Ray; its process keeps its manners."""
     monkeypatch.setattr(replica, "prepare", lambda **_: None)
     monkeypatch.setattr("deployments.models.store.go_offline", lambda: None)
-    monkeypatch.setattr(deployment, "Counter", Count)
     return partial(deployment.Transcriber.func_or_class, models=ModelsConfig(allow_unpinned=True))
-
-
-class Count:
-    """A metric that is looked at."""
-
-    def __init__(self, *_: str, **__: str) -> None:
-        self.total = 0
-
-    def inc(self, by: int) -> None:
-        self.total += by
 
 
 class Engine:
@@ -117,19 +107,21 @@ def test_two_jobs_of_different_languages_get_their_own_words(start: Any) -> None
     asyncio.run(work())
 
 
-def test_chunks_that_wait_together_are_computed_together(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_that_wait_together_are_computed_together(
+    start: Any, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Twelve chunks of two jobs take full batches of the configured size; what was left out is counted."""
     engine = Engine()
     monkeypatch.setattr(deployment, "create", lambda _: engine)
 
-    async def work() -> int:
+    async def work() -> None:
         transcriber = start(WHISPER.model_copy(update={"batch_size": 4}))
         audio, span = np.zeros(16_000, np.int16), Span(start_s=0, end_s=1)
         await asyncio.gather(*(transcriber.transcribe(audio, span, "ko", str(i % 2)) for i in range(12)))
-        total: int = transcriber._dropped.total
-        return total
 
-    assert asyncio.run(work()) == 24
+    asyncio.run(work())
+    assert counted.total("dropped_texts", by="guard") == 24
+    assert counted.values("batch_fill", stage="transcriber") == [1, 1, 1]
     assert engine.batches == [4, 4, 4]
 
 

@@ -1,0 +1,48 @@
+"""The backend's side of the ML Server's contract: ask for videos to be processed, and take the callbacks.
+
+Needs httpx and pydantic; `ml_server_client.router` needs FastAPI, too. Knows nothing of the server's own packages.
+"""
+
+from ml_server_client.client import MLServer
+from ml_server_client.errors import (
+    BadCallbackError,
+    BusyError,
+    CallbackError,
+    CallbackTooLargeError,
+    ConnectionFailedError,
+    ForgedCallbackError,
+    JobFailedError,
+    MLServerError,
+    NoAnswerError,
+    RefusedError,
+)
+from ml_server_client.memory import CallbackMemory, InMemory, Outcome
+from ml_server_client.models import Accepted, Callback, Emotion, JobStatus, Metadata, Result, Segment, Speaker, Word
+from ml_server_client.receiver import Receiver
+
+__all__ = [
+    "Accepted",
+    "BadCallbackError",
+    "BusyError",
+    "Callback",
+    "CallbackError",
+    "CallbackMemory",
+    "CallbackTooLargeError",
+    "ConnectionFailedError",
+    "Emotion",
+    "ForgedCallbackError",
+    "InMemory",
+    "JobFailedError",
+    "JobStatus",
+    "MLServer",
+    "MLServerError",
+    "Metadata",
+    "NoAnswerError",
+    "Outcome",
+    "Receiver",
+    "RefusedError",
+    "Result",
+    "Segment",
+    "Speaker",
+    "Word",
+]

@@ -1,0 +1,215 @@
+"""Calls to the ML Server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel
+
+from ml_server_client.errors import (
+    BusyError,
+    ConnectionFailedError,
+    JobFailedError,
+    MLServerError,
+    NoAnswerError,
+    RefusedError,
+)
+from ml_server_client.models import Accepted, JobStatus, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+USER_AGENT = "ECS-FastAPI-Backend/1.0"
+TIMEOUT_S = 300.0
+"""The integration guide's. The server answers within 5 s."""
+PAUSES_S = (0.5, 2.0)
+"""Before a request whose connection failed is made again."""
+PATIENCE_S = 60.0
+"""`wait` bears a server that is away or busy for this long."""
+BUSY = (429, 503)
+BUSY_S = 5.0
+"""Where a busy server does not say when to come back."""
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class MLServer:
+    """The ML Server at `url`. One for the life of a process; every call raises `MLServerError` or a kind of it."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        callback_base: str | None = None,
+        api_key: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`callback_base`: this backend as the ML Server reaches it; None: the server's own default (`backend_url`).
+
+        `transport` is httpx's, for tests and proxies.
+        """
+        self._callback_base = callback_base
+        headers = {"User-Agent": USER_AGENT} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+        self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s, headers=headers, transport=transport)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """From MODEL_SERVER_URL (or ml_api_server_url), FASTAPI_BASE_URL, ML_API_TIMEOUT (s) and ML_API_KEY."""
+        url = environment.get("MODEL_SERVER_URL") or environment.get("ml_api_server_url")
+        return cls(
+            url or "http://localhost:8080",
+            callback_base=environment.get("FASTAPI_BASE_URL") or None,
+            api_key=environment.get("ML_API_KEY") or None,
+            timeout_s=float(environment.get("ML_API_TIMEOUT") or TIMEOUT_S),
+        )
+
+    async def submit(
+        self,
+        video_url: str,
+        *,
+        job_id: str | None = None,
+        language: str = "auto",
+        enable_gpu: bool = True,
+        emotion_detection: bool = True,
+        max_workers: int = 4,
+    ) -> Accepted:
+        """Have a video processed. The same `job_id` again starts nothing anew, unless the job has failed.
+
+        Args:
+            video_url: Presigned, good for GET.
+            job_id: A new UUID by default. Give your own where you store the job first, as you should: a callback can
+                be faster than this call's answer.
+            language: `auto` or a code such as `ko`.
+            enable_gpu: False is a wish for CPUs.
+            emotion_detection: False leaves emotions out.
+            max_workers: 1-16, pieces of the video in flight at once.
+        """
+        request = {
+            "job_id": job_id or str(uuid.uuid4()),
+            "video_url": video_url,
+            "language": language,
+            "enable_gpu": enable_gpu,
+            "emotion_detection": emotion_detection,
+            "max_workers": max_workers,
+        }
+        if self._callback_base is not None:
+            request["fastapi_base_url"] = self._callback_base
+        return _parsed(Accepted, await self._call("POST", "/api/upload-video/process-video", json=request))
+
+    async def status(self, job_id: str) -> JobStatus:
+        """Where a job stands, with its result when it is completed."""
+        answer = await self._call("GET", f"/api/upload-video/status/{_segment(job_id)}")
+        return await asyncio.to_thread(_parsed, JobStatus, answer)
+
+    async def wait(self, job_id: str, *, timeout_s: float | None = None, poll_s: float = 2.0) -> Result:
+        """The result, once there is one: for scripts, and for when callbacks cannot come.
+
+        Raises `JobFailedError`, and TimeoutError after `timeout_s`. A server that is away or busy is asked again.
+        """
+        answered_s = time.monotonic()
+        async with asyncio.timeout(timeout_s):
+            while True:
+                try:
+                    job = await self.status(job_id)
+                    answered_s = time.monotonic()
+                except (ConnectionFailedError, NoAnswerError, BusyError):
+                    if time.monotonic() - answered_s > PATIENCE_S:
+                        raise
+                else:
+                    if job.result is not None:
+                        return job.result
+                    if job.ended:
+                        raise JobFailedError(job.error_message or job.message, code=job.error_code or "INTERNAL_ERROR")
+                await asyncio.sleep(poll_s)
+
+    async def cancel(self, job_id: str) -> bool:
+        """Stop a job: True where it will end as failed, with `CANCELLED`; False where it had ended.
+
+        The server deletes a job that ends between this call's look and its request; that takes a coincidence.
+        """
+        if (await self.status(job_id)).ended:
+            return False
+        answer = await self._once("DELETE", f"/api/upload-video/jobs/{_segment(job_id)}")
+        return answer.status_code == httpx.codes.ACCEPTED
+
+    async def delete(self, job_id: str) -> None:
+        """Delete the data of a job that has ended, for good. One that has not is cancelled instead."""
+        await self._once("DELETE", f"/api/upload-video/jobs/{_segment(job_id)}")
+
+    async def redeliver(self, job_id: str) -> None:
+        """Have the end of a job told again: the same callback, for a backend that lost it."""
+        await self._call("POST", f"/api/upload-video/jobs/{_segment(job_id)}/redeliver")
+
+    async def healthy(self) -> bool:
+        """Whether the server works. A full queue is no illness."""
+        try:
+            return (await self._http.get("/health")).is_success
+        except httpx.HTTPError:
+            return False
+
+    async def _call(self, method: str, path: str, **content: Any) -> httpx.Response:
+        """A successful answer; made again where the connection failed. Not for what must not be done twice."""
+        for pause_s in PAUSES_S:
+            with suppress(ConnectionFailedError):
+                return await self._once(method, path, **content)
+            await asyncio.sleep(pause_s)
+        return await self._once(method, path, **content)
+
+    async def _once(self, method: str, path: str, **content: Any) -> httpx.Response:
+        try:
+            return _successful(await self._http.request(method, path, **content))
+        except httpx.TimeoutException as error:
+            raise NoAnswerError("The ML Server did not answer in time") from error
+        except httpx.HTTPError as error:
+            raise ConnectionFailedError(f"ML Server connection error: {error}") from error
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.aclose()
+
+
+def _successful(response: httpx.Response) -> httpx.Response:
+    """The response. Raises what its error body says, or stand-ins where a proxy answered instead."""
+    if response.is_success:
+        return response
+    body = _object(response)
+    error = body.get("error")
+    code = str((isinstance(error, dict) and error.get("code")) or "ML_SERVER_ERROR")
+    message = str(body.get("message") or f"HTTP {response.status_code}")
+    if response.status_code in BUSY:
+        wait = response.headers.get("Retry-After", "")
+        wait_s = float(wait) if wait.isascii() and wait.isdigit() else BUSY_S
+        raise BusyError(message, code=code, http_status=response.status_code, retry_after_s=wait_s)
+    raise RefusedError(message, code=code, http_status=response.status_code)
+
+
+def _parsed(model: type[Model], response: httpx.Response) -> Model:
+    try:
+        return model.model_validate_json(response.content)
+    except ValueError as error:
+        raise MLServerError("The answer is not the ML Server's", code="ML_SERVER_ERROR") from error
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _segment(job_id: str) -> str:
+    return quote(job_id, safe="")

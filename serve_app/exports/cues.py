@@ -1,0 +1,157 @@
+"""Cuts what was said into subtitles' cues, and gives each its time on the screen.
+
+A cue is one speaker's. It ends at a sentence's end, at a pause, or where its lines or its time are full. Cues are in
+order of their start and never overlap: where people speak at once, their cues take turns.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeAlias
+
+from serve_app.exports.lines import balanced, columns_of, tokens_of, wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from serve_app.exports.lines import Token
+    from serve_app.exports.options import ExportOptions
+    from serve_app.exports.passages import Passage
+
+LONGEST_S = 7.0
+SHORT_S = 1.0
+"""A shorter cue stays that long where nobody else speaks, and a shorter sentence shares a cue with its neighbour."""
+SHORTEST_MS = 500
+"""What every cue gets, also where the next one then comes late."""
+PAUSE_S = 0.8
+_SENTENCE_END = re.compile(r"[.?!。]\W*$")
+_CLAUSE_END = re.compile(r"[,;:、]\W*$")
+CUT_BONUS = 0.3
+"""How far a cut may move (as a part of a cue) to stand behind a comma, or in a pause of a second."""
+LINE_USE = 0.85
+"""How full lines get, about, when they are cut between words."""
+
+Tokens: TypeAlias = "list[Token]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cue:
+    """Lines that are on the screen from `start_ms` to `end_ms`, which is later."""
+
+    start_ms: int
+    end_ms: int
+    speaker: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Frame:
+    """The room of a cue."""
+
+    columns: int
+    lines: int
+    head: str
+
+    def holds(self, tokens: Tokens) -> bool:
+        return len(wrapped(tokens, self.columns, self.head)) <= self.lines and _duration_s(tokens) <= LONGEST_S
+
+    def cues_for(self, tokens: Tokens) -> int:
+        """How many cues it takes, about."""
+        capacity = LINE_USE * self.columns * self.lines - columns_of(self.head)
+        return math.ceil(max(_columns(tokens) / max(1, capacity), _duration_s(tokens) / LONGEST_S))
+
+
+def cues_of(passages: Iterable[Passage], options: ExportOptions, *, labelled: bool) -> list[Cue]:
+    """The cues, in order of time. `labelled`: each begins with its speaker's name, which counts as text of a line."""
+    drafts = [draft for passage in passages for draft in _drafts(passage, options, labelled=labelled)]
+    drafts.sort(key=lambda draft: draft[1][0].start_s)  # stable: what starts at once keeps the result's order
+    cues = []
+    free_ms = 0
+    for (speaker, tokens, lines), following in zip(drafts, [*drafts[1:], None], strict=False):
+        start_ms = max(free_ms, _ms(tokens[0].start_s))
+        spoken_ms = min(_ms(_end_s(tokens)), start_ms + _ms(LONGEST_S))
+        next_ms = math.inf if following is None else max(_ms(following[1][0].start_s), start_ms + SHORTEST_MS)
+        free_ms = int(min(max(spoken_ms, start_ms + _ms(SHORT_S)), next_ms))
+        cues.append(Cue(start_ms=start_ms, end_ms=free_ms, speaker=speaker, lines=lines))
+    return cues
+
+
+def _drafts(
+    passage: Passage, options: ExportOptions, *, labelled: bool
+) -> Iterator[tuple[str, Tokens, tuple[str, ...]]]:
+    """Cues without their time on the screen: speaker, tokens, lines."""
+    columns, lines = options.line_length, options.lines_per_cue
+    head = f"{passage.speaker}: " if labelled else ""
+    frame = _Frame(columns=columns, lines=lines, head=head)
+    tokens = tokens_of(passage.words, columns if lines > 1 else max(1, columns - columns_of(head)))
+    for sentence in _sentences(tokens, frame):
+        for part in _parts(sentence, frame):
+            yield passage.speaker, part, tuple(balanced(part, columns, head))
+
+
+def _sentences(tokens: Iterable[Token], frame: _Frame) -> list[Tokens]:
+    """Cut at pauses and ends of sentences; a short sentence joins the one before it where there is room."""
+    sentences: list[Tokens] = []
+    for token in tokens:
+        if sentences and not _ends_with(_SENTENCE_END, sentences[-1][-1]) and not _pause(sentences[-1], token):
+            sentences[-1].append(token)
+        else:
+            sentences.append([token])
+    joined: list[Tokens] = []
+    for sentence in sentences:
+        if joined and not _pause(joined[-1], sentence[0]) and _short(joined[-1], sentence):
+            both = joined[-1] + sentence
+            if frame.holds(both):
+                joined[-1] = both
+                continue
+        joined.append(sentence)
+    return joined
+
+
+def _parts(tokens: Tokens, frame: _Frame) -> list[Tokens]:
+    """Cut what does not fit, at good places, into parts of about the same length."""
+    if len(tokens) == 1 or frame.holds(tokens):
+        return [tokens]
+    total, count = _columns(tokens), max(2, frame.cues_for(tokens))
+    aim = total * (count // 2) / count
+    costs = []
+    left = 0
+    for before, after in pairwise(tokens):
+        left += _columns([before])
+        pause_s = max(0.0, after.start_s - before.end_s)
+        bonus = CUT_BONUS * min(1.0, pause_s + _ends_with(_CLAUSE_END, before))
+        costs.append(abs(left - aim) * count / total - bonus)
+    cut = costs.index(min(costs)) + 1
+    return _parts(tokens[:cut], frame) + _parts(tokens[cut:], frame)
+
+
+def _ends_with(sign: re.Pattern[str], token: Token) -> bool:
+    return sign.search(unicodedata.normalize("NFKC", token.text)) is not None  # wide signs become narrow ones
+
+
+def _pause(before: Tokens, after: Token) -> bool:
+    return after.start_s - _end_s(before) >= PAUSE_S
+
+
+def _short(before: Tokens, after: Tokens) -> bool:
+    return min(_duration_s(before), _duration_s(after)) < SHORT_S
+
+
+def _columns(tokens: Tokens) -> int:
+    return sum(columns_of(token.text) + token.spaced for token in tokens)
+
+
+def _duration_s(tokens: Tokens) -> float:
+    return _end_s(tokens) - tokens[0].start_s
+
+
+def _end_s(tokens: Tokens) -> float:
+    return max(token.end_s for token in tokens)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

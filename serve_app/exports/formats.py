@@ -1,0 +1,98 @@
+"""Writes a result in one of the formats. All are UTF-8 with line feeds."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from typing import TYPE_CHECKING
+
+from deployments.types import Span
+from serve_app.exports.cues import cues_of
+from serve_app.exports.passages import passages_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from serve_app.exports.options import ExportOptions, FormatName
+    from serve_app.exports.passages import Passage
+
+MEDIA_TYPES: Mapping[FormatName, str] = {
+    "srt": "application/x-subrip",
+    "vtt": "text/vtt",
+    "txt": "text/plain",
+    "json": "application/json",
+    "tsv": "text/tab-separated-values",
+    "rttm": "text/plain",
+}
+_ARROW = re.compile(r"--+>")
+
+
+def export(result: bytes, options: ExportOptions, *, job_id: str) -> bytes:
+    """`result`, the contract's object as JSON, in another format; `json` is `result` itself."""
+    if options.format == "json":
+        return result
+    return "".join(_WRITERS[options.format](passages_of(json.loads(result)), options, job_id)).encode()
+
+
+def _srt(passages: Sequence[Passage], options: ExportOptions, _job_id: str) -> Iterator[str]:
+    for number, cue in enumerate(cues_of(passages, options, labelled=options.speakers), start=1):
+        text = _ARROW.sub("->", "\n".join(cue.lines))  # SRT knows no way to write one
+        yield f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n{text}\n\n"
+
+
+def _vtt(passages: Sequence[Passage], options: ExportOptions, _job_id: str) -> Iterator[str]:
+    yield "WEBVTT\n"
+    for cue in cues_of(passages, options, labelled=False):
+        voice = f"<v {html.escape(cue.speaker, quote=False)}>" if options.speakers else ""
+        text = html.escape("\n".join(cue.lines), quote=False)
+        yield f"\n{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{voice}{text}\n"
+
+
+def _txt(passages: Sequence[Passage], options: ExportOptions, _job_id: str) -> Iterator[str]:
+    for passage in passages:
+        yield f"{passage.speaker}: {passage.text}\n" if options.speakers else f"{passage.text}\n"
+
+
+def _tsv(passages: Sequence[Passage], options: ExportOptions, _job_id: str) -> Iterator[str]:
+    """Whisper's columns, in milliseconds; the speaker comes after them."""
+    yield "start\tend\ttext\tspeaker\n" if options.speakers else "start\tend\ttext\n"
+    for passage in passages:
+        speaker = f"\t{passage.speaker}" if options.speakers else ""
+        yield f"{passage.start_s * 1000:.0f}\t{passage.end_s * 1000:.0f}\t{passage.text}{speaker}\n"
+
+
+def _rttm(passages: Sequence[Passage], _options: ExportOptions, job_id: str) -> Iterator[str]:
+    """NIST's Rich Transcription Time Marked: a line for each turn."""
+    for speaker, turn in _turns(passages):
+        yield f"SPEAKER {job_id} 1 {turn.start_s:.3f} {turn.duration_s:.3f} <NA> <NA> {speaker} <NA> <NA>\n"
+
+
+def _turns(passages: Sequence[Passage]) -> list[tuple[str, Span]]:
+    """Who speaks when, in order of time; passages of one speaker that touch or overlap are one turn."""
+    turns: list[tuple[str, Span]] = []
+    last: dict[str, int] = {}
+    for passage in sorted(passages, key=lambda passage: passage.start_s):
+        at = last.get(passage.speaker)
+        if at is not None and passage.start_s <= turns[at][1].end_s:
+            start_s, end_s = turns[at][1].start_s, max(turns[at][1].end_s, passage.end_s)
+            turns[at] = passage.speaker, Span(start_s=start_s, end_s=end_s)
+        else:
+            last[passage.speaker] = len(turns)
+            turns.append((passage.speaker, Span(start_s=passage.start_s, end_s=passage.end_s)))
+    return [(speaker, turn) for speaker, turn in turns if turn.duration_s > 0]
+
+
+def _clock(time_ms: int, decimal_mark: str) -> str:
+    seconds, milliseconds = divmod(time_ms, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}{decimal_mark}{milliseconds:03d}"
+
+
+_WRITERS: Mapping[FormatName, Callable[[Sequence[Passage], ExportOptions, str], Iterator[str]]] = {
+    "srt": _srt,
+    "vtt": _vtt,
+    "txt": _txt,
+    "tsv": _tsv,
+    "rttm": _rttm,
+}

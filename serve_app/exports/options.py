@@ -1,0 +1,28 @@
+"""What may be asked of an export: the query of its route, and the options of its command."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FormatName = Literal["srt", "vtt", "txt", "json", "tsv", "rttm"]
+FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)
+SHORTEST_LINE, LONGEST_LINE = 20, 200
+MOST_LINES = 5
+
+
+class ExportOptions(BaseModel):
+    """Format and looks; lines are for subtitles only."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: FormatName = "srt"
+    line_length: Annotated[
+        int,
+        Field(
+            ge=SHORTEST_LINE, le=LONGEST_LINE, description="Columns of a subtitle's line; a wide character takes two"
+        ),
+    ] = 42
+    lines_per_cue: Annotated[int, Field(ge=1, le=MOST_LINES, description="Lines of a subtitle")] = 2
+    speakers: Annotated[bool, Field(description="Name the speakers (an RTTM always does)")] = True

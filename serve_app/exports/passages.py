@@ -1,0 +1,65 @@
+"""Reads a result: what was said, by whom, each word with a time, and nothing in a text that could break a format."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deployments.types import Span, Word, joined
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_NO_TEXT = {"Cc", "Cs"}
+"""Control characters and halves of surrogate pairs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage(Span):
+    """A segment of the result; the texts of its words are single lines."""
+
+    speaker: str
+    words: tuple[Word, ...]
+
+    @property
+    def text(self) -> str:
+        """The words in one line."""
+        return joined(word.text for word in self.words)
+
+
+def passages_of(result: Mapping[str, Any]) -> list[Passage]:
+    """The segments that have words, in the result's order. `result` is the contract's object.
+
+    A word without times gets the time between its neighbours; a segment without words gets those of its text.
+    """
+    return [passage for segment in result["segments"] if (passage := _passage(segment)).words]
+
+
+def plain(text: str) -> str:
+    """`text` in one line: single spaces, no control characters."""
+    return " ".join("".join(" " if unicodedata.category(char) in _NO_TEXT else char for char in text).split())
+
+
+def _passage(segment: Mapping[str, Any]) -> Passage:
+    words = segment.get("words") or [{"word": text} for text in segment["text"].split()]
+    said = [word | {"word": text} for word in words if (text := plain(word["word"]))]
+    return Passage(
+        start_s=segment["start_time"],
+        end_s=segment["end_time"],
+        speaker=plain(segment["speaker"]["speaker_id"]).replace(" ", "_"),
+        words=tuple(_timed(said, Span(start_s=segment["start_time"], end_s=segment["end_time"]))),
+    )
+
+
+def _timed(words: Sequence[Mapping[str, Any]], span: Span) -> Iterator[Word]:
+    known = {0: span.start_s, len(words): span.end_s}
+    known |= {i: word["start"] for i, word in enumerate(words) if word.get("start") is not None}
+    places = sorted(known)
+    borders = np.interp(range(len(words) + 1), places, [known[place] for place in places])
+    for i, word in enumerate(words):
+        start_s, next_s = float(borders[i]), float(borders[i + 1])
+        end_s = word.get("end")
+        yield Word(start_s=start_s, end_s=next_s if end_s is None else max(start_s, end_s), text=word["word"])
