@@ -135,7 +135,15 @@ def test_only_what_is_needed_reaches_the_builder():
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
-    assert let_in == {"configs", "deployments", "examples", "ml_server_client", "serve_app", "pyproject.toml", "README.md"}
+    assert let_in == {
+        "configs",
+        "deployments",
+        "examples",
+        "ml_server_client",
+        "serve_app",
+        "pyproject.toml",
+        "README.md",
+    }
 
 
 # Names of settings
@@ -152,14 +160,10 @@ def known(name: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize(
-    "path",
-    [*DEPLOY.iterdir(), *KUBERAY.iterdir(), ROOT / "docs" / "deployment.md"],
-    ids=lambda path: path.name,
-)
+@pytest.mark.parametrize("path", [*DEPLOY.iterdir(), *KUBERAY.iterdir()], ids=lambda path: path.name)
 def test_every_setting_that_is_named_exists(path):
     """An environment name that nobody reads would be ignored without a word."""
-    names = set(re.findall(r"\bML_SERVER_[A-Z_]+[A-Z]\b", path.read_text(encoding="utf-8"))) - {"ML_SERVER_API_KEY"}
+    names = set(re.findall(r"\bML_SERVER_[A-Z_]+[A-Z]\b", path.read_text(encoding="utf-8")))
     assert [name for name in sorted(names) if not known(name)] == []
     assert not known("ML_SERVER_EXTRACTOR__NET__HOST")
 
@@ -176,7 +180,7 @@ def test_compose_confines_what_is_ours():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-    server = services["server"]
+    server = services["ml-server"]
     assert seconds(server["stop_grace_period"]) > LONGEST_STOP_S
     assert server["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
 
@@ -184,7 +188,7 @@ def test_compose_confines_what_is_ours():
 @pytest.mark.parametrize("files", [["compose.yaml"], ["compose.yaml", "compose.gpu.yaml"]], ids=len)
 def test_compose_has_room_for_the_object_store(files):
     """Ray takes 30 % of the memory for it; where /dev/shm is smaller, it goes to disk or does not start."""
-    server = compose(*files)["server"]
+    server = compose(*files)["ml-server"]
     assert gigabytes(server["shm_size"]) >= 0.3 * gigabytes(server["mem_limit"])
 
 
@@ -199,7 +203,7 @@ def test_compose_has_room_for_the_object_store(files):
 def test_compose_lets_its_parties_reach_each_other(files, base, video, monkeypatch):
     """The server may listen, the backend may ask and be told, videos come from the named store, and nobody else's."""
     services = compose(*files, VIDEO_HOST="bucket.example.com")
-    for name, value in services["server"]["environment"].items():
+    for name, value in services["ml-server"]["environment"].items():
         monkeypatch.setenv(name, str(value))
     settings = Settings(**config(base)["applications"][0]["args"])
     check_bind("0.0.0.0", settings.auth)  # noqa: S104 - what the image's command asks for
@@ -215,11 +219,11 @@ def test_compose_lets_its_parties_reach_each_other(files, base, video, monkeypat
 def test_compose_uses_postgresql_where_there_is_a_password(monkeypatch):
     """One variable makes the database and points the server to it."""
     services = compose("compose.yaml", POSTGRES_PASSWORD="secret")  # noqa: S106 - a word
-    url = services["server"]["environment"]["ML_SERVER_DATABASE_URL"]
+    url = services["ml-server"]["environment"]["ML_SERVER_DATABASE_URL"]
     monkeypatch.setenv("ML_SERVER_DATABASE_URL", url)
     assert Settings(profile="local").database == "postgresql://ml:secret@database/ml_server"
     assert services["database"]["environment"]["POSTGRES_DB"] == "ml_server"
-    assert compose("compose.yaml")["server"]["environment"]["ML_SERVER_DATABASE_URL"] == ""
+    assert compose("compose.yaml")["ml-server"]["environment"]["ML_SERVER_DATABASE_URL"] == ""
 
 
 # systemd
