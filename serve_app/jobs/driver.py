@@ -36,6 +36,7 @@ from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.pipeline import Pipeline, Stages
 from serve_app.jobs.progress import Progress, ProgressMeter
 from serve_app.jobs.quarantine import Quarantine
+from serve_app.jobs.traces import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
     from serve_app.jobs.store import Ending
+    from serve_app.jobs.traces import Trace
     from serve_app.settings import Settings
 
 AWAY_WAITS_S = (1.0, 2.0, 5.0)
@@ -65,6 +67,7 @@ class Driver:
         self._manager = manager
         database = open_database(settings)
         self._store, self._outbox = open_store(settings, database)
+        self._tracer = Tracer(settings, self._store, process="driver")
         self._checkpoints = Checkpoints(database)
         self._quarantine = Quarantine(database)
         self._pipeline: Pipeline | None = None
@@ -99,15 +102,21 @@ class Driver:
             log.exception("driver failed", extra=logs.about(self._job_id))
         finally:
             self._manager.poke.remote()
+            await self._tracer.close()
             # Gone at once, name and all, and not restarted. `exit_actor` would wait for Serve's long polls: 45 s.
             ray.kill(ray.get_runtime_context().current_actor)
 
     async def _attempt(self, job: Job) -> None:
         attempt = Attempt(job_id=job.job_id, run=job.run, number=job.attempt)
         started = time.monotonic()
+        trace = await self._tracer.of_attempt(job)
+
+        async def trace_of(_: str) -> Trace:
+            return trace
+
         async with CallbackClient(self._settings.callback_policy) as client:
             secrets = [secret.get_secret_value() for secret in self._settings.webhook_secrets]
-            sender = Sender(client, self._outbox, secrets=secrets)
+            sender = Sender(client, self._outbox, secrets=secrets, trace_of=trace_of)
             meter = ProgressMeter(job.progress)
             spent = _Spent()
 
@@ -131,6 +140,7 @@ class Driver:
                 changed=teller.changed,
                 kept=Keeper(self._checkpoints, attempt),
                 alone=self._quarantine.alone,
+                trace=trace,
             )
             self._work = asyncio.create_task(self._outcome(job, self._pipeline))
             if self._cancelled or self._leaving or job.cancel_requested:
@@ -149,7 +159,7 @@ class Driver:
             if ending is None:
                 return
             log_end(job, outcome, seconds=time.monotonic() - started)
-            await asyncio.gather(self._discard(), self._deliver(sender, ending))
+            await asyncio.gather(self._discard(), self._deliver(sender, ending), self._tracer.ended(job))
 
     async def _hold(self, attempt: Attempt, spent: _Spent, work: asyncio.Task[Outcome]) -> None:
         """Keep the lease; an attempt that no longer counts stops its work. Telling progress is a beat, too."""

@@ -33,6 +33,7 @@ from serve_app.jobs.model import Attempt, Job, Outcome
 from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.progress import Progress
 from serve_app.jobs.states import JobState
+from serve_app.jobs.traces import Tracer
 from serve_app.jobs.wall_clock import WallClock, bring_back, plan_anew
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class JobManager:
         self._strays: set[str] = set()
         self._client = CallbackClient(settings.callback_policy)
         secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
-        self._sender = Sender(self._client, self._outbox, secrets=secrets)
+        self._tracer = Tracer(settings, self._store, process="manager")
+        self._sender = Sender(self._client, self._outbox, secrets=secrets, trace_of=self._tracer.of_id)
         self._poked = asyncio.Event()
         self._busy: dict[str, asyncio.Task[Any]] = {}
         self._cancelled_at: dict[str, float] = {}
@@ -139,6 +141,7 @@ class JobManager:
         except SQLAlchemyError:
             log.warning("the lease is not given back; it runs out")
         await self._client.close()
+        await self._tracer.close()
 
     async def discard(self, job_id: str) -> None:
         """Delete what the extractor keeps of an ended job, and stop fetching it."""
@@ -296,6 +299,7 @@ class JobManager:
         attempt = Attempt(job_id=job.job_id, run=job.run, number=job.attempt)
         if await asyncio.to_thread(self._store.finish, attempt, outcome):
             log_end(job, outcome, seconds=job.spent_s)
+            await self._tracer.ended(job)
             await self._discard(job.job_id)
 
     async def _tell(self, job: Job) -> None:
@@ -340,8 +344,9 @@ class JobManager:
         tries = self._fetches[job.job_id] = self._fetches.get(job.job_id, 0) + 1
         fetching: Any = None
         try:
-            fetching = self._stages.extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
-            await fetching
+            with self._tracer.of(job).span("fetch ahead", number=tries):
+                fetching = self._stages.extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
+                await fetching
             state = "done"
         except asyncio.CancelledError:
             fetching.cancel()

@@ -11,6 +11,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from serve_app.jobs.traces import UNTRACED, Trace
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
@@ -51,13 +53,15 @@ class Clock:
     """Wall time of each stage; stages overlap, so the sum is more than the whole."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    trace: Trace = UNTRACED
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
         """Around a stage's work, or a part of it that starts with the others."""
         started = time.monotonic()
         try:
-            yield
+            with self.trace.span(stage):
+                yield
         finally:
             self.seconds[stage] = max(self.seconds.get(stage, 0.0), time.monotonic() - started)
 
