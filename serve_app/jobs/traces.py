@@ -1,17 +1,17 @@
 """One trace per run of a job, from its POST to the acknowledged callback, whichever processes work on it.
 
     POST ─┬─ queue
-          ├─ attempt ─┬─ extraction ─ extractor.prepare
-          │           ├─ transcription ─ transcriber.transcribe, aligner.align, …
-          │           ├─ …
-          │           └─ progress callback …
-          ├─ terminal callback …
+          ├─ attempt ─┬─ extraction, transcription, … assembly      stages, side by side with
+          │           ├─ extractor.prepare, aligner.align, …        each try of each call, and
+          │           └─ progress callback                          each try of those
+          ├─ terminal callback                                      each try
           └─ acknowledged                   from the run's end to the acknowledgement
 
 The ids of a trace, of its POST and of its attempts follow from the job's row and timeline, so that a process that
 knows the job adds to the trace that others began, perhaps hours ago. A span is told when it is over; that of an
-attempt when the run is, from the timeline, since an attempt that was killed tells nothing. By default there is no
-collector, and then nothing is loaded, asked or kept. Knows nothing of how spans travel (`deployments/net/traces.py`).
+attempt when the run is, from the timeline, since a process that was killed tells nothing. For the same reason nothing
+else has spans below it: they would lose their parent. By default there is no collector, and then nothing is loaded,
+asked or kept. Knows nothing of how spans travel (`deployments/net/traces.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import hashlib
 import random
 import time
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -46,8 +45,6 @@ FLUSH_S = 2.0
 """What the end of a process waits for its last spans, at the most."""
 
 Value: TypeAlias = str | int | float | bool
-_around: ContextVar[int | None] = ContextVar("around", default=None)
-"""The span that this task works in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,16 +84,8 @@ class Trace:
 
     @contextmanager
     def span(self, name: str, *, parent_id: int | None = None, **attributes: Value) -> Iterator[dict[str, Any]]:
-        """Around a piece of work, and around the spans of what it does; its `error` is an exception's class.
-
-        What is put into the dictionary is told, too.
-        """
+        """Around a piece of work. What is put into the dictionary is told, too; an exception's class is its `error`."""
         notes: dict[str, Any] = {**attributes}
-        if self.send is None:
-            yield notes
-            return
-        before, span_id = _around.get(), _new_id()
-        _around.set(span_id)
         start_s, began = time.time(), time.monotonic()
         try:
             yield notes
@@ -104,9 +93,7 @@ class Trace:
             notes["error"] = type(error).__name__
             raise
         finally:
-            _around.set(before)
-            end_s = start_s + time.monotonic() - began
-            self.add(name, start_s, end_s, span_id=span_id, parent_id=parent_id or before, **notes)
+            self.add(name, start_s, start_s + time.monotonic() - began, parent_id=parent_id, **notes)
 
     def ended(self, events: Sequence[Event]) -> None:
         """Tell what the timeline of the run knows: how long it waited, and its attempts, the killed ones, too."""
