@@ -27,6 +27,7 @@ from deployments.errors import (
 from deployments.net.client import CallbackClient
 from serve_app.callbacks.payloads import dump
 from serve_app.callbacks.sender import ProgressTeller, Sender
+from serve_app.jobs.actor import show
 from serve_app.jobs.calls import TRANSIENT
 from serve_app.jobs.canonical import log_end
 from serve_app.jobs.checkpoints import Checkpoints, Keeper
@@ -121,6 +122,7 @@ class Driver:
             spent = _Spent()
 
             async def report(now: Progress) -> int | None:
+                show(f"{job.job_id}: {now.stage} {now.percent} %")
                 return await asyncio.to_thread(self._store.tell, attempt, now, spent_s=spent.take())
 
             teller = ProgressTeller(

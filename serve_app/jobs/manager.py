@@ -102,7 +102,7 @@ class JobManager:
         self._task = asyncio.get_running_loop().create_task(self._live())
 
     def __repr__(self) -> str:
-        return "JobManager"
+        return f"JobManager({self._settings.limits.running_jobs} jobs at once)"
 
     async def poke(self) -> None:
         """There is something new in the job table."""
