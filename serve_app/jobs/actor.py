@@ -62,7 +62,7 @@ def launch(job: Job, settings: Settings, stages: Stages, manager: ActorHandle[An
     return cast("ActorHandle[Any]", actor)
 
 
-def show(doing: str) -> None:
+def _show(doing: str) -> None:
     """Put what this driver does into its process' title, which `ps` and the dashboard's page of the cluster show.
 
     Ray puts its own title back with each call of the actor, so this is to be said again now and then.
@@ -96,7 +96,7 @@ class JobDriver:
             from serve_app.jobs.driver import Driver
 
             settings, stages = cloudpickle.loads(pickled)
-        self._driver = Driver(job_id, run, settings, stages, manager)
+        self._driver = Driver(job_id, run, settings, stages, manager, _show)
 
     def __repr__(self) -> str:
         return f"JobDriver({self._name})"

@@ -27,7 +27,6 @@ from deployments.errors import (
 from deployments.net.client import CallbackClient
 from serve_app.callbacks.payloads import dump
 from serve_app.callbacks.sender import ProgressTeller, Sender
-from serve_app.jobs.actor import show
 from serve_app.jobs.calls import TRANSIENT
 from serve_app.jobs.canonical import log_end
 from serve_app.jobs.checkpoints import Checkpoints, Keeper
@@ -59,8 +58,18 @@ log = logs.get_logger("driver")
 class Driver:
     """Runs one job from its row to its stored end, and makes the first try to tell it."""
 
-    def __init__(self, job_id: str, run: int, settings: Settings, stages: Stages, manager: ActorHandle[Any]) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        run: int,
+        settings: Settings,
+        stages: Stages,
+        manager: ActorHandle[Any],
+        show: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`show` is told in a few words what is done, about once a second."""
         logs.configure()
+        self._show = show
         self._job_id = job_id
         self._run = run
         self._settings = settings
@@ -122,7 +131,7 @@ class Driver:
             spent = _Spent()
 
             async def report(now: Progress) -> int | None:
-                show(f"{job.job_id}: {now.stage} {now.percent} %")
+                self._show(f"{job.job_id}: {now.stage} {now.percent} %")
                 return await asyncio.to_thread(self._store.tell, attempt, now, spent_s=spent.take())
 
             teller = ProgressTeller(

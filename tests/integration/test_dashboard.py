@@ -30,7 +30,7 @@ def test_the_dashboard_wants_the_token(dashboard):
 
 
 def test_actors_are_named_by_job_and_stage(server, dashboard, sources, short):
-    """Name and repr tell the driver's job, the manager's bound, each replica's stage; a title what a driver does now."""
+    """Name and repr tell the driver's job, the manager's bound, each replica's stage; a title what is done now."""
     with held_still(server.replicas("EmotionAnalyzer")):
         job_id = server.start(sources.file(short))
         until(lambda: f"ray::JobDriver {job_id}: analysis" in titles(server))
