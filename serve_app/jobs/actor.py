@@ -96,7 +96,7 @@ class JobDriver:
             from serve_app.jobs.driver import Driver
 
             settings, stages = cloudpickle.loads(pickled)
-        self._driver = Driver(job_id, run, settings, stages, manager, _show)
+        self._driver = Driver(job_id, run, settings, stages, manager, show=_show)
 
     def __repr__(self) -> str:
         return f"JobDriver({self._name})"

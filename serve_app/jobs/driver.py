@@ -65,6 +65,7 @@ class Driver:
         settings: Settings,
         stages: Stages,
         manager: ActorHandle[Any],
+        *,
         show: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`show` is told in a few words what is done, about once a second."""
