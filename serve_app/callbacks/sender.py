@@ -84,13 +84,13 @@ class Sender:
         callback = await asyncio.to_thread(self._outbox.claim, callback_id)
         if callback is None:
             return False
+        trace = await self._trace_of(callback.job_id)
         origin = origin_of(callback.url)
         probe_at = await asyncio.to_thread(self._outbox.may_try, origin)
         started = time.monotonic()
         if probe_at is not None or started - asked > LATEST_START_S:
             await asyncio.to_thread(self._outbox.postpone, callback, probe_at or 0.0)
             return False
-        trace = await self._trace_of(callback.job_id)
         with trace.span("terminal callback", parent_id=trace.post_id, number=callback.attempts) as told:
             answer, error = await self._try(
                 callback.url, callback.body, message_id=callback.id, sequence=callback.sequence
@@ -119,10 +119,11 @@ class Sender:
 
     async def tell(self, job_id: str, url: str, body: bytes, *, message_id: str, sequence: int) -> bool:
         """Try a progress callback once unless there is something newer; False where it should be tried again."""
+        trace = await self._trace_of(job_id)
         origin = origin_of(url)
         if not await asyncio.to_thread(self._outbox.may_tell, origin, job_id=job_id, sequence=sequence):
             return True  # dropped
-        with (await self._trace_of(job_id)).span("progress callback", sequence=sequence) as told:
+        with trace.span("progress callback", sequence=sequence) as told:
             answer, error = await self._try(url, body, message_id=message_id, sequence=sequence)
             told["error"] = error
         await asyncio.to_thread(self._outbox.note, origin, ok=error is None, progress=True)

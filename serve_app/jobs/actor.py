@@ -67,7 +67,7 @@ def _show(doing: str) -> None:
 
     Ray puts its own title back with each call of the actor, so this is to be said again now and then.
     """
-    ray._raylet.setproctitle(f"ray::JobDriver {doing}")  # noqa: SLF001 - Ray's own titles are set there, too
+    ray._raylet.setproctitle(f"ray::JobDriver {doing}")  # type: ignore[attr-defined]  # noqa: SLF001 - Ray's own way
 
 
 @contextmanager

@@ -116,6 +116,7 @@ class JobManager:
     async def leave(self) -> None:
         """Make room for a manager of another release. Jobs go on: their drivers do not depend on it."""
         await self._stop()
+        await self._tracer.close()
         ray.kill(ray.get_runtime_context().current_actor)
 
     async def drain(self) -> None:
@@ -132,6 +133,7 @@ class JobManager:
             await self._drivers.leave(job)
         while left := [job for job in left if await self._drivers.exists(job)]:  # noqa: ASYNC110 - Ray tells nobody
             await asyncio.sleep(GATHER_S)
+        await self._tracer.close()
 
     async def _stop(self) -> None:
         for task in (self._task, *self._busy.values()):
@@ -141,7 +143,6 @@ class JobManager:
         except SQLAlchemyError:
             log.warning("the lease is not given back; it runs out")
         await self._client.close()
-        await self._tracer.close()
 
     async def discard(self, job_id: str) -> None:
         """Delete what the extractor keeps of an ended job, and stop fetching it."""
