@@ -11,6 +11,7 @@ import logging
 import platform
 import threading
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import requests
 from opentelemetry.context import Context
@@ -126,15 +127,16 @@ class _Exporter(OTLPSpanExporter):
         session = requests.Session()
         session.trust_env = False
         super().__init__(endpoint=url, session=session, timeout=ONE_TRY_S)
+        self._about = {"collector": urlsplit(url).netloc.rpartition("@")[2]}
         self._fails = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         result = super().export(spans)
         fails = result is not SpanExportResult.SUCCESS
         if fails and not self._fails:
-            log.warning("the collector of traces does not take them: spans are dropped")
+            log.warning("the collector of traces does not take them: spans are dropped", extra=self._about)
         elif self._fails and not fails:
-            log.info("the collector of traces takes them again")
+            log.info("the collector of traces takes them again", extra=self._about)
         self._fails = fails
         return result
 
