@@ -90,6 +90,32 @@ class Auth(BaseModel):
         return networks
 
 
+class Tracing(BaseModel):
+    """Whether jobs leave traces, by OpenTelemetry."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint: str | None = None
+    """Where they go by OTLP/HTTP, such as `http://127.0.0.1:4318`. None: nowhere, there are none. What a collector
+    wants to be told of who sends is `OTEL_EXPORTER_OTLP_HEADERS` in the environment."""
+    sampling_ratio: float = Field(default=1.0, ge=0, le=1)
+    """The share of jobs that are traced. Where a POST has a `traceparent`, its flag decides."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_a_url(cls, endpoint: str | None) -> str | None:
+        parts = urlsplit(endpoint or "http://none")
+        if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc or parts.query:
+            raise ValueError("tracing.endpoint is a URL without credentials or query, such as http://127.0.0.1:4318")
+        return endpoint
+
+    @property
+    def url(self) -> str:
+        """The endpoint with the protocol's path, unless it has one of its own."""
+        endpoint = (self.endpoint or "").rstrip("/")
+        return endpoint if urlsplit(endpoint).path else f"{endpoint}/v1/traces"
+
+
 class CpuPool(BaseModel):
     """The stages that load models, a second time and on CPUs: for jobs that ask for no GPU."""
 
@@ -156,6 +182,7 @@ class Settings(BaseSettings):
     retention_days: float = Field(default=7, ge=0)
     """Ended jobs are kept this long, and longer while their end could not be told."""
     limits: Limits = Limits()
+    tracing: Tracing = Tracing()
     callbacks: CallbackPolicy = CallbackPolicy()
     """Where callbacks may go."""
     models: ModelsConfig = ModelsConfig()

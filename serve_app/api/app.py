@@ -79,9 +79,9 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
     accepted = schemas.ProcessVideoResponseV10 if v10 else schemas.ProcessVideoResponse
 
     @router.post("/process-video", response_model=accepted, responses=refusals(*document.SUBMITTING))
-    async def process_video(request: schemas.ProcessVideoRequest) -> Any:
+    async def process_video(request: schemas.ProcessVideoRequest, sent: Request) -> Any:
         """Store a job and answer at once; the work begins when a slot is free."""
-        return await service.submit(request)
+        return await service.submit(request, traceparent=sent.headers.get("traceparent"))
 
     @router.get("/status/{job_id}", response_model=schemas.StatusResponse, responses=refusals(*document.OF_A_JOB))
     async def status(job_id: PathJobId) -> Response:

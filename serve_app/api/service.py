@@ -32,6 +32,7 @@ from serve_app.jobs.canonical import log_end
 from serve_app.jobs.model import Counts, Job, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import SENTENCES
 from serve_app.jobs.states import JobState
+from serve_app.jobs.traces import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,12 +85,16 @@ class JobService:
         self._store = store
         self._outbox = outbox
         self._signals = signals
+        self._tracer = Tracer(settings, store, process="api")
         self._health = _Health(-math.inf, None)
         self._writer = ThreadPoolExecutor(1, "writer")
 
-    async def submit(self, request: schemas.ProcessVideoRequest) -> dict[str, object]:
+    async def submit(
+        self, request: schemas.ProcessVideoRequest, *, traceparent: str | None = None
+    ) -> dict[str, object]:
         """Store the job, durably, and answer with its state. Raises the contract's refusals."""
-        new = self._check(request)
+        began_s = time.time()
+        new = self._check(request, self._tracer.taken(traceparent))
         submission, estimate_s = await self._change(self._submit, new)
         job = submission.job
         if submission.draining:
@@ -101,7 +106,8 @@ class JobService:
             raise errors.JobConflictError(job_id=new.job_id)
         if submission.started:
             self._signals.poke()
-            log.info("accepted", extra=logs.about(job.job_id, run=job.run, options=job.options.model_dump()))
+            log.info("accepted", extra=logs.about(job.job_id, run=job.run, options=job.options.content))
+            self._tracer.posted(job, began_s)
         return self._answer(job, started=submission.started, estimate_s=estimate_s)
 
     def _submit(self, new: NewJob) -> tuple[Submission, float | None]:
@@ -109,7 +115,7 @@ class JobService:
         submission = self._store.submit(new)
         return submission, self._store.estimate_s(submission.job)
 
-    def _check(self, request: schemas.ProcessVideoRequest) -> NewJob:
+    def _check(self, request: schemas.ProcessVideoRequest, traceparent: str | None) -> NewJob:
         settings = self._settings
         language = request.language.lower()
         spoken = languages(settings.on(enable_gpu=request.enable_gpu).transcriber)
@@ -135,6 +141,7 @@ class JobService:
             enable_gpu=request.enable_gpu,
             emotion_detection=request.emotion_detection,
             max_workers=request.max_workers,
+            traceparent=traceparent,
         )
         return NewJob(
             job_id=request.job_id,
@@ -238,6 +245,7 @@ class JobService:
             raise errors.JobNotFoundError(job_id=job_id)
         if job.state.ended:
             log_end(job, outcome)
+            await self._tracer.ended(job)
             self._signals.discard(job_id)
         self._signals.poke()
         log.info("cancel requested", extra=logs.about(job_id, state=job.state))
@@ -339,7 +347,7 @@ class JobService:
 def fingerprint(video_url: str, callback_url: str | None, options: JobOptions) -> str:
     """What makes two requests the same: the URL without its query, who is told, and the options."""
     parts = urlsplit(video_url)
-    content = [parts.scheme.lower(), parts.netloc.lower(), parts.path, callback_url, options.model_dump()]
+    content = [parts.scheme.lower(), parts.netloc.lower(), parts.path, callback_url, options.content]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

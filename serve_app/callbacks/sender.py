@@ -19,6 +19,7 @@ from standardwebhooks import Webhook
 from deployments import logs
 from deployments.net.client import Answer, CallbackClient, NetError
 from serve_app.callbacks import payloads
+from serve_app.jobs.traces import untraced
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from deployments.errors import Locale
     from serve_app.callbacks.outbox import Outbox
     from serve_app.jobs.progress import Progress
+    from serve_app.jobs.traces import Trace
 
 PROGRESS_TRIES = 3
 MIN_INTERVAL_S = 1.0
@@ -40,9 +42,18 @@ log = logs.get_logger("callbacks")
 class Sender:
     """One try at a time, for whoever owns it; the outbox keeps senders of several processes apart."""
 
-    def __init__(self, client: CallbackClient, outbox: Outbox, *, secrets: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        client: CallbackClient,
+        outbox: Outbox,
+        *,
+        secrets: Sequence[str] = (),
+        trace_of: Callable[[str], Awaitable[Trace]] = untraced,
+    ) -> None:
+        """`trace_of` finds the trace of a job by its id."""
         self._client = client
         self._outbox = outbox
+        self._trace_of = trace_of
         self._webhooks = [Webhook(secret) for secret in secrets]
 
     async def _try(self, url: str, body: bytes, *, message_id: str, sequence: int) -> tuple[Answer | None, str | None]:
@@ -73,15 +84,21 @@ class Sender:
         callback = await asyncio.to_thread(self._outbox.claim, callback_id)
         if callback is None:
             return False
+        trace = await self._trace_of(callback.job_id)
         origin = origin_of(callback.url)
         probe_at = await asyncio.to_thread(self._outbox.may_try, origin)
         started = time.monotonic()
         if probe_at is not None or started - asked > LATEST_START_S:
             await asyncio.to_thread(self._outbox.postpone, callback, probe_at or 0.0)
             return False
-        answer, error = await self._try(callback.url, callback.body, message_id=callback.id, sequence=callback.sequence)
+        with trace.span("terminal callback", parent_id=trace.post_id, number=callback.attempts) as told:
+            answer, error = await self._try(
+                callback.url, callback.body, message_id=callback.id, sequence=callback.sequence
+            )
+            told["error"] = error
         if error is None:
             await _for_sure(partial(self._outbox.delivered, callback))
+            trace.add("acknowledged", callback.due_since, time.time(), parent_id=trace.post_id)
         elif answer and answer.status == GONE:
             await _for_sure(partial(self._outbox.refused, callback, error=error))
         else:
@@ -102,10 +119,13 @@ class Sender:
 
     async def tell(self, job_id: str, url: str, body: bytes, *, message_id: str, sequence: int) -> bool:
         """Try a progress callback once unless there is something newer; False where it should be tried again."""
+        trace = await self._trace_of(job_id)
         origin = origin_of(url)
         if not await asyncio.to_thread(self._outbox.may_tell, origin, job_id=job_id, sequence=sequence):
             return True  # dropped
-        answer, error = await self._try(url, body, message_id=message_id, sequence=sequence)
+        with trace.span("progress callback", sequence=sequence) as told:
+            answer, error = await self._try(url, body, message_id=message_id, sequence=sequence)
+            told["error"] = error
         await asyncio.to_thread(self._outbox.note, origin, ok=error is None, progress=True)
         return error is None or (answer is not None and answer.status == GONE)
 

@@ -62,6 +62,14 @@ def launch(job: Job, settings: Settings, stages: Stages, manager: ActorHandle[An
     return cast("ActorHandle[Any]", actor)
 
 
+def _show(doing: str) -> None:
+    """Put what this driver does into its process' title, which `ps` and the dashboard's page of the cluster show.
+
+    Ray puts its own title back with each call of the actor, so this is to be said again now and then.
+    """
+    ray._raylet.setproctitle(f"ray::JobDriver {doing}")  # type: ignore[attr-defined]  # noqa: SLF001 - Ray's own way
+
+
 @contextmanager
 def _lean_imports() -> Iterator[None]:
     """Import without what the driver never uses, and without the garbage collector, which would find that all stays."""
@@ -83,15 +91,15 @@ class JobDriver:
     def __init__(self, job_id: str, run: int, pickled: bytes, manager: ActorHandle[Any]) -> None:
         """`pickled` is settings and stages: Ray would unpickle them, with all that they import, before we can yield."""
         os.nice(NICENESS)
-        self._job_id = job_id
+        self._name = actor_name(job_id, run)
         with _lean_imports():
             from serve_app.jobs.driver import Driver
 
             settings, stages = cloudpickle.loads(pickled)
-        self._driver = Driver(job_id, run, settings, stages, manager)
+        self._driver = Driver(job_id, run, settings, stages, manager, show=_show)
 
     def __repr__(self) -> str:
-        return f"JobDriver({self._job_id})"
+        return f"JobDriver({self._name})"
 
     async def ping(self) -> None:
         """Answer, which proves that the actor is there."""

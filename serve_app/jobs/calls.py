@@ -14,11 +14,13 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from deployments import logs
 from deployments.errors import DeviceError, InternalJobError, StageTimeoutError, StuckError
 from deployments.watchdog import LEAVE_S
+from serve_app.jobs.traces import UNTRACED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from contextlib import AbstractAsyncContextManager
 
+    from serve_app.jobs.traces import Trace
 
 RETRIES = 6
 FIRST_WAIT_S = 0.5
@@ -46,9 +48,11 @@ log = logs.get_logger("calls")
 
 
 @dataclass(slots=True)
-class _Stuck:
-    """What is known of a call in which an engine got stuck, over all its tries."""
+class _Tries:
+    """What is known of a call over all its tries, above all whether an engine got stuck in it."""
 
+    name: str
+    number: int = 0
     before: bool = False
     options: dict[str, bool] = field(default_factory=dict)
 
@@ -66,23 +70,35 @@ class StageCalls:
     """
 
     def __init__(
-        self, job_id: str, max_in_flight: int, alone: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext
+        self,
+        job_id: str,
+        max_in_flight: int,
+        alone: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext,
+        trace: Trace = UNTRACED,
     ) -> None:
         self._job_id = job_id
         self._alone = alone
+        self._trace = trace
         self._max_in_flight = max_in_flight
         self._slots = asyncio.Semaphore(max_in_flight)
 
-    async def call(self, remote: Callable[..., Any], *args: Any, before_retry: Callable[[], None] | None = None) -> Any:
+    async def call(
+        self,
+        remote: Callable[..., Any],
+        *args: Any,
+        name: str = "call",
+        before_retry: Callable[[], None] | None = None,
+    ) -> Any:
         """Await one stage call in a slot. Raises what the stage raised, or Ray's error when retries did not help.
 
         `before_retry` renews what the call refers to: its argument may be what was lost. A call whose replica died
-        is made again while no other job makes such a one, and after two more deaths is known for the cause.
+        is made again while no other job makes such a one, and after two more deaths is known for the cause. `name` is
+        what the trace calls it.
         """
-        stuck = _Stuck()
+        tries = _Tries(name)
         async with self._slots:
             try:
-                return await self._tried(remote, *args, before_retry=before_retry, stuck=stuck)
+                return await self._tried(remote, *args, before_retry=before_retry, tries=tries)
             except RayActorError as death:
                 self._warn(death)
             async with self._alone():
@@ -91,7 +107,7 @@ class StageCalls:
                     if before_retry is not None:
                         before_retry()
                     try:
-                        return await self._tried(remote, *args, before_retry=before_retry, stuck=stuck)
+                        return await self._tried(remote, *args, before_retry=before_retry, tries=tries)
                     except RayActorError as death:
                         self._warn(death)
                         last = death
@@ -101,7 +117,7 @@ class StageCalls:
         log.warning("stage call retried", extra=logs.about(self._job_id, error=type(error).__name__))
 
     async def _tried(
-        self, remote: Callable[..., Any], *args: Any, before_retry: Callable[[], None] | None, stuck: _Stuck
+        self, remote: Callable[..., Any], *args: Any, before_retry: Callable[[], None] | None, tries: _Tries
     ) -> Any:
         """Make the call until its replica dies under it.
 
@@ -111,34 +127,36 @@ class StageCalls:
         for attempt in range(RETRIES):
             wait_s = FIRST_WAIT_S * 2**attempt
             try:
-                return await self._once(remote, *args, **stuck.options)
+                return await self._once(remote, *args, tries=tries)
             except (StuckError, *TRANSIENT) as error:
                 if isinstance(error, RayActorError) and not isinstance(error, ActorUnavailableError):
                     raise
                 if isinstance(error, StuckError):
-                    stuck.note(error)
+                    tries.note(error)
                     wait_s += LEAVE_S  # or it would be made at the replica that is about to end
                 self._warn(error)
                 await asyncio.sleep(wait_s * random.uniform(0.8, 1.2))  # noqa: S311
                 if before_retry is not None:
                     before_retry()
-        return await self._once(remote, *args, **stuck.options)
+        return await self._once(remote, *args, tries=tries)
 
-    async def _once(self, remote: Callable[..., Any], *args: Any, **options: bool) -> Any:
-        response = remote(*args, **options)
-        try:
-            return await response
-        except asyncio.CancelledError:
-            response.cancel()
-            raise
-        except RayServeException as error:
-            if isinstance(error.__cause__, RayActorError):  # as Serve's router tells it, by no class of its own
-                raise ArgumentLostError from error
-            raise
-        except RayTaskError as error:
-            if isinstance(error, TRANSIENT) or not isinstance(error.cause, Exception):
+    async def _once(self, remote: Callable[..., Any], *args: Any, tries: _Tries) -> Any:
+        tries.number += 1
+        with self._trace.span(tries.name, number=tries.number):
+            response = remote(*args, **tries.options)
+            try:
+                return await response
+            except asyncio.CancelledError:
+                response.cancel()
                 raise
-            raise error.cause from error
+            except RayServeException as error:
+                if isinstance(error.__cause__, RayActorError):  # as Serve's router tells it, by no class of its own
+                    raise ArgumentLostError from error
+                raise
+            except RayTaskError as error:
+                if isinstance(error, TRANSIENT) or not isinstance(error.cause, Exception):
+                    raise
+                raise error.cause from error
 
     async def map(self, work: Callable[[Item], Awaitable[Answer]], items: Iterable[Item]) -> list[Answer]:
         """`work` for each item, some at a time, answers in order. The first failure cancels the rest.

@@ -37,6 +37,7 @@ from serve_app.jobs.pipeline import Pipeline, Stages
 from serve_app.jobs.progress import Progress, ProgressMeter
 from serve_app.jobs.quarantine import Quarantine
 from serve_app.jobs.resuming import Clock
+from serve_app.jobs.traces import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
     from serve_app.jobs.store import Ending
+    from serve_app.jobs.traces import Trace
     from serve_app.settings import Settings
 
 AWAY_WAITS_S = (1.0, 2.0, 5.0)
@@ -57,8 +59,19 @@ log = logs.get_logger("driver")
 class Driver:
     """Runs one job from its row to its stored end, and makes the first try to tell it."""
 
-    def __init__(self, job_id: str, run: int, settings: Settings, stages: Stages, manager: ActorHandle[Any]) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        run: int,
+        settings: Settings,
+        stages: Stages,
+        manager: ActorHandle[Any],
+        *,
+        show: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`show` is told in a few words what is done, about once a second."""
         logs.configure()
+        self._show = show
         self._job_id = job_id
         self._run = run
         self._settings = settings
@@ -66,6 +79,7 @@ class Driver:
         self._manager = manager
         database = open_database(settings)
         self._store, self._outbox = open_store(settings, database)
+        self._tracer = Tracer(settings, self._store, process="driver")
         self._checkpoints = Checkpoints(database)
         self._quarantine = Quarantine(database)
         self._pipeline: Pipeline | None = None
@@ -100,19 +114,26 @@ class Driver:
             log.exception("driver failed", extra=logs.about(self._job_id))
         finally:
             self._manager.poke.remote()
+            await self._tracer.close()
             # Gone at once, name and all, and not restarted. `exit_actor` would wait for Serve's long polls: 45 s.
             ray.kill(ray.get_runtime_context().current_actor)
 
     async def _attempt(self, job: Job) -> None:
         attempt = Attempt(job_id=job.job_id, run=job.run, number=job.attempt)
         started = time.monotonic()
+        trace = await self._tracer.of_attempt(job)
+
+        async def trace_of(_: str) -> Trace:
+            return trace
+
         async with CallbackClient(self._settings.callback_policy) as client:
             secrets = [secret.get_secret_value() for secret in self._settings.webhook_secrets]
-            sender = Sender(client, self._outbox, secrets=secrets)
+            sender = Sender(client, self._outbox, secrets=secrets, trace_of=trace_of)
             meter = ProgressMeter(job.progress)
-            spent, clock = _Spent(), Clock()
+            spent, clock = _Spent(), Clock(trace=trace)
 
             async def report(now: Progress) -> int | None:
+                self._show(f"{job.job_id}: {now.stage} {now.percent} %")
                 return await asyncio.to_thread(self._store.tell, attempt, now, spent_s=spent.take(), marks=clock.take())
 
             teller = ProgressTeller(
@@ -133,6 +154,7 @@ class Driver:
                 kept=Keeper(self._checkpoints, attempt),
                 alone=self._quarantine.alone,
                 clock=clock,
+                trace=trace,
             )
             self._work = asyncio.create_task(self._outcome(job, self._pipeline))
             if self._cancelled or self._leaving or job.cancel_requested:
@@ -151,7 +173,7 @@ class Driver:
             if ending is None:
                 return
             log_end(job, outcome, seconds=time.monotonic() - started)
-            await asyncio.gather(self._discard(), self._deliver(sender, ending))
+            await asyncio.gather(self._discard(), self._deliver(sender, ending), self._tracer.ended(job))
 
     async def _hold(self, attempt: Attempt, spent: _Spent, work: asyncio.Task[Outcome]) -> None:
         """Keep the lease; an attempt that no longer counts stops its work. Telling progress is a beat, too."""

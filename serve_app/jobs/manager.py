@@ -33,6 +33,7 @@ from serve_app.jobs.model import Attempt, Job, Outcome
 from serve_app.jobs.opening import open_database, open_store
 from serve_app.jobs.progress import Progress
 from serve_app.jobs.states import JobState
+from serve_app.jobs.traces import Tracer
 from serve_app.jobs.wall_clock import WallClock, bring_back, plan_anew
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class JobManager:
         self._figures = figures.Figures(self._database, settings.limits)
         self._client = CallbackClient(settings.callback_policy)
         secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
-        self._sender = Sender(self._client, self._outbox, secrets=secrets)
+        self._tracer = Tracer(settings, self._store, process="manager")
+        self._sender = Sender(self._client, self._outbox, secrets=secrets, trace_of=self._tracer.of_id)
         self._poked = asyncio.Event()
         self._busy: dict[str, asyncio.Task[Any]] = {}
         self._cancelled_at: dict[str, float] = {}
@@ -102,7 +104,7 @@ class JobManager:
         self._task = asyncio.get_running_loop().create_task(self._live())
 
     def __repr__(self) -> str:
-        return "JobManager"
+        return f"JobManager({self._settings.limits.running_jobs} jobs at once)"
 
     async def poke(self) -> None:
         """There is something new in the job table."""
@@ -116,6 +118,7 @@ class JobManager:
     async def leave(self) -> None:
         """Make room for a manager of another release. Jobs go on: their drivers do not depend on it."""
         await self._stop()
+        await self._tracer.close()
         ray.kill(ray.get_runtime_context().current_actor)
 
     async def drain(self) -> None:
@@ -132,6 +135,7 @@ class JobManager:
             await self._drivers.leave(job)
         while left := [job for job in left if await self._drivers.exists(job)]:  # noqa: ASYNC110 - Ray tells nobody
             await asyncio.sleep(GATHER_S)
+        await self._tracer.close()
 
     async def _stop(self) -> None:
         for task in (self._task, *self._busy.values()):
@@ -302,6 +306,7 @@ class JobManager:
         attempt = Attempt(job_id=job.job_id, run=job.run, number=job.attempt)
         if await asyncio.to_thread(self._store.finish, attempt, outcome):
             log_end(job, outcome, seconds=job.spent_s)
+            await self._tracer.ended(job)
             await self._discard(job.job_id)
 
     async def _tell(self, job: Job) -> None:
@@ -346,8 +351,9 @@ class JobManager:
         tries = self._fetches[job.job_id] = self._fetches.get(job.job_id, 0) + 1
         fetching: Any = None
         try:
-            fetching = self._stages.extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
-            await fetching
+            with self._tracer.of(job).span("fetch ahead", number=tries):
+                fetching = self._stages.extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
+                await fetching
             state = "done"
         except asyncio.CancelledError:
             fetching.cancel()

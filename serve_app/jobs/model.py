@@ -21,6 +21,13 @@ class JobOptions(BaseModel):
     enable_gpu: bool = True
     emotion_detection: bool = True
     max_workers: int = 4
+    traceparent: str | None = None
+    """The trace that the POST came with; no part of the content."""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What tells one request from another."""
+        return self.model_dump(exclude={"traceparent"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deployments import logs
@@ -34,6 +35,7 @@ from serve_app.jobs.assemble import Analysis, filename_of, result_of, segments_o
 from serve_app.jobs.calls import TRANSIENT, StageCalls, together
 from serve_app.jobs.progress import Counted, ProgressMeter, Stage
 from serve_app.jobs.resuming import Clock, NothingKept, Resumer, source_of
+from serve_app.jobs.traces import UNTRACED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from deployments.types import Emotion, Segment, Turn, WordProsody
     from serve_app.jobs.model import Job
     from serve_app.jobs.resuming import Kept
+    from serve_app.jobs.traces import Trace
     from serve_app.settings import Settings
 
 PROSODY_PIECE_S = 300.0
@@ -100,14 +103,16 @@ class Pipeline:
         kept: Kept | None = None,
         alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
         clock: Clock | None = None,
+        trace: Trace = UNTRACED,
     ) -> None:
         self._job = job
         self._settings = settings.on(enable_gpu=job.options.enable_gpu)
         self._stages = stages.on(enable_gpu=job.options.enable_gpu)
         self._meter = meter
         self._changed = changed
-        self._calls = StageCalls(job.job_id, job.options.max_workers, alone)
-        self._clock = clock or Clock()
+        self._calls = StageCalls(job.job_id, job.options.max_workers, alone, trace)
+        self._clock = clock or Clock(trace=trace)
+        self._trace = trace
         self._resumer = Resumer(kept or NothingKept(), self._clock)
         self._warnings: list[str] = [*settings.warnings]
         self._reporter: ActorHandle[Any] | None = None
@@ -132,22 +137,22 @@ class Pipeline:
         segments = self._segments(transcripts, turns)
         prosody, emotions = await self._analyse(segments, tracks)
         self._progress(Stage.ANALYSIS, 1)
-        result = result_of(
-            Analysis(
-                duration_s=info.duration_s,
-                language=self._language(transcripts),
-                language_probability=heard.language_probability,
-                segments=segments,
-                prosody=prosody,
-                emotions=emotions,
-                filename=filename_of(self._job.video_url),
-                model_version=self._settings.model_version,
-                device="+".join(sorted({each.device for each in transcripts})) or self._settings.device,
-                processing_s=spent_s + time.monotonic() - started,
-                stages_s=self._clock.seconds,
-                warnings=list(dict.fromkeys(self._warnings)),
-            )
+        analysis = Analysis(
+            duration_s=info.duration_s,
+            language=self._language(transcripts),
+            language_probability=heard.language_probability,
+            segments=segments,
+            prosody=prosody,
+            emotions=emotions,
+            filename=filename_of(self._job.video_url),
+            model_version=self._settings.model_version,
+            device="+".join(sorted({each.device for each in transcripts})) or self._settings.device,
+            processing_s=spent_s + time.monotonic() - started,
+            stages_s=self._clock.seconds,
+            warnings=list(dict.fromkeys(self._warnings)),
         )
+        with self._trace.span("assembly"):
+            result = result_of(analysis)
         self._progress(Stage.ASSEMBLY, 1)
         return result
 
@@ -155,13 +160,14 @@ class Pipeline:
         """Bring the audio into the object store, owned by this driver; again when it was lost."""
         self._audio = self._stages.extractor.load.remote(self._job.job_id, self._job.run)
 
-    async def _on_audio(self, method: Any, *args: Any) -> Any:
-        """Call a stage with the audio's reference first: the samples themselves do not pass through here."""
+    async def _on_audio(self, method: str, *args: Any) -> Any:
+        """Call a stage's method with the audio's reference first: the samples themselves do not pass through here."""
+        handle: Any = attrgetter(method)(self._stages)
         async with self._fetching:
             if self._audio is None:  # it was thought that all is kept that is heard from it
                 await self._fetch()
         return await self._calls.call(
-            lambda **options: method.remote(self._audio, *args, **options), before_retry=self._load
+            lambda **options: handle.remote(self._audio, *args, **options), name=method, before_retry=self._load
         )
 
     def extraction_progress(self, step: str, fraction: float) -> None:
@@ -180,6 +186,7 @@ class Pipeline:
             self._job.run,
             self._job.video_url,
             self._reporter,
+            name="extractor.prepare",
         )
         self._load()
         return info
@@ -220,7 +227,7 @@ class Pipeline:
 
         async def detect(piece: Span) -> list[Span]:
             with counted.one():
-                spans: list[Span] = await self._on_audio(self._stages.detector.detect, piece)
+                spans: list[Span] = await self._on_audio("detector.detect", piece)
                 return spans
 
         found = await self._calls.map(detect, todo)
@@ -255,10 +262,10 @@ class Pipeline:
 
     async def _hear(self, chunk: Span, language: str, speech: Sequence[Span]) -> Transcript:
         transcript: Transcript = await self._on_audio(
-            self._stages.transcriber.transcribe, chunk, language, self._job.job_id, speech_share(chunk, speech)
+            "transcriber.transcribe", chunk, language, self._job.job_id, speech_share(chunk, speech)
         )
         if self._stages.aligner is not None:
-            transcript = await self._on_audio(self._stages.aligner.align, transcript, self._job.job_id)
+            transcript = await self._on_audio("aligner.align", transcript, self._job.job_id)
             transcript = without_strays(transcript, speech)
         return transcript
 
@@ -269,7 +276,7 @@ class Pipeline:
             return asked
 
         async def hear(chunk: Span) -> dict[str, float]:
-            method = self._stages.transcriber.detect_language
+            method = "transcriber.detect_language"
             probabilities: dict[str, float] = await self._on_audio(method, chunk, self._job.job_id)
             return probabilities
 
@@ -288,18 +295,19 @@ class Pipeline:
         return turns
 
     async def _find_turns(self, info: AudioInfo) -> list[Turn]:
-        diarizer = self._stages.diarizer
         todo = list(pieces(_audio_s(info), DIARIZATION_PIECE_S))
         counted = Counted(len(todo) + 1, lambda fraction: self._progress(Stage.DIARIZATION, fraction))
 
         async def embed(piece: Span) -> tuple[Any, Any]:
             with counted.one():
-                segmentation = await self._on_audio(diarizer.segment, piece)
-                return segmentation, await self._on_audio(diarizer.embed, segmentation)
+                segmentation = await self._on_audio("diarizer.segment", piece)
+                return segmentation, await self._on_audio("diarizer.embed", segmentation)
 
         found = await self._calls.map(embed, todo)
         segmentations, embeddings = [pair[0] for pair in found], [pair[1] for pair in found]
-        turns: list[Turn] = await self._calls.call(diarizer.cluster.remote, segmentations, embeddings)
+        turns: list[Turn] = await self._calls.call(
+            self._stages.diarizer.cluster.remote, segmentations, embeddings, name="diarizer.cluster"
+        )
         return turns
 
     async def _track(self, info: AudioInfo) -> Tracks | None:
@@ -308,7 +316,7 @@ class Pipeline:
 
         async def track(piece: Span) -> Tracks:
             with counted.one():
-                tracks: Tracks = await self._on_audio(self._stages.prosody.tracks, piece)
+                tracks: Tracks = await self._on_audio("prosody.tracks", piece)
                 return tracks
 
         async def all_tracks() -> Tracks:
@@ -341,7 +349,7 @@ class Pipeline:
 
         async def work() -> Sequence[Sequence[WordProsody]]:
             measured: Sequence[Sequence[WordProsody]] = await self._calls.call(
-                lambda: self._stages.prosody.measure.remote(tracks, segments)
+                lambda: self._stages.prosody.measure.remote(tracks, segments), name="prosody.measure"
             )
             return measured
 
@@ -367,7 +375,7 @@ class Pipeline:
 
         async def judge(part: Sequence[Segment]) -> list[Emotion | None]:
             with counted.one():
-                method = self._stages.emotion.analyze
+                method = "emotion.analyze"
                 emotions: list[Emotion | None] = await self._on_audio(method, tracks, part, self._job.job_id)
                 return emotions
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from serve_app.jobs.events import EventKind, Mark
+from serve_app.jobs.traces import UNTRACED, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -54,6 +55,7 @@ class Clock:
     """Wall time of each stage; stages overlap, so the sum is more than the whole."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    trace: Trace = UNTRACED
     _marks: list[Mark] = field(default_factory=list)
     _at_work: Counter[str] = field(default_factory=Counter)
 
@@ -65,7 +67,8 @@ class Clock:
             self._mark(EventKind.STAGE_STARTED, stage)
         self._at_work[stage] += 1
         try:
-            yield
+            with self.trace.span(stage):
+                yield
         finally:
             self.seconds[stage] = max(self.seconds.get(stage, 0.0), time.monotonic() - started)
             self._at_work[stage] -= 1

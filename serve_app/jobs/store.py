@@ -109,7 +109,7 @@ class JobStore:
             "video_url": new.video_url,
             "video_expires_at": new.video_expires_at,
             "callback_url": new.callback_url,
-            "options": new.options.model_dump(),
+            "options": new.options.model_dump(exclude_none=True),
             "stage": Stage.QUEUED,
             "progress": 0,
             "queued_at": now,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 from contextlib import contextmanager
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ("podman", "runc", "debootstrap")
+LIMIT = 16_384
+"""Of files and processes: podman's own are more than some machines allow."""
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -81,8 +82,7 @@ def build(tag: str, *, base: str, target: str) -> None:
 @contextmanager
 def running(image: str, *flags: str) -> Iterator[str]:
     """A container without a network; its name."""
-    limits = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
-    allowed = [f"--ulimit={name}={resource.getrlimit(number)[1]}" for name, number in limits.items()]
+    allowed = [f"--ulimit={name}={LIMIT}:{LIMIT}" for name in ("nofile", "nproc")]
     name = (
         podman("run", "--detach", "--runtime=runc", "--network=none", *allowed, *flags, image).strip().split("\n")[-1]
     )

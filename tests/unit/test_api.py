@@ -228,7 +228,7 @@ def test_what_is_not_a_json_object_is_refused(edge, content):
 def test_null_counts_as_absent_and_unknown_fields_are_ignored(edge):
     """A v1.0 backend and one that sends null or more than we know are both served."""
     assert edge.post(language=None, fastapi_base_url=None, max_workers=None, priority="high").status_code == 200
-    assert edge.store.get("a").options.model_dump() == {
+    assert edge.store.get("a").options.content == {
         "language": "auto",
         "enable_gpu": True,
         "emotion_detection": True,

@@ -141,6 +141,18 @@ def test_exports_are_pure():
             assert {name for name in imports(module) if not name.startswith("serve_app.exports")} <= known, module
 
 
+def test_one_door_to_the_collector_of_traces():
+    """OpenTelemetry is known to one module, which others import only where a collector is named, not on top."""
+    assert users_of("opentelemetry") == {"deployments/net/traces.py"}
+    top = {
+        node.module
+        for module in MODULES
+        for node in ast.parse((ROOT / module).read_text()).body
+        if isinstance(node, ast.ImportFrom)
+    }
+    assert "deployments.net.traces" not in top
+
+
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_every_module_says_what_it_is(module):
     """A docstring on top, a size that one can read, and loggers that Serve captures."""
