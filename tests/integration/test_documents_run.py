@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tests.support.process import RunningServer
 
+pytestmark = pytest.mark.timeout(900)  # the first test starts the shared server, and a busy machine takes minutes
 STOP = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
 
 

@@ -72,7 +72,7 @@ def test_the_bounds_are_those_of_the_server():
         "INTERNAL_ERROR",
     } == metrics.CODES
     refused = {str(error.status) for error in errors.ApiError.__subclasses__()}
-    assert set(metrics.STATUSES) == {"200", "202", *refused}
+    assert set(metrics.STATUSES) == {"200", "202", "304", "307", *refused}
     source = Path(pipeline.__file__).read_text(encoding="utf-8")
     assert set(metrics.STAGES) == set(re.findall(r'(?:timed_as=|_clock\.time\()"(\w+)"', source))
 
