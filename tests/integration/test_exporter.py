@@ -8,10 +8,14 @@ import time
 import httpx
 import pytest
 import yaml
+from sqlalchemy import func, select
 
 from deployments.metrics import PREFIX
 from serve_app import metrics
 from serve_app.cli.child_process import ChildProcess, free_port
+from serve_app.jobs.database import Database
+from serve_app.jobs.states import JobState
+from serve_app.jobs.tables import jobs
 from tests.support import servers
 from tests.support.backend import Backend
 from tests.support.counted import Scrape
@@ -55,10 +59,24 @@ def late(before, after):
     return [*expected, *filter(None, standing)]
 
 
+def all_are_counted(server, scrape):
+    """Whether the ends of all jobs of earlier tests are told; of some of them the rows are gone."""
+    database = Database(f"sqlite:///{server.state_dir / 'ml-server.db'}")
+    try:
+        with database.read() as db:
+            ended = select(func.count()).where(jobs.c.state.in_((JobState.COMPLETED, JobState.FAILED)))
+            return scrape.sum("ray_ml_server_jobs_ended_total") >= db.execute(ended).scalar_one()
+    finally:
+        database.close()
+
+
 @pytest.fixture(scope="module")
 def story(server, sources, short):
     """A job that completes, whose end is taken at the second try, one whose video is gone, and a bad request."""
-    before = Scrape(server.state_dir)
+    deadline = time.monotonic() + WITHIN_S
+    while not all_are_counted(server, before := Scrape(server.state_dir)):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
     with Backend(lambda new, seen: 503 if new.ended and not any(got.ended for got in seen) else 200) as backend:
         job_id = server.start(sources.file(short), fastapi_base_url=backend.url)
         backend.wait_end(job_id)

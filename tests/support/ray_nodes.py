@@ -159,6 +159,10 @@ class _Machines:
     def __init__(self, folder: str, head: dict[str, Any]) -> None:
         from ray.cluster_utils import Cluster
 
+        os.environ["RAY_TMPDIR"] = (
+            folder  # where Ray notes the newest cluster's address, whatever the node's own folder
+        )
+        Path(folder, "ray").mkdir(exist_ok=True)
         self._head = head
         self._port = free_port()
         self._for_head = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": self._port}
