@@ -17,7 +17,9 @@ STAGES = {"AudioExtractor", "SpeechDetector", "Transcriber", "Diarizer", "Prosod
 @pytest.fixture(scope="module")
 def dashboard(server):
     """Its API, with the token of the state directory."""
-    url = re.search(r"Ray dashboard (http://[\d.:]+)", (server.state_dir / "up.log").read_text())[1]
+    told = server.state_dir / "up.log"
+    until(lambda: "Ray dashboard" in told.read_text())
+    url = re.search(r"Ray dashboard (http://[\d.:]+)", told.read_text())[1]
     headers = {"authorization": f"Bearer {(server.state_dir / 'ray-token').read_text().strip()}"}
     with httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=30) as client:
         yield client
