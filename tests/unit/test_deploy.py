@@ -19,6 +19,7 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 from pydantic import BaseModel
+from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 
 from deployments.net.addresses import parse, refused
 from deployments.net.policy import check_callback_url, check_video_url
@@ -356,8 +357,8 @@ def test_a_pod_has_time_to_go(groups):
     """Shared memory holds the object store, and the pod's end waits for what comes before it."""
     for group in groups:
         pod = group["template"]["spec"]
-        before = re.findall(r"\d+", pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1])
-        assert sum(map(int, before)) < pod["terminationGracePeriodSeconds"]
+        [_, before] = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+        assert int(before) + RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S < pod["terminationGracePeriodSeconds"]
         shm = next(volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "shm")
         assert shm["medium"] == "Memory"
         assert float(shm["sizeLimit"].removesuffix("Gi")) * 2**30 > int(group["rayStartParams"]["object-store-memory"])
