@@ -146,7 +146,7 @@ def _references(
 
 
 def _harm(plan: Plan, customer: Customer, nemesis: Nemesis, backend: Unreliable) -> None:
-    """Jobs and, beside them, faults, until the time is up and the opening is over, which a busy machine takes longer for."""
+    """Jobs and, beside them, faults, until the time is up and the opening over, whatever the machine is busy with."""
     ends = time.monotonic() + plan.seconds
     orders = threading.Thread(target=_order, args=(plan, customer, ends), daemon=True)
     orders.start()
