@@ -146,14 +146,14 @@ def _references(
 
 
 def _harm(plan: Plan, customer: Customer, nemesis: Nemesis, backend: Unreliable) -> None:
-    """Jobs and, beside them, faults, until the time is up."""
+    """Jobs and, beside them, faults, until the time is up and the opening over, whatever the machine is busy with."""
     ends = time.monotonic() + plan.seconds
     orders = threading.Thread(target=_order, args=(plan, customer, ends), daemon=True)
     orders.start()
     backend.mood = MOODS[plan.mood]
     server_ends = time.monotonic() + (plan.server_ends_every_s or math.inf)
     time.sleep(nemesis.pause_s())
-    while time.monotonic() < ends:
+    while time.monotonic() < ends or len(nemesis.faults) < len(plan.opening):
         if time.monotonic() >= server_ends:
             nemesis.end_server()
             server_ends = time.monotonic() + (plan.server_ends_every_s or math.inf)
