@@ -113,6 +113,7 @@ class Server:
 
     def kill(self, *titles: str) -> None:
         """One of each, and wait until there are others in their places."""
+        until(lambda: all(map(self.pids, titles)), within_s=10)  # a driver may just have ended, its job's row not yet
         before = {title: set(self.pids(title)) for title in titles}
         for pids in before.values():
             os.kill(min(pids), signal.SIGKILL)
