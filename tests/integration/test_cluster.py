@@ -159,6 +159,7 @@ def test_ingresses_and_one_manager_share_the_database(cluster, database, sources
         load.check()
 
 
+@pytest.mark.full
 def test_d3_a_new_head_takes_over(cluster, database, sources, backend, tmp_path):
     """All that the head runs is killed under running jobs: a new head finds app and actors in Redis, 0 jobs lost."""
     redis.require()

@@ -62,6 +62,7 @@ PLACES = {
 def test_a7_ten_thousand_stored_jobs_cost_no_answer(http, place, monkeypatch):
     """A7: status, health and lists answer as fast as ever with 10,000 jobs in the table, each asked of the database."""
     monkeypatch.setattr(service_module, "HEALTH_CACHE_S", -1)
+    monkeypatch.setattr(service_module, "HEALTH_S", 10)  # one slow answer of forty is no fault: the median is judged
     took_s = []
     for n in range(ASKED):
         began = time.perf_counter()
