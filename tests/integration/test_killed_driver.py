@@ -11,6 +11,7 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 
 import pytest
 
@@ -50,6 +51,8 @@ class Bed:
         self.backend = backend
         self.doomed = doomed
         self._context = nursery()
+        self._turn = threading.Lock()
+        """A start looks after all processes, and two looks at the end of one read its exit code from one pipe."""
 
     def submit(self, job_id: str) -> str:
         now = time.time()
@@ -64,8 +67,16 @@ class Bed:
 
     def drivers(self, job_ids: list[str], fuse: Fuse | None = None):
         process = self._context.Process(target=drive, args=(self.options, job_ids, fuse), daemon=True)
-        process.start()
+        with self._turn:
+            process.start()
         return process
+
+    def wait(self, process) -> int | None:
+        """Until it has ended; its exit code, None where it has not."""
+        wait([process.sentinel], WITHIN_S)
+        with self._turn:
+            process.join(0)
+            return process.exitcode
 
     def kill_at(self, edge: str, delay_s: float) -> Story:
         """One job: its driver killed there, a second one that ends it."""
@@ -73,16 +84,15 @@ class Bed:
         first = self.driver(job_id, Fuse(edge=edge, delay_s=delay_s))
         if edge == "unacknowledged":
             self.doomed[job_id] = first, delay_s
-        first.join(WITHIN_S)
+        exit_code = self.wait(first)
         died_at = time.monotonic()
         second = self.driver(job_id)
-        second.join(WITHIN_S)
-        assert second.exitcode == 0
+        assert self.wait(second) == 0
         spoke = [got.at for got in self.backend.of(job_id) if got.at > died_at]
         return Story(
             job_id=job_id,
             edge=edge,
-            exit_code=first.exitcode,
+            exit_code=exit_code,
             resumed_s=spoke[0] - died_at if spoke else time.monotonic() - died_at,
         )
 
@@ -113,8 +123,7 @@ def bed(tmp_path_factory):
 def undisturbed(bed):
     job_id = bed.submit("undisturbed")
     process = bed.driver(job_id)
-    process.join(WITHIN_S)
-    assert process.exitcode == 0
+    assert bed.wait(process) == 0
     result = json.loads(bed.store.result(job_id))
     assert len(result["segments"]) == 3
     assert not any("failed" in warning for warning in result["metadata"]["warnings"])
