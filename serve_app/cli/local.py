@@ -258,11 +258,11 @@ def _init_ray(temp_dir: str, options: UpOptions, metrics_port: int) -> Any:
 
 
 def _metrics_url() -> str:
-    """Where the private Ray's only node shows its metrics."""
-    import ray
+    """Where the private Ray's only node shows its metrics; it is not asked, since it may just have died."""
+    from ray._private.worker import _global_node  # no public way leads to Ray's processes
 
-    [node] = ray.nodes()  # type: ignore[no-untyped-call]
-    return f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"
+    node: Any = _global_node
+    return f"http://127.0.0.1:{node.metrics_export_port}/metrics"
 
 
 def _check_ray() -> None:

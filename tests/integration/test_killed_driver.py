@@ -175,8 +175,7 @@ def killed_before_the_post(bed, kills: int) -> None:
     def kill(number: int) -> str:
         job_id = bed.submit(f"w1-{number}-{uuid.uuid4()}")
         process = bed.driver(job_id, Fuse(edge="committed", delay_s=0.0))
-        process.join(WITHIN_S)
-        assert process.exitcode == -signal.SIGKILL
+        assert bed.wait(process) == -signal.SIGKILL
         return job_id
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
@@ -185,8 +184,7 @@ def killed_before_the_post(bed, kills: int) -> None:
     assert {bed.outbox.status(job_id).state for job_id in ids} == {"pending"}
     assert not any(got.ended for job_id in ids for got in bed.backend.of(job_id))
     restarted = bed.drivers(ids)
-    restarted.join(WITHIN_S)
-    assert restarted.exitcode == 0
+    assert bed.wait(restarted) == 0
     assert {bed.outbox.status(job_id).state for job_id in ids} == {"delivered"}
     for job_id in ids:
         received = bed.backend.of(job_id)
