@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from tests.support import browser as browsers
 from tests.support import postgres
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in a shell's background inherit "ignored"
@@ -28,6 +29,14 @@ def postgres_server():
     postgres.require()
     with postgres.running_postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium for the tests of a file."""
+    browsers.require()
+    with browsers.chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -14,18 +14,10 @@ from serve_app.api.keys import KeyStore
 from serve_app.jobs.database import Database
 from serve_app.jobs.model import Outcome
 from serve_app.jobs.progress import Stage
-from tests.support import browser as browsers
 from tests.support.console_world import World
 from tests.support.live_server import serving
 
 WORDS = 300
-
-
-@pytest.fixture(scope="module")
-def browser():
-    browsers.require()
-    with browsers.chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import pytest
 
 from serve_app.jobs.database import Database
-from tests.support import browser as browsers
 from tests.support.console_world import World
 from tests.support.live_server import serving
 
@@ -29,13 +28,6 @@ def url(tmp_path_factory):
     with serving(world.app) as url:
         yield f"{url}/console/"
     database.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    browsers.require()
-    with browsers.chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
