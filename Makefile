@@ -25,8 +25,7 @@ run: setup
 	$(BIN)/ml-server up
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/unit
-	$(BIN)/python -m pytest tests/integration tests/acceptance
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 test-all: setup
 	$(BIN)/python -m pytest -m "full or not full" --timeout=3600

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,31 @@ from tests.support import browser as browsers
 from tests.support import postgres
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in a shell's background inherit "ignored"
+
+
+WITHOUT_RAY = ("tests/unit/", "tests/integration/light/")
+BEHIND = "10"
+"""Niceness of a session. That of a server is 7, which would have a third of what units leave at 0."""
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """In two processes: one has all tests with servers, for a Ray may not start beside another on two cores."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneForServers(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return super()._split_scope(nodeid) if nodeid.startswith(WITHOUT_RAY) else "servers"
+
+    return OneForServers(config, log)
+
+
+def pytest_runtest_setup(item):
+    """The other process takes what the servers leave: its session comes behind theirs (Linux shares by sessions)."""
+    autogroup = Path("/proc/self/autogroup")
+    if "PYTEST_XDIST_WORKER" in os.environ and item.nodeid.startswith(WITHOUT_RAY) and os.getsid(0) != os.getpid():
+        os.setsid()
+        if autogroup.exists() and autogroup.read_text():
+            autogroup.write_text(BEHIND)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import time
-import uuid
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 import yaml
 
 from serve_app.cli.child_process import ChildProcess, free_port
-from tests.support.leaks import WATCH
-from tests.support.process import ROOT, RunningServer, clean_environment, environment_marked, wait_healthy
+from tests.support.commands import BIN, call, finish_a_job, short_folder
+from tests.support.process import ROOT, RunningServer, clean_environment, wait_healthy
 
-BIN = Path(sys.executable).parent
-CLEAR = ROOT / "examples" / "media" / "clear.flac"
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
 def state_dir():
-    path = Path(tempfile.mkdtemp(prefix="ml-"))
-    yield path
-    WATCH.left(path)
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def call(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | clean_environment() | environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    with short_folder() as path:
+        yield path
 
 
 def test_help_teaches():
@@ -54,40 +33,6 @@ def test_help_teaches():
         assert words in whole
     for command in ("up", "submit", "status", "demo"):
         assert "Usage: ml-server" in call(str(BIN / "ml-server"), command, "--help").stdout
-
-
-def test_up_submit_and_ctrl_c(state_dir):
-    """`ml-server up` says that it is ready and where, serves a submitted file, and leaves no process after Ctrl-C."""
-    port = free_port()
-    mark = f"mark-{uuid.uuid4()}"
-    command = [str(BIN / "ml-server"), "up", "--port", str(port), "--state-dir", str(state_dir)]
-    process = ChildProcess(
-        command, log_path=state_dir / "up.log", environment=clean_environment() | {"TEST_MARK": mark}
-    )
-    with process:
-        url = f"http://127.0.0.1:{port}"
-        wait_healthy(url, lambda: process.exit_code is None, state_dir / "up.log")
-        deadline = time.monotonic() + 10
-        while f"ML Server ready: {url}" not in (log := (state_dir / "up.log").read_text()):
-            assert time.monotonic() < deadline, log
-            time.sleep(0.1)
-        assert "Ray dashboard http://127.0.0.1:" in log
-        assert "SPEAKER_01" in finish_a_job(url, state_dir)
-        assert (state_dir / "r.json").stat().st_size > 1000
-        assert "completed" in call(str(BIN / "ml-server"), "jobs", "--server", url).stdout
-        unknown = call(str(BIN / "ml-server"), "status", "nobody", "--server", url)
-        assert unknown.returncode == 1
-        assert "JOB_NOT_FOUND" in unknown.stdout + unknown.stderr
-        assert len(environment_marked(mark)) > 5
-        process.send_signal(signal.SIGINT)
-        deadline = time.monotonic() + 40
-        while process.exit_code is None:
-            assert time.monotonic() < deadline, process.tail()
-            time.sleep(0.1)
-        assert process.exit_code == 0, process.tail()
-        while left := environment_marked(mark):
-            assert time.monotonic() < deadline, left
-            time.sleep(0.1)
 
 
 def test_a_config_that_cannot_start_says_why(state_dir):
@@ -161,15 +106,6 @@ def on_port(config: Path, folder: Path, port: int) -> Path:
     copy = folder / config.name
     copy.write_text(config.read_text().replace("port: 8080", f"port: {port}"))
     return copy
-
-
-def finish_a_job(url: str, state_dir: Path) -> str:
-    """A file goes in, a transcript comes out: the text."""
-    done = call(
-        str(BIN / "ml-server"), "submit", str(CLEAR), "--wait", "--server", url, "--save", str(state_dir / "r.json")
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def join(port: int, state_dir: Path, environment: dict[str, str]) -> None:

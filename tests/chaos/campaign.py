@@ -29,7 +29,7 @@ from serve_app.jobs.tables import callbacks, receivers
 from tests.chaos.backend import MOODS, Unreliable
 from tests.chaos.client import Customer, Watcher
 from tests.chaos.history import ENDED, History
-from tests.chaos.nemesis import Nemesis
+from tests.chaos.nemesis import PAUSE_S, Nemesis
 from tests.chaos.server import MortalServer
 from tests.support.sources import Sources
 
@@ -58,6 +58,8 @@ class Plan:
     """kill -9 of the whole server: rarely, for its start takes long. None: never."""
     opening: Sequence[tuple[str, str]] = ()
     """Acts to begin with; then the deck."""
+    pause_s: tuple[float, float] = PAUSE_S
+    """Between acts."""
     mood: str = "usual"
     """Of the backend, while nobody spoils it."""
     patience_s: float = 60.0
@@ -100,7 +102,9 @@ def run(plan: Plan, keep: Path | None = None) -> Campaign:
         references = _references(server, watcher, backend, videos)
         customer = Customer(server, backend.url, videos, seed=plan.seed)
         stack.callback(customer.give_up)
-        nemesis = Nemesis(server, backend, customer, watcher, seed=plan.seed, opening=plan.opening)
+        nemesis = Nemesis(
+            server, backend, customer, watcher, seed=plan.seed, opening=plan.opening, pause_s=plan.pause_s
+        )
         _harm(plan, customer, nemesis, backend)
         began = time.monotonic()
         hurried = _settle(plan, server, customer, watcher)

@@ -53,6 +53,7 @@ class Nemesis:
         *,
         seed: int,
         opening: Sequence[tuple[str, str]] = (),
+        pause_s: tuple[float, float] = PAUSE_S,
     ) -> None:
         self._server = server
         self._backend = backend
@@ -60,11 +61,12 @@ class Nemesis:
         self._watcher = watcher
         self._chance = random.Random(seed)
         self._deck = list(reversed(opening))
+        self._pause_s = pause_s
         self.faults: list[Fault] = []
 
     def pause_s(self) -> float:
         """Until the next act."""
-        return self._chance.uniform(*PAUSE_S)
+        return self._chance.uniform(*self._pause_s)
 
     def act(self) -> None:
         """Deal the next card."""

@@ -12,12 +12,13 @@ from tests.chaos.server import REPLICAS
 KILLED = ("driver", "manager", "controller", "proxy", *REPLICAS)
 SHORT = Plan(
     seed=7,
-    seconds=30,
+    seconds=20,
     jobs=20,
     every_s=1.2,
     videos=2,
     server_ends_every_s=None,
     opening=(("backend", "resets"), ("cancel", "job"), *(("kill", name) for name in KILLED)),
+    pause_s=(0.5, 2.0),
     mood="brisk",
     patience_s=3,
 )

@@ -9,7 +9,7 @@ import pytest
 
 from serve_app.jobs.checkpoints import Checkpoints
 from serve_app.jobs.database import Database
-from tests.integration.test_resume import KEPT, drivers, held_still, until
+from tests.integration.local.test_resume import KEPT, drivers, held_still, until
 from tests.support.collector import collecting, tree
 from tests.support.process import running_server
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from serve_app.cli.child_process import ChildProcess, free_port
-from tests.integration.conftest import WEBHOOK_SECRET
+from tests.integration.local.conftest import WEBHOOK_SECRET
 from tests.support.pages import ROOT, page
 
 if TYPE_CHECKING:

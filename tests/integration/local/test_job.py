@@ -18,7 +18,7 @@ from standardwebhooks import Webhook
 
 from serve_app.cli.samples import read_stm
 from serve_app.jobs.progress import BANDS
-from tests.integration.conftest import WEBHOOK_SECRET
+from tests.integration.local.conftest import WEBHOOK_SECRET
 from tests.support.contract import Completed, Result, assert_keeps_the_rules
 
 

@@ -17,12 +17,11 @@ import pytest
 from serve_app.cli import demo
 from serve_app.cli.child_process import ChildProcess
 from serve_app.cli.samples import conversation
+from tests.support.process import ROOT
 from tests.support.screen import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 def fake_server(*more: str) -> Callable[[int, Path], list[str]]:
@@ -52,7 +51,7 @@ def programs_about(folder: Path) -> list[str]:
 def marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A state folder whose name all programs of the demo carry in their environment."""
     monkeypatch.setenv("DEMO_TEST_FOLDER", str(tmp_path))
-    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.chdir(ROOT)
     return tmp_path
 
 
@@ -112,7 +111,7 @@ def test_an_interrupted_demo_stops_all_that_it_started(marked: Path, number: sig
         from pathlib import Path
         from serve_app.cli import demo
         from serve_app.cli.samples import conversation
-        from tests.integration.test_demo import fake_server
+        from tests.integration.light.test_demo import fake_server
         command = fake_server("--script", json.dumps({{"stop_at": 45}}))
         sys.exit(demo.run_demo(state_dir=Path({str(marked)!r}), samples=[conversation()], server_command=command))
     """

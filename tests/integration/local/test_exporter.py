@@ -60,12 +60,16 @@ def late(before, after):
 
 
 def all_are_counted(server, scrape):
-    """Whether the manager has looked since the last job of the earlier tests ended."""
+    """Whether the jobs of the earlier tests have ended, and the manager has looked since."""
     database = Database(f"sqlite:///{server.state_dir / 'ml-server.db'}")
     try:
         with database.read() as db:
-            last = db.execute(select(func.max(jobs.c.finished_at))).scalar() or 0
-            return scrape.sum("ray_ml_server_manager_seen_timestamp_seconds") > last + MARGIN_S
+            last, unfinished = db.execute(
+                select(func.max(jobs.c.finished_at), func.count().filter(jobs.c.finished_at.is_(None)))
+            ).one()
+            return (
+                not unfinished and scrape.sum("ray_ml_server_manager_seen_timestamp_seconds") > (last or 0) + MARGIN_S
+            )
     finally:
         database.close()
 

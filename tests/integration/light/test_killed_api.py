@@ -8,6 +8,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 
 from serve_app.cli.child_process import free_port
 from tests.chaos.light import drive, nursery, opened, serve
@@ -104,12 +105,14 @@ def answered_means_stored(posts: int, folder, **options) -> None:
     WATCH.left(folder, options.get("database_url"))
 
 
-def test_d1_answered_means_stored(tmp_path):
-    """50 POSTs, the server killed with -9 0-50 ms after each answer: 50 of 50 exist and end."""
-    answered_means_stored(50, tmp_path)
+@pytest.mark.parametrize("posts", [16, pytest.param(50, marks=pytest.mark.full)])
+def test_d1_answered_means_stored(tmp_path, posts):
+    """So many POSTs, the server killed with -9 0-50 ms after each answer: all of them exist and end."""
+    answered_means_stored(posts, tmp_path)
 
 
-def test_d1_answered_means_stored_in_postgresql(tmp_path, postgres_server):
-    """The same with the other database, ten times."""
+@pytest.mark.parametrize("posts", [4, pytest.param(10, marks=pytest.mark.full)])
+def test_d1_answered_means_stored_in_postgresql(tmp_path, postgres_server, posts):
+    """The same with the other database."""
     with postgres_server.database(synchronous_commit="off") as url:
-        answered_means_stored(10, tmp_path, database_url=url)
+        answered_means_stored(posts, tmp_path, database_url=url)
