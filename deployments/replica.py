@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-NICENESS = 10
-"""Where the system knows no idle priority."""
+NICENESS = 19
+"""Where the system knows no idle priority: behind the drivers (15), which send callbacks."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 1 << 28
 """Free memory that a process holds on to at the most, at the end of its heap."""

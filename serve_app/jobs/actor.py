@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "ml-server"
 MANAGER_NAME = "job-manager"
-NICENESS = 5
+NICENESS = 15
 """Between those that answer requests (0) and those that compute (idle)."""
 NEVER_USED = ("pandas", "rich")
 """Serve and httpx do without these where they are not installed; they take a quarter of the driver's start."""
