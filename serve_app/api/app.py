@@ -91,11 +91,12 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
     @router.get("/jobs", responses=refusals(*document.LISTING))
     async def list_jobs(
         state: Annotated[schemas.WireStatus | None, Query()] = None,
+        callback: Annotated[schemas.WireCallback | None, Query()] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
         after: Annotated[str | None, Query(pattern=schemas.JOB_ID_PATTERN)] = None,
     ) -> schemas.JobList:
-        """The jobs, newest first."""
-        return await service.page(state=state, limit=limit, after=after)
+        """The jobs, newest first; `callback` leaves those whose end has to be told, or was in vain."""
+        return await service.page(state=state, callback=callback, limit=limit, after=after)
 
     @router.get("/jobs/events", response_class=EventStream, responses=document.changes())
     async def events() -> EventStream:

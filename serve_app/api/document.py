@@ -42,7 +42,7 @@ SUBMITTING = (
     errors.JobConflictError,
     errors.QueueFullError,
 )
-LISTING = (errors.InvalidRequestError,)
+LISTING = (errors.InvalidRequestError, errors.JobNotFoundError)
 OF_A_JOB = (errors.InvalidRequestError, errors.JobNotFoundError, errors.NotFoundError)
 EXAMPLES = {
     errors.InvalidRequestError: "job_id is required",

@@ -16,6 +16,7 @@ A_VIDEO = "https://ecg-bucket.s3.ap-northeast-2.amazonaws.com/videos/talk.mp4?X-
 
 JobId = Annotated[StrictStr, Field(pattern=JOB_ID_PATTERN, max_length=128, examples=[A_JOB])]
 WireStatus = Literal["accepted", "processing", "completed", "failed"]
+WireCallback = Literal["pending", "delivered", "undelivered"]
 
 
 def _example(**fields: Any) -> ConfigDict:

@@ -29,7 +29,7 @@ from serve_app.api import errors, schemas
 from serve_app.callbacks.payloads import dump, status_url
 from serve_app.exports.formats import export
 from serve_app.jobs.canonical import log_end
-from serve_app.jobs.model import Counts, Job, JobOptions, NewJob, Outcome
+from serve_app.jobs.model import CallbackState, Counts, Job, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import SENTENCES
 from serve_app.jobs.states import JobState
 from serve_app.jobs.traces import Tracer
@@ -179,12 +179,16 @@ class JobService:
         content = dump(view)
         return content if result is None else content[:-1] + b',"result":' + result + b"}"
 
-    async def page(self, *, state: str | None, limit: int, after: str | None) -> schemas.JobList:
+    async def page(self, *, state: str | None, callback: str | None, limit: int, after: str | None) -> schemas.JobList:
         """One page, newest first."""
         wanted = JobState.from_wire(state) if state else None
         if state and wanted is None:
             raise errors.InvalidRequestError("state must be accepted, processing, completed or failed")
-        page = await self._ask(self._store.board.page, state=wanted, limit=limit + 1, after=after)
+        owed = CallbackState(callback) if callback else None
+        try:
+            page = await self._ask(self._store.board.page, state=wanted, callback=owed, limit=limit + 1, after=after)
+        except LookupError:
+            raise errors.JobNotFoundError(job_id=after) from None
         lines = [self._line(line) for line in page[:limit]]
         return schemas.JobList(jobs=lines, next_after=lines[-1].job_id if len(page) > limit else None)
 

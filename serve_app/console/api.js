@@ -41,9 +41,9 @@ const json = async (place, options) => (await ask(place, options)).json();
 const about = (id, rest = "") => new URL(`jobs/${encodeURIComponent(id)}${rest}`, ROOT);
 
 /** `null` and "" are left out. */
-export function page({ state, after, limit = 50 }) {
+export function page({ state, callback, after, limit = 50 }) {
   const place = new URL("jobs", ROOT);
-  for (const [name, value] of Object.entries({ state, after, limit })) if (value) place.searchParams.set(name, value);
+  for (const [name, value] of Object.entries({ state, callback, after, limit })) if (value) place.searchParams.set(name, value);
   return json(place);
 }
 

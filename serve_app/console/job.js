@@ -125,6 +125,7 @@ function Actions({ job, say, refresh }) {
   const [ask, setAsk] = useState(null);
   const id = job.job_id;
   const ended = ENDED.includes(job.status);
+  useEffect(() => setAsk(null), [ended]); // what was asked is no longer the question
   const tried = async (work, done) => {
     try {
       await work();
@@ -135,8 +136,12 @@ function Actions({ job, say, refresh }) {
       return false;
     }
   };
+  const cancel = async () => {
+    if (ENDED.includes((await api.status(id)).status)) throw new Error(t("ended_meanwhile")); // the same request would delete it
+    await api.remove(id);
+  };
   const doing = {
-    cancel: () => tried(() => api.remove(id), t("cancelled")).then(refresh),
+    cancel: () => tried(cancel, t("cancelled")).then(refresh),
     delete: async () => (await tried(() => api.remove(id), t("deleted"))) && (location.hash = "#/jobs"),
     redeliver: () => tried(() => api.redeliver(id), t("redelivered")).then(refresh),
   };

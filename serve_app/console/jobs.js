@@ -5,11 +5,15 @@ import * as api from "./api.js";
 import { age, length, moment, t } from "./i18n.js";
 import { Bar, news, since, speed, State, useNow } from "./parts.js";
 
-const STATES = ["", "accepted", "processing", "completed", "failed"];
+const FILTERS = [
+  ["all", {}],
+  ...["accepted", "processing", "completed", "failed"].map((state) => [state, { state }]),
+  ...["pending", "undelivered"].map((callback) => [`tab_${callback}`, { callback }]),
+];
 const LIMIT = 50;
 
 export function Jobs({ query, say }) {
-  const { state = "", after = "" } = query;
+  const { state = "", callback = "", after = "" } = query;
   const [page, setPage] = useState(null);
   const [full, setFull] = useState(null);
   const [error, setError] = useState("");
@@ -21,7 +25,7 @@ export function Jobs({ query, say }) {
     let gone = false;
     const refresh = async () => {
       try {
-        const [found, health] = await Promise.all([api.page({ state, after, limit: LIMIT }), api.health()]);
+        const [found, health] = await Promise.all([api.page({ state, callback, after, limit: LIMIT }), api.health()]);
         if (gone) return;
         setPage(found);
         setFull(health);
@@ -36,7 +40,7 @@ export function Jobs({ query, say }) {
       const line = event.detail;
       const known = before.jobs.find((job) => job.job_id === line.job_id);
       if (known && known.status !== line.status) say(t("job_now", line.job_id, t(line.status)));
-      const next = { ...before, jobs: merged(before.jobs, line, { state, first: !after }) };
+      const next = { ...before, jobs: merged(before.jobs, line, { state, callback, first: !after }) };
       shown.current = next;
       setPage(next);
     };
@@ -50,7 +54,7 @@ export function Jobs({ query, say }) {
       news.removeEventListener("fresh", refresh);
       news.removeEventListener("job", heard);
     };
-  }, [state, after]);
+  }, [state, callback, after]);
 
   return html`
     <div class="head">
@@ -59,32 +63,32 @@ export function Jobs({ query, say }) {
       <${OpenJob} />
     </div>
     <nav class="tabs" aria-label=${t("filter")}>
-      ${STATES.map(
-        (name) => html`<a href=${link({ state: name })} aria-current=${name === state ? "page" : null}>${t(name || "all")}</a>`,
+      ${FILTERS.map(
+        ([name, filter]) =>
+          html`<a href=${link(filter)} aria-current=${link(filter) === link({ state, callback }) ? "page" : null}>${t(name)}</a>`,
       )}
     </nav>
     ${error && html`<p role="alert" class="bad">${error}</p>`}
-    ${page ? html`<${Table} jobs=${page.jobs} now=${now} />` : html`<p class="empty">${t("loading")}</p>`}
+    ${page ? html`<${Table} jobs=${page.jobs} now=${now} />` : !error && html`<p class="empty">${t("loading")}</p>`}
     <nav class="pager" aria-label=${t("pages")}>
-      ${after && html`<a class="button" href=${link({ state })}>⇤ ${t("newest")}</a>`}
-      ${page?.next_after && html`<a class="button" rel="next" href=${link({ state, after: page.next_after })}>${t("older")} →</a>`}
+      ${after && html`<a class="button" href=${link({ state, callback })}>⇤ ${t("newest")}</a>`}
+      ${page?.next_after && html`<a class="button" rel="next" href=${link({ state, callback, after: page.next_after })}>${t("older")} →</a>`}
     </nav>
   `;
 }
 
 /** The list with what was heard of a job: in its place, new on the first page, gone where the filter lets it through no more. */
-function merged(jobs, line, { state, first }) {
-  const wanted = !state || line.status === state;
+function merged(jobs, line, { state, callback, first }) {
+  const wanted = (!state || line.status === state) && (!callback || line.callback === callback);
   const place = jobs.findIndex((job) => job.job_id === line.job_id);
   if (place >= 0) return wanted ? jobs.with(place, line) : jobs.toSpliced(place, 1);
   if (!first || !wanted) return jobs;
   const before = jobs.findIndex((job) => job.created_at < line.created_at);
-  if (before < 0 && jobs.length) return jobs; // older than the page
-  return jobs.toSpliced(Math.max(0, before), 0, line).slice(0, LIMIT);
+  return jobs.toSpliced(before < 0 ? jobs.length : before, 0, line).slice(0, LIMIT);
 }
 
-function link({ state, after }) {
-  const query = new URLSearchParams(Object.entries({ state, after }).filter(([, value]) => value));
+function link({ state, callback, after }) {
+  const query = new URLSearchParams(Object.entries({ state, callback, after }).filter(([, value]) => value));
   return `#/jobs${query.size ? `?${query}` : ""}`;
 }
 

@@ -17,7 +17,7 @@ from serve_app.jobs.tables import callbacks, events, jobs, results
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Select
+    from sqlalchemy import ScalarSelect, Select
 
     from serve_app.jobs.database import Database
 
@@ -47,14 +47,31 @@ class Board:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def page(self, *, state: JobState | None, limit: int, after: str | None) -> Sequence[Line]:
-        """Newest first; `after` is the last job_id of the page before."""
+    def page(
+        self,
+        *,
+        state: JobState | None = None,
+        callback: CallbackState | None = None,
+        limit: int,
+        after: str | None = None,
+    ) -> Sequence[Line]:
+        """Newest first; `after` is the last job_id of the page before.
+
+        Raises:
+            LookupError: It is deleted since, so where to go on is not known.
+        """
         query = _lines().order_by(jobs.c.created_at.desc(), jobs.c.job_id.desc()).limit(limit)
         if state:
             query = query.where(jobs.c.state == state)
+        if callback:
+            some = select(callbacks.c.job_id).where(callbacks.c.state == callback)  # quick: few are owed
+            query = query.where(jobs.c.job_id.in_(some), _newest_callback() == callback, jobs.c.state.not_in(_LIVE))
         if after:
             last = select(jobs.c.created_at, jobs.c.job_id).where(jobs.c.job_id == after)
-            query = query.where(tuple_(jobs.c.created_at, jobs.c.job_id) < last.scalar_subquery())
+            with self._db.read() as db:
+                if (place := db.execute(last).one_or_none()) is None:
+                    raise LookupError(after)
+            query = query.where(tuple_(jobs.c.created_at, jobs.c.job_id) < tuple_(*place))
         return self._asked(query)
 
     def changes(self, since: int | None) -> tuple[int, Sequence[Line]]:
@@ -87,8 +104,11 @@ class Board:
         ]
 
 
+def _newest_callback() -> ScalarSelect[str]:
+    states = select(callbacks.c.state).where(callbacks.c.job_id == jobs.c.job_id)
+    return states.order_by(callbacks.c.sequence.desc()).limit(1).scalar_subquery()
+
+
 def _lines() -> Select[tuple[object, ...]]:
-    newest = select(callbacks.c.state).where(callbacks.c.job_id == jobs.c.job_id)
-    callback = newest.order_by(callbacks.c.sequence.desc()).limit(1).scalar_subquery().label("callback")
-    how = (results.c.duration_s, results.c.processing_s, results.c.warnings, callback)
+    how = (results.c.duration_s, results.c.processing_s, results.c.warnings, _newest_callback().label("callback"))
     return select(*_COLUMNS, *how).outerjoin(results, results.c.job_id == jobs.c.job_id)

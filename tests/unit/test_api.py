@@ -376,6 +376,17 @@ def test_the_list_is_paged_and_filtered(edge):
     assert_refused(edge.http.get("/api/upload-video/jobs", params={"state": "lost"}), 400, "INVALID_REQUEST")
 
 
+def test_a_cursor_whose_job_is_deleted_is_told(edge):
+    """404 and not an empty page, as if nothing older were there."""
+    edge.post("older")
+    edge.post("newer")
+    edge.run("newer", Outcome(error_code="DOWNLOAD_ERROR", error_message="no"))
+    after = {"after": "newer"}
+    assert [job["job_id"] for job in edge.http.get("/api/upload-video/jobs", params=after).json()["jobs"]] == ["older"]
+    assert edge.http.delete("/api/upload-video/jobs/newer").status_code == 200
+    assert_refused(edge.http.get("/api/upload-video/jobs", params=after), 404, "JOB_NOT_FOUND", "newer")
+
+
 def test_keys_are_wanted_where_they_are_set(tmp_path, request):
     """auth: keys: 401 without or with a wrong key on every route but /health; either of two active keys is good."""
     hashes = [hashlib.sha256(key.encode()).hexdigest() for key in ("old", "new")]

@@ -156,6 +156,25 @@ def test_e1_what_changed_is_found_by_its_events(kind, request):
     database.close()
 
 
+@pytest.mark.parametrize("kind", ["sqlite_url", "postgresql_url"])
+def test_e1_jobs_whose_end_is_owed_are_found(request, kind):
+    """E1: by the state of the newest callback, of ended jobs only: an alert leads there."""
+    database = Database(request.getfixturevalue(kind))
+    database.create()
+    world = World(database)
+    world.populate(words=5)
+    world.ago_s = 7200
+    world.outbox.refused(world.outbox.claim(world.run("given-up", words=5)), error="http_410")
+    http = TestClient(world.app)
+
+    def listed(callback):
+        return [job["job_id"] for job in http.get(JOBS, params={"callback": callback}).json()["jobs"]]
+
+    assert [listed(state) for state in ("pending", "undelivered", "delivered")] == [["completed"], ["given-up"], []]
+    assert http.get(JOBS, params={"callback": "lost"}).status_code == 400
+    database.close()
+
+
 @contextmanager
 def listening(url, **options):
     """The events that come, as (name, data), and their stream's end as None."""

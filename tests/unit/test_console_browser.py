@@ -103,6 +103,42 @@ def test_e1_the_jobs_are_seen_as_they_go(world, url, page):
     assert page.locator("tbody th").all_inner_texts()[0] == "new-one"
 
 
+def test_e1_what_enters_a_filter_is_seen_whatever_its_age(world, url, page):
+    """E1: an old job that fails comes in below the newer ones; whose callback is owed has a list of its own."""
+    page.goto(f"{url}#/jobs?state=failed")
+    page.wait_for_selector(".heard.live")
+    page.wait_for_selector("tr.failed")
+    world.ago_s = 3600
+    world.submit("oldest")
+    oldest = world.begin("oldest")
+    world.ago_s = 0
+    world.store.finish(oldest, Outcome(error_code="X", error_message="no"))
+    page.wait_for_selector("tr.failed >> text=oldest", timeout=8000)  # a whole new list comes after 15 s
+    assert page.locator("tbody th").all_inner_texts()[-1] == "oldest"
+    page.click(".tabs >> text=Callback pending")
+    page.wait_for_selector("tr.completed")
+    assert set(page.locator("tbody td.callback").all_inner_texts()) == {"pending"}
+
+
+def test_e1_a_cancel_that_comes_too_late_deletes_nothing(world, url, page):
+    """E1: the job ends while the question is open: the question goes, and a Yes that was on its way does no harm."""
+    page.goto(f"{url}#/jobs/running")
+    page.click("text=Cancel")
+    page.wait_for_selector("dialog[open]")
+    world.store.finish(world.running, Outcome(error_code="X", error_message="no"))
+    page.wait_for_selector("dialog[open]", state="detached")
+    page.goto(f"{url}#/jobs/waiting-2")
+    page.click("text=Cancel")
+    ended = {"status": "failed", "error_code": "X", "error_message": "no"}
+    page.route("**/status/waiting-2", lambda route: route.fulfill(json=route.fetch().json() | ended))
+    sent = []
+    page.on("request", lambda request: sent.append(request.method))
+    page.click("dialog[open] >> text=Yes")
+    page.wait_for_selector(".said >> text=The job has ended meanwhile.")
+    assert "DELETE" not in sent
+    assert world.store.get("waiting-2") is not None
+
+
 def test_e1_a_job_is_read_and_acted_upon(world, url, page):
     """E1: stages, callbacks and transcript; the playhead by word, ruler and key; cancel and delete after a question."""
     page.goto(f"{url}#/jobs/completed")

@@ -54,6 +54,7 @@ PLACES = {
     "status": "/api/upload-video/status/stored-{}",
     "health": "/health",
     "page": "/api/upload-video/jobs?limit=5&after=stored-{}",
+    "owed": "/api/upload-video/jobs?limit=5&callback=pending&after=stored-{}",
     "changes": "/api/upload-video/jobs/events?{}",
 }
 

@@ -124,6 +124,8 @@ def test_alerts_say_what_to_do(rule):
     for name in ("summary_ko", "todo_ko"):
         assert re.search("[가-힣]", said[name])
     assert re.fullmatch(
-        r"\{\{ \$externalLabels\.ml_server \}\}(/health|/console/#/jobs(\?state=(failed|accepted))?)", said["link"]
+        r"\{\{ \$externalLabels\.ml_server \}\}"
+        r"(/health|/console/#/jobs(\?(state=(failed|accepted)|callback=pending))?)",
+        said["link"],
     )
     assert rule["labels"]["severity"] in {"warning", "critical"}
