@@ -14,8 +14,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in a shell's ba
 
 
 WITHOUT_RAY = ("tests/unit/", "tests/integration/light/")
-BEHIND = "10"
-"""Niceness of a session. A server's is 7: beside units with 0 it would get a sixth of the processors."""
+NICENESS = "7"
+"""Of a session, as a server's: beside units with 0 it would get a sixth of the processors."""
 
 
 def pytest_xdist_make_scheduler(config, log):
@@ -30,11 +30,11 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_runtest_setup(item):
-    """The other process takes what the servers leave: its session comes behind theirs (Linux shares by sessions)."""
+    """The other process takes no more than a server does (Linux shares by sessions, and a server's stands back)."""
     if "PYTEST_XDIST_WORKER" in os.environ and item.nodeid.startswith(WITHOUT_RAY) and os.getsid(0) != os.getpid():
         os.setsid()
         with suppress(OSError):  # no autogroups here, or no leave to write one just now: it is a courtesy
-            Path("/proc/self/autogroup").write_text(BEHIND)
+            Path("/proc/self/autogroup").write_text(NICENESS)
 
 
 @pytest.fixture(scope="session", autouse=True)
