@@ -15,6 +15,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+LATE_S = 0.7
+"""A process gathers its spans for half a second."""
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -79,7 +82,7 @@ class Collector:
             self._came.notify_all()
 
     def of(self, job_id: str, *, until: str, within_s: float = 20) -> list[Seen]:
-        """The job's trace when a span of that name has come, and all that comes in half a second more."""
+        """The job's trace when a span of that name has come, and all that comes within `LATE_S` more."""
 
         def traces() -> set[str]:
             return {span.trace for span in self.spans if span.attributes.get("ecg.job_id") == job_id}
@@ -89,7 +92,7 @@ class Collector:
                 lambda: any(span.name == until and span.trace in traces() for span in self.spans), within_s
             )
             assert done, sorted(span.name for span in self.spans)
-        time.sleep(0.7)
+        time.sleep(LATE_S)
         (trace,) = traces()
         return [span for span in self.spans if span.trace == trace]
 

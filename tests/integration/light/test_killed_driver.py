@@ -24,7 +24,7 @@ from tests.support.leaks import WATCH
 from tests.support.sources import SECRET
 
 DELAYS_S = (0.0, 0.003, 0.01, 0.03)
-"""From the edge to the kill, each up to half as much again: four times each edge."""
+"""From the edge to the kill, each up to half as much again: the first and the last by default, all behind `full`."""
 AT_ONCE = 2
 WITHIN_S = 60
 SEED = 4
