@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+MODELS := .venv/.models
 export PYANNOTE_METRICS_ENABLED := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup demo run test test-all check bench openapi
 
-setup: $(READY)
+setup: $(READY) $(MODELS)
 
 $(READY): pyproject.toml configs/constraints.txt
 	$(PYTHON) -m venv .venv
@@ -16,6 +17,10 @@ $(READY): pyproject.toml configs/constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python \
 	    --constraints configs/constraints.txt --group dev --editable .
 	$(BIN)/python -c "from deployments.prosody import config, engine; engine.create(config.ProsodyConfig())"  # numba's cache
+	touch $@
+
+$(MODELS): $(READY) configs/local.yaml configs/models.lock.yaml
+	$(BIN)/ml-server models fetch --config configs/local.yaml
 	touch $@
 
 demo: setup

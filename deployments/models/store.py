@@ -2,7 +2,7 @@
 
     name ─ a folder of the operator's ───────────────┐
          └ a repository: its pinned revision in the  ├─ every file as the lock says ─▸ Path
-           hub library's cache; fetched where online ┘
+           hub library's cache, whatever its source ─┘
 
 Both ways end at the lock, for weights can hold code (pyannote unpickles them). What is not in the lock is refused
 unless `models.allow_unpinned` says otherwise.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from deployments import logs
-from deployments.errors import ModelLoadError, ModelMissingError
+from deployments.errors import ModelMissingError
 from deployments.models import lock as locks
 from deployments.models.digests import Digests, differences, names_in
 from deployments.models.hub import NEWEST, HuggingFace, go_offline, needed
@@ -89,7 +89,8 @@ class Standing:
 def resolve(name: str, kind: Kind, config: ModelsConfig, *, hub: Hub | None = None) -> Path:
     """The local folder of a model, to be loaded from there and nowhere else.
 
-    With `config.offline` this process connects to no hub from here on, whatever its libraries would do.
+    This process connects to no hub from here on, whatever its libraries would do: ten replicas that start at once must
+    not fetch a model ten times. What fetches is `fetch.py`, for the command line.
 
     Args:
         name: A folder, a repository, or one of Whisper's sizes.
@@ -99,15 +100,12 @@ def resolve(name: str, kind: Kind, config: ModelsConfig, *, hub: Hub | None = No
 
     Raises:
         ModelMissingError: It is missing, damaged or not pinned; the sentence names it and the command that heals it.
-        ModelLoadError: The lock cannot be read, or the hub refuses.
+        ModelLoadError: The lock cannot be read.
     """
-    if config.offline:
-        go_offline()
+    go_offline()
     hub = hub or hub_of(config)
     lock = read_lock(config)
     standing = stand(Wanted.of(kind, name), lock, config, hub)
-    if not usable(standing, config) and not config.offline:
-        standing = _fetched(standing, lock, config, hub)
     if standing.folder is None or not usable(standing, config):
         raise ModelMissingError(standing.sentence())
     if standing.state is ModelState.UNPINNED:
@@ -154,22 +152,6 @@ def _folder(wanted: Wanted, entry: LockedModel | None, hub: Hub) -> Path | None:
         return own.absolute() if own.is_dir() else None
     revision = entry.revision if entry and entry.revision else NEWEST
     return hub.folder(wanted.name, revision) if wanted.is_repository else None
-
-
-def _fetched(standing: Standing, lock: Lock, config: ModelsConfig, hub: Hub) -> Standing:
-    """How the model stands when what a hub can have has been fetched.
-
-    That is a pinned revision, or, where the settings let unpinned models be used, the newest one.
-    """
-    wanted, entry = standing.wanted, standing.entry
-    try:
-        if entry is not None and entry.revision is not None:
-            hub.download(wanted.name, entry.revision, entry.files, again=standing.problems.keys() & entry.files.keys())
-        elif wanted.is_repository and config.allow_unpinned:
-            hub.download(wanted.name, NEWEST, needed(wanted.kind, hub.look_up(wanted.name).files))
-    except ModelLoadError as refused:
-        raise ModelMissingError(f"{standing.sentence()} ({refused})") from refused
-    return stand(wanted, lock, config, hub)
 
 
 def hub_of(config: ModelsConfig) -> HuggingFace:

@@ -54,25 +54,22 @@ def check_devices(settings: Settings) -> None:
         raise StartError(f"{' and '.join(on_gpu)} is cuda, but there is no CUDA device on this machine")
 
 
-def check_models(path: Path, settings: Settings) -> None:
-    """Say at once which models are missing or damaged, all of them, and what fetches them.
+def ensure_models(path: Path, settings: Settings) -> None:
+    """See to it that the config's models are here: the profile `local` fetches what is not, before Ray starts.
 
-    Replicas look again, and would say the same of one model each, a minute later. Where the store may fetch what is
-    missing, that is left to them; and `engine: auto` makes do with what there is.
+    Production, and `models.offline`, say at once which are missing or damaged, all of them, and what fetches them.
+    Replicas look again, and would say the same of one model each, a minute later. `engine: auto` makes do with what
+    there is.
     """
-    if settings.engine == "auto" or not (settings.wanted_models and settings.models.offline):
+    if settings.engine == "auto" or not settings.wanted_models:
         return
     from deployments.errors import ModelLoadError
-    from deployments.models.store import usable
-    from serve_app.cli.models import open_shelf
+    from serve_app.cli import models
 
     try:
-        shelf = open_shelf(path)
-        bad = [standing for standing in shelf.standings() if not usable(standing, shelf.config)]
-    except ModelLoadError as unreadable:
-        raise StartError(str(unreadable)) from unreadable
-    if bad:
-        raise StartError("; ".join(standing.sentence(shelf.command) for standing in bad))
+        models.ensure_models(models.open_shelf(path))
+    except ModelLoadError as error:
+        raise StartError(str(error)) from error
 
 
 def check_port(config: dict[str, Any]) -> None:

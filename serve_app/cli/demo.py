@@ -15,16 +15,19 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
 from deployments.extraction.samples import VideoNotMadeError, make_test_video
+from serve_app.cli.checks import StartError, ensure_models
 from serve_app.cli.child_process import ChildProcess, free_port
 from serve_app.cli.client import ENDED, ClientError, ServerClient
 from serve_app.cli.example_backend import ExampleBackend
 from serve_app.cli.media_server import MediaServer
+from serve_app.cli.models import read_settings
 from serve_app.cli.plain_text import plain
 from serve_app.cli.progress_bar import ProgressBar
 from serve_app.cli.render import render_result
@@ -32,7 +35,6 @@ from serve_app.cli.samples import MissingSampleError, Sample, all_samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -63,9 +65,11 @@ def run_demo(
     command = server_command or (lambda port, server_dir: up_command(config, port, server_dir))
     try:
         with signals_as_interrupt():
+            if server_command is None:
+                ensure_models(Path(config), read_settings(Path(config)))  # here: what the server says goes to its log
             folder = new_run_folder(state_dir / "demo")
             results = play(samples or all_samples(), folder, command, console)
-    except (DemoError, ClientError, MissingSampleError, VideoNotMadeError) as error:
+    except (DemoError, ClientError, MissingSampleError, VideoNotMadeError, StartError) as error:
         console.print(Text(f"The demo failed. {error}", style="bold red"), soft_wrap=True)
         return EXIT_FAILED
     except KeyboardInterrupt:

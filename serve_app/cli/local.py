@@ -79,8 +79,6 @@ def up(options: UpOptions) -> None:
     """
     config = load_config(options)
     state_dir = _state_dir(options, config)
-    stop, hurry = threading.Event(), threading.Event()
-    _on_signals(stop, hurry)
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _environment(state_dir, options)
     metrics_port = 0
@@ -89,11 +87,13 @@ def up(options: UpOptions) -> None:
         os.environ[doorkeeper.MAX_BYTES_VARIABLE] = str(settings.limits.request_bytes)  # the proxies know no config
         checks.check_host(config, settings)
         checks.check_devices(settings)
-        checks.check_models(options.config, settings)
+        checks.ensure_models(options.config, settings)
         checks.check_port(config)
         checks.check_database(settings)
         metrics_port = checks.free_port_or_any(settings.metrics_port)
     private = options.address is None
+    stop, hurry = threading.Event(), threading.Event()
+    _on_signals(stop, hurry)  # until now a signal ends the process, which has started nothing that outlives it
     with (
         _logs(state_dir, private=private),
         _in_the_background(private=private),

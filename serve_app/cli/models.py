@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import click
 import yaml
 from pydantic import ValidationError
+from rich.console import Console
 
-from deployments.errors import ModelLoadError
+from deployments.errors import ModelLoadError, ModelMissingError
 from deployments.models import lock as locks
 from deployments.models.digests import names_in
 from deployments.models.fetch import fetch
 from deployments.models.hub import needed
 from deployments.models.store import ModelState, Standing, hub_of, read_lock, stand, usable
+from serve_app.cli.download_bar import DownloadBar
 from serve_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 EXIT_OK = 0
 EXIT_WRONG = 1
 NOTHING = "This config's engines bring their models with them: nothing to fetch."
+OFFLINE = (
+    "With a network, `{command}` fetches it; without one, put the lock's wheels into a folder and add"
+    " PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER to the environment"
+)
 UNITS = ("B", "kB", "MB", "GB")
 
 
@@ -41,6 +47,8 @@ class Shelf:
     command: str
     """What fetches them, as the operator would type it."""
     hub: Hub
+    fetches_at_start: bool = False
+    """Whether `ensure_models` may fetch."""
 
     def standings(self) -> Iterator[Standing]:
         """How each model stands on this machine."""
@@ -56,7 +64,12 @@ def open_shelf(config_path: Path, lock_path: Path | None = None, *, hub: Hub | N
     config = settings.model_store.model_copy(update={"lock": path})
     command = f"ml-server models fetch --config {config_path}" + (f" --lock {lock_path}" if lock_path else "")
     return Shelf(
-        wanted=settings.wanted_models, config=config, lock_path=path, command=command, hub=hub or hub_of(config)
+        wanted=settings.wanted_models,
+        config=config,
+        lock_path=path,
+        command=command,
+        hub=hub or hub_of(config),
+        fetches_at_start=settings.fetches_models,
     )
 
 
@@ -77,13 +90,43 @@ def fetch_models(shelf: Shelf, *, pin: bool) -> int:
     for wanted in shelf.wanted:
         click.echo(f"{wanted} …")
         try:
-            standing = fetch(wanted, shelf.config, shelf.lock_path, shelf.hub, pin=pin, command=shelf.command)
+            standing = fetch_one(shelf, wanted, pin=pin)
         except ModelLoadError as error:
             click.echo(f"  {error}", err=True)
             failed += 1
         else:
-            click.echo(f"  {standing.state}: {standing.folder}")
+            click.echo(f"  {standing.state}: {standing.folder}{_credit(standing)}")
     return _end(shelf, failed)
+
+
+def fetch_one(shelf: Shelf, wanted: Wanted, *, pin: bool = False, console: Console | None = None) -> Standing:
+    """`fetch`, with a bar. Raises `ModelLoadError`."""
+    with DownloadBar(str(wanted), console) as bar:
+        return fetch(wanted, shelf.config, shelf.lock_path, shelf.hub, pin=pin, command=shelf.command, watcher=bar)
+
+
+def ensure_models(shelf: Shelf, console: Console | None = None) -> None:
+    """See to it that every model is here, before anything starts: fetch what is not, where a start may.
+
+    Raises:
+        ModelLoadError: Models are missing or damaged, and could not or may not be fetched. Says which, all of them,
+            and what to do.
+    """
+    console = console or Console()
+    faults = []
+    for standing in [standing for standing in shelf.standings() if not usable(standing, shelf.config)]:
+        if not shelf.fetches_at_start:
+            faults.append(standing.sentence(shelf.command))
+            continue
+        console.print(f"The {standing.wanted} is {standing.state}: fetching it", markup=False, soft_wrap=True)
+        try:
+            fetch_one(shelf, standing.wanted, console=console)
+        except ModelMissingError as error:  # it says what to do
+            faults.append(str(error))
+        except ModelLoadError as error:
+            faults.append(f"{error}. {OFFLINE.format(command=shelf.command)}")
+    if faults:
+        raise ModelLoadError("; ".join(faults))
 
 
 def verify_models(shelf: Shelf) -> int:
@@ -92,16 +135,24 @@ def verify_models(shelf: Shelf) -> int:
     for standing in shelf.standings():
         good = usable(standing, shelf.config)
         note = " (models.allow_unpinned lets it be used)" if good and standing.state is ModelState.UNPINNED else ""
-        click.echo(f"{standing.sentence(shelf.command)}{note}", err=not good)
+        click.echo(f"{standing.sentence(shelf.command)}{note}{_credit(standing) if good else ''}", err=not good)
         failed += not good
     return _end(shelf, failed)
 
 
 def list_models(shelf: Shelf) -> int:
-    """A line per model: kind, name, revision, size, state."""
-    rows = [("KIND", "NAME", "REVISION", "SIZE", "STATE")]
+    """A line per model: kind, name, revision, size, state, where it is fetched from, licence."""
+    rows = [("KIND", "NAME", "REVISION", "SIZE", "STATE", "FROM", "LICENCE")]
     rows += [
-        (one.wanted.kind, one.wanted.name, _revision(one), _size(_bytes(one)), one.state.value)
+        (
+            one.wanted.kind,
+            one.wanted.name,
+            _revision(one),
+            _size(_bytes(one)),
+            one.state.value,
+            _sources(one),
+            _licence(one),
+        )
         for one in shelf.standings()
     ]
     if len(rows) == 1:
@@ -124,6 +175,23 @@ def _revision(standing: Standing) -> str:
         return "a folder"
     entry = standing.entry
     return entry.revision[:12] if entry and entry.revision else "not pinned"
+
+
+def _sources(standing: Standing) -> str:
+    if not standing.wanted.is_repository:
+        return "-"
+    return "packages, hub" if standing.entry and standing.entry.packages else "hub"
+
+
+def _licence(standing: Standing) -> str:
+    """With whom to name."""
+    entry = standing.entry
+    return ", ".join(part for part in (entry.licence, entry.attribution) if part) if entry else ""
+
+
+def _credit(standing: Standing) -> str:
+    licence = _licence(standing)
+    return f" ({licence})" if licence else ""
 
 
 def _bytes(standing: Standing) -> int | None:

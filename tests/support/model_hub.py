@@ -60,6 +60,13 @@ class FakeHub:
     refuses: bool = False
     calls: list[Any] = field(default_factory=list)
 
+    @property
+    def root(self) -> Path:
+        return self.cache
+
+    def place(self, repository: str, revision: str) -> Path:
+        return snapshot(self.cache, repository, revision)
+
     def folder(self, repository: str, revision: str) -> Path | None:
         known = snapshot(self.cache, repository, revision)
         if revision == NEWEST:

