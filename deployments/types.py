@@ -7,11 +7,13 @@ Times are seconds from the start of the video, unless a docstring says "relative
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from deployments.warnings import ResultWarning  # noqa: TC001 - checkpoints are decoded by the fields' types
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -81,14 +83,14 @@ class Transcript:
     """The recogniser's answer for one chunk.
 
     `language` is an ISO 639-1 code; `auto` where the recogniser was to find it and nothing was heard. `dropped` counts
-    the texts that the recogniser wrote and then left out as invented or repeated; `warnings` say so in words.
+    the texts that the recogniser wrote and then left out as invented or repeated; `warnings` tell of them.
     """
 
     language: str
     device: str = "cpu"
     """Where it was computed: `cpu` or `cuda`."""
     utterances: tuple[Utterance, ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[ResultWarning, ...] = ()
     dropped: int = 0
 
 
@@ -146,7 +148,7 @@ class AudioInfo:
     duration_s: float
     samples: int
     sha256: str
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[ResultWarning, ...] = ()
 
 
 def joined(texts: Iterable[str]) -> str:

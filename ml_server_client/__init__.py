@@ -17,7 +17,18 @@ from ml_server_client.errors import (
     RefusedError,
 )
 from ml_server_client.memory import CallbackMemory, InMemory, Outcome
-from ml_server_client.models import Accepted, Callback, Emotion, JobStatus, Metadata, Result, Segment, Speaker, Word
+from ml_server_client.models import (
+    Accepted,
+    Callback,
+    Emotion,
+    JobStatus,
+    Metadata,
+    Result,
+    ResultWarning,
+    Segment,
+    Speaker,
+    Word,
+)
 from ml_server_client.receiver import Receiver
 
 __all__ = [
@@ -42,6 +53,7 @@ __all__ = [
     "Receiver",
     "RefusedError",
     "Result",
+    "ResultWarning",
     "Segment",
     "Speaker",
     "Word",

@@ -64,6 +64,18 @@ class Segment(_FromServer):
     emotion: Emotion | None = None
 
 
+class ResultWarning(_FromServer):
+    """Something that a reader has to know: a code of the list in docs/api.md, and the amounts that the code has."""
+
+    code: str
+    seconds: float | None = None
+    """Of the video's time."""
+    share: float | None = None
+    """0-1."""
+    count: int | None = None
+    language: str | None = None
+
+
 class Metadata(_FromServer):
     """About the result."""
 
@@ -79,7 +91,9 @@ class Metadata(_FromServer):
     stages: dict[str, float] = Field(default_factory=dict)
     """Seconds of each."""
     warnings: tuple[str, ...] = ()
-    """What ran degraded."""
+    """What ran degraded, in sentences of the server's language."""
+    warning_codes: tuple[ResultWarning, ...] = ()
+    """The same in the same order, for programs and for other languages. Empty in results of earlier releases."""
     language_probability: float | None = None
     """0-1, where `auto` found the language."""
 

@@ -40,6 +40,7 @@ from deployments.prosody.config import ProsodyConfig
 from deployments.speech_detector.config import SpeechDetectorConfig
 from deployments.transcriber import config as transcriber_config
 from deployments.transcriber.config import TranscriberConfig, has_word_times
+from deployments.warnings import ResultWarning
 
 CALLBACK_PATHS = {"1.1": "/api/upload-video/result", "1.0": "/api/v1/ml/ml-results"}
 DEFAULT_STATE_DIR = Path("~/.local/state/ml-server")
@@ -201,8 +202,8 @@ class Settings(BaseSettings):
     engine: Literal["named", "auto"] = "named"
     """`named`: the stages' engines are those above, or the server does not start. `auto`, for laptops: they are where
     their models are on this machine, else all four are the embedded ones, and log and results say so."""
-    warnings: tuple[str, ...] = ()
-    """Sentences that every result carries in its `warnings`."""
+    warnings: tuple[ResultWarning, ...] = ()
+    """What every result warns of."""
 
     @classmethod
     def settings_customise_sources(

@@ -22,6 +22,7 @@ from deployments.errors import ModelMissingError
 from deployments.ladder import is_dead_device, is_out_of_memory
 from deployments.sound import audible
 from deployments.types import SAMPLE_RATE_HZ, Word
+from deployments.warnings import ResultWarning, WarningCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,7 +42,6 @@ FOR_BUNDLES: Final = {
     "it": "jonatasgrosman/wav2vec2-large-xlsr-53-italian",
 }
 """In place of torchaudio's bundles, which it downloads without revisions (the first is the very model)."""
-NO_MODEL: Final = "no aligner for language {language}: word times are interpolated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +84,11 @@ class CtcAligner:
     def _align(self, language: str, items: list[AlignItem]) -> list[Transcript | Exception]:
         """Items of one language."""
         if language not in self._names:
-            return [interpolated(item.transcript, NO_MODEL.format(language=language)) for item in items]
+            return _unaligned(items, language)
         try:
             model = self._model(language)
         except ModelMissingError:
-            return [interpolated(item.transcript, NO_MODEL.format(language=language)) for item in items]
+            return _unaligned(items, language)
         except Exception as error:
             if hits_all(error):
                 raise
@@ -103,6 +103,11 @@ class CtcAligner:
             raise ValueError(f"no aligner is known for language {language!r}")
         with self._loading:  # else two threads would load the same one
             return self._load(self._names[language])
+
+
+def _unaligned(items: Sequence[AlignItem], language: str) -> list[Transcript | Exception]:
+    warning = ResultWarning(code=WarningCode.ALIGNER_MISSING, language=language)
+    return [interpolated(item.transcript, warning) for item in items]
 
 
 def default_models() -> dict[str, str]:

@@ -18,13 +18,14 @@ from deployments.errors import DeviceError, StuckError
 from deployments.ladder import Ladder
 from deployments.metrics import DROPPED_TEXTS
 from deployments.models.store import resolve
+from deployments.warnings import ResultWarning, WarningCode
 
 if TYPE_CHECKING:
     from deployments.aligner.config import AlignerConfig
     from deployments.models.config import ModelsConfig
     from deployments.types import Audio, Transcript
 
-FAILED = "alignment failed: word times are interpolated"
+FAILED = ResultWarning(code=WarningCode.ALIGNMENT_FAILED)
 
 log = logs.get_logger("aligner")
 

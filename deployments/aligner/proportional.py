@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deployments.aligner.config import AlignerConfig
     from deployments.aligner.engine import AlignItem
     from deployments.types import Transcript, Utterance
+    from deployments.warnings import ResultWarning
 
 
 class ProportionalAligner:
@@ -34,10 +35,12 @@ class ProportionalAligner:
         """Nothing here can break."""
 
 
-def interpolated(transcript: Transcript, *warnings: str) -> Transcript:
-    """`transcript` with all words timed, and `warnings` added."""
+def interpolated(transcript: Transcript, warning: ResultWarning | None = None) -> Transcript:
+    """`transcript` with all words timed; with `warning`, and how many seconds it is about, where there is any text."""
     utterances = tuple(timed(utterance, transcript.language) for utterance in transcript.utterances)
-    return replace(transcript, utterances=utterances, warnings=(*transcript.warnings, *warnings))
+    seconds = sum(utterance.duration_s for utterance in utterances)
+    told = (replace(warning, seconds=seconds),) if warning and utterances else ()
+    return replace(transcript, utterances=utterances, warnings=(*transcript.warnings, *told))
 
 
 def timed(utterance: Utterance, language: str) -> Utterance:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from deployments.types import Span, joined
+from deployments.warnings import ResultWarning, WarningCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,6 @@ LEAST_WORDS: Final = 3
 STRAY_SCORE: Final = 0.1
 STRAY_S: Final = 0.5
 """So far from all detected speech, and with less than that score, a word is no word."""
-UNHEARD: Final = "Text of which no word can be found in the sound was left out: the recogniser probably invented it."
 
 
 def without_unheard(transcript: Transcript) -> Transcript:
@@ -35,8 +35,7 @@ def without_unheard(transcript: Transcript) -> Transcript:
     gone = len(transcript.utterances) - len(heard)
     if not gone:
         return transcript
-    warnings = (*transcript.warnings, UNHEARD)
-    return replace(transcript, utterances=heard, warnings=warnings, dropped=transcript.dropped + gone)
+    return _told(transcript, heard, gone)
 
 
 def without_strays(transcript: Transcript, speech: Sequence[Span]) -> Transcript:
@@ -45,12 +44,13 @@ def without_strays(transcript: Transcript, speech: Sequence[Span]) -> Transcript
     if kept == transcript.utterances:
         return transcript
     gone = sum(len(before.words) != len(after.words) for before, after in zip(transcript.utterances, kept, strict=True))
-    return replace(
-        transcript,
-        utterances=tuple(each for each in kept if each.words),
-        warnings=tuple(dict.fromkeys((*transcript.warnings, UNHEARD))),
-        dropped=transcript.dropped + gone,
-    )
+    return _told(transcript, tuple(each for each in kept if each.words), gone)
+
+
+def _told(transcript: Transcript, utterances: tuple[Utterance, ...], gone: int) -> Transcript:
+    """`transcript` with `utterances` only; of `gone` texts all or some words are left out."""
+    warnings = (*transcript.warnings, ResultWarning(code=WarningCode.UNHEARD_DROPPED, count=gone))
+    return replace(transcript, utterances=utterances, warnings=warnings, dropped=transcript.dropped + gone)
 
 
 def _without_strays(utterance: Utterance, speech: Sequence[Span]) -> Utterance:

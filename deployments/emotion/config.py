@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from deployments.warnings import ResultWarning, WarningCode
 from deployments.watchdog import LONGEST_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deployments.types import Segment
-
-_DISCLOSURE = (
-    "Emotions are estimated by rules (loudness and pitch against the speaker's own norm, and a list of English words),"
-    " not by a trained model: take them as hints."
-)
 
 
 class EmotionConfig(BaseModel):
@@ -74,6 +70,6 @@ def parts(config: EmotionConfig, segments: Sequence[Segment]) -> list[Sequence[S
     return [segments[first:end] for first, end in zip(cuts, [*cuts[1:], len(segments)], strict=True)]
 
 
-def warnings(config: EmotionConfig) -> tuple[str, ...]:
+def warnings(config: EmotionConfig) -> tuple[ResultWarning, ...]:
     """What a reader of the result has to know of this engine."""
-    return {"prosodic-lexical": (_DISCLOSURE,), "wav2vec2": ()}[config.engine]
+    return () if config.engine == "wav2vec2" else (ResultWarning(code=WarningCode.EMOTION_BY_RULES),)

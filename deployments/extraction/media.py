@@ -22,6 +22,7 @@ from deployments.errors import AudioExtractionError, VideoTooLongError
 from deployments.extraction import guarded
 from deployments.extraction.probe import DEMUXERS, Media, probe
 from deployments.types import SAMPLE_RATE_HZ, Audio
+from deployments.warnings import ResultWarning, WarningCode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +46,7 @@ READ_BYTES = 1 << 20
 OnFraction: TypeAlias = Callable[[float], None]
 """Called with the share done, 0-1, from whichever thread works."""
 
+_DAMAGED = ResultWarning(code=WarningCode.AUDIO_DAMAGED)
 _log = logs.get_logger("extraction.media")
 
 
@@ -54,7 +56,7 @@ class Decoded:
 
     audio: Audio
     duration_s: float
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[ResultWarning, ...] = ()
 
 
 def extract(
@@ -83,7 +85,7 @@ def decode(
     limits: MediaLimits,
     on_fraction: OnFraction | None = None,
     stop: Event | None = None,
-) -> tuple[Audio, tuple[str, ...]]:
+) -> tuple[Audio, tuple[ResultWarning, ...]]:
     """The first audio stream of `path`, which was probed as `media`, and warnings.
 
     The array is laid out for the longest video and filled from the pipe in place: memory that is never touched is
@@ -105,7 +107,7 @@ def decode(
     except BaseException:
         audio.resize(0, refcheck=False)  # an error that is kept keeps its frames, and they an hour of sound
         raise
-    return audio[: lead + filled // 2], ("parts of the audio could not be decoded",) if ended.returncode else ()
+    return audio[: lead + filled // 2], (_DAMAGED,) if ended.returncode else ()
 
 
 def _fill(
@@ -178,7 +180,7 @@ def _lead_samples(media: Media) -> int:
     return max(0, round(media.audio_start_s * SAMPLE_RATE_HZ)) if media.demuxer == "mpegts" else 0
 
 
-def _compare(media: Media, length_s: float) -> tuple[str, ...]:
+def _compare(media: Media, length_s: float) -> tuple[ResultWarning, ...]:
     """Warnings where what came is not what was promised.
 
     Only the audio's own word counts for an error, and for more than was promised: a picture may well be longer than
@@ -195,11 +197,12 @@ def _compare(media: Media, length_s: float) -> tuple[str, ...]:
     if abs(missing_s) <= max(SHORT_S, SHORT_SHARE * promised_s):
         return ()
     if missing_s < 0:
-        return (f"the audio is {-missing_s:.1f} s longer than the file says",) if own_s else ()
+        return (ResultWarning(code=WarningCode.AUDIO_LONGER, seconds=-missing_s),) if own_s else ()
     if missing_s > LOST_SHARE * promised_s and own_s:
         raise AudioExtractionError(reason="incomplete")
     if own_s or missing_s > LOST_SHARE * promised_s:
-        return (f"{missing_s:.1f} s of {promised_s:.1f} s of the audio are missing",)
+        share = missing_s / promised_s
+        return (ResultWarning(code=WarningCode.AUDIO_INCOMPLETE, seconds=missing_s, share=share),)
     return ()
 
 

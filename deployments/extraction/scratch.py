@@ -22,9 +22,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 from deployments.errors import MLServerError, OutOfResourcesError
 from deployments.types import Audio, AudioInfo
+from deployments.warnings import from_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from deployments.warnings import ResultWarning
 
 BLOCK_BYTES = 4 << 20
 
@@ -45,7 +48,9 @@ class Scratch:
     def __repr__(self) -> str:
         return f"Scratch({'local folder' if self._local else self._fs.protocol})"
 
-    def save(self, job_id: str, run: int, audio: Audio, *, duration_s: float, warnings: tuple[str, ...]) -> AudioInfo:
+    def save(
+        self, job_id: str, run: int, audio: Audio, *, duration_s: float, warnings: tuple[ResultWarning, ...]
+    ) -> AudioInfo:
         """Keep `audio`; what it is known by from now on.
 
         Raises:
@@ -95,7 +100,7 @@ class Scratch:
         try:
             with self._fs.open(self._path(job_id, run, "json"), "rb") as file:
                 note: dict[str, Any] = json.loads(file.read())
-            info = AudioInfo(**{**note, "warnings": tuple(note["warnings"])})
+            info = AudioInfo(**{**note, "warnings": tuple(map(from_mapping, note["warnings"]))})
             with self._fs.open(self._path(job_id, run, "npy"), "rb") as file:
                 audio = _read_array(file, info.samples)
         except (FileNotFoundError, ValueError, TypeError, KeyError):

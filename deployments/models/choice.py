@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from deployments.errors import ModelLoadError
+from deployments.warnings import ResultWarning, WarningCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,14 +25,11 @@ class Choice:
     """For a line in the log that nobody overlooks."""
 
     @property
-    def warning(self) -> str | None:
+    def warning(self) -> ResultWarning | None:
         """For the result's `warnings`: its reader cannot know that a better engine was meant to run."""
         if self.engine == "whisperx":
             return None
-        return (
-            "Made by the small built-in engines (English only), because the models of the production engines are not"
-            " on this machine: take the transcript as a preview."
-        )
+        return ResultWarning(code=WarningCode.ENGINES_SMALL)
 
 
 def choose(wanted: Iterable[Wanted], resolve: Callable[[str, Kind], Path]) -> Choice:

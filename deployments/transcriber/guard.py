@@ -15,6 +15,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from deployments.transcriber.phantoms import without_phantoms
+from deployments.warnings import WarningCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,18 +30,6 @@ LETTER_REPEATS: Final = 12
 
 GUESSING: Final = 0.5
 """Drawn at a temperature above this, a text is a guess, though a likely one: Whisper builds no further text on it."""
-
-NOBODY_SPOKE: Final = (
-    "Text that the recogniser wrote where probably nobody speaks was left out: invented words are likely there."
-)
-PHANTOM_LEFT_OUT: Final = (
-    "Phrases that recognisers are known to invent in silence, such as thanks for watching, were left out where hardly"
-    " anybody speaks."
-)
-LOOP_CUT: Final = "A phrase that the recogniser repeated again and again was cut to one."
-TOO_QUIET: Final = "Some sound that may be speech is too quiet for words to be made out: nothing was written there."
-NOT_SPEECH: Final = "Tones or steady noise, which were first taken for speech, were left out."
-UNSURE: Final = "Some speech was hard to understand: the words there are uncertain, and some may be invented."
 
 _LETTER_LOOP: Final = re.compile(r"([^\W\d]{1,8}?)\1{" + str(LETTER_REPEATS - 1) + ",}")
 _WORD: Final = re.compile(r"\w")
@@ -78,7 +67,7 @@ class Kept:
     """What is left of a hypothesis. `text` may be empty; `dropped` counts what was left out of it."""
 
     text: str
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[WarningCode, ...] = ()
     dropped: int = 0
 
 
@@ -117,20 +106,20 @@ def keep(hypothesis: Hypothesis, speech_share: float, guard: Guard) -> Kept:
     verdict = judge(hypothesis, speech_share, guard)
     little_speech = speech_share < guard.little_speech
     if verdict is Verdict.SILENT or (verdict is Verdict.DOUBTFUL and little_speech):
-        return Kept(text="", warnings=(NOBODY_SPOKE,), dropped=1)
+        return Kept(text="", warnings=(WarningCode.SILENT_TEXT_DROPPED,), dropped=1)
     text, warnings, dropped = " ".join(hypothesis.text.split()), [], 0
     cut = cut_loops(text)
     if cut != text:
         text, dropped = cut, dropped + 1
-        warnings.append(LOOP_CUT)
+        warnings.append(WarningCode.LOOP_CUT)
     if little_speech or hypothesis.no_speech > guard.no_speech:
         spoken = without_phantoms(text)
         if spoken != text:
             text, dropped = spoken, dropped + 1
-            warnings.append(PHANTOM_LEFT_OUT)
+            warnings.append(WarningCode.PHANTOM_DROPPED)
     guessed = verdict is Verdict.DOUBTFUL or hypothesis.temperature > GUESSING
     if text and (guessed or hypothesis.no_speech > guard.no_speech):
-        warnings.append(UNSURE)
+        warnings.append(WarningCode.SPEECH_UNCERTAIN)
     return Kept(text=text, warnings=tuple(warnings), dropped=dropped)
 
 

@@ -17,6 +17,7 @@ from deployments.transcriber.config import languages
 from deployments.transcriber.engine import AUTO, Chunk
 from deployments.transcriber.spelling import written
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance, Word
+from deployments.warnings import ResultWarning, WarningCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -29,9 +30,7 @@ PAUSE_S: Final = 0.5
 """So long a silence between two words begins a new utterance."""
 MAX_WORD_S: Final = 2.0
 """A "word" longer than this is a hum or a constant tone."""
-LANGUAGE_UNKNOWN: Final = (
-    "The spoken language was not detected: the embedded recogniser knows English only and took the speech for English."
-)
+LANGUAGE_UNKNOWN: Final = ResultWarning(code=WarningCode.LANGUAGE_ASSUMED, language="en")
 
 FRONT_END: Final = {"remove_noise": False}
 """Noise tracking costs 14 points of word errors on telephone speech and wins nothing on clean speech (measured)."""

@@ -13,9 +13,10 @@ import numpy as np
 
 from deployments.sound import audible, is_quiet, is_steady, is_tonal
 from deployments.transcriber.engine import AUTO, Chunk
-from deployments.transcriber.guard import NOT_SPEECH, TOO_QUIET, Hypothesis, Verdict, best, judge, keep
+from deployments.transcriber.guard import Hypothesis, Verdict, best, judge, keep
 from deployments.transcriber.whisper_model import WINDOW_S
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance
+from deployments.warnings import ResultWarning, WarningCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -84,8 +85,9 @@ class WhisperRecognizer:
 
     def _unheard(self, chunk: Chunk) -> Transcript:
         """No words, and why, where the detector took the chunk for speech."""
-        reason = TOO_QUIET if is_quiet(chunk.audio) else NOT_SPEECH
-        warnings = (reason,) if chunk.speech_share >= self._guard.little_speech else ()
+        reason = WarningCode.SPEECH_TOO_QUIET if is_quiet(chunk.audio) else WarningCode.NOT_SPEECH
+        told = chunk.speech_share >= self._guard.little_speech
+        warnings = (ResultWarning(code=reason, seconds=_speech_s(chunk)),) if told else ()
         return Transcript(language=chunk.language, device=self._model.device, warnings=warnings)
 
     def _detect(self, heard: Sequence[_Heard]) -> list[dict[str, float]]:
@@ -139,9 +141,20 @@ class WhisperRecognizer:
             language=language,
             device=self._model.device,
             utterances=(utterance,) if kept.text else (),
-            warnings=kept.warnings,
+            warnings=tuple(_warning(code, chunk) for code in kept.warnings),
             dropped=kept.dropped,
         )
+
+
+def _warning(code: WarningCode, chunk: Chunk) -> ResultWarning:
+    """The guard's warning of one chunk, with its amount."""
+    if code is WarningCode.SPEECH_UNCERTAIN:
+        return ResultWarning(code=code, seconds=_speech_s(chunk))
+    return ResultWarning(code=code, count=1)
+
+
+def _speech_s(chunk: Chunk) -> float:
+    return len(chunk.audio) / SAMPLE_RATE_HZ * chunk.speech_share
 
 
 def check(chunk: Chunk) -> None:

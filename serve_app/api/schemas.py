@@ -28,7 +28,11 @@ _RUNNING = {"job_id": A_JOB, "status": "processing", "progress": 42, "message": 
 _DONE = _RUNNING | {"status": "completed", "progress": 100, "message": "비디오 처리가 완료되었습니다"}
 _LINE = _DONE | {"stage": "done", "run": 1, "attempt": 1, "duration": 61.5, "processing_time": 12.3, "warnings": 0}
 _LINE |= {"callback": "delivered"}
-_RESULT = {"text": "hello", "language": "en", "duration": 1.5, "metadata": {}, "segments": []}
+_WARNED = {
+    "warnings": ["정렬에 실패하여 말소리 1.5초의 단어 시각을 보간했습니다."],
+    "warning_codes": [{"code": "ALIGNMENT_FAILED", "seconds": 1.5}],
+}
+_RESULT = {"text": "hello", "language": "en", "duration": 1.5, "metadata": _WARNED, "segments": []}
 
 
 class ProcessVideoRequest(BaseModel):
@@ -129,7 +133,7 @@ class StatusResponse(JobView):
         callback={"state": "delivered", "attempts": 2, "last_error": "http_500"},
     )
 
-    result: dict[str, Any] | None = None
+    result: dict[str, Any] | None = Field(default=None, description="As in the terminal callback: see docs/api.md")
     callback: CallbackView
 
 

@@ -6,18 +6,21 @@ Plain functions over the shared types; knows nothing of Ray, the database or how
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from deployments.types import Segment, joined
 from serve_app.jobs.speakers import Turns, speakers_of
+from serve_app.sentences import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from deployments.errors import Locale
     from deployments.types import Emotion, Turn, Utterance, Word, WordProsody
+    from deployments.warnings import ResultWarning
 
 _NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
 
@@ -39,7 +42,7 @@ class Analysis:
     device: str
     processing_s: float
     stages_s: dict[str, float]
-    warnings: Sequence[str] = field(default=())
+    warnings: Sequence[ResultWarning] = ()
 
 
 def segments_of(utterances: Iterable[Utterance], turns: Sequence[Turn]) -> list[Segment]:
@@ -72,8 +75,8 @@ def _renumbered(segments: Sequence[Segment]) -> list[Segment]:
     return [replace(segment, speaker=order[segment.speaker]) for segment in segments]
 
 
-def result_of(analysis: Analysis) -> dict[str, Any]:
-    """The contract's `result` object."""
+def result_of(analysis: Analysis, locale: Locale) -> dict[str, Any]:
+    """The contract's `result` object, its warnings' sentences in `locale`."""
     emotions = analysis.emotions or [None] * len(analysis.segments)
     return {
         "text": joined(segment.text for segment in analysis.segments),
@@ -88,7 +91,8 @@ def result_of(analysis: Analysis) -> dict[str, Any]:
             "processing_time": _rounded(analysis.processing_s),
             "device": analysis.device,
             "stages": {stage: _rounded(seconds) for stage, seconds in analysis.stages_s.items()},
-            "warnings": list(analysis.warnings),
+            "warnings": [sentence(warning, locale) for warning in analysis.warnings],
+            "warning_codes": [_warning_object(warning) for warning in analysis.warnings],
             **_known("language_probability", analysis.language_probability),
         },
         "segments": [
@@ -125,6 +129,13 @@ def _word_object(word: Word, sound: WordProsody) -> dict[str, Any]:
     if word.confidence is not None:
         content["confidence"] = _rounded(word.confidence)
     return content
+
+
+def _warning_object(warning: ResultWarning) -> dict[str, Any]:
+    amounts = warning.amounts.items()
+    return {"code": warning.code} | {
+        name: _rounded(value) if isinstance(value, float) else value for name, value in amounts
+    }
 
 
 def _known(name: str, value: float | None) -> dict[str, float]:

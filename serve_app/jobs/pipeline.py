@@ -30,6 +30,7 @@ from deployments.transcriber.config import detects_language
 from deployments.transcriber.engine import AUTO
 from deployments.transcriber.language import vote, voters
 from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcript, join_tracks, pieces
+from deployments.warnings import ResultWarning, WarningCode, merged
 from serve_app.jobs.answers import Heard, Step, spans_as_bytes
 from serve_app.jobs.assemble import Analysis, filename_of, result_of, segments_of
 from serve_app.jobs.calls import TRANSIENT, StageCalls, together
@@ -57,9 +58,6 @@ KEEP_EVERY_S = 20.0
 """What a long transcription has heard so far is kept so often: an attempt that dies costs no more than that."""
 OF_THE_RUN = "run"
 """What extraction's answer is made from: rows of another run are not looked at."""
-
-EMOTION_FAILED = "emotion analysis failed: no emotions are given"
-PROSODY_FAILED = "prosody failed: volume and pitch are floor values"
 
 Answer = TypeVar("Answer")
 log = logs.get_logger("pipeline")
@@ -114,7 +112,7 @@ class Pipeline:
         self._clock = clock or Clock(trace=trace)
         self._trace = trace
         self._resumer = Resumer(kept or NothingKept(), self._clock)
-        self._warnings: list[str] = [*settings.warnings]
+        self._warnings: list[ResultWarning] = [*settings.warnings]
         self._reporter: ActorHandle[Any] | None = None
         self._fetching = asyncio.Lock()
         self._audio: Any = None
@@ -149,10 +147,10 @@ class Pipeline:
             device="+".join(sorted({each.device for each in transcripts})) or self._settings.device,
             processing_s=spent_s + time.monotonic() - started,
             stages_s=self._clock.seconds,
-            warnings=list(dict.fromkeys(self._warnings)),
+            warnings=merged(self._warnings),
         )
         with self._trace.span("assembly"):
-            result = result_of(analysis)
+            result = result_of(analysis, self._settings.locale)
         self._progress(Stage.ASSEMBLY, 1)
         return result
 
@@ -289,7 +287,7 @@ class Pipeline:
         turns = await self._optional(
             self._resumer.once(Step.DIARIZATION, self._source, lambda: self._find_turns(info), timed_as="diarization"),
             [],
-            "diarization failed: the whole video is given to one speaker",
+            WarningCode.DIARIZATION_FAILED,
         )
         self._progress(Stage.DIARIZATION, 1)
         return turns
@@ -323,7 +321,7 @@ class Pipeline:
             return join_tracks(await self._calls.map(track, todo))
 
         tracks = self._resumer.once(Step.TRACKS, self._source, all_tracks, timed_as="prosody")
-        return await self._optional(tracks, None, PROSODY_FAILED)
+        return await self._optional(tracks, None, WarningCode.PROSODY_FAILED)
 
     def _segments(self, transcripts: Sequence[Transcript], turns: Sequence[Turn]) -> list[Segment]:
         for transcript in transcripts:
@@ -354,7 +352,7 @@ class Pipeline:
             return measured
 
         measured = self._resumer.once(Step.PROSODY, source, work, timed_as="analysis")
-        prosody: Sequence[Sequence[WordProsody]] = await self._optional(measured, floor, PROSODY_FAILED)
+        prosody: Sequence[Sequence[WordProsody]] = await self._optional(measured, floor, WarningCode.PROSODY_FAILED)
         self._progress(Stage.ANALYSIS, 0.6)
         return prosody
 
@@ -367,7 +365,7 @@ class Pipeline:
         if not emotion_config.needs_tracks(config):
             tracks = None
         elif tracks is None:
-            self._warnings.append(EMOTION_FAILED)
+            self._warnings.append(ResultWarning(code=WarningCode.EMOTION_FAILED))
             return None
 
         parts = emotion_config.parts(config, segments)
@@ -383,7 +381,7 @@ class Pipeline:
             return [emotion for part in await self._calls.map(judge, parts) for emotion in part]
 
         judged = self._resumer.once(Step.EMOTION, source, work, timed_as="analysis")
-        emotions = await self._optional(judged, None, EMOTION_FAILED)
+        emotions = await self._optional(judged, None, WarningCode.EMOTION_FAILED)
         if emotions is not None:
             self._warnings += emotion_config.warnings(config)
         return emotions
@@ -396,13 +394,13 @@ class Pipeline:
         spoken = +spoken
         return spoken.most_common(1)[0][0] if spoken else self._job.options.language
 
-    async def _optional(self, work: Awaitable[Answer], otherwise: Answer, warning: str) -> Answer:
+    async def _optional(self, work: Awaitable[Answer], otherwise: Answer, code: WarningCode) -> Answer:
         """The answer of a stage that the transcript can do without."""
         try:
             return await work
         except Exception as error:
-            log.warning(warning, exc_info=error, extra=logs.about(self._job.job_id))
-            self._warnings.append(warning)
+            log.warning("a stage failed", exc_info=error, extra=logs.about(self._job.job_id, warning=code))
+            self._warnings.append(ResultWarning(code=code))
             return otherwise
 
 

@@ -158,8 +158,8 @@ def one_job(server: RunningServer, backend: Backend, url: str) -> Share:
     end = backend.wait_end(job_id, within_s=TIMEOUT_S)
     spent = watch.read()
     assert end.body["status"] == "completed", end.body
-    warnings = end.body["result"]["metadata"]["warnings"]
-    assert not any("failed" in warning for warning in warnings), warnings
+    warnings = end.body["result"]["metadata"]["warning_codes"]
+    assert not any("FAILED" in warning["code"] for warning in warnings), warnings
     with log.open(encoding="utf-8") as file:
         file.seek(before_bytes)
         lines = [json.loads(line) for line in file]

@@ -8,8 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from deployments.warnings import WarningCode
+
 STRICT = ConfigDict(extra="forbid", strict=True)
 SPEAKER = r"^SPEAKER_\d\d$"
+CODE = f"^({'|'.join(WarningCode)})$"
 
 
 class Speaker(BaseModel):
@@ -45,6 +48,15 @@ class SegmentObject(BaseModel):
     emotion: Emotion | None = None
 
 
+class WarningObject(BaseModel):
+    model_config = STRICT
+    code: str = Field(pattern=CODE)
+    seconds: float | None = Field(default=None, gt=0)
+    share: float | None = Field(default=None, gt=0, le=1)
+    count: int | None = Field(default=None, gt=0)
+    language: str | None = None
+
+
 class Metadata(BaseModel):
     model_config = STRICT
     filename: str
@@ -56,6 +68,7 @@ class Metadata(BaseModel):
     device: str
     stages: dict[str, float]
     warnings: list[str]
+    warning_codes: list[WarningObject]
     language_probability: float = Field(default=1.0, ge=0, le=1)
 
 

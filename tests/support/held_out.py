@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deployments.types import Audio, Segment
+    from deployments.warnings import ResultWarning
 
 RECORDINGS = Path(__file__).parents[1] / "data" / "held_out"
 MODELS = Path(__file__).parents[1] / "models"
@@ -77,7 +78,7 @@ class Heard:
     language: str
     turns: Sequence[Turn]
     segments: Sequence[Segment]
-    warnings: tuple[str, ...]
+    warnings: tuple[ResultWarning, ...]
 
     @property
     def words(self) -> list[tuple[Word, int]]:

@@ -18,6 +18,7 @@ from deployments.aligner.proportional import timed
 from deployments.errors import ModelLoadError
 from deployments.ladder import Ladder
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance, Word
+from deployments.warnings import ResultWarning, WarningCode
 from tests.support.alignment_clips import MODEL, MODELS, Clip, clips
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ FRAME_S = 0.0206
 """A frame of the longest and shortest clips: 20 ms, stretched so that the frames fill the audio."""
 ALONE_OR_NOT = 1e-4
 """By so much may an answer (seconds, scores) differ with its neighbours in a batch: by rounding."""
+KEPT = ResultWarning(code=WarningCode.LOOP_CUT, count=1)
 NUMERALS = {"three": "3", "six": "6", "seven": "7", "eight": "8", "ten": "10"}
 
 
@@ -186,10 +188,14 @@ def test_signs_have_times_too(aligner: CtcAligner, english: Clip) -> None:
 
 def test_a_language_without_an_aligner_is_interpolated_and_says_so(aligner: CtcAligner, english: Clip) -> None:
     """Proportional times and a warning; its neighbours in the call are aligned."""
-    strange = replace(english.transcript, language="xx", warnings=("kept",))
+    strange = replace(english.transcript, language="xx", warnings=(KEPT,))
     answer, neighbour = transcripts(aligner, [AlignItem(audio=english.audio, transcript=strange), item_of(english)])
     assert answer.utterances == tuple(timed(utterance, "xx") for utterance in strange.utterances)
-    assert answer.warnings == ("kept", "no aligner for language xx: word times are interpolated")
+    spoken_s = sum(utterance.duration_s for utterance in strange.utterances)
+    assert answer.warnings == (
+        KEPT,
+        ResultWarning(code=WarningCode.ALIGNER_MISSING, language="xx", seconds=spoken_s),
+    )
     assert_same(neighbour, transcripts(aligner, [item_of(english)])[0])
 
 

@@ -14,11 +14,11 @@ from deployments import logs
 from deployments.aligner import deployment
 from deployments.aligner.config import AlignerConfig
 from deployments.aligner.proportional import interpolated, timed
-from deployments.aligner.witness import UNHEARD
 from deployments.errors import DeviceError, ModelMissingError
 from deployments.models.config import ModelsConfig
 from deployments.models.lock import Lock, LockedFile, LockedModel, write
 from deployments.types import Transcript, Utterance, Word
+from deployments.warnings import ResultWarning, WarningCode
 from tests.support.model_hub import REPOSITORY, REVISION, place, sha256
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 HEARD = Transcript(language="en", utterances=(Utterance(start_s=1.0, end_s=3.0, text="two words"),))
 TIMED = tuple(timed(utterance, "en") for utterance in HEARD.utterances)
 AUDIO = np.zeros(0, np.int16)
+FAILED = ResultWarning(code=WarningCode.ALIGNMENT_FAILED, seconds=2.0)
+UNHEARD = ResultWarning(code=WarningCode.UNHEARD_DROPPED, count=1)
 
 
 @pytest.fixture
@@ -101,7 +103,7 @@ def test_a_failed_alignment_does_not_cost_the_transcript(
     """Interpolated times, a warning without the library's words, and one line in the log, without a traceback."""
     monkeypatch.setattr(deployment, "create", lambda *_, **__: Engine(OSError("/secret/path")))
     with caplog.at_level(logging.INFO, logger=logs.ROOT):
-        assert align(replica) == Transcript(language="en", utterances=TIMED, warnings=(deployment.FAILED,))
+        assert align(replica) == Transcript(language="en", utterances=TIMED, warnings=(FAILED,))
     [line] = [json.loads(logs.JsonFormatter().format(record)) for record in caplog.records]
     assert (line["message"], line["error"]) == ("chunk not aligned", "OSError: /secret/path")
     assert line[logs.JOB_FIELD] == "a-job"

@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 from deployments.aligner.config import AlignerConfig
 from deployments.aligner.engine import AlignItem, create
 from deployments.types import Transcript, Utterance, Word
+from deployments.warnings import ResultWarning, WarningCode
 
 AUDIO = np.zeros(0, np.int16)
+KEPT = ResultWarning(code=WarningCode.LOOP_CUT, count=1)
 
 
 def align(*utterances: Utterance) -> tuple[Utterance, ...]:
-    transcript = Transcript(language="en", utterances=utterances, warnings=("kept",))
+    transcript = Transcript(language="en", utterances=utterances, warnings=(KEPT,))
     [answer] = create(AlignerConfig()).align([AlignItem(audio=AUDIO, transcript=transcript)])
     assert isinstance(answer, Transcript)
-    assert (answer.language, answer.warnings) == ("en", ("kept",))
+    assert (answer.language, answer.warnings) == ("en", (KEPT,))
     return answer.utterances
 
 

@@ -8,9 +8,13 @@ import pytest
 from deployments.aligner.config import AlignerConfig
 from deployments.aligner.engine import AlignItem, create
 from deployments.aligner.proportional import timed
-from deployments.aligner.witness import LEAST_WORDS, UNHEARD, without_strays, without_unheard
+from deployments.aligner.witness import LEAST_WORDS, without_strays, without_unheard
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Transcript, Utterance, Word
+from deployments.warnings import ResultWarning, WarningCode
 from tests.support.alignment_clips import MODEL, Clip, clips
+
+BEFORE = ResultWarning(code=WarningCode.LOOP_CUT, count=1)
+UNHEARD = ResultWarning(code=WarningCode.UNHEARD_DROPPED, count=1)
 
 
 def utterance(*scores: float | None, confidence: float | None = 0.9) -> Utterance:
@@ -22,9 +26,9 @@ def utterance(*scores: float | None, confidence: float | None = 0.9) -> Utteranc
 def test_text_of_which_no_word_is_heard_goes() -> None:
     """It is left out, counted and told; what stands beside it stays, and so do warnings."""
     invented, spoken = utterance(0.001, 0.02, 0.0), utterance(0.001, 0.02, 0.4)
-    heard = Transcript(language="en", utterances=(invented, spoken), warnings=("before",), dropped=1)
+    heard = Transcript(language="en", utterances=(invented, spoken), warnings=(BEFORE,), dropped=1)
     left = without_unheard(heard)
-    assert left == replace(heard, utterances=(spoken,), warnings=("before", UNHEARD), dropped=2)
+    assert left == replace(heard, utterances=(spoken,), warnings=(BEFORE, UNHEARD), dropped=2)
 
 
 @pytest.mark.parametrize(

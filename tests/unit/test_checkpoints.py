@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import threading
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
@@ -24,6 +26,7 @@ from deployments.types import (
     Word,
     WordProsody,
 )
+from deployments.warnings import ResultWarning, WarningCode
 from serve_app.jobs import checkpoints as checkpoints_module
 from serve_app.jobs.answers import Heard, Step, decode, encode
 from serve_app.jobs.checkpoints import Checkpoints, Keeper
@@ -39,6 +42,8 @@ from tests.support.fake_graph import SECONDS, Stub, fails, graph, heard, job, me
 DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
 BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
 TRACKS = Tracks(start_s=0, f0_hz=np.array([1, np.nan, 3], np.float32), level_dbfs=np.array([0.1, -2, -3], np.float32))
+UNSURE = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=0.1 + 0.2)
+DAMAGED = ResultWarning(code=WarningCode.AUDIO_DAMAGED)
 BY_EAR = Settings(profile="local", emotion=EmotionConfig(engine="wav2vec2", batch_s=1))
 """An engine whose answers come in parts, so that there is something to put in order."""
 WORK = {
@@ -196,10 +201,10 @@ def answers() -> dict[Step, Any]:
     dice = np.random.default_rng(7)
     word = Word(start_s=dice.random(), end_s=0.1 + 0.2, text='w\n"한', confidence=dice.random() * 1e-9)
     spoken = Utterance(start_s=1 / 3, end_s=2e22, text="", words=(word, replace(word, confidence=None)))
-    transcript = Transcript(language="ko", device="cuda", utterances=(spoken,), warnings=("w",), dropped=2)
+    transcript = Transcript(language="ko", device="cuda", utterances=(spoken,), warnings=(UNSURE,), dropped=2)
     hearing = Heard(language="ko", language_probability=dice.random(), transcripts={0: transcript, 12: transcript})
     return {
-        Step.EXTRACTION: AudioInfo(duration_s=dice.random(), samples=5, sha256="0", warnings=("a", "b")),
+        Step.EXTRACTION: AudioInfo(duration_s=dice.random(), samples=5, sha256="0", warnings=(UNSURE, DAMAGED)),
         Step.DETECTION: [Span(start_s=dice.random(), end_s=dice.random()) for _ in range(1000)],
         Step.HEARING: hearing,
         Step.TRANSCRIPTION: replace(hearing, language_probability=None),
@@ -235,6 +240,19 @@ def test_d5_what_is_no_answer_is_not_read_as_one(step):
             decode(step, bad)
 
 
+@pytest.mark.parametrize("step", [Step.EXTRACTION, Step.HEARING, Step.TRANSCRIPTION])
+def test_d5_warnings_of_earlier_releases_are_not_read(step):
+    """They were sentences: the stage runs again, and warns in codes. Without any warning the answer is as good."""
+    body = encode(step, answers()[step])
+    codes = re.compile(rb'"warnings":\[.+?\]')
+    assert codes.search(body)
+    with pytest.raises(ValidationError, match="warnings"):
+        decode(step, codes.sub(b'"warnings":["LOOP_CUT"]', body))
+    with pytest.raises(ValidationError, match="warnings"):
+        decode(step, codes.sub(b'"warnings":[{"code":"UNKNOWN"}]', body))
+    assert decode(step, codes.sub(b'"warnings":[]', body))
+
+
 # The pipeline
 
 
@@ -252,13 +270,13 @@ def voices(**replaced: Any):
             transcript,
             language=language,
             utterances=(replace(spoken, words=words),),
-            warnings=(f"at {asked[1].start_s}",),
+            warnings=(replace(UNSURE, seconds=asked[1].start_s),),
         )
 
     def judge(_audio: Any, _tracks: Any, part: Any, _job_id: str) -> list[Emotion]:
         return [Emotion(label=f"{s.words[0].text}/{s.speaker}", confidence=sure[len(s.words)]) for s in part]
 
-    info = AudioInfo(duration_s=SECONDS + 1 / 3, samples=int(SECONDS * 16_000), sha256="d", warnings=("no picture",))
+    info = AudioInfo(duration_s=SECONDS + 1 / 3, samples=int(SECONDS * 16_000), sha256="d", warnings=(DAMAGED,))
     stages: dict[str, Any] = {
         "extractor": Stub(prepare=lambda *_: info, load=lambda *_: None),
         "transcriber": Stub(transcribe=transcribe, detect_language=lambda *_: {"ko": 0.9, "en": 0.1}),

@@ -17,12 +17,14 @@ from pydantic import BaseModel, ValidationError
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.errors import JobError
+from deployments.warnings import WarningCode
 from serve_app.api import schemas
 from serve_app.api.document import committed
 from serve_app.api.errors import ApiError
 from serve_app.callbacks import payloads
 from serve_app.cli.main import main
 from serve_app.jobs.progress import SENTENCES, Progress, Stage
+from serve_app.sentences import amounts_of
 from serve_app.settings import CALLBACK_PATHS, Settings
 from tests.support.contract import Completed, SegmentObject, checked
 from tests.support.pages import ROOT, Block, Page, page, pages, split
@@ -356,6 +358,18 @@ def test_the_api_page_tells_every_code():
     assert told == {(refusal.status, refusal.code) for refusal in every(ApiError)}
     failures = page("docs/api.md").text.partition("- Failed:")[2].partition("\n\n")[0]
     assert set(re.findall(r"`([A-Z][A-Z_]+)`", failures)) == job_codes()
+
+
+def test_the_api_page_tells_every_warning():
+    """docs/api.md has each code in the code's order, its meaning word for word, and its amounts."""
+    source = (ROOT / "deployments/warnings.py").read_text(encoding="utf-8")
+    told = [
+        (row[0].strip("`"), row[1], tuple(re.findall(r"`(\w+)`", row[2])))
+        for row in table("docs/api.md", "code | meaning")
+    ]
+    assert told == [
+        (code, re.search(rf'= "{code}"\n    """(.+?)\."""', source)[1], amounts_of(code)) for code in WarningCode
+    ]
 
 
 @pytest.mark.parametrize("name", GUIDES)

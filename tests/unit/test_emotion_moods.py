@@ -102,10 +102,10 @@ def test_no_judgement_without_words() -> None:
 
 
 def test_the_result_says_what_judged() -> None:
-    """The version names engine and lexicon, and the warning says that rules judged."""
+    """The version names engine and lexicon, and a warning that rules judged."""
     assert emotion.model_version(emotion.EmotionConfig()).startswith("prosodic-lexical-1+vader-3.")
     [warning] = emotion.warnings(emotion.EmotionConfig())
-    assert "not by a trained model" in warning
+    assert warning.code == "EMOTION_BY_RULES"
 
 
 def test_config_loads_nothing_heavy() -> None:

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from deployments.extraction.config import MediaLimits
 from deployments.extraction.media import Decoded, _compare, binary, command, extract
 from deployments.extraction.probe import DEMUXERS, Media, probe
 from deployments.types import SAMPLE_RATE_HZ
+from deployments.warnings import ResultWarning, WarningCode
 from tests.support.clips import GOOD, PICTURE, TONE_DBFS, TONE_HZ, make, run_ffmpeg, silence
 
 if TYPE_CHECKING:
@@ -289,19 +290,28 @@ def test_m3_a_truncated_file(kept: float, expected: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("length_s", "expected"),
-    [(100, ""), (99.1, ""), (100.9, ""), (98.9, "missing"), (101.1, "longer"), (50.1, "missing"), (49.9, "error")],
+    [
+        (100, []),
+        (99.1, []),
+        (100.9, []),
+        (98.9, [("AUDIO_INCOMPLETE", 1.1, 0.011)]),
+        (101.1, [("AUDIO_LONGER", 1.1, None)]),
+        (50.1, [("AUDIO_INCOMPLETE", 49.9, 0.499)]),
+        (49.9, None),
+    ],
 )
-def test_m3_lengths_agree_within_a_hundredth(length_s: float, expected: str) -> None:
+def test_m3_lengths_agree_within_a_hundredth(length_s: float, expected: list[Any] | None) -> None:
     """M3: the sound may be 1 % off its own word; beyond is a warning, and less than half an error."""
     told = Media(demuxer="mov", duration_s=200.0, audio_start_s=0.0, audio_end_s=100.0, only_audio=False)
-    if expected == "error":
+    if expected is None:
         with pytest.raises(AudioExtractionError) as caught:
             _compare(told, length_s)
         assert caught.value.values == {"reason": "incomplete"}
     else:
         warnings = _compare(told, length_s)
-        assert len(warnings) == bool(expected)
-        assert expected in "".join(warnings)
+        assert [(each.code, each.seconds, each.share) for each in warnings] == [
+            (code, pytest.approx(seconds), share and pytest.approx(share)) for code, seconds, share in expected
+        ]
 
 
 def test_m3_more_sound_than_the_file_says(tmp_path: Path) -> None:
@@ -313,7 +323,7 @@ def test_m3_more_sound_than_the_file_says(tmp_path: Path) -> None:
     path.write_bytes(content.replace(b"00:00:03.000000000", b"00:00:01.000000000"))
     got = extract(path, limits=LIMITS)
     assert len(got.audio) == 3 * SAMPLE_RATE_HZ
-    assert got.warnings == ("the audio is 2.0 s longer than the file says",)
+    assert got.warnings == (ResultWarning(code=WarningCode.AUDIO_LONGER, seconds=2.0),)
 
 
 @pytest.mark.parametrize(("channels", "rate_hz", "passes"), [(65, 8000, False), (1, 800_000, False), (64, 8000, True)])

@@ -17,12 +17,15 @@ import pytest
 from deployments.errors import OutOfResourcesError
 from deployments.extraction.scratch import AudioMissingError, Scratch
 from deployments.extraction.workdir import WorkDir, sweep
+from deployments.warnings import ResultWarning, WarningCode
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from deployments.types import Audio
 
+DAMAGED = ResultWarning(code=WarningCode.AUDIO_DAMAGED)
+LONGER = ResultWarning(code=WarningCode.AUDIO_LONGER, seconds=1 / 3)
 AUDIO: Audio = np.random.default_rng(1).integers(-32768, 32767, 100_000, np.int16)
 
 
@@ -38,14 +41,14 @@ def scratch(request: pytest.FixtureRequest, tmp_path: Path) -> Scratch:
 
 
 def save(scratch: Scratch, job_id: str = "job", run: int = 1, audio: Audio = AUDIO) -> None:
-    scratch.save(job_id, run, audio, duration_s=7.5, warnings=("one",))
+    scratch.save(job_id, run, audio, duration_s=7.5, warnings=(DAMAGED,))
 
 
 def test_what_is_kept_comes_back(scratch: Scratch) -> None:
     """The same samples, read-only, and the same facts about them."""
-    info = scratch.save("job", 2, AUDIO, duration_s=7.5, warnings=("one", "two"))
+    info = scratch.save("job", 2, AUDIO, duration_s=7.5, warnings=(DAMAGED, LONGER))
     assert scratch.info("job", 2) == info
-    assert (info.samples, info.duration_s, info.warnings) == (100_000, 7.5, ("one", "two"))
+    assert (info.samples, info.duration_s, info.warnings) == (100_000, 7.5, (DAMAGED, LONGER))
     audio = scratch.load("job", 2)
     np.testing.assert_array_equal(audio, AUDIO)
     assert not audio.flags.writeable

@@ -14,6 +14,7 @@ from deployments.emotion.config import EmotionConfig
 from deployments.errors import AudioExtractionError, DeviceError, TranscriptionError
 from deployments.transcriber.config import TranscriberConfig
 from deployments.types import Emotion, Span, Tracks, Transcript
+from deployments.warnings import ResultWarning, WarningCode
 from serve_app.jobs.pipeline import Pipeline, Stages
 from serve_app.jobs.progress import ProgressMeter, Stage
 from serve_app.settings import Settings
@@ -27,6 +28,10 @@ def run(
     settings = settings or Settings(profile="local")
     pipeline = Pipeline(job(**options), settings, stages, meter=meter or ProgressMeter(), changed=lambda: None)
     return asyncio.run(pipeline.run(None, spent_s=3.0))
+
+
+def codes(result: dict[str, Any]) -> list[str]:
+    return [warning["code"] for warning in result["metadata"]["warning_codes"]]
 
 
 def test_the_stages_answers_become_the_result():
@@ -89,7 +94,7 @@ def test_without_diarization_there_is_one_speaker_and_a_warning():
     """A failing diarizer never costs the transcript."""
     result = run(graph(diarizer=Stub(segment=fails(ValueError("x")))))
     assert {segment["speaker"]["speaker_id"] for segment in result["segments"]} == {"SPEAKER_00"}
-    assert any("diarization failed" in warning for warning in result["metadata"]["warnings"])
+    assert "DIARIZATION_FAILED" in codes(result)
 
 
 @pytest.mark.parametrize(
@@ -101,14 +106,14 @@ def test_without_prosody_there_are_floor_values_and_a_warning(broken):
     result = run(graph(prosody=Stub(**{"tracks": lambda *_: tracks} | broken)))
     word = result["segments"][0]["words"][0]
     assert (word["volume_db"], word["pitch_hz"], word["voiced"]) == (-60.0, 100.0, False)
-    assert any("prosody failed" in warning for warning in result["metadata"]["warnings"])
+    assert "PROSODY_FAILED" in codes(result)
 
 
 def test_without_emotion_there_is_a_warning():
     """A failing emotion stage leaves its fields out."""
     result = run(graph(emotion=Stub(analyze=fails(ValueError("x")))))
     assert all("emotion" not in segment for segment in result["segments"])
-    assert any("emotion analysis failed" in warning for warning in result["metadata"]["warnings"])
+    assert "EMOTION_FAILED" in codes(result)
 
 
 @pytest.mark.parametrize(("engine", "judged"), [("wav2vec2", True), ("prosodic-lexical", False)])
@@ -117,7 +122,7 @@ def test_without_prosody_an_engine_that_hears_the_sound_still_judges(engine, jud
     settings = Settings(profile="local", emotion=EmotionConfig(engine=engine))
     result = run(graph(prosody=Stub(tracks=fails(ValueError("x")), measure=measure)), settings=settings)
     assert all(("emotion" in segment) == judged for segment in result["segments"])
-    assert any("emotion analysis failed" in warning for warning in result["metadata"]["warnings"]) != judged
+    assert ("EMOTION_FAILED" in codes(result)) != judged
 
 
 @pytest.mark.parametrize(("engine", "by_tracks"), [("prosodic-lexical", True), ("wav2vec2", False)])
@@ -359,7 +364,7 @@ def test_enable_gpu_chooses_the_stages(enable_gpu):
     else:
         assert metadata["model_version"].startswith("pocketsphinx-")
         assert metadata["device"] == "cpu"
-        assert "estimated by rules" in metadata["warnings"][0]
+        assert metadata["warning_codes"] == [{"code": "EMOTION_BY_RULES"}]
 
 
 def test_where_there_is_no_pool_enable_gpu_is_no_matter():
@@ -369,8 +374,8 @@ def test_where_there_is_no_pool_enable_gpu_is_no_matter():
 
 def test_what_the_settings_warn_of_is_in_every_result():
     """`engine: auto` that fell back to the embedded engines is told to whoever reads a result."""
-    settings = Settings(profile="local", warnings=("a preview",))
-    assert "a preview" in run(graph(), settings=settings)["metadata"]["warnings"]
+    settings = Settings(profile="local", warnings=(ResultWarning(code=WarningCode.ENGINES_SMALL),))
+    assert {"code": "ENGINES_SMALL"} in run(graph(), settings=settings)["metadata"]["warning_codes"]
 
 
 def test_a_language_that_was_asked_for_is_not_guessed():

@@ -8,11 +8,7 @@ from hypothesis import strategies as st
 
 from deployments.transcriber.config import Guard
 from deployments.transcriber.guard import (
-    LOOP_CUT,
-    NOBODY_SPOKE,
-    PHANTOM_LEFT_OUT,
     REPEATS,
-    UNSURE,
     Hypothesis,
     Verdict,
     best,
@@ -21,6 +17,7 @@ from deployments.transcriber.guard import (
     judge,
     keep,
 )
+from deployments.warnings import WarningCode
 
 GUARD = Guard()
 PLAIN = "The meeting begins at three and ends before the train leaves."
@@ -76,19 +73,25 @@ def test_what_is_believed_is_kept_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("hypothesis", "speech_share", "text", "warning", "dropped"),
     [
-        (heard("Thank you for watching!", no_speech=0.9), 0.1, "", NOBODY_SPOKE, 1),
-        (heard(no_speech=0.9, logprob=-1.5), 1.0, "", NOBODY_SPOKE, 1),
-        (heard(logprob=-1.5), 0.1, "", NOBODY_SPOKE, 1),
-        (heard("Thank you for watching!"), 0.1, "", PHANTOM_LEFT_OUT, 1),
-        (heard("회의를 시작합니다. 시청해주셔서 감사합니다."), 0.1, "회의를 시작합니다.", PHANTOM_LEFT_OUT, 1),
-        (heard("yes " * 5 + "we can"), 1.0, "yes we can", LOOP_CUT, 1),
-        (heard(logprob=-1.5), 1.0, PLAIN, UNSURE, 0),
-        (heard(no_speech=0.9), 1.0, PLAIN, UNSURE, 0),
-        (heard(temperature=0.6), 1.0, PLAIN, UNSURE, 0),
+        (heard("Thank you for watching!", no_speech=0.9), 0.1, "", WarningCode.SILENT_TEXT_DROPPED, 1),
+        (heard(no_speech=0.9, logprob=-1.5), 1.0, "", WarningCode.SILENT_TEXT_DROPPED, 1),
+        (heard(logprob=-1.5), 0.1, "", WarningCode.SILENT_TEXT_DROPPED, 1),
+        (heard("Thank you for watching!"), 0.1, "", WarningCode.PHANTOM_DROPPED, 1),
+        (
+            heard("회의를 시작합니다. 시청해주셔서 감사합니다."),
+            0.1,
+            "회의를 시작합니다.",
+            WarningCode.PHANTOM_DROPPED,
+            1,
+        ),
+        (heard("yes " * 5 + "we can"), 1.0, "yes we can", WarningCode.LOOP_CUT, 1),
+        (heard(logprob=-1.5), 1.0, PLAIN, WarningCode.SPEECH_UNCERTAIN, 0),
+        (heard(no_speech=0.9), 1.0, PLAIN, WarningCode.SPEECH_UNCERTAIN, 0),
+        (heard(temperature=0.6), 1.0, PLAIN, WarningCode.SPEECH_UNCERTAIN, 0),
     ],
 )
 def test_what_is_left_out_is_told(
-    hypothesis: Hypothesis, speech_share: float, text: str, warning: str, dropped: int
+    hypothesis: Hypothesis, speech_share: float, text: str, warning: WarningCode, dropped: int
 ) -> None:
     """Every text that is dropped or cut has its sentence and is counted; what is uncertain is kept, with a sentence."""
     kept = keep(hypothesis, speech_share, GUARD)

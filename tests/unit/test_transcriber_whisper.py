@@ -14,10 +14,11 @@ import soundfile
 from deployments.errors import ModelLoadError
 from deployments.transcriber.config import Guard, TranscriberConfig
 from deployments.transcriber.engine import AUTO, Chunk, Question, Recognizer, answer, create
-from deployments.transcriber.guard import LOOP_CUT, NOBODY_SPOKE, NOT_SPEECH, TOO_QUIET, UNSURE, Hypothesis
+from deployments.transcriber.guard import Hypothesis
 from deployments.transcriber.whisper import WhisperRecognizer
 from deployments.transcriber.whisper_model import Whisper, load
 from deployments.types import SAMPLE_RATE_HZ, Transcript
+from deployments.warnings import ResultWarning, WarningCode
 
 if TYPE_CHECKING:
     from deployments.types import Audio
@@ -140,7 +141,7 @@ def test_nothing_is_invented_in_silence(recognizer: Recognizer, sound: str) -> N
     """Silence, noise and tones raise nothing; what is written there all the same comes with a warning or not at all."""
     chunk = Chunk(audio=as_audio(NO_SPEECH[sound]), start_s=7, language="en")
     [believed, doubted] = transcripts(recognizer, [chunk, replace(chunk, speech_share=0.1)])
-    assert not believed.utterances or {UNSURE, LOOP_CUT} & set(believed.warnings)
+    assert not believed.utterances or {"SPEECH_UNCERTAIN", "LOOP_CUT"} & {each.code for each in believed.warnings}
     assert believed.utterances or believed.warnings
     assert doubted.utterances == ()
     assert (doubted.dropped > 0) == bool(doubted.warnings)
@@ -150,7 +151,10 @@ def test_speech_that_cannot_be_heard_is_told(recognizer: Recognizer) -> None:
     """What the detector took for speech, and nobody tried to write down, comes with the reason."""
     tone, silence = (Chunk(audio=as_audio(NO_SPEECH[name]), start_s=0, language="en") for name in ("tone", "silence"))
     heard = transcripts(recognizer, [tone, silence])
-    assert [each.warnings for each in heard] == [(NOT_SPEECH,), (TOO_QUIET,)]
+    assert [each.warnings for each in heard] == [
+        (ResultWarning(code=WarningCode.NOT_SPEECH, seconds=tone.audio.size / SAMPLE_RATE_HZ),),
+        (ResultWarning(code=WarningCode.SPEECH_TOO_QUIET, seconds=silence.audio.size / SAMPLE_RATE_HZ),),
+    ]
     assert [each.utterances for each in heard] == [(), ()]
 
 
@@ -158,7 +162,8 @@ def test_what_was_dropped_is_told_and_counted(recognizer: Recognizer) -> None:
     """A rumble in which the detector hears no speech: the model's word is left out, with a sentence and a count."""
     chunk = Chunk(audio=as_audio(NO_SPEECH["rumble"]), start_s=0, language="en", speech_share=0.0)
     [heard] = transcripts(recognizer, [chunk])
-    assert (heard.utterances, heard.warnings, heard.dropped) == ((), (NOBODY_SPOKE,), 1)
+    told = ResultWarning(code=WarningCode.SILENT_TEXT_DROPPED, count=1)
+    assert (heard.utterances, heard.warnings, heard.dropped) == ((), (told,), 1)
 
 
 def test_damaged_speech(recognizer: Recognizer, clips: list[tuple[Chunk, str]]) -> None:
@@ -295,7 +300,8 @@ def test_when_every_temperature_fails_the_best_text_stands() -> None:
     model = ScriptedModel([{0.0: hypothesis("good")}, doubtful])
     _, heard = WhisperRecognizer(model, Guard()).transcribe(numbered(2))  # type: ignore[arg-type]
     assert isinstance(heard, Transcript)
-    assert (text_of(heard), heard.warnings) == ("best", (UNSURE,))
+    told = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=0.01)
+    assert (text_of(heard), heard.warnings) == ("best", (told,))
     assert heard.utterances[0].confidence == pytest.approx(np.exp(-1.5))
     assert model.encoded == [[0, 1], [1]]
     assert [temperature for temperature, _ in model.written] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]

@@ -126,7 +126,7 @@ def undisturbed(bed):
     assert bed.wait(process) == 0
     result = json.loads(bed.store.result(job_id))
     assert len(result["segments"]) == 3
-    assert not any("failed" in warning for warning in result["metadata"]["warnings"])
+    assert not any("FAILED" in warning["code"] for warning in result["metadata"]["warning_codes"])
     return comparable(result)
 
 

@@ -145,7 +145,7 @@ def test_clear_speech_is_mostly_right(server, sources, clear, backend):
     assert result.metadata.unique_speakers == 2
     assert result.metadata.filename == "a clear talk.flac"
     assert "pocketsphinx" in result.metadata.model_version
-    assert any("rules" in warning for warning in result.metadata.warnings)
+    assert "EMOTION_BY_RULES" in {warning.code for warning in result.metadata.warning_codes}
     assert all(segment.emotion is not None for segment in result.segments if len(segment.words) > 3)
 
 
@@ -168,7 +168,7 @@ def test_emotion_can_be_left_out(server, sources, short):
     result = server.wait(job_id)["result"]
     assert result["segments"]
     assert not any("emotion" in segment for segment in result["segments"])
-    assert not any("motion" in warning for warning in result["metadata"]["warnings"])
+    assert not any("EMOTION" in warning["code"] for warning in result["metadata"]["warning_codes"])
 
 
 def test_ten_jobs_at_once_all_complete(server, sources, short, backend):

@@ -9,7 +9,6 @@ import time
 import numpy as np
 import pytest
 
-from deployments.transcriber.guard import NOT_SPEECH
 from deployments.types import SAMPLE_RATE_HZ
 from tests.support import sounds
 from tests.support.alignment_clips import CLIPS
@@ -54,7 +53,7 @@ def test_noise_and_tones_have_no_words(hear):
     for result in hear(noises, tones):
         assert (result.text, result.segments, result.language) == ("", [], "auto")
         assert result.metadata.unique_speakers == 0
-        assert set(result.metadata.warnings) <= {NOT_SPEECH}
+        assert {warning.code for warning in result.metadata.warning_codes} <= {"NOT_SPEECH"}
 
 
 def test_words_between_noise_and_tones(hear):
@@ -117,7 +116,7 @@ def test_a_language_without_an_aligner(hear):
     [result] = hear(in_a_row(speech("english_espeak")), language="de")
     assert result.language == "de"
     assert len(words_of(result)) > 3
-    assert "no aligner for language de: word times are interpolated" in result.metadata.warnings
+    assert ("ALIGNER_MISSING", "de") in {(warning.code, warning.language) for warning in result.metadata.warning_codes}
     assert all(word.start < word.end for word in words_of(result))
 
 

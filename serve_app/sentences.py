@@ -1,0 +1,143 @@
+"""The sentences of warnings in Korean and English, and which of them a reader of a result is shown.
+
+The server writes them into `metadata.warnings` in its own locale; the command line and the console write them again in
+their reader's, from `metadata.warning_codes`. Knows the wire's words and nothing of jobs.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from deployments.warnings import WarningCode, from_mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deployments.errors import Locale
+    from deployments.warnings import ResultWarning
+
+SENTENCES: dict[WarningCode, dict[Locale, str]] = {
+    WarningCode.ENGINES_SMALL: {
+        "ko": "운영용 엔진의 모델이 없어 내장된 작은 엔진(영어 전용)으로 처리했습니다. 미리보기로만 보십시오.",
+        "en": "Made by the small built-in engines (English only), because the models of the production engines are not"
+        " on this machine: take the transcript as a preview.",
+    },
+    WarningCode.AUDIO_DAMAGED: {
+        "ko": "오디오의 일부를 디코딩하지 못했습니다.",
+        "en": "Parts of the audio could not be decoded.",
+    },
+    WarningCode.AUDIO_INCOMPLETE: {
+        "ko": "오디오가 파일에 표시된 길이보다 {seconds}초({share}%) 모자랍니다.",
+        "en": "Of the audio that the file promises, {seconds} s ({share} %) are missing.",
+    },
+    WarningCode.AUDIO_LONGER: {
+        "ko": "오디오가 파일에 표시된 길이보다 {seconds}초 깁니다.",
+        "en": "The audio is {seconds} s longer than the file says.",
+    },
+    WarningCode.LANGUAGE_ASSUMED: {
+        "ko": "말의 언어를 감지하지 않고, 인식기가 아는 유일한 언어({language})로 여겼습니다.",
+        "en": "The spoken language was not detected: it was taken for the only one that is known ({language}).",
+    },
+    WarningCode.SPEECH_TOO_QUIET: {
+        "ko": "말소리일 수도 있는 소리 {seconds}초는 너무 작아 알아들을 수 없어 적지 않았습니다.",
+        "en": "Some sound that may be speech ({seconds} s) is too quiet for words to be made out: nothing was written"
+        " there.",
+    },
+    WarningCode.NOT_SPEECH: {
+        "ko": "처음에 말소리로 여겼던 단조로운 음이나 일정한 소음 {seconds}초를 제외했습니다.",
+        "en": "Tones or steady noise ({seconds} s), which were first taken for speech, were left out.",
+    },
+    WarningCode.SILENT_TEXT_DROPPED: {
+        "ko": "아무도 말하지 않는 것으로 보이는 곳에 인식기가 쓴 텍스트를 {count}곳에서 뺐습니다."
+        " 지어낸 말이기 쉽습니다.",
+        "en": "Text that the recogniser wrote where probably nobody speaks was left out (places: {count}):"
+        " invented words are likely there.",
+    },
+    WarningCode.PHANTOM_DROPPED: {
+        "ko": "말소리가 거의 없는 곳에서 인식기가 흔히 지어내는 문구(예: 시청해 주셔서 감사합니다)를"
+        " {count}곳에서 뺐습니다.",
+        "en": "Phrases that recognisers are known to invent in silence, such as thanks for watching, were left out"
+        " where hardly anybody speaks (places: {count}).",
+    },
+    WarningCode.LOOP_CUT: {
+        "ko": "인식기가 거듭 되풀이한 문구를 {count}곳에서 한 번만 남겼습니다.",
+        "en": "A phrase that the recogniser repeated again and again was cut to one (places: {count}).",
+    },
+    WarningCode.UNHEARD_DROPPED: {
+        "ko": "소리에서 찾을 수 없는 단어를 {count}곳에서 뺐습니다. 인식기가 지어낸 것으로 보입니다.",
+        "en": "Text of which no word can be found in the sound was left out (places: {count}): the recogniser probably"
+        " invented it.",
+    },
+    WarningCode.SPEECH_UNCERTAIN: {
+        "ko": "말소리 {seconds}초는 알아듣기 어려웠습니다. 그곳의 단어는 불확실하며 일부는 지어낸 것일 수 있습니다.",
+        "en": "Some speech ({seconds} s) was hard to understand: the words there are uncertain, and some may be"
+        " invented.",
+    },
+    WarningCode.ALIGNER_MISSING: {
+        "ko": "언어 '{language}'의 정렬 모델이 없어 말소리 {seconds}초의 단어 시각을 보간했습니다.",
+        "en": "No aligner is there for language '{language}': word times are interpolated in {seconds} s of speech.",
+    },
+    WarningCode.ALIGNMENT_FAILED: {
+        "ko": "정렬에 실패하여 말소리 {seconds}초의 단어 시각을 보간했습니다.",
+        "en": "Alignment failed: word times are interpolated in {seconds} s of speech.",
+    },
+    WarningCode.DIARIZATION_FAILED: {
+        "ko": "화자 식별에 실패하여 영상 전체를 한 화자로 처리했습니다.",
+        "en": "Diarization failed: the whole video is given to one speaker.",
+    },
+    WarningCode.PROSODY_FAILED: {
+        "ko": "음량과 음높이를 재지 못하여 최솟값을 넣었습니다.",
+        "en": "Prosody failed: volume and pitch are floor values.",
+    },
+    WarningCode.EMOTION_FAILED: {
+        "ko": "감정 분석에 실패하여 감정이 들어 있지 않습니다.",
+        "en": "Emotion analysis failed: no emotions are given.",
+    },
+    WarningCode.EMOTION_BY_RULES: {
+        "ko": "감정은 학습된 모델이 아니라 규칙(화자 자신의 평소 음량과 음높이, 영어 단어 목록)으로"
+        " 추정했습니다. 참고로만 보십시오.",
+        "en": "Emotions are estimated by rules (loudness and pitch against the speaker's own norm, and a list of"
+        " English words), not by a trained model: take them as hints.",
+    },
+}
+"""What `{…}` names are the code's amounts: seconds with one decimal, shares in per cent."""
+
+_AMOUNT = re.compile(r"\{(\w+)\}")
+
+
+def amounts_of(code: WarningCode) -> tuple[str, ...]:
+    """Which amounts the code always has, in the order of its English sentence."""
+    return tuple(_AMOUNT.findall(SENTENCES[code]["en"]))
+
+
+def sentence(warning: ResultWarning, locale: Locale) -> str:
+    """The warning in words. Raises KeyError where one of its code's amounts is unknown."""
+    amounts = {name: _written(name, value) for name, value in warning.amounts.items()}
+    return SENTENCES[warning.code][locale].format_map(amounts)
+
+
+def sentences_of(metadata: Mapping[str, Any], locale: Locale) -> list[str]:
+    """The warnings of a result's `metadata` in the reader's language.
+
+    In the server's own words where there are no codes (results of earlier releases), or one that is not known here
+    (of later ones).
+    """
+    told = [str(each) for each in metadata.get("warnings") or ()]
+    codes = metadata.get("warning_codes") or ()
+    if len(codes) != len(told):
+        return told
+    return [_sentence_of(code, locale, otherwise) for code, otherwise in zip(codes, told, strict=True)]
+
+
+def _sentence_of(values: Mapping[str, Any], locale: Locale, otherwise: str) -> str:
+    try:
+        return sentence(from_mapping(values), locale)
+    except (KeyError, TypeError, ValueError):
+        return otherwise
+
+
+def _written(name: str, value: float | str) -> str:
+    if name == "seconds":
+        return f"{value:.1f}"
+    return f"{value:.0%}".rstrip("%") if name == "share" else str(value)
