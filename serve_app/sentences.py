@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from deployments.warnings import WarningCode, from_mapping
+from deployments.warnings import WarningCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,15 +113,14 @@ def amounts_of(code: WarningCode) -> tuple[str, ...]:
 
 def sentence(warning: ResultWarning, locale: Locale) -> str:
     """The warning in words. Raises KeyError where one of its code's amounts is unknown."""
-    amounts = {name: _written(name, value) for name, value in warning.amounts.items()}
-    return SENTENCES[warning.code][locale].format_map(amounts)
+    return _filled(warning.code, warning.amounts, locale)
 
 
 def sentences_of(metadata: Mapping[str, Any], locale: Locale) -> list[str]:
     """The warnings of a result's `metadata` in the reader's language.
 
     In the server's own words where there are no codes (results of earlier releases), or one that is not known here
-    (of later ones).
+    (of later ones). The console's `warnings` in `i18n.js` is its like.
     """
     told = [str(each) for each in metadata.get("warnings") or ()]
     codes = metadata.get("warning_codes") or ()
@@ -132,9 +131,14 @@ def sentences_of(metadata: Mapping[str, Any], locale: Locale) -> list[str]:
 
 def _sentence_of(values: Mapping[str, Any], locale: Locale, otherwise: str) -> str:
     try:
-        return sentence(from_mapping(values), locale)
+        return _filled(WarningCode(values["code"]), values, locale)
     except (KeyError, TypeError, ValueError):
         return otherwise
+
+
+def _filled(code: WarningCode, amounts: Mapping[str, Any], locale: Locale) -> str:
+    written = {name: _written(name, amounts[name]) for name in amounts_of(code)}
+    return SENTENCES[code][locale].format_map(written)
 
 
 def _written(name: str, value: float | str) -> str:

@@ -1,15 +1,18 @@
-"""Serves the console: static files that ask the API as any client does. Knows nothing of jobs."""
+"""Serves the console: static files that ask the API as any client does, and the sentences. Knows nothing of jobs."""
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from fastapi.responses import RedirectResponse
+from fastapi.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from serve_app.sentences import SENTENCES
+
 if TYPE_CHECKING:
-    from fastapi import FastAPI, Response
+    from fastapi import FastAPI
 
 PATH = "/console"
 FILES = files("serve_app") / "console"
@@ -20,6 +23,10 @@ HEADERS = {
     " require-trusted-types-for 'script'; trusted-types 'none'",
 }
 """Scripts from here only, none inside a page, and no text that becomes one; media from where its operator says."""
+
+
+SCRIPT = f"export const SENTENCES = {json.dumps(SENTENCES, ensure_ascii=False)};\n"
+"""The warnings' sentences for the page, in both languages."""
 
 
 class _Console(StaticFiles):
@@ -41,5 +48,9 @@ def mount(app: FastAPI) -> None:
     @app.get(PATH, include_in_schema=False)
     async def home() -> RedirectResponse:
         return RedirectResponse(f"{PATH.removeprefix('/')}/")
+
+    @app.get(f"{PATH}/sentences.js", include_in_schema=False)
+    async def sentences() -> Response:
+        return Response(SCRIPT, media_type="text/javascript", headers=HEADERS)
 
     app.mount(PATH, _Console(directory=str(FILES), html=True))

@@ -14,6 +14,7 @@ from rich.text import Text
 from serve_app.cli.client import ClientError, ServerClient
 from serve_app.cli.plain_text import plain
 from serve_app.cli.progress_bar import words_of
+from serve_app.cli.render import print_warnings
 from serve_app.cli.submit import EXIT_OK, complain, print_state
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def show_job(server_url: str, job_id: str, *, api_key: str | None = None, consol
     except ClientError as error:
         return complain(error)
     print_state({name: value for name, value in state.items() if name != "result"}, console)
+    print_warnings(state.get("result") or {}, console)
     console.print(_timeline_table(events))
     return EXIT_OK
 

@@ -211,6 +211,12 @@ def redeliver(*, job_id: str, server: str, api_key: str | None) -> None:
     help="Lines of a subtitle.",
 )
 @click.option("--speakers/--no-speakers", default=EXPORTED.speakers, show_default=True, help="Name the speakers.")
+@click.option(
+    "--warnings/--no-warnings",
+    default=True,
+    show_default=True,
+    help="Tell what ran degraded, in the language of the terminal; vtt and txt have a place for it.",
+)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write here.  [default: stdout]")
 @server_option
 @key_option
@@ -221,14 +227,18 @@ def export(
     line_length: int,
     lines_per_cue: int,
     speakers: bool,
+    warnings: bool,
     output: Path | None,
     server: str,
     api_key: str | None,
 ) -> None:
     """Give the result of a completed job as a file: subtitles, a transcript, a table, the speakers' turns."""
     from serve_app.cli.jobs import export
+    from serve_app.cli.render import locale_of
 
     options = {"format": name, "line_length": line_length, "lines_per_cue": lines_per_cue, "speakers": speakers}
+    if warnings:
+        options["warnings"] = locale_of(os.environ)
     sys.exit(export(server, job_id, options, output=output, api_key=api_key))
 
 

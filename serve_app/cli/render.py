@@ -5,6 +5,7 @@ Knows the wire's words only; nothing of the server, of jobs or of files.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,11 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from serve_app.cli.plain_text import plain
+from serve_app.sentences import sentences_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rich.console import Console
+
+    from deployments.errors import Locale
 
 SPEAKER_STYLES = ("cyan", "yellow", "green", "magenta", "blue", "red")
 NOTHING = "-"
@@ -41,8 +45,7 @@ def render_result(
 ) -> None:
     """Print what was found: the figures, the warnings, the transcript; the reference beside it where there is one."""
     console.print(metadata_table(result))
-    for warning in result.get("metadata", {}).get("warnings") or ():
-        console.print(Text(f"Warning: {plain(str(warning))}", style="yellow"))
+    print_warnings(result, console)
     if reference:
         console.print(comparison_table(result, reference))
         console.print(Text(agreement(result, reference)))
@@ -50,6 +53,18 @@ def render_result(
         console.print(transcript_table(result))
     else:
         console.print(Text("No speech was found in this video.", style="italic"))
+
+
+def print_warnings(result: Mapping[str, Any], console: Console) -> None:
+    """A line for each warning, in the language of whoever sits at the terminal."""
+    for warning in sentences_of(result.get("metadata", {}), locale_of(os.environ)):
+        console.print(Text(f"Warning: {plain(warning)}", style="yellow"))
+
+
+def locale_of(environment: Mapping[str, str]) -> Locale:
+    """Korean where POSIX's variables for messages say so, else English, as all else that the commands print."""
+    name = next((value for each in ("LC_ALL", "LC_MESSAGES", "LANG") if (value := environment.get(each))), "")
+    return "ko" if re.match(r"ko(?![a-z])", name) else "en"
 
 
 def metadata_table(result: Mapping[str, Any]) -> Table:

@@ -55,9 +55,9 @@ export const submit = (body) => json(new URL("process-video", ROOT), { method: "
 /** 503 is an answer, too. */
 export const health = async () => (await fetch(HEALTH, { cache: "no-store" })).json();
 
-/** Fetch an export with the key and hand it to the browser as a file. */
-export async function download(id, format) {
-  const answer = await ask(about(id, `/export?format=${format}`));
+/** Fetch an export with the key and hand it to the browser as a file; its warnings in the reader's language. */
+export async function download(id, format, language) {
+  const answer = await ask(about(id, `/export?format=${format}&warnings=${language}`));
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await answer.blob());
   link.download = `${id.replace(/[^A-Za-z0-9._-]/g, "_")}.${format}`;

@@ -1,5 +1,7 @@
 // Words in Korean and English, and numbers and times as their readers write them.
 
+import { SENTENCES } from "./sentences.js"; // made by the server, of its own table
+
 const WORDS = {
   en: {
     title: "ECG ML Server", console: "Console", jobs: "Jobs", submit: "Submit a job", skip: "Skip to the content",
@@ -112,6 +114,20 @@ export function switchLanguage() {
 export function t(key, ...values) {
   const words = WORDS[language][key] ?? key;
   return words.replace(/\{(\d)\}/g, (_, n) => values[n]);
+}
+
+/** A result's warnings in the reader's language; in the server's words where there are no codes, or an unknown one. */
+export function warnings({ warnings, warning_codes = [] }) {
+  return warnings.map((text, i) => (warning_codes.length === warnings.length ? sentence(warning_codes[i]) : null) ?? text);
+}
+
+const AMOUNTS = { seconds: (value) => value.toFixed(1), share: (value) => (100 * value).toFixed(0) };
+
+function sentence({ code, ...amounts }) {
+  const words = SENTENCES[code]?.[language];
+  const wanted = words?.match(/(?<=\{)\w+(?=\})/g) ?? [];
+  if (!words || wanted.some((name) => amounts[name] == null)) return null;
+  return words.replace(/\{(\w+)\}/g, (_, name) => AMOUNTS[name]?.(amounts[name]) ?? amounts[name]);
 }
 
 /** Whether all languages have the same keys; a test asks. */

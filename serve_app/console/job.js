@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
 import * as api from "./api.js";
-import { clock, length, moment, number, t } from "./i18n.js";
+import { clock, length, moment, number, t, warnings } from "./i18n.js";
 import { Ask, Bar, news, speed, State } from "./parts.js";
 import { Callbacks, Events, Stages } from "./timeline.js";
 import { Transcript } from "./transcript.js";
@@ -116,7 +116,7 @@ function Standing({ job, line, events }) {
       </p>`}
       ${job.error_code && html`<p class="bad"><b>${job.error_code}</b> ${job.error_message}</p>`}
       <dl>${facts.filter(([, value]) => value != null && value !== "").map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
-      ${meta?.warnings.length > 0 && html`<div class="warnings"><b>${t("warned", meta.warnings.length)}</b><ul>${meta.warnings.map((text) => html`<li>${text}</li>`)}</ul></div>`}
+      ${meta?.warnings.length > 0 && html`<div class="warnings"><b>${t("warned", meta.warnings.length)}</b><ul>${warnings(meta).map((text) => html`<li>${text}</li>`)}</ul></div>`}
     </section>
   `;
 }
@@ -154,7 +154,7 @@ function Actions({ job, say, refresh }) {
       ${job.result &&
       html`<span class="downloads" role="group" aria-label=${t("download")}>
         <span aria-hidden="true">${t("download")}</span>
-        ${FORMATS.map((format) => html`<button onClick=${() => tried(() => api.download(id, format), "")}>${format.toUpperCase()}</button>`)}
+        ${FORMATS.map((format) => html`<button onClick=${() => tried(() => api.download(id, format, document.documentElement.lang), "")}>${format.toUpperCase()}</button>`)}
       </span>`}
       ${ended && html`<button onClick=${() => setAsk("redeliver")}>${t("redeliver")}</button>`}
       ${ended ? html`<button class="danger" onClick=${() => setAsk("delete")}>${t("delete")}</button>` : html`<button class="danger" onClick=${() => setAsk("cancel")}>${t("cancel")}</button>`}

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from deployments.types import Span
 from serve_app.exports.cues import cues_of
-from serve_app.exports.passages import passages_of
+from serve_app.exports.passages import passages_of, plain
+from serve_app.sentences import sentences_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +33,10 @@ def export(result: bytes, options: ExportOptions, *, job_id: str) -> bytes:
     """`result`, the contract's object as JSON, in another format; `json` is `result` itself."""
     if options.format == "json":
         return result
-    return "".join(_WRITERS[options.format](passages_of(json.loads(result)), options, job_id)).encode()
+    content = json.loads(result)
+    told = sentences_of(content.get("metadata", {}), options.warnings) if options.warnings else []
+    head = _HEADS.get(options.format, _no_head)([plain(text) for text in told])
+    return "".join([*head, *_WRITERS[options.format](passages_of(content), options, job_id)]).encode()
 
 
 def _srt(passages: Sequence[Passage], options: ExportOptions, _job_id: str) -> Iterator[str]:
@@ -42,11 +46,28 @@ def _srt(passages: Sequence[Passage], options: ExportOptions, _job_id: str) -> I
 
 
 def _vtt(passages: Sequence[Passage], options: ExportOptions, _job_id: str) -> Iterator[str]:
-    yield "WEBVTT\n"
     for cue in cues_of(passages, options, labelled=False):
         voice = f"<v {html.escape(cue.speaker, quote=False)}>" if options.speakers else ""
         text = html.escape("\n".join(cue.lines), quote=False)
         yield f"\n{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{voice}{text}\n"
+
+
+def _vtt_head(warnings: Sequence[str]) -> Iterator[str]:
+    """With the warnings as comments, which players pass over."""
+    yield "WEBVTT\n"
+    for warning in warnings:
+        yield f"\nNOTE {_ARROW.sub('->', warning)}\n"
+
+
+def _txt_head(warnings: Sequence[str]) -> Iterator[str]:
+    """The warnings in brackets, as remarks are, and apart from the text."""
+    yield from (f"[{warning}]\n" for warning in warnings)
+    if warnings:
+        yield "\n"
+
+
+def _no_head(_warnings: Sequence[str]) -> Iterator[str]:
+    yield from ()
 
 
 def _txt(passages: Sequence[Passage], options: ExportOptions, _job_id: str) -> Iterator[str]:
@@ -89,6 +110,7 @@ def _clock(time_ms: int, decimal_mark: str) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}{decimal_mark}{milliseconds:03d}"
 
 
+_HEADS: Mapping[FormatName, Callable[[Sequence[str]], Iterator[str]]] = {"vtt": _vtt_head, "txt": _txt_head}
 _WRITERS: Mapping[FormatName, Callable[[Sequence[Passage], ExportOptions, str], Iterator[str]]] = {
     "srt": _srt,
     "vtt": _vtt,

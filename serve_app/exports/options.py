@@ -6,6 +6,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from deployments.errors import Locale  # noqa: TC001 - pydantic reads it
+
 FormatName = Literal["srt", "vtt", "txt", "json", "tsv", "rttm"]
 FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)
 SHORTEST_LINE, LONGEST_LINE = 20, 200
@@ -26,3 +28,7 @@ class ExportOptions(BaseModel):
     ] = 42
     lines_per_cue: Annotated[int, Field(ge=1, le=MOST_LINES, description="Lines of a subtitle")] = 2
     speakers: Annotated[bool, Field(description="Name the speakers (an RTTM always does)")] = True
+    warnings: Annotated[
+        Locale | None,
+        Field(description="Tell the result's warnings, in this language, where the format has a place: vtt and txt"),
+    ] = None

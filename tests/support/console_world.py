@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert
 
+from deployments.warnings import ResultWarning, WarningCode
 from serve_app.callbacks.outbox import Outbox
 from serve_app.jobs.events import EventKind, Mark
 from serve_app.jobs.model import Attempt, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import jobs
+from serve_app.sentences import sentence
 from serve_app.settings import Settings
 from tests.support.edge import edge
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from serve_app.jobs.database import Database
 
+WARNING = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=4.25)
 WORDS = ("we", "should", "look", "at", "the", "numbers", "again", "because", "nobody", "asked", "why", "they", "rose")
 MOODS = ("neutral", "neutral", "neutral", "happy", "sad", "angry", "surprised")
 SPAN_S = {
@@ -86,7 +89,8 @@ def a_talk(words: int, *, speakers: int = 3, seed: int = 1) -> dict[str, Any]:
             "processing_time": 38.4,
             "device": "cpu",
             "stages": {stage: round(end - start, 3) for stage, (start, end) in SPAN_S.items()},
-            "warnings": ["emotions are told from sound and words, not by a trained model"],
+            "warnings": [sentence(WARNING, "ko")],
+            "warning_codes": [{"code": WARNING.code, **WARNING.amounts}],
         },
         "segments": segments,
     }

@@ -20,6 +20,7 @@ from serve_app.jobs import drain
 from serve_app.jobs.database import Database
 from serve_app.jobs.model import Outcome
 from serve_app.jobs.progress import Stage
+from serve_app.sentences import SENTENCES
 from tests.support.console_world import World
 from tests.support.live_server import serving
 
@@ -58,6 +59,15 @@ def test_e1_the_console_is_there_unless_it_is_not_wanted(world, database, http):
     assert http.head("/console/").status_code == 200
     bare = TestClient(World(database, console=False).app)
     assert [bare.get(path).status_code for path in ("/console", "/console/", "/console/main.js")] == [404] * 3
+
+
+def test_e1_the_warnings_sentences_are_the_servers(http):
+    """E1: the page has all of them, in both languages, from the table that the server writes them with."""
+    answer = http.get("/console/sentences.js")
+    assert answer.headers["content-type"].startswith("text/javascript")
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    head, _, table = answer.text.rstrip(";\n").partition(" = ")
+    assert (head, json.loads(table)) == ("export const SENTENCES", SENTENCES)
 
 
 def test_e1_the_page_may_do_little(http):

@@ -14,8 +14,10 @@ from serve_app.api.keys import KeyStore
 from serve_app.jobs.database import Database
 from serve_app.jobs.model import Outcome
 from serve_app.jobs.progress import Stage
-from tests.support.console_world import World
+from serve_app.sentences import sentence
+from tests.support.console_world import WARNING, World
 from tests.support.live_server import serving
+from tests.support.result_warnings import ONE_OF_EACH
 
 WORDS = 300
 
@@ -183,6 +185,40 @@ def test_e1_a_job_is_read_and_acted_upon(world, url, page):
     page.click("dialog[open] >> text=Yes")
     page.wait_for_selector("table.jobs")
     assert world.store.get("waiting-3") is None
+
+
+def test_e1_warnings_are_told_in_the_readers_language(world, url, browser):
+    """E1: with their amounts, whatever the server wrote; its own sentences for unknown codes and for older results."""
+    codes = [{"code": each.code, **each.amounts} for each in ONE_OF_EACH]
+    theirs = [f"server {each.code}" for each in ONE_OF_EACH]
+    results = {
+        "known": {"warnings": theirs, "warning_codes": codes},
+        "new": {"warnings": ["one", "two"], "warning_codes": [{"code": "NEW"}, {"code": "SPEECH_UNCERTAIN"}]},
+        "old": {"warnings": ["one", "two"]},
+    }
+    with tab(browser, locale="ko-KR") as page:
+
+        def shown(meta):
+            def answer(route):
+                body = route.fetch().json()
+                del body["result"]["metadata"]["warning_codes"]
+                body["result"]["metadata"] |= meta
+                route.fulfill(json=body)
+
+            page.unroute_all()
+            page.route("**/status/completed", answer)
+            page.goto(f"{url}?{len(meta)}{meta['warnings'][0]}#/jobs/completed")
+            page.wait_for_selector(".segments[data-complete]")
+            return page.locator(".warnings li").all_inner_texts()
+
+        assert shown(results["known"]) == [sentence(each, "ko") for each in ONE_OF_EACH]
+        page.click("text=English")
+        page.wait_for_selector("text=What ran when")
+        assert page.locator(".warnings li").all_inner_texts() == [sentence(each, "en") for each in ONE_OF_EACH]
+        with page.expect_download() as file:
+            page.click("button >> text=TXT")
+        assert file.value.path().read_text().startswith(f"[{sentence(WARNING, 'en')}]\n")
+        assert shown(results["new"]) == shown(results["old"]) == ["one", "two"]
 
 
 def test_e1_a_file_is_heard_where_the_playhead_is(url, page, tmp_path):

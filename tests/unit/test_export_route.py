@@ -76,6 +76,7 @@ def test_the_options_reach_the_file(app):
         ({"lines_per_cue": 0}, "lines_per_cue"),
         ({"lines_per_cue": "two"}, "lines_per_cue"),
         ({"speakers": "all"}, "speakers"),
+        ({"warnings": "de"}, "warnings"),
     ],
     ids=str,
 )
@@ -105,7 +106,7 @@ def url(app):
 
 
 def ask(url, *words):
-    answer = CliRunner().invoke(main, ["export", *words, "--server", url])
+    answer = CliRunner().invoke(main, ["export", *words, "--server", url], env={"LC_ALL": "C"})
     return answer.exit_code, answer.output
 
 
@@ -113,8 +114,12 @@ def test_the_command_writes_the_same_file(app, url, tmp_path):
     """To stdout or into a file, to the byte."""
     assert ask(url, "a:b") == (0, get(app).text)
     narrow = ["--line-length", "20", "--lines-per-cue", "1", "--no-speakers"]
-    expected = get(app, format="vtt", line_length=20, lines_per_cue=1, speakers=False)
+    expected = get(app, format="vtt", line_length=20, lines_per_cue=1, speakers=False, warnings="en")
     assert ask(url, "a:b", "--format", "vtt", *narrow) == (0, expected.text)
+    with_warnings = ask(url, "a:b", "--format", "txt")
+    assert with_warnings == (0, get(app, format="txt", warnings="en").text)
+    assert with_warnings[1].startswith("[this is a fake]\n\nSPEAKER_00: ")
+    assert ask(url, "a:b", "--format", "txt", "--no-warnings") == (0, get(app, format="txt").text)
     assert ask(url, "a:b", "--format", "json", "--output", str(tmp_path / "a.json")) == (0, "")
     assert (tmp_path / "a.json").read_bytes() == RESULT
 

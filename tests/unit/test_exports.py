@@ -19,9 +19,11 @@ from pyannote.core import Annotation, Segment
 from pyannote.database.util import load_rttm
 from rich.cells import cell_len
 
+from deployments.warnings import ResultWarning, WarningCode
 from serve_app.exports.cues import LONGEST_S, SHORTEST_MS
 from serve_app.exports.formats import export
 from serve_app.exports.options import FORMAT_NAMES, ExportOptions
+from serve_app.sentences import sentence
 from tests.support.fake_ml_server import result_for
 
 JOB = "550e8400-e29b:41d4"
@@ -291,3 +293,27 @@ def test_the_other_formats():
     assert written(result, "tsv", speakers=False).splitlines()[1] == "3599500\t3600150\tHello there."
     assert "00:59:59,500 --> 01:00:00,150\n" in written(result, "srt")
     assert all(written(result_for("https://v/1.mp4"), name) for name in FORMAT_NAMES)
+
+
+WARNED = {
+    "warnings": ["x", "--> of\n\nan older release"],
+    "warning_codes": [{"code": "LOOP_CUT", "count": 2}, {"code": "OF_TOMORROW"}],
+}
+
+
+@pytest.mark.parametrize("locale", ["ko", "en"])
+def test_warnings_are_told_where_a_format_has_a_place_for_them(locale):
+    """As comments of WebVTT and remarks before the text, in the asked language; nowhere unless asked for."""
+    result = of(segment(1, "hello there")) | {"metadata": WARNED}
+    loop = sentence(ResultWarning(code=WarningCode.LOOP_CUT, count=2), locale)
+    for name in FORMAT_NAMES:
+        bare, told = written(result, name), written(result, name, warnings=locale)
+        if name == "vtt":
+            assert told == bare.replace("WEBVTT\n", f"WEBVTT\n\nNOTE {loop}\n\nNOTE -> of an older release\n", 1)
+            assert by_ffmpeg(told, name) == by_ffmpeg(bare, name)
+            assert by_webvtt(told, name) == by_webvtt(bare, name)
+        elif name == "txt":
+            assert told == f"[{loop}]\n[--> of an older release]\n\n{bare}"
+        else:
+            assert told == bare
+        assert written(of(segment(1, "hello")), name, warnings=locale) == written(of(segment(1, "hello")), name)

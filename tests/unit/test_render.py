@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import string
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jiwer
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from serve_app.cli.progress_bar import ProgressBar
 from serve_app.cli.render import (
     ReferenceLine,
+    locale_of,
     mean_pitch_hz,
     mean_volume_db,
     render_result,
@@ -18,8 +19,13 @@ from serve_app.cli.render import (
     words_by_line,
 )
 from serve_app.cli.samples import all_samples, conversation, read_stm
+from serve_app.sentences import sentence
 from tests.support.fake_ml_server import result_for
+from tests.support.result_warnings import ONE_OF_EACH
 from tests.support.screen import Screen
+
+if TYPE_CHECKING:
+    from deployments.warnings import ResultWarning
 
 REFERENCE = (
     ReferenceLine(start_s=6.7, end_s=7.2, speaker="Diane", text="Hello?"),
@@ -54,6 +60,37 @@ def test_figures_and_warnings_are_shown() -> None:
     assert line_with("file", output).split() == ["file", "a.mp4"]
     assert "extraction 0.5 s, transcription 1.0 s" in output
     assert "Warning: this is a fake" in output
+
+
+@pytest.mark.parametrize("warning", ONE_OF_EACH, ids=lambda warning: warning.code)
+def test_warnings_are_shown_in_the_language_of_the_terminal(
+    warning: ResultWarning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the amounts of their codes, and not as the server wrote them."""
+    result = result_for("http://h/a.mp4")
+    result["metadata"] |= {"warnings": ["x"], "warning_codes": [{"code": warning.code.value, **warning.amounts}]}
+    for name, locale in (("ko_KR.UTF-8", "ko"), ("de_DE", "en")):
+        monkeypatch.setenv("LC_ALL", name)
+        shown = printed(result).partition("Warning: ")[2].partition("Transcript")[0]
+        assert "".join(shown.split()) == "".join(sentence(warning, locale).split())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("environment", "locale"),
+    [
+        ({}, "en"),
+        ({"LANG": "ko_KR.UTF-8"}, "ko"),
+        ({"LANG": "ko"}, "ko"),
+        ({"LANG": "kok_IN"}, "en"),
+        ({"LANG": "ko_KR", "LC_MESSAGES": "C"}, "en"),
+        ({"LANG": "C", "LC_MESSAGES": "C", "LC_ALL": "ko_KR.utf8"}, "ko"),
+        ({"LANG": "ko_KR", "LC_ALL": ""}, "ko"),
+    ],
+    ids=str,
+)
+def test_the_language_of_a_terminal_is_as_posix_says(environment: dict[str, str], locale: str) -> None:
+    """LC_ALL before LC_MESSAGES before LANG; empty ones do not count; Konkani is not Korean."""
+    assert locale_of(environment) == locale
 
 
 def test_a_minimal_result_is_shown_without_the_additions() -> None:

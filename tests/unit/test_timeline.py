@@ -16,7 +16,9 @@ from serve_app.settings import Settings
 from tests.support.edge import edge as edge_over
 from tests.support.live_server import serving
 
-DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
+DONE = Outcome(
+    result=b'{"text":"","segments":[],"metadata":{"warnings":["it is only a test"]}}', duration_s=1.0, processing_s=2.0
+)
 BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
 NOW = 1_000_000.0
 
@@ -216,6 +218,7 @@ def test_an_operator_sees_what_happened_to_a_job(world, url):
     code, text = ask(url, "jobs", "show", "a")
     assert code == 0
     assert "Job: a Status: completed, 100 %" in text
+    assert "Warning: it is only a test" in text
     assert "Callback: state undelivered, attempts 1, last_error http_410" in text
     assert "1970-01-12 13:46:41 0.0 1 0 queued" in text
     assert text.index("queued") < text.index("1 1 attempt") < text.index("1 1 callback undelivered try 1: http_410")

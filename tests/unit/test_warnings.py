@@ -9,13 +9,9 @@ import pytest
 
 from deployments.warnings import ResultWarning, WarningCode, from_mapping, merged
 from serve_app.sentences import SENTENCES, amounts_of, sentence, sentences_of
+from tests.support.result_warnings import ONE_OF_EACH
 
 ROOT = Path(__file__).parents[2]
-AMOUNTS = {"seconds": 12.34, "share": 0.256, "count": 3, "language": "fr"}
-ONE_OF_EACH = [
-    ResultWarning(code=code, **{name: AMOUNTS[name] for name in amounts_of(code)})  # type: ignore[arg-type]
-    for code in WarningCode
-]
 
 
 def placeholders(text: str) -> list[str]:
@@ -89,8 +85,9 @@ def test_a_reader_gets_his_own_language() -> None:
         [{"code": "LOOP_CUT", "count": 1}],
         [{"code": "OF_TOMORROW"}, {"code": "LOOP_CUT"}],
         [{"code": "LOOP_CUT", "pages": 1}, {"count": 1}],
+        [{"code": "SPEECH_UNCERTAIN", "seconds": "x"}, {"code": "SPEECH_UNCERTAIN", "seconds": None}],
     ],
-    ids=["none", "empty", "too few", "unknown", "other amounts"],
+    ids=["none", "empty", "too few", "unknown", "other amounts", "no numbers"],
 )
 def test_what_is_not_known_is_shown_as_the_server_wrote_it(codes: object) -> None:
     """Results of earlier releases have sentences only; those of later ones may have codes that are new."""
