@@ -1,0 +1,33 @@
+"""Real weights and recordings for benchmarks and optional tests: they lie outside the tree, the environment says where.
+
+The folder holds `whisper-base/` (Systran/faster-whisper-base), `community-1/` (pyannote's pipeline, CC-BY-4.0), `ami/`
+(clips of real meetings with who spoke when), `voices/` (real speakers) and `korean/` (real sentences with their texts).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+VARIABLE = "ML_SERVER_REAL_MODELS"
+MISSING = f"{VARIABLE} has to name a folder with real weights and recordings, as tests/support/real_models.py lists"
+
+
+def folder() -> Path | None:
+    """Where they lie; None where the environment does not say, or there is no such folder."""
+    told = os.environ.get(VARIABLE)
+    return Path(told) if told and Path(told).is_dir() else None
+
+
+def part(name: str) -> Path | None:
+    """One of its folders, such as `community-1`; None where it is missing."""
+    found = folder()
+    return found / name if found and (found / name).is_dir() else None
+
+
+def needs(*names: str) -> pytest.MarkDecorator:
+    """Skips a test where one of the folders `names` is missing, and says so."""
+    missing = [name for name in names if part(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"{MISSING}: {', '.join(missing)} is missing")
