@@ -38,7 +38,7 @@ def cut_chunks(spans: Sequence[Span], max_s: float) -> list[Span]:
 
     A span that is itself longer than `max_s` is cut into equal parts.
     """
-    waiting = [part for span in spans for part in _parts(span, max_s)]
+    waiting = [part for span in spans for part in parts(span, max_s)]
     chunks = []
     while waiting:
         start_s = waiting[0].start_s
@@ -54,7 +54,8 @@ def speech_share(chunk: Span, spans: Sequence[Span]) -> float:
     return min(1.0, sum(chunk.overlap_s(span) for span in spans) / chunk.duration_s) if chunk.duration_s else 0.0
 
 
-def _parts(span: Span, max_s: float) -> list[Span]:
+def parts(span: Span, max_s: float) -> list[Span]:
+    """`span` in equal parts, none longer than `max_s`."""
     count = max(1, -int(-span.duration_s // max_s))
     borders = [span.start_s + span.duration_s * i / count for i in range(count)] + [span.end_s]
     return [Span(start_s=start, end_s=end) for start, end in pairwise(borders)]
