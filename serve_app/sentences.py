@@ -39,6 +39,15 @@ SENTENCES: dict[WarningCode, dict[Locale, str]] = {
         "ko": "말의 언어를 감지하지 않고, 인식기가 아는 유일한 언어({language})로 여겼습니다.",
         "en": "The spoken language was not detected: it was taken for the only one that is known ({language}).",
     },
+    WarningCode.LANGUAGE_UNCERTAIN: {
+        "ko": "감지한 언어({language})가 확실하지 않습니다(확률 {share}%). 언어를 알면 요청에 적어 주십시오.",
+        "en": "The detected language ({language}) is uncertain (probability {share} %): name it in the request if you"
+        " know it.",
+    },
+    WarningCode.OTHER_LANGUAGE: {
+        "ko": "말소리 {seconds}초({share}%)는 다른 언어({language})여서 그 언어로 인식했습니다.",
+        "en": "Speech of {seconds} s ({share} %) is in another language ({language}), and was recognised in it.",
+    },
     WarningCode.SPEECH_TOO_QUIET: {
         "ko": "말소리일 수도 있는 소리 {seconds}초는 너무 작아 알아들을 수 없어 적지 않았습니다.",
         "en": "Some sound that may be speech ({seconds} s) is too quiet for words to be made out: nothing was written"

@@ -58,15 +58,17 @@ class Transcriber:
             DROPPED_TEXTS.inc(transcript.dropped, by="guard")
         return transcript
 
-    async def detect_language(self, audio: Audio, chunk: Span, job_id: str, *, alone: bool = False) -> dict[str, float]:
+    async def detect_language(
+        self, audio: Audio, chunk: Span, job_id: str, *, brief: bool = False, alone: bool = False
+    ) -> dict[str, float]:
         """The probability of each language in `chunk` of `audio`; empty where the engine cannot tell.
 
-        Raises as `transcribe` does. `deployments.transcriber.language.vote` makes one language of several chunks.
+        `brief`: see `Recognizer.detect`. Raises as `transcribe` does. `deployments.transcriber.language.vote` makes one
+        language of several chunks.
         """
         piece = Chunk(audio=chunk.of(audio), start_s=chunk.start_s, language=AUTO)
-        probabilities: dict[str, float] = await self._ask(
-            job_id, Question(chunk=piece, language_only=True), alone=alone
-        )
+        question = Question(chunk=piece, language_only=True, brief=brief)
+        probabilities: dict[str, float] = await self._ask(job_id, question, alone=alone)
         return probabilities
 
     async def _ask(self, job_id: str, question: Question, *, alone: bool) -> Any:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 """The language code that asks the engine to find the language itself."""
+BRIEF_S = 7.0
+"""The most that is heard at once where only the language is wanted, and quickly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +46,11 @@ class Recognizer(Protocol):
         """
         ...
 
-    def detect(self, chunks: Sequence[Chunk]) -> list[dict[str, float] | Exception]:
-        """Per chunk, in order, the probabilities of the languages; none where the engine cannot tell."""
+    def detect(self, chunks: Sequence[Chunk], *, brief: bool = False) -> list[dict[str, float] | Exception]:
+        """Per chunk, in order, the probabilities of the languages; none where the engine cannot tell.
+
+        `brief`: in a tenth of the time, and a little less surely, of chunks no longer than `BRIEF_S`.
+        """
         ...
 
 
@@ -55,13 +60,17 @@ class Question:
 
     chunk: Chunk
     language_only: bool = False
+    brief: bool = False
 
 
 def answer(engine: Recognizer, questions: Sequence[Question]) -> list[Transcript | dict[str, float] | Exception]:
     """One answer per question, in order, by at most one call of each kind."""
     heard = iter(engine.transcribe([each.chunk for each in questions if not each.language_only]))
-    found = iter(engine.detect([each.chunk for each in questions if each.language_only]))
-    return [next(found) if each.language_only else next(heard) for each in questions]
+    found = {
+        brief: iter(engine.detect([q.chunk for q in questions if q.language_only and q.brief == brief], brief=brief))
+        for brief in (False, True)
+    }
+    return [next(found[each.brief]) if each.language_only else next(heard) for each in questions]
 
 
 def create(config: TranscriberConfig) -> Recognizer:

@@ -2,8 +2,8 @@
 
 Plain functions over spans and probabilities; knows nothing of how a window was heard.
 
-A wrong change of language costs more than none: a passage in another language than the video's needs windows that are
-sure of it and some length, and the caller hears it once more as a whole (`SURE`) before it believes it.
+A wrong change of language costs more than none. So a passage in another language than most of the video needs some
+length and a window that is sure of it, and the caller hears it as a whole once more before it believes it.
 """
 
 from __future__ import annotations
@@ -13,43 +13,44 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from deployments.speech_detector.chunks import cut_chunks, parts
+from deployments.transcriber.engine import BRIEF_S
 from deployments.transcriber.language import vote
 from deployments.types import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-WINDOW_S: Final = 7.0
-"""So much is heard at a time: the longest span that the speech detector gives."""
 NEAR_S: Final = 0.3
 """Spans with a shorter pause between them are heard together: people pause where they change the language."""
 SURE: Final = 0.9
-"""Of 317 windows of English, none was taken for another language with this probability: docs/decisions.md."""
+"""Of 317 short windows of English none was taken for another language with this probability (docs/decisions.md)."""
 LEAST_S: Final = 2.0
-"""A passage with less speech is no passage."""
+"""A passage with less speech is none."""
+CONFIRMED: Final = 0.8
+"""What the whole of a passage must be, heard once more; less is a language in doubt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage(Span):
-    """A stretch of time that is to be heard in one language."""
+    """A stretch of time that is to be heard in `language`."""
 
     language: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Consecutive windows, `first` to `end`, in which `language` is the likeliest."""
+    """Consecutive windows, from `first` to before `end`, whose language is taken for `language`."""
 
     language: str
     first: int
     end: int
 
 
-def windows(spans: Sequence[Span]) -> list[Span]:
-    """What to listen to: the detector's `spans`, near ones together, none longer than `WINDOW_S`."""
+def windows(speech: Iterable[Span]) -> list[Span]:
+    """What to listen to: the detector's spans of `speech`, near ones together, none longer than `BRIEF_S`."""
     found: list[Span] = []
-    for span in (part for whole in spans for part in parts(whole, WINDOW_S)):
-        if found and span.start_s - found[-1].end_s <= NEAR_S and span.end_s - found[-1].start_s <= WINDOW_S:
+    for span in (part for whole in speech for part in parts(whole, BRIEF_S)):
+        if found and span.start_s - found[-1].end_s <= NEAR_S and span.end_s - found[-1].start_s <= BRIEF_S:
             found[-1] = Span(start_s=found[-1].start_s, end_s=span.end_s)
         else:
             found.append(span)
@@ -59,36 +60,55 @@ def windows(spans: Sequence[Span]) -> list[Span]:
 def passages(heard: Sequence[Span], probabilities: Sequence[Mapping[str, float]]) -> list[Passage]:
     """The stretches of one language each that windows make, in order; none where no window knows a language.
 
-    The video's language is the likeliest over all windows. Beside it only languages count of which a window is sure;
-    what lies between two passages and is neither long nor sure goes to the one that it sounds more like.
+    Beside the language that is likeliest over all windows only those count of which a window is sure. What lies
+    between two firm passages goes to the one that it sounds more like.
     """
     main = vote(probabilities, [window.duration_s for window in heard])
     if main is None:
         return []
-    spoken = {main[0]} | {_likeliest(each) for each in probabilities if max(each.values(), default=0.0) >= SURE}
-    labels = [max(sorted(spoken), key=lambda language: each.get(language, 0.0)) for each in probabilities]
-    runs = _runs(labels)
-    firm = [run for run in runs if _is_firm(run, main[0], heard, probabilities)] or [_Run(main[0], 0, len(heard))]
+    languages = sorted({main[0]} | {likeliest(each) for each in probabilities if max(each.values(), default=0) >= SURE})
+    labels = [max(languages, key=lambda language: each.get(language, 0.0)) for each in probabilities]
+    firm = [run for run in _runs(labels) if _is_firm(run, main[0], heard, probabilities)]
+    labels = _filled(firm, heard, probabilities) if firm else [main[0]] * len(heard)
     return [
         Passage(start_s=heard[run.first].start_s, end_s=heard[run.end - 1].end_s, language=run.language)
-        for run in _runs(_filled(firm, heard, probabilities))
+        for run in _runs(labels)
     ]
 
 
-def chunks_of(passage: Span, spans: Sequence[Span], max_s: float) -> list[Span]:
-    """The recogniser's chunks of the `spans` of speech in `passage`, none longer than `max_s`."""
-    inside = (Span(start_s=max(s.start_s, passage.start_s), end_s=min(s.end_s, passage.end_s)) for s in spans)
-    return cut_chunks([span for span in inside if span.duration_s > 0], max_s)
+def whole(speech: Sequence[Span], language: str) -> list[Passage]:
+    """All of `speech` as a passage in `language`; none where nobody speaks."""
+    return [Passage(start_s=speech[0].start_s, end_s=speech[-1].end_s, language=language)] if speech else []
 
 
-def joined(found: Sequence[Passage]) -> list[Passage]:
+def joined(found: Iterable[Passage]) -> list[Passage]:
     """`found` with neighbours of the same language made one."""
     groups = [list(group) for _, group in groupby(found, key=lambda passage: passage.language)]
     return [Passage(start_s=g[0].start_s, end_s=g[-1].end_s, language=g[0].language) for g in groups]
 
 
-def _likeliest(probabilities: Mapping[str, float]) -> str:
-    return max(probabilities, key=probabilities.__getitem__)
+def chunks_of(found: Iterable[Passage], speech: Sequence[Span], max_s: float) -> list[Passage]:
+    """The recogniser's chunks, none longer than `max_s`, of the `speech` in each passage."""
+    return [
+        Passage(start_s=chunk.start_s, end_s=chunk.end_s, language=passage.language)
+        for passage in found
+        for chunk in cut_chunks(_inside(passage, speech), max_s)
+    ]
+
+
+def speech_s(found: Iterable[Span], speech: Sequence[Span]) -> float:
+    """Seconds of `speech` in all of `found`."""
+    return sum(span.duration_s for passage in found for span in _inside(passage, speech))
+
+
+def likeliest(probabilities: Mapping[str, float]) -> str:
+    """The likeliest of languages; of equals the first in the alphabet."""
+    return min(probabilities, key=lambda language: (-probabilities[language], language))
+
+
+def _inside(passage: Span, speech: Iterable[Span]) -> list[Span]:
+    cut = (Span(start_s=max(s.start_s, passage.start_s), end_s=min(s.end_s, passage.end_s)) for s in speech)
+    return [span for span in cut if span.duration_s > 0]
 
 
 def _runs(labels: Sequence[str]) -> list[_Run]:
@@ -97,17 +117,21 @@ def _runs(labels: Sequence[str]) -> list[_Run]:
 
 
 def _is_firm(run: _Run, main: str, heard: Sequence[Span], probabilities: Sequence[Mapping[str, float]]) -> bool:
-    """Whether a run is long enough, and sure enough where it is not in the video's language."""
-    sure = run.language == main or any(each.get(run.language, 0.0) >= SURE for each in probabilities[run.first : run.end])
-    return sure and sum(window.duration_s for window in heard[run.first : run.end]) >= LEAST_S
+    """Whether a run is long enough and a window is sure of it; of the main language it need only be the likeliest."""
+    own = [each for each in probabilities[run.first : run.end] if each and likeliest(each) == run.language]
+    sure = max((each[run.language] for each in own), default=0.0) >= (0.0 if run.language == main else SURE)
+    return bool(own) and sure and sum(each.duration_s for each in heard[run.first : run.end]) >= LEAST_S
 
 
 def _filled(firm: Sequence[_Run], heard: Sequence[Span], probabilities: Sequence[Mapping[str, float]]) -> list[str]:
-    """A language for each window: that of its firm run, else that of the run before or behind it."""
+    """A language for each window: that of its firm run, else that of the run before it or the one behind it."""
     labels = [firm[0].language] * firm[0].end
     for run in firm[1:]:
         between = range(len(labels), run.first)
-        languages = (labels[-1], run.language)
-        likeness = [sum(probabilities[i].get(each, 0.0) * heard[i].duration_s for i in between) for each in languages]
-        labels += [languages[likeness[1] > likeness[0]]] * len(between) + [run.language] * (run.end - run.first)
+        before, behind = (
+            sum(probabilities[i].get(language, 0.0) * heard[i].duration_s for i in between)
+            for language in (labels[-1], run.language)
+        )
+        labels += [run.language if behind > before else labels[-1]] * len(between)
+        labels += [run.language] * (run.end - run.first)
     return labels + [labels[-1]] * (len(heard) - len(labels))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from deployments.sound import audible, is_quiet, is_steady, is_tonal
-from deployments.transcriber.engine import AUTO, Chunk
+from deployments.transcriber.engine import AUTO, BRIEF_S, Chunk
 from deployments.transcriber.guard import Hypothesis, Verdict, best, judge, keep
 from deployments.transcriber.whisper_model import WINDOW_S
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance
@@ -52,18 +52,20 @@ class WhisperRecognizer:
             silent=self._unheard,
         )
 
-    def detect(self, chunks: Sequence[Chunk]) -> list[dict[str, float] | Exception]:
+    def detect(self, chunks: Sequence[Chunk], *, brief: bool = False) -> list[dict[str, float] | Exception]:
         """See `Recognizer`. Silence has no language."""
-        return self._each(chunks, self._detect, silent=lambda _: {})
+        window_s = BRIEF_S if brief else WINDOW_S
+        return self._each(chunks, self._detect, silent=lambda _: {}, window_s=window_s)
 
     def _each(
         self,
         chunks: Sequence[Chunk],
         compute: Callable[[Sequence[_Heard]], Sequence[Answer]],
         silent: Callable[[Chunk], Answer],
+        window_s: float = WINDOW_S,
     ) -> list[Answer | Exception]:
         """The answers of `compute` for the chunks that can be heard; for the others `silent`'s, or what is wrong."""
-        prepared = [self._prepare(chunk) for chunk in chunks]
+        prepared = [self._prepare(chunk, window_s) for chunk in chunks]
         heard = [each for each in prepared if isinstance(each, _Heard)]
         answers = iter(compute(heard) if heard else ())
         return [
@@ -71,15 +73,15 @@ class WhisperRecognizer:
             for chunk, each in zip(chunks, prepared, strict=True)
         ]
 
-    def _prepare(self, chunk: Chunk) -> _Heard | Exception | None:
-        """The chunk's spectrum; None where nobody can speak; what is wrong with it, where it cannot be heard."""
+    def _prepare(self, chunk: Chunk, window_s: float) -> _Heard | Exception | None:
+        """The chunk's spectrum in such a window; None where nobody can speak; what is wrong with it."""
         try:
-            check(chunk)
+            check(chunk, window_s)
             if chunk.language != AUTO:
                 self._model.prompt(chunk.language)
             if is_quiet(chunk.audio) or is_steady(chunk.audio) or is_tonal(chunk.audio):
                 return None
-            return _Heard(chunk, self._model.features(audible(chunk.audio)))
+            return _Heard(chunk, self._model.features(audible(chunk.audio), window_s))
         except Exception as error:  # noqa: BLE001  a failure is this chunk's answer and must not cost the others theirs
             return error
 
@@ -157,9 +159,9 @@ def _speech_s(chunk: Chunk) -> float:
     return len(chunk.audio) / SAMPLE_RATE_HZ * chunk.speech_share
 
 
-def check(chunk: Chunk) -> None:
-    """Raises ValueError where `chunk` is none that the model can hear."""
+def check(chunk: Chunk, window_s: float) -> None:
+    """Raises ValueError where `chunk` is none that the model can hear in a window of that length."""
     if chunk.audio.dtype != np.int16 or chunk.audio.ndim != 1:
         raise ValueError(f"audio is {chunk.audio.dtype} of shape {chunk.audio.shape}, not int16 and mono")
-    if len(chunk.audio) > WINDOW_S * SAMPLE_RATE_HZ + 1:  # its edges were rounded
-        raise ValueError(f"a chunk of {len(chunk.audio) / SAMPLE_RATE_HZ:.1f} s is longer than {WINDOW_S} s")
+    if len(chunk.audio) > window_s * SAMPLE_RATE_HZ + 1:  # its edges were rounded
+        raise ValueError(f"a chunk of {len(chunk.audio) / SAMPLE_RATE_HZ:.1f} s is longer than {window_s:.0f} s")

@@ -11,9 +11,13 @@ from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from deployments.transcriber.passages import Passage  # noqa: TC001  pydantic reads the annotations
 from deployments.types import AudioInfo, Emotion, Segment, Span, Tracks, Transcript, Turn, WordProsody
+from deployments.warnings import ResultWarning  # noqa: TC001
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pydantic import TypeAdapter
 
 
@@ -33,10 +37,13 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """The transcripts of chunks by the chunks' numbers, the language they were to be heard in, and how sure that is."""
+    """The chunks, each with the language to hear it in, and the transcripts of those that are heard, by number."""
 
-    language: str
+    chunks: list[Passage]
     language_probability: float | None
+    """How sure the language of most of them is; None where it was given."""
+    warnings: list[ResultWarning]
+    """Of the languages."""
     transcripts: dict[int, Transcript]
 
 
@@ -65,9 +72,9 @@ def decode(step: Step, body: bytes) -> Any:
     return _unpacked(body) if step is Step.TRACKS else _adapter(_FORMS[step]).validate_json(body, strict=True)
 
 
-def spans_as_bytes(spans: list[Span] | list[Segment]) -> bytes:
+def spans_as_bytes(spans: Sequence[Span]) -> bytes:
     """What tells these spans from others: a stage's input, to know its answer by."""
-    return _adapter(list[Segment | Span]).dump_json(spans)
+    return _adapter(list[Segment | Span]).dump_json(list(spans))
 
 
 @cache

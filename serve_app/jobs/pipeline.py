@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import defaultdict
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -24,16 +24,18 @@ from deployments.diarizer.config import PIECE_S as DIARIZATION_PIECE_S
 from deployments.emotion import config as emotion_config
 from deployments.errors import JobError, TranscriptionError
 from deployments.prosody.words import UNKNOWN
-from deployments.speech_detector.chunks import cut_chunks, join_spans, speech_share
+from deployments.speech_detector.chunks import join_spans, speech_share
 from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
 from deployments.transcriber.config import detects_language
 from deployments.transcriber.engine import AUTO
-from deployments.transcriber.language import vote, voters
+from deployments.transcriber.passages import chunks_of, whole
 from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcript, join_tracks, pieces
 from deployments.warnings import ResultWarning, WarningCode, merged
 from serve_app.jobs.answers import Heard, Step, spans_as_bytes
 from serve_app.jobs.assemble import Analysis, filename_of, result_of, segments_of
 from serve_app.jobs.calls import TRANSIENT, StageCalls, together
+from serve_app.jobs.languages import planned
+from serve_app.jobs.languages import warnings as told_of
 from serve_app.jobs.progress import Counted, ProgressMeter, Stage
 from serve_app.jobs.resuming import Clock, NothingKept, Resumer, source_of
 from serve_app.jobs.traces import UNTRACED
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
     from ray.serve.handle import DeploymentHandle
 
+    from deployments.transcriber.passages import Passage
     from deployments.types import Emotion, Segment, Turn, WordProsody
     from serve_app.jobs.model import Job
     from serve_app.jobs.resuming import Kept
@@ -131,6 +134,7 @@ class Pipeline:
         info = await self._extract()
         self._source = source_of(info.sha256, self._settings.model_version)
         heard, turns, tracks = await together(self._transcribe(info), self._diarize(info), self._track(info))
+        self._warnings += heard.warnings
         transcripts = list(heard.transcripts.values())
         segments = self._segments(transcripts, turns)
         prosody, emotions = await self._analyse(segments, tracks)
@@ -158,14 +162,16 @@ class Pipeline:
         """Bring the audio into the object store, owned by this driver; again when it was lost."""
         self._audio = self._stages.extractor.load.remote(self._job.job_id, self._job.run)
 
-    async def _on_audio(self, method: str, *args: Any) -> Any:
+    async def _on_audio(self, method: str, *args: Any, **named: Any) -> Any:
         """Call a stage's method with the audio's reference first: the samples themselves do not pass through here."""
         handle: Any = attrgetter(method)(self._stages)
         async with self._fetching:
             if self._audio is None:  # it was thought that all is kept that is heard from it
                 await self._fetch()
         return await self._calls.call(
-            lambda **options: handle.remote(self._audio, *args, **options), name=method, before_retry=self._load
+            lambda **options: handle.remote(self._audio, *args, **named, **options),
+            name=method,
+            before_retry=self._load,
         )
 
     def extraction_progress(self, step: str, fraction: float) -> None:
@@ -232,16 +238,13 @@ class Pipeline:
         return join_spans(found)
 
     async def _recognise(self, speech: Sequence[Span]) -> Heard:
-        chunks = cut_chunks(speech, self._settings.transcriber.max_chunk_s)
-        source = source_of(self._source, spans_as_bytes(chunks))
-        total_s = sum(chunk.duration_s for chunk in chunks)
-        counted = Counted(total_s, lambda fraction: self._progress(Stage.TRANSCRIPTION, fraction))
+        source = source_of(self._source, spans_as_bytes(speech))
 
-        async def recognise(numbered: tuple[int, Span]) -> None:
+        async def recognise(numbered: tuple[int, Passage]) -> None:
             number, chunk = numbered
             with counted.one(chunk.duration_s):
                 if number not in transcripts:
-                    transcripts[number] = await self._hear(chunk, heard.language, speech)
+                    transcripts[number] = await self._hear(chunk, speech)
                     self._resumer.keep_now_and_then(Step.HEARING, source, so_far, every_s=KEEP_EVERY_S)
 
         def so_far() -> Heard:
@@ -249,39 +252,48 @@ class Pipeline:
 
         try:
             before: Heard | None = await self._resumer.find(Step.HEARING, source)
-            heard = before or await self._language_to_hear(chunks)
+            heard = before or await self._to_hear(speech)
             transcripts = dict(heard.transcripts)
-            await self._calls.map(recognise, enumerate(chunks))
+            total_s = sum(chunk.duration_s for chunk in heard.chunks)
+            counted = Counted(total_s, lambda fraction: self._progress(Stage.TRANSCRIPTION, fraction))
+            await self._calls.map(recognise, enumerate(heard.chunks))
         except (JobError, MemoryError, *TRANSIENT):
             raise
         except Exception as error:
             raise TranscriptionError from error
         return so_far()
 
-    async def _hear(self, chunk: Span, language: str, speech: Sequence[Span]) -> Transcript:
+    async def _hear(self, chunk: Passage, speech: Sequence[Span]) -> Transcript:
         transcript: Transcript = await self._on_audio(
-            "transcriber.transcribe", chunk, language, self._job.job_id, speech_share(chunk, speech)
+            "transcriber.transcribe", chunk, chunk.language, self._job.job_id, speech_share(chunk, speech)
         )
         if self._stages.aligner is not None:
             transcript = await self._on_audio("aligner.align", transcript, self._job.job_id)
             transcript = without_strays(transcript, speech)
         return transcript
 
-    async def _language_to_hear(self, chunks: Sequence[Span]) -> Heard:
-        """The asked one, else what several chunks vote for; `auto` stays where the engine cannot tell, or none does."""
-        asked = Heard(language=self._job.options.language, language_probability=None, transcripts={})
-        if asked.language != AUTO or not detects_language(self._settings.transcriber):
-            return asked
+    async def _to_hear(self, speech: Sequence[Span]) -> Heard:
+        """The chunks, none heard yet, in the asked language or those found; `auto` where the engine cannot tell."""
 
-        async def hear(chunk: Span) -> dict[str, float]:
-            method = "transcriber.detect_language"
-            probabilities: dict[str, float] = await self._on_audio(method, chunk, self._job.job_id)
-            return probabilities
+        async def hear(spans: Sequence[Span], brief: bool) -> list[dict[str, float]]:  # noqa: FBT001  `Hear`
+            async def one(span: Span) -> dict[str, float]:
+                method = "transcriber.detect_language"
+                probabilities: dict[str, float] = await self._on_audio(method, span, self._job.job_id, brief=brief)
+                return probabilities
 
-        asked_chunks = voters(chunks)
-        heard = await self._calls.map(hear, asked_chunks)
-        found = vote(heard, [chunk.duration_s for chunk in asked_chunks])
-        return asked if found is None else replace(asked, language=found[0], language_probability=found[1])
+            return await self._calls.map(one, spans)
+
+        config, language = self._settings.transcriber, self._job.options.language
+        plan = None
+        if language == AUTO and detects_language(config):
+            plan = await planned(speech, config.max_chunk_s, hear)
+        found = plan.passages if plan else whole(speech, language)
+        return Heard(
+            chunks=chunks_of(found, speech, config.max_chunk_s),
+            language_probability=plan.probability if plan else None,
+            warnings=told_of(plan, speech) if plan else [],
+            transcripts={},
+        )
 
     async def _diarize(self, info: AudioInfo) -> list[Turn]:
         turns = await self._optional(
@@ -388,11 +400,11 @@ class Pipeline:
 
     def _language(self, transcripts: Sequence[Transcript]) -> str:
         """The language that most speech was recognised in; the requested one where nobody spoke."""
-        spoken: Counter[str] = Counter()
+        spoken_s: defaultdict[str, float] = defaultdict(float)
         for transcript in transcripts:
-            spoken[transcript.language] += sum(len(heard.words) for heard in transcript.utterances)
-        spoken = +spoken
-        return spoken.most_common(1)[0][0] if spoken else self._job.options.language
+            for heard in transcript.utterances:
+                spoken_s[transcript.language] += heard.duration_s
+        return max(spoken_s, key=spoken_s.__getitem__) if spoken_s else self._job.options.language
 
     async def _optional(self, work: Awaitable[Answer], otherwise: Answer, code: WarningCode) -> Answer:
         """The answer of a stage that the transcript can do without."""

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deployments.speech_detector.chunks import cut_chunks, join_spans
+from deployments.speech_detector.chunks import join_spans
 from deployments.speech_detector.config import PIECE_S
 from deployments.transcriber.config import TranscriberConfig
+from deployments.transcriber.passages import chunks_of, whole
 from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ, AudioInfo, Emotion, Span, Tracks, Turn, WordProsody, pieces
 from serve_app.jobs.answers import Heard, Step, decode, encode
 from serve_app.jobs.assemble import segments_of
@@ -91,10 +92,11 @@ def _shown(number: float) -> str:
 def _answers() -> dict[Step, Any]:
     dice = np.random.default_rng(0)
     spans = join_spans([canned.detect(None, np.zeros(0, np.int16), piece) for piece in pieces(DURATION_S, PIECE_S)])
-    chunks = cut_chunks(spans, TranscriberConfig(engine="whisperx").max_chunk_s)
+    chunks = chunks_of(whole(spans, "en"), spans, TranscriberConfig(engine="whisperx").max_chunk_s)
     heard = Heard(
-        language="en",
+        chunks=chunks,
         language_probability=0.9,
+        warnings=[],
         transcripts={number: _transcript(chunk, dice) for number, chunk in enumerate(chunks)},
     )
     turns = [

@@ -41,14 +41,14 @@ class Stub:
 
         class Method:
             @staticmethod
-            def remote(*args: Any) -> Response:
+            def remote(*args: Any, **named: Any) -> Response:
                 async def work() -> Any:
                     stub.calls.append(name)
                     stub.busy += 1
                     stub.most_busy = max(stub.busy, stub.most_busy)
                     try:
                         await asyncio.sleep(0.002)
-                        return method(*args)
+                        return method(*args, **named)
                     finally:
                         stub.busy -= 1
 

@@ -44,8 +44,8 @@ class Recognizer:
         """A word per second."""
         return [_transcript(chunk.start_s, len(chunk.audio) / SAMPLE_RATE_HZ) for chunk in chunks if not step(3)]
 
-    def detect(self, chunks: Sequence[Any]) -> list[dict[str, float]]:
-        """No language: embedded recognisers know one."""
+    def detect(self, chunks: Sequence[Any], *, brief: bool = False) -> list[dict[str, float]]:  # noqa: ARG002
+        """No language is told."""
         return [{} for _ in chunks]
 
 

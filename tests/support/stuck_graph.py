@@ -43,8 +43,8 @@ class Trap:
             time.sleep(SLOW_S)
         return self._engine.transcribe(chunks)
 
-    def detect(self, chunks: Any) -> Any:
-        return self._engine.detect(chunks)
+    def detect(self, chunks: Any, *, brief: bool = False) -> Any:
+        return self._engine.detect(chunks, brief=brief)
 
 
 def build(args: Settings) -> Application:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from deployments.emotion.config import EmotionConfig
 from deployments.transcriber.config import TranscriberConfig
+from deployments.transcriber.passages import Passage
 from deployments.types import (
     AudioInfo,
     Emotion,
@@ -202,7 +203,12 @@ def answers() -> dict[Step, Any]:
     word = Word(start_s=dice.random(), end_s=0.1 + 0.2, text='w\n"한', confidence=dice.random() * 1e-9)
     spoken = Utterance(start_s=1 / 3, end_s=2e22, text="", words=(word, replace(word, confidence=None)))
     transcript = Transcript(language="ko", device="cuda", utterances=(spoken,), warnings=(UNSURE,), dropped=2)
-    hearing = Heard(language="ko", language_probability=dice.random(), transcripts={0: transcript, 12: transcript})
+    hearing = Heard(
+        chunks=[Passage(start_s=dice.random(), end_s=9.0, language="ko")],
+        language_probability=dice.random(),
+        warnings=[UNSURE],
+        transcripts={0: transcript, 12: transcript},
+    )
     return {
         Step.EXTRACTION: AudioInfo(duration_s=dice.random(), samples=5, sha256="0", warnings=(UNSURE, DAMAGED)),
         Step.DETECTION: [Span(start_s=dice.random(), end_s=dice.random()) for _ in range(1000)],
@@ -279,7 +285,7 @@ def voices(**replaced: Any):
     info = AudioInfo(duration_s=SECONDS + 1 / 3, samples=int(SECONDS * 16_000), sha256="d", warnings=(DAMAGED,))
     stages: dict[str, Any] = {
         "extractor": Stub(prepare=lambda *_: info, load=lambda *_: None),
-        "transcriber": Stub(transcribe=transcribe, detect_language=lambda *_: {"ko": 0.9, "en": 0.1}),
+        "transcriber": Stub(transcribe=transcribe, detect_language=lambda *_, **__: {"ko": 0.9, "en": 0.1}),
         "prosody": Stub(tracks=lambda *_: TRACKS, measure=measure),
         "emotion": Stub(analyze=judge),
     }

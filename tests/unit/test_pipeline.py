@@ -303,24 +303,48 @@ def test_diarization_runs_beside_transcription():
     assert time.monotonic() - began < 0.75
 
 
-def test_auto_is_a_vote_of_several_chunks():
-    """`auto`: the chunks' probabilities decide for the whole video, all is heard in that language, and it is told."""
-    asked: list[str] = []
+def hears(asked: list[str], detect_language: Any) -> Stages:
+    """A graph whose recogniser notes the languages that it is asked for."""
 
     def transcribe(audio: Any, chunk: Span, language: str, *more: Any) -> Transcript:
         asked.append(language)
         return replace(heard(audio, chunk, language, *more), language=language, device="cuda")
 
-    def detect_language(_audio: Any, chunk: Span, _job_id: str) -> dict[str, float]:
-        return {"ko": 0.9, "en": 0.1} if chunk.start_s < 9 else {"ko": 0.3, "en": 0.7}
+    return graph(transcriber=Stub(transcribe=transcribe, detect_language=detect_language))
 
-    stages = graph(transcriber=Stub(transcribe=transcribe, detect_language=detect_language))
-    settings = Settings(profile="local", transcriber=TranscriberConfig(engine="whisperx", max_chunk_s=9))
-    result = run(stages, settings=settings)
+
+WHISPER = Settings(profile="local", transcriber=TranscriberConfig(engine="whisperx", max_chunk_s=9))
+
+
+def test_auto_is_a_vote_of_several_chunks():
+    """`auto`: the chunks' probabilities decide for the whole video, all is heard in that language, and it is told."""
+    asked: list[str] = []
+
+    def detect_language(_audio: Any, chunk: Span, _job_id: str, *, brief: bool) -> dict[str, float]:
+        first = {"ko": 0.8, "en": 0.1} if brief else {"ko": 0.9, "en": 0.1}
+        return first if chunk.start_s < 9 else {"ko": 0.3, "en": 0.7}
+
+    result = run(hears(asked, detect_language), settings=WHISPER)
     assert asked == ["ko", "ko"]
     assert result["language"] == "ko"
     assert result["metadata"]["language_probability"] == 0.6
+    assert {"code": "LANGUAGE_UNCERTAIN", "language": "ko", "share": 0.6} in result["metadata"]["warning_codes"]
     assert result["metadata"]["device"] == "cuda"
+
+
+def test_auto_hears_each_part_in_its_own_language():
+    """A video whose first seconds are surely in another language: they are heard in it, and it is told."""
+    asked: list[str] = []
+
+    def detect_language(_audio: Any, chunk: Span, _job_id: str, *, brief: bool) -> dict[str, float]:
+        assert chunk.duration_s <= (7 if brief else 9)
+        return {"ko": 0.95} if chunk.start_s < 3 else {"en": 0.95}
+
+    result = run(hears(asked, detect_language), settings=WHISPER)
+    assert asked == ["ko", "en", "en"]
+    assert result["metadata"]["language_probability"] == 0.95
+    other = {"code": "OTHER_LANGUAGE", "language": "ko", "seconds": 4.0, "share": 0.25}
+    assert (result["language"], other in result["metadata"]["warning_codes"]) == ("en", True)
 
 
 def pool_settings() -> Settings:

@@ -13,8 +13,9 @@ import soundfile
 
 from deployments.errors import ModelLoadError
 from deployments.transcriber.config import Guard, TranscriberConfig
-from deployments.transcriber.engine import AUTO, Chunk, Question, Recognizer, answer, create
+from deployments.transcriber.engine import AUTO, BRIEF_S, Chunk, Question, Recognizer, answer, create
 from deployments.transcriber.guard import Hypothesis
+from deployments.transcriber.passages import likeliest
 from deployments.transcriber.whisper import WhisperRecognizer
 from deployments.transcriber.whisper_model import Whisper, load
 from deployments.types import SAMPLE_RATE_HZ, Transcript
@@ -106,6 +107,20 @@ def test_languages_are_told_apart(recognizer: Recognizer, clips: list[tuple[Chun
     asked = [replace(chunk, language=AUTO) if i % 3 else chunk for i, chunk in enumerate(chunks_of(clips))]
     heard = transcripts(recognizer, asked)
     assert [(each.language, text_of(each)) for each in heard] == [(chunk.language, text) for chunk, text in clips]
+
+
+def test_at_a_glance_languages_are_told_apart_too(recognizer: Recognizer, clips: list[tuple[Chunk, str]]) -> None:
+    """In a window of 7 s, asked alone or among other questions; what is longer is refused."""
+    short = [chunk for chunk, _ in clips if len(chunk.audio) <= BRIEF_S * SAMPLE_RATE_HZ]
+    questions = [Question(chunk=chunk, language_only=True, brief=brief) for chunk in short for brief in (True, False)]
+    brief, careful = answer(recognizer, questions)[::2], answer(recognizer, questions)[1::2]
+    assert brief == recognizer.detect(short, brief=True)
+    assert careful == recognizer.detect(short)
+    for chunk, probabilities in zip(short, brief, strict=True):
+        assert isinstance(probabilities, dict)
+        assert likeliest(probabilities) == chunk.language
+    too_long = replace(short[0], audio=np.resize(short[0].audio, round(BRIEF_S * SAMPLE_RATE_HZ) + 2))
+    assert isinstance(recognizer.detect([too_long], brief=True)[0], ValueError)
 
 
 def test_words_and_languages_in_one_batch(recognizer: Recognizer, clips: list[tuple[Chunk, str]]) -> None:
@@ -252,7 +267,7 @@ class ScriptedModel:
         self.written: list[tuple[float, list[int]]] = []
         self.encoded: list[list[int]] = []
 
-    def features(self, audio: Audio) -> int:
+    def features(self, audio: Audio, _window_s: float) -> int:
         return int(audio[0]) - 1000
 
     def encode(self, features: list[int]) -> list[int]:

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from deployments.types import Span
+from deployments.warnings import ResultWarning, WarningCode
+from serve_app.jobs.languages import Plan, planned, warnings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SPEECH = [Span(start_s=at, end_s=at + 4) for at in range(0, 60, 5)]
+"""Twelve sentences of 4 s."""
+
+
+class Ear:
+    """Hears what it is told: at a glance, and with care; remembers what it was asked."""
+
+    def __init__(self, brief: dict[str, tuple[float, float]], careful: dict[str, float] | None = None) -> None:
+        self._brief = brief
+        self._careful = careful
+        self.asked: list[tuple[Sequence[Span], bool]] = []
+
+    async def __call__(self, spans: Sequence[Span], brief: bool) -> list[dict[str, float]]:  # noqa: FBT001
+        self.asked.append((spans, brief))
+        return [self._careful if self._careful is not None and not brief else self._glance(span) for span in spans]
+
+    def _glance(self, span: Span) -> dict[str, float]:
+        return {language: 0.95 for language, (start_s, end_s) in self._brief.items() if start_s <= span.start_s < end_s}
+
+
+def plan_of(ear: Ear) -> Plan:
+    plan = asyncio.run(planned(SPEECH, 30, ear))
+    assert plan is not None
+    return plan
+
+
+def parts(plan: Plan) -> list[tuple[float, float, str]]:
+    return [(each.start_s, each.end_s, each.language) for each in plan.passages]
+
+
+def test_one_language_is_voted_by_five_chunks_at_most() -> None:
+    """All speech is looked at once, a few chunks with care, and nothing is warned of."""
+    ear = Ear({"en": (0, 60)})
+    plan = plan_of(ear)
+    assert (parts(plan), plan.language) == ([(0, 59, "en")], "en")
+    assert plan.probability == pytest.approx(0.95)
+    assert [(len(spans), brief) for spans, brief in ear.asked] == [(12, True), (2, False)]
+    assert warnings(plan, SPEECH) == []
+
+
+def test_parts_in_two_languages_are_heard_in_their_own() -> None:
+    """The result's language is that of most speech; the other one is told, with seconds and share."""
+    plan = plan_of(Ear({"ko": (0, 20), "en": (20, 60)}))
+    assert (parts(plan), plan.language) == ([(0, 19, "ko"), (20, 59, "en")], "en")
+    assert warnings(plan, SPEECH) == [
+        ResultWarning(code=WarningCode.OTHER_LANGUAGE, language="ko", seconds=16, share=1 / 3)
+    ]
+
+
+def test_a_change_that_is_not_confirmed_is_none() -> None:
+    """What sounds Korean at a glance, and English when heard with care, is English."""
+    plan = plan_of(Ear({"ko": (0, 20), "en": (20, 60)}, {"en": 0.9, "ko": 0.05}))
+    assert parts(plan) == [(0, 59, "en")]
+
+
+def test_the_careful_vote_wins() -> None:
+    """Where the glance took the video's language for another, all that it took for it is heard in the right one."""
+    plan = plan_of(Ear({"ja": (0, 60)}, {"ko": 0.9, "ja": 0.05}))
+    assert (parts(plan), plan.language) == ([(0, 59, "ko")], "ko")
+
+
+def test_doubt_is_told() -> None:
+    """A vote of less than 0.8 is a warning, with the language and its share."""
+    plan = plan_of(Ear({"ko": (0, 60)}, {"ko": 0.7, "ja": 0.3}))
+    assert warnings(plan, SPEECH) == [
+        ResultWarning(code=WarningCode.LANGUAGE_UNCERTAIN, language="ko", share=pytest.approx(0.7))
+    ]
+    assert warnings(plan_of(Ear({"ko": (0, 60)}, {"ko": 0.8})), SPEECH) == []
+
+
+def test_where_no_language_can_be_told_there_is_no_plan() -> None:
+    """No speech, silent windows, or chunks that say nothing when heard with care."""
+    assert asyncio.run(planned([], 30, Ear({}))) is None
+    assert asyncio.run(planned(SPEECH, 30, Ear({}))) is None
+    assert asyncio.run(planned(SPEECH, 30, Ear({"en": (0, 60)}, {}))) is None
