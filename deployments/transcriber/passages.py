@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NEAR_S: Final = 0.3
 """Spans with a shorter pause between them are heard together: people pause where they change the language."""
 SURE: Final = 0.9
-"""Of 317 short windows of English none was taken for another language with this probability (docs/decisions.md)."""
+"""Of 352 short windows of English none was taken for another language with this probability (docs/decisions.md)."""
 LEAST_S: Final = 2.0
 """A passage with less speech is none."""
 CONFIRMED: Final = 0.8
