@@ -28,7 +28,7 @@ ROUTES = {
     "job": r"/api/upload-video/jobs/[^/]+",
     "of-a-job": r"/api/upload-video/jobs/[^/]+/.+",
     "health": r"/health",
-    "pages": r"/docs|/openapi\.json|/console(?:/.*)?",
+    "pages": r"/|/docs(?:/.*)?|/openapi\.json|/console(?:/.*)?",
 }
 STATUSES = ("200", "202", "304", "307", "400", "401", "403", "404", "405", "408", "409", "413", "429", "500", "503")
 

@@ -173,9 +173,9 @@ class Settings(BaseSettings):
     rate_limit_store: SecretStr | None = None
     """Redis URL where all ingress replicas count together; default: each for itself. Wants the extra `redis`."""
     docs: bool = False
-    """Whether there is a page at /docs, which loads its script from a CDN, and a document at /openapi.json."""
+    """Whether there is a page at /docs, which needs no internet, and a document at /openapi.json."""
     console: bool = True
-    """Whether there is a page for operators at /console; it shows nothing but what its reader's key may ask for."""
+    """Whether there is a page for operators at /console, where / leads; it shows what its reader's key may ask for."""
     metrics_port: int = Field(default=9464, ge=0, le=65_535)
     """Where `ml-server up` lets Prometheus look, on 127.0.0.1; 0, or one that is taken: any. See docs/metrics.md."""
     heartbeat_s: float = Field(default=25, gt=0, le=30)

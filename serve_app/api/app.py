@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from deployments import logs
 from serve_app import __version__
-from serve_app.api import console, document, errors, schemas
+from serve_app.api import console, docs, document, errors, schemas
 from serve_app.api.clients import Clients
 from serve_app.api.document import refusals
 from serve_app.api.feed import Feed
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from serve_app.api.service import JobService
     from serve_app.settings import Settings
 
-DOCS, OPENAPI = "/docs", "/openapi.json"
+OPENAPI = "/openapi.json"
 log = logs.get_logger("api")
 STATUS_CODES = {404: errors.NotFoundError.code, 405: errors.MethodNotAllowedError.code}
 
@@ -50,11 +50,13 @@ def create_api(settings: Settings, service: JobService, keys: KeyStore) -> FastA
         version=__version__,
         redirect_slashes=False,
         openapi_url=OPENAPI if settings.docs else None,
-        docs_url=DOCS if settings.docs else None,
+        docs_url=None,
         redoc_url=None,
     )
     app.include_router(_jobs(settings, service))
     app.include_router(_health(service))
+    if settings.docs:
+        docs.mount(app)
     if settings.console:
         console.mount(app)
     app.add_middleware(BodyLimit, max_bytes=settings.limits.request_bytes)
@@ -63,10 +65,10 @@ def create_api(settings: Settings, service: JobService, keys: KeyStore) -> FastA
         keys=ring,
         rate=settings.rate_limit,
         storage=open_storage(settings.rate_storage),
-        no_key=console.is_file if settings.console else lambda _: False,
+        no_key=console.answers if settings.console else lambda _: False,
     )
     app.add_middleware(Clients, networks=settings.auth.networks, proxies=settings.auth.proxies)
-    app.add_middleware(SafeHeaders, pages=frozenset((DOCS,)))
+    app.add_middleware(SafeHeaders)
     _answer_errors(app)
     document.complete(app, settings)
     return app

@@ -37,14 +37,15 @@ class _Console(StaticFiles):
         return response
 
 
-def is_file(path: str) -> bool:
+def answers(path: str) -> bool:
     """Whether a request for `path` is answered here."""
-    return path == PATH or path.startswith(PATH + "/")
+    return path in {"/", PATH} or path.startswith(PATH + "/")
 
 
 def mount(app: FastAPI) -> None:
-    """Answer at `PATH`."""
+    """Answer at `PATH`; the server's root leads there."""
 
+    @app.get("/", include_in_schema=False)
     @app.get(PATH, include_in_schema=False)
     async def home() -> RedirectResponse:
         return RedirectResponse(f"{PATH.removeprefix('/')}/")

@@ -45,19 +45,19 @@ async def refuse(scope: Scope, send: Send, refusal: ApiError) -> None:
 class SafeHeaders:
     """ASGI middleware: adds `SAFE_HEADERS` where an answer does not say otherwise."""
 
-    def __init__(self, app: ASGIApp, *, pages: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._pages = pages
-        """Paths that are meant for browsers, and load scripts."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, and complete what comes back."""
-        safe = SAFE_HEADERS[:-1] if scope.get("path") in self._pages else SAFE_HEADERS
 
         async def completed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 said = {name.lower() for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *(header for header in safe if header[0] not in said)]
+                message["headers"] = [
+                    *message["headers"],
+                    *(header for header in SAFE_HEADERS if header[0] not in said),
+                ]
             await send(message)
 
         await self._app(scope, receive, completed)

@@ -47,7 +47,7 @@ NOT_SETTINGS = {"ML_SERVER_API_KEY", "ML_SERVER_ERROR"}
 FOLDERS = ("serve_app/", "deployments/", "docs/", "tests/", "configs/", "examples/", "ml_server_client/")
 ROUTES = {
     (method.upper(), path) for path, operations in json.loads(committed())["paths"].items() for method in operations
-} | {("GET", path) for path in ("/docs", "/openapi.json", "/console", "/console/")}
+} | {("GET", path) for path in ("/", "/docs", "/openapi.json", "/console", "/console/")}
 
 
 def blocks(*languages: str) -> pytest.MarkDecorator:

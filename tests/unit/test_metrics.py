@@ -87,9 +87,11 @@ def test_the_bounds_are_those_of_the_server():
         ("/api/upload-video/jobs/a-job/timeline", "of-a-job"),
         ("/health", "health"),
         ("/console/", "pages"),
+        ("/", "pages"),
+        ("/docs/swagger-ui.css", "pages"),
         ("/healthy", "other"),
         ("/api/upload-video/status/a/b", "other"),
-        ("/", "other"),
+        ("//", "other"),
     ],
 )
 def test_a_path_is_known_by_its_route(path, route):
