@@ -7,18 +7,20 @@ without `from __future__ import annotations`.
 from typing import Any
 
 from ray.serve import Application
+from ray.serve.exceptions import RayServeException
 
 from deployments import logs
 from deployments.aligner.deployment import Aligner
 from deployments.diarizer.deployment import Diarizer
 from deployments.emotion.deployment import EmotionAnalyzer
+from deployments.errors import ModelLoadError
 from deployments.extraction.deployment import AudioExtractor
 from deployments.models.config import ModelsConfig
 from deployments.prosody.deployment import ProsodyAnalyzer
 from deployments.speech_detector.deployment import SpeechDetector
 from deployments.transcriber.config import has_word_times
 from deployments.transcriber.deployment import Transcriber
-from serve_app.engines import check_pool, decided
+from serve_app.engines import check_models, decided
 from serve_app.ingress import Ingress, check_exposure
 from serve_app.jobs.placement import check_reach
 from serve_app.settings import CpuPool, Settings
@@ -36,7 +38,10 @@ def build(args: Settings) -> Application:
     check_reach(args.database)
     check_exposure(args)
     settings = decided(args)
-    check_pool(settings)
+    try:
+        check_models(settings)
+    except ModelLoadError as missing:
+        raise RayServeException(str(missing)) from missing  # of which `serve status` tells the text, and no traceback
     pool = settings.cpu_pool
     return _bind(
         Ingress,

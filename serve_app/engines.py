@@ -49,11 +49,14 @@ def decided(settings: Settings) -> Settings:
     return settings.model_copy(update={**EMBEDDED_STAGES, "engine": "named", "warnings": warnings})
 
 
-def check_pool(settings: Settings) -> None:
-    """See to it that the CPU pool's models can be had: its replicas start with the first job that wants them.
+def check_models(settings: Settings) -> None:
+    """See to it that models are here before Serve starts replicas, each of which it would let fail three times.
+
+    In production that is the CPU pool's alone: its replicas start with the first job that wants them, and the machine
+    that builds the app need not have the others' models.
 
     Raises:
-        ModelLoadError: One cannot; the sentence names it and the command that heals it.
+        ModelLoadError: One is not; the sentence names it and the command that heals it.
     """
-    for model in settings.pool_models:
+    for model in settings.wanted_models if settings.profile == "local" else settings.pool_models:
         resolve(model.name, model.kind, settings.model_store)

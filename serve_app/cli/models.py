@@ -10,10 +10,10 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from deployments.errors import ModelLoadError, ModelMissingError
+from deployments.errors import ModelLoadError
 from deployments.models import lock as locks
 from deployments.models.digests import names_in
-from deployments.models.fetch import fetch
+from deployments.models.fetch import Source, fetch, sources
 from deployments.models.hub import needed
 from deployments.models.store import ModelState, Standing, hub_of, read_lock, stand, usable
 from serve_app.cli.download_bar import DownloadBar
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 EXIT_OK = 0
 EXIT_WRONG = 1
 NOTHING = "This config's engines bring their models with them: nothing to fetch."
-OFFLINE = (
-    "With a network, `{command}` fetches it; without one, put the lock's wheels into a folder and add"
-    " PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER to the environment"
-)
 UNITS = ("B", "kB", "MB", "GB")
 
 
@@ -121,10 +117,8 @@ def ensure_models(shelf: Shelf, console: Console | None = None) -> None:
         console.print(f"The {standing.wanted} is {standing.state}: fetching it", markup=False, soft_wrap=True)
         try:
             fetch_one(shelf, standing.wanted, console=console)
-        except ModelMissingError as error:  # it says what to do
-            faults.append(str(error))
         except ModelLoadError as error:
-            faults.append(f"{error}. {OFFLINE.format(command=shelf.command)}")
+            faults.append(str(error))
     if faults:
         raise ModelLoadError("; ".join(faults))
 
@@ -180,7 +174,7 @@ def _revision(standing: Standing) -> str:
 def _sources(standing: Standing) -> str:
     if not standing.wanted.is_repository:
         return "-"
-    return "packages, hub" if standing.entry and standing.entry.packages else "hub"
+    return ", ".join(sources(standing.entry)) if standing.entry else Source.HUB
 
 
 def _licence(standing: Standing) -> str:

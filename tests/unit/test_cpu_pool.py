@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 from ray.serve._private.build_app import build_app
+from ray.serve.exceptions import RayServeException
 
-from deployments.errors import ModelMissingError
 from deployments.models.lock import Lock, write
 from serve_app import app
 from serve_app.settings import Settings
@@ -40,7 +40,7 @@ def settings(**fields) -> Settings:
 def built(monkeypatch):
     """The deployments that `build` makes, by name; logs stay as they are, and the store is not asked."""
     monkeypatch.setattr(app.logs, "configure", lambda: None)
-    monkeypatch.setattr(app, "check_pool", lambda _: None)
+    monkeypatch.setattr(app, "check_models", lambda _: None)
 
     def build(settings: Settings):
         return {deployment.name: deployment for deployment in build_app(app.build(settings), name="a").deployments}
@@ -142,9 +142,22 @@ def test_a_missing_model_of_the_pool_stops_the_start(monkeypatch, tmp_path):
     monkeypatch.setattr("deployments.models.store.go_offline", lambda: None)
     write(tmp_path / "lock.yaml", Lock())
     store = {"lock": tmp_path / "lock.yaml", "cache_dir": tmp_path / "hub", "memory_dir": tmp_path}
-    with pytest.raises(ModelMissingError) as refused:
-        app.build(settings(models=store))
+    production = {"profile": "production", "backend_url": "https://backend.example"}
+    with pytest.raises(RayServeException) as refused:
+        app.build(settings(models=store, **production))
     assert str(refused.value) == (
         "the asr model Systran/faster-whisper-small is missing:"
         " fetch it with `ml-server models fetch --config CONFIG --pin`"
+    )
+
+
+def test_on_a_laptop_any_missing_model_stops_the_start(monkeypatch, tmp_path):
+    """Serve would let each replica fail three times; so it tells one sentence at once, as the app's message."""
+    monkeypatch.setattr(app.logs, "configure", lambda: None)
+    monkeypatch.setattr("deployments.models.store.go_offline", lambda: None)
+    store = {"cache_dir": tmp_path / "hub", "memory_dir": tmp_path}
+    with pytest.raises(RayServeException) as refused:  # of whose kind Serve tells no traceback
+        app.build(Settings(profile="local", models=store, transcriber={"engine": "whisperx", "model": "base"}))
+    assert str(refused.value) == (
+        "the asr model Systran/faster-whisper-base is missing: fetch it with `ml-server models fetch --config CONFIG`"
     )

@@ -7,19 +7,20 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from sqlalchemy import text
 
 from deployments.models.lock import Lock, LockedFile, LockedModel, write
-from serve_app.cli.checks import StartError, check_database, free_port_or_any
+from serve_app.cli.checks import StartError, check_database, ensure_models, free_port_or_any
 from serve_app.cli.child_process import free_port
 from serve_app.cli.local import RayLostError, UpOptions, _check_ray, _in_the_background, _ray, reason_in, up
 from serve_app.jobs.database import Database
 from serve_app.settings import Settings
 from tests.support.model_hub import FILES, REPOSITORY, REVISION, place, sha256, snapshot
+from tests.support.wheels import copying_pip, in_two_wheels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,6 +101,39 @@ def test_s1_a_model_that_is_not_as_it_is_pinned(start: Callable[[], str], tmp_pa
     assert start() == f"the asr model {REPOSITORY} is damaged (model.bin is not completely downloaded): {cure}"
     snapshot(tmp_path / "hub", REPOSITORY, REVISION).rename(tmp_path / "elsewhere")
     assert start() == f"the asr model {REPOSITORY} is missing: {cure}"
+
+
+def test_a_laptop_fetches_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Before Ray, with the profile `local`, once; not where `models.offline` says no, and never in production."""
+    links = tmp_path / "links"
+    files = {name: data for name, data in FILES.items() if name != "README.md"}
+    write(tmp_path / "lock.yaml", Lock(models=(in_two_wheels(links, REPOSITORY, REVISION, files),)))
+    monkeypatch.setattr("deployments.models.index._pip", copying_pip(links, tmp_path / "count"))
+    config = tmp_path / "config.yaml"
+
+    def ensured(profile: str, *, offline: bool = False) -> None:
+        models = {"cache_dir": str(tmp_path / "hub"), "lock": str(tmp_path / "lock.yaml"), "offline": offline}
+        args = {
+            "profile": profile,
+            "backend_url": "https://backend.example",
+            "state_dir": str(tmp_path),
+            "transcriber": {"engine": "whisperx", "model": REPOSITORY},
+            "models": models,
+        }
+        config.write_text(yaml.safe_dump({"applications": [{"name": "ml-server", "args": args}]}))
+        ensure_models(config, Settings(**args))
+
+    cure = f"fetch it with `ml-server models fetch --config {config}`"
+    for profile, offline in (("production", False), ("local", True)):
+        with pytest.raises(StartError) as refused:
+            ensured(profile, offline=offline)
+        assert str(refused.value) == f"the asr model {REPOSITORY} is missing: {cure}"
+    assert not (tmp_path / "count").exists()
+    ensured("local")
+    assert capsys.readouterr().out.startswith(f"The asr model {REPOSITORY} is missing: fetching it\n")
+    ensured("local")
+    ensured("production")
+    assert (tmp_path / "count").read_text() == "tiny-part1\ntiny-part2\n"
 
 
 FEW_PRIVILEGES = ["setpriv", "--inh-caps=-sys_admin", "--bounding-set=-sys_admin"]
@@ -223,6 +257,7 @@ def test_the_reason_in_what_serve_says() -> None:
     assert reason_in(TRACEBACK) == "the model is broken: ask for another one"
     assert reason_in(TRACEBACK + "and a second line\n") == "the model is broken: ask for another one\nand a second line"
     assert reason_in("It waits for 1 GPU. ") == "It waits for 1 GPU."
+    assert reason_in("Deploying app 'ml-server' failed with exception:\nA model is missing.") == "A model is missing."
 
 
 @pytest.mark.parametrize(
