@@ -1,4 +1,4 @@
-"""Puts the stages' answers together: words get speakers, segments, sound and mood; then the contract's result.
+"""Puts the stages' answers together: the contract's result.
 
 Plain functions over the shared types; knows nothing of Ray, the database or how a stage works.
 """
@@ -6,20 +6,18 @@ Plain functions over the shared types; knows nothing of Ray, the database or how
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from deployments.types import Segment, joined
-from serve_app.jobs.speakers import Turns, speakers_of
+from deployments.types import joined
 from serve_app.sentences import sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from deployments.errors import Locale
-    from deployments.types import Emotion, Turn, Utterance, Word, WordProsody
+    from deployments.types import Emotion, Segment, Word, WordProsody
     from deployments.warnings import ResultWarning
 
 _NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
@@ -43,36 +41,6 @@ class Analysis:
     processing_s: float
     stages_s: dict[str, float]
     warnings: Sequence[ResultWarning] = ()
-
-
-def segments_of(utterances: Iterable[Utterance], turns: Sequence[Turn]) -> list[Segment]:
-    """Segments in order of time: an utterance, cut where the speaker changes, each word spoken by one of `turns`."""
-    found = Turns(turns)
-    segments = []
-    for utterance in sorted(utterances, key=lambda utterance: utterance.start_s):
-        spoken = zip(speakers_of(utterance.words, found), utterance.words, strict=True)
-        for speaker, group in groupby(spoken, key=lambda pair: pair[0]):
-            segments.append(_segment(speaker, [word for _, word in group]))
-    return _renumbered(segments)
-
-
-def _segment(speaker: int, words: Sequence[Word]) -> Segment:
-    known = [word.confidence for word in words if word.confidence is not None]
-    return Segment(
-        start_s=words[0].start_s,
-        end_s=max(word.end_s for word in words),
-        speaker=speaker,
-        words=tuple(words),
-        confidence=sum(known) / len(known) if known else None,
-    )
-
-
-def _renumbered(segments: Sequence[Segment]) -> list[Segment]:
-    """Speakers numbered in order of their first speech."""
-    order: dict[int, int] = {}
-    for segment in segments:
-        order.setdefault(segment.speaker, len(order))
-    return [replace(segment, speaker=order[segment.speaker]) for segment in segments]
 
 
 def result_of(analysis: Analysis, locale: Locale) -> dict[str, Any]:

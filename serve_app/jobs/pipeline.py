@@ -32,12 +32,13 @@ from deployments.transcriber.passages import chunks_of, whole
 from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcript, join_tracks, pieces
 from deployments.warnings import ResultWarning, WarningCode, merged
 from serve_app.jobs.answers import Heard, Step, spans_as_bytes
-from serve_app.jobs.assemble import Analysis, filename_of, result_of, segments_of
+from serve_app.jobs.assemble import Analysis, filename_of, result_of
 from serve_app.jobs.calls import TRANSIENT, StageCalls, together
 from serve_app.jobs.languages import planned
 from serve_app.jobs.languages import warnings as told_of
 from serve_app.jobs.progress import Counted, ProgressMeter, Stage
 from serve_app.jobs.resuming import Clock, NothingKept, Resumer, source_of
+from serve_app.jobs.segments import segments_of
 from serve_app.jobs.traces import UNTRACED
 
 if TYPE_CHECKING:

@@ -1,37 +1,46 @@
-"""Who spoke each word: by overlap with the diarization's turns, then smoothed where a turn's edge cuts into a sentence.
+"""Who spoke each word: the cheapest way through the words, where leaving the turns costs and changing speakers costs.
 
 Plain functions over words and turns; knows nothing of segments or how the turns were found.
 
-The edges of turns are a tenth of a second or two off, and a sentence's first or last word is often no longer than that.
-So within a sentence (to a full stop or a pause), a short run of words whose speaker's turn hardly reaches it, or hardly
-reaches beyond it, goes to whoever says the words beside it. A short answer is a sentence of its own and stays.
+The edges of turns, and those of words, are a tenth of a second or two off, and a sentence's first or last word is often
+no longer than that. So a word that its speaker's turns do not cover costs its time, and a change of speakers costs as
+much as so many uncovered seconds: little where a sentence ends or a pause lies, much within a sentence. The cheapest
+way is found by dynamic programming (Viterbi, "Error bounds for convolutional codes", 1967), in linear time.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from deployments.types import Span
+from serve_app.jobs.sentence_ends import ends_clause, ends_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from deployments.types import Turn, Word
+    from deployments.types import Span, Turn, Word
 
 ONLY_SPEAKER = 0
 """Who speaks where the diarization found nobody."""
-SHORT_WORDS = 2
-SHORT_S = 0.6
-"""A run of more words, or of this length, is never doubted."""
-COVERED_SHARE = 0.8
-"""A speaker whose turns cover less of a short run hardly reaches it."""
-BEYOND_S = 0.3
-"""A speaker whose turns go on for less around a short run hardly reaches beyond it."""
-PAUSE_S = 0.25
-"""So long a silence between two words is a break."""
-SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！")  # noqa: RUF001 - full-width ones are meant
+WITHIN_SENTENCE_S = 0.7
+AT_CLAUSE_S = 0.5
+AT_SENTENCE_S = 0.02
+"""What a change of speakers costs, in seconds of words far from their speaker's turns: within a sentence, behind a
+comma, and at a sentence's end."""
+PAUSE_S = 0.5
+"""In a pause of this length within a sentence a change costs as at its end; in a shorter one, in between."""
+EDGE_S = 0.2
+"""So far are the edges of turns and words off: at this distance from a turn a word costs half its time."""
+REACH_S = 3.0
+"""Turns that are further away say nothing about a word."""
+NESTED_COST = 0.3
+"""Share of a word's time that it costs in a turn within which somebody else has one there: who speaks into another's
+turn is more likely to be the one who was heard."""
+LONGEST_WORD_S = 1.0
+"""A word counts for no more: longer ones are mostly pause."""
+SAMPLES = 5
+"""A word is looked at in the middles of so many equal parts."""
 
 
 class Turns:
@@ -43,22 +52,20 @@ class Turns:
         self._longest = list(accumulate(self._turns, _later))
         """Of the first i + 1 turns, the one that ends last."""
 
-    def over(self, span: Span) -> list[Turn]:
-        """Those that share time with `span`, in order."""
-        at = bisect_left(self._starts_s, span.end_s)
+    @property
+    def speakers(self) -> list[int]:
+        """All that have a turn, or the only speaker where there is none."""
+        return sorted({turn.speaker for turn in self._turns}) or [ONLY_SPEAKER]
+
+    def near(self, span: Span, within_s: float) -> list[Turn]:
+        """Those that are less than `within_s` away from `span`, in order."""
+        at = bisect_left(self._starts_s, span.end_s + within_s)
         found = []
-        while at and self._longest[at - 1].end_s > span.start_s:
+        while at and self._longest[at - 1].end_s > span.start_s - within_s:
             at -= 1
-            if self._turns[at].overlap_s(span):
+            if self._turns[at].end_s > span.start_s - within_s:
                 found.append(self._turns[at])
         return found[::-1]
-
-    def nearest(self, span: Span) -> Turn | None:
-        """The one nearest to `span`, where none shares time with it; the earlier one of two as near."""
-        at = bisect_left(self._starts_s, span.end_s)
-        beside = self._longest[at - 1 : at] if at else []
-        beside += self._turns[at : at + 1]
-        return min(beside, key=lambda turn: max(turn.start_s - span.end_s, span.start_s - turn.end_s), default=None)
 
 
 def _later(first: Turn, second: Turn) -> Turn:
@@ -66,76 +73,70 @@ def _later(first: Turn, second: Turn) -> Turn:
 
 
 def speakers_of(words: Sequence[Word], turns: Turns) -> list[int]:
-    """The speaker of each word of an utterance."""
-    speakers = [speaker_of(word, turns) for word in words]
-    answer: list[int] = []
-    for sentence in sentences(words):
-        answer += smoothed(words[sentence], speakers[sentence], turns)
-    return answer
+    """The speaker of each of `words`, which are in order of time."""
+    speakers = turns.speakers
+    totals = [0.0] * len(speakers)
+    came_from: list[list[int]] = []
+    for i, word in enumerate(words):
+        if i:
+            totals, came = changed(totals, change_cost_s(words[i - 1], word))
+            came_from.append(came)
+        costs_s = costs_of(word, turns)
+        totals = [total + costs_s.get(who, duration_s(word)) for total, who in zip(totals, speakers, strict=True)]
+    at = totals.index(min(totals))
+    way = [at]
+    for came in reversed(came_from):
+        at = came[at]
+        way.append(at)
+    return [speakers[at] for at in reversed(way[: len(words)])]
 
 
-def speaker_of(word: Word, turns: Turns) -> int:
-    """The speaker whose turns cover most of the word; where none does, the one whose turn is nearest."""
-    covered: dict[int, float] = {}
-    for turn in turns.over(word):
-        covered[turn.speaker] = covered.get(turn.speaker, 0.0) + word.overlap_s(turn)
-    if covered:
-        return max(covered, key=lambda speaker: covered[speaker])
-    nearest = turns.nearest(word)
-    return ONLY_SPEAKER if nearest is None else nearest.speaker
+def changed(totals: Sequence[float], change_s: float) -> tuple[list[float], list[int]]:
+    """The cheapest total of each speaker for the next word, and whose total it continues."""
+    cheapest = totals.index(min(totals))
+    by_change = totals[cheapest] + change_s
+    came = [cheapest if by_change < total else at for at, total in enumerate(totals)]
+    return [min(total, by_change) for total in totals], came
 
 
-def sentences(words: Sequence[Word]) -> list[slice]:
-    """An utterance's `words`, cut where a sentence or a breath group ends."""
-    cuts = [i for i in range(1, len(words)) if _breaks(words[i - 1], words[i])]
-    return [slice(first, end) for first, end in pairwise([0, *cuts, len(words)])]
+def change_cost_s(before: Word, after: Word) -> float:
+    """What it costs that another one speaks from `after` on."""
+    if ends_sentence(before, after):
+        return AT_SENTENCE_S
+    most_s = AT_CLAUSE_S if ends_clause(before) else WITHIN_SENTENCE_S
+    pause = min(1.0, max(0.0, after.start_s - before.end_s) / PAUSE_S)
+    return most_s + (AT_SENTENCE_S - most_s) * pause
 
 
-def _breaks(before: Word, after: Word) -> bool:
-    return before.text.endswith(SENTENCE_ENDS) or after.start_s - before.end_s >= PAUSE_S
+def costs_of(word: Word, turns: Turns) -> dict[int, float]:
+    """What `word` costs each speaker with a turn in reach, in seconds: from 0 under their turn up to its length."""
+    near = turns.near(word, REACH_S)
+    step_s = word.duration_s / SAMPLES
+    moments_s = [word.start_s + (i + 0.5) * step_s for i in range(SAMPLES)]
+    costs: dict[int, float] = {}
+    for speaker in {turn.speaker for turn in near}:
+        shares = [share_outside(at_s, speaker, near) for at_s in moments_s]
+        costs[speaker] = sum(shares) / SAMPLES * duration_s(word)
+    return costs
 
 
-def smoothed(words: Sequence[Word], speakers: Sequence[int], turns: Turns) -> list[int]:
-    """`speakers` of a sentence's `words`, with each doubtful run given to the nearest run that is not doubtful.
-
-    Between two different ones, the speaker whose turns cover more of it gets it, else the nearer one.
-    """
-    runs = [list(group) for _, group in groupby(range(len(words)), key=lambda i: speakers[i])]
-    sure = [not _doubtful(words, run, speakers[run[0]], turns) for run in runs]
-    answer = list(speakers)
-    for at, run in enumerate(runs):
-        before = [other for other, known in zip(runs[:at], sure[:at], strict=True) if known][-1:]
-        after = [other for other, known in zip(runs[at:], sure[at:], strict=True) if known][:1]
-        if sure[at] or not before + after:
-            continue
-        best = max(before + after, key=lambda other: _claim(words, run, other, speakers[other[0]], turns))
-        answer[run[0] : run[-1] + 1] = [speakers[best[0]]] * len(run)
-    return answer
+def share_outside(at_s: float, speaker: int, near: Sequence[Turn]) -> float:
+    """How far a moment is from `speaker`'s turns, 0-1: 0 within one, unless another's lies within that."""
+    turns = (turn for turn in near if turn.speaker == speaker)
+    own = min(turns, key=lambda turn: (_away_s(turn, at_s), turn.duration_s))
+    away_s = _away_s(own, at_s)
+    if away_s > 0:
+        return away_s / (away_s + EDGE_S)
+    nested = any(
+        own.start_s <= turn.start_s <= at_s <= turn.end_s <= own.end_s for turn in near if turn.speaker != speaker
+    )
+    return NESTED_COST if nested else 0.0
 
 
-def _doubtful(words: Sequence[Word], run: Sequence[int], speaker: int, turns: Turns) -> bool:
-    """Whether a run of indices into `words` is short and hardly held by `speaker`."""
-    span = _span(words, run)
-    own = [turn for turn in turns.over(span) if turn.speaker == speaker]
-    beyond_s = sum(turn.duration_s - turn.overlap_s(span) for turn in own)
-    short = len(run) <= SHORT_WORDS and span.duration_s < SHORT_S
-    return short and (_covered_share(words, run, own) < COVERED_SHARE or beyond_s < BEYOND_S)
+def _away_s(turn: Turn, at_s: float) -> float:
+    return max(turn.start_s - at_s, at_s - turn.end_s, 0.0)
 
 
-def _claim(
-    words: Sequence[Word], run: Sequence[int], other: Sequence[int], speaker: int, turns: Turns
-) -> tuple[float, float]:
-    """How strong the claim of the speaker of the run `other` on `run` is: coverage, then nearness in time."""
-    covering = [turn for turn in turns.over(_span(words, run)) if turn.speaker == speaker]
-    first, second = (other, run) if other[0] < run[0] else (run, other)
-    return _covered_share(words, run, covering), words[first[-1]].end_s - words[second[0]].start_s
-
-
-def _covered_share(words: Sequence[Word], run: Sequence[int], turns: Sequence[Turn]) -> float:
-    total_s = sum(words[i].duration_s for i in run)
-    covered_s = sum(words[i].overlap_s(turn) for i in run for turn in turns)
-    return covered_s / total_s if total_s > 0 else 0.0
-
-
-def _span(words: Sequence[Word], run: Sequence[int]) -> Span:
-    return Span(start_s=words[run[0]].start_s, end_s=words[run[-1]].end_s)
+def duration_s(word: Word) -> float:
+    """How much a word counts."""
+    return min(word.duration_s, LONGEST_WORD_S)

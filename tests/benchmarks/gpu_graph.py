@@ -147,7 +147,7 @@ class Graph:
         return ran
 
     async def _job(self, job_id: str, talk: Talk, path: Path) -> list[Segment]:
-        from serve_app.jobs.assemble import segments_of
+        from serve_app.jobs.segments import segments_of
 
         calls = Calls()
         transcripts, _, tracks = await asyncio.gather(

@@ -29,7 +29,7 @@ from deployments.transcriber import engine as transcriber
 from deployments.transcriber.config import TranscriberConfig
 from deployments.transcriber.language import vote, voters
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Turn, Word, pieces
-from serve_app.jobs.assemble import segments_of
+from serve_app.jobs.segments import segments_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
