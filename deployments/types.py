@@ -60,10 +60,19 @@ class Turn(Span):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word(Span):
-    """A recognised word; `confidence` is 0-1, None where the engine gives none."""
+    """A recognised word, and two measures of it that are not alike, 0-1; None where nobody gives one."""
 
     text: str
-    confidence: float | None = None
+    probability: float | None = None
+    """The recogniser's: how likely it holds the word to be."""
+    alignment_score: float | None = None
+    """An acoustic aligner's: how well the word's letters are heard where it was put. A word that is not there has one
+    near 0, however sure the recogniser is."""
+
+    @property
+    def confidence(self) -> float | None:
+        """What the result tells: the acoustic aligner's measure where there is one, else the recogniser's."""
+        return self.probability if self.alignment_score is None else self.alignment_score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

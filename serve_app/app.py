@@ -10,6 +10,7 @@ from ray.serve import Application
 from ray.serve.exceptions import RayServeException
 
 from deployments import logs
+from deployments.aligner.config import timed_by_ctc
 from deployments.aligner.deployment import Aligner
 from deployments.diarizer.deployment import Diarizer
 from deployments.emotion.deployment import EmotionAnalyzer
@@ -56,9 +57,9 @@ def build(args: Settings) -> Application:
 
 def _with_models(stages: Settings | CpuPool, store: ModelsConfig, suffix: str = "") -> dict[str, Any]:
     """The stages that load models: the graph's own, or their twins for jobs with `enable_gpu: false`."""
-    needs_aligner = not has_word_times(stages.transcriber)
+    needs_aligner = bool(timed_by_ctc(stages.aligner)) and not has_word_times(stages.transcriber)
     return {
-        "transcriber": _bind(Transcriber, stages.transcriber, store, suffix=suffix),
+        "transcriber": _bind(Transcriber, stages.transcriber, store, stages.aligner, suffix=suffix),
         "aligner": _bind(Aligner, stages.aligner, store, suffix=suffix) if needs_aligner else None,
         "diarizer": _bind(Diarizer, stages.diarizer, store, suffix=suffix),
         "emotion": _bind(EmotionAnalyzer, stages.emotion, store, suffix=suffix),

@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from deployments.aligner import acoustic
 from deployments.aligner.paths import fill_gaps, fits, place
@@ -34,15 +34,6 @@ if TYPE_CHECKING:
     from deployments.aligner.engine import AlignItem
     from deployments.types import Audio, Transcript, Utterance
 
-FOR_BUNDLES: Final = {
-    "en": "facebook/wav2vec2-base-960h",
-    "fr": "jonatasgrosman/wav2vec2-large-xlsr-53-french",
-    "de": "jonatasgrosman/wav2vec2-large-xlsr-53-german",
-    "es": "jonatasgrosman/wav2vec2-large-xlsr-53-spanish",
-    "it": "jonatasgrosman/wav2vec2-large-xlsr-53-italian",
-}
-"""In place of torchaudio's bundles, which it downloads without revisions (the first is the very model)."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
@@ -61,7 +52,7 @@ class CtcAligner:
         require_device("aligner.device", config.device)
         self._device = config.device
         self._batch_samples = round(config.batch_s * SAMPLE_RATE_HZ)
-        self._names = default_models() | config.models
+        self._names = dict(config.models)
         self._loading = threading.Lock()
         self._load = lru_cache(config.models_kept)(lambda name: acoustic.load(locate(name), device=config.device))
         for language in config.preload:
@@ -83,7 +74,7 @@ class CtcAligner:
 
     def _align(self, language: str, items: list[AlignItem]) -> list[Transcript | Exception]:
         """Items of one language."""
-        if language not in self._names:
+        if language not in self._names:  # its words have their times from the recogniser
             return _unaligned(items, language)
         try:
             model = self._model(language)
@@ -108,13 +99,6 @@ class CtcAligner:
 def _unaligned(items: Sequence[AlignItem], language: str) -> list[Transcript | Exception]:
     warning = ResultWarning(code=WarningCode.ALIGNER_MISSING, language=language)
     return [interpolated(item.transcript, warning) for item in items]
-
-
-def default_models() -> dict[str, str]:
-    """The table of whisperX, language to a repository of the hub; ours where it has torchaudio's bundles."""
-    from whisperx.alignment import DEFAULT_ALIGN_MODELS_HF
-
-    return {**DEFAULT_ALIGN_MODELS_HF, **FOR_BUNDLES}
 
 
 def align_utterances(
@@ -204,7 +188,7 @@ def with_words(task: Task, log_probs: torch.Tensor, model: AcousticModel) -> Utt
             start_s=min(utterance.start_s + placed.start * frame_s, utterance.end_s),
             end_s=min(utterance.start_s + placed.end * frame_s, utterance.end_s),
             text=text,
-            confidence=placed.score,
+            alignment_score=placed.score,
         )
         for text, placed in zip(
             task.words, fill_gaps(place(log_probs, task.spelling, model.vocabulary), frames), strict=True

@@ -1,4 +1,4 @@
-"""The aligner as a Ray Serve deployment; in the graph only where the recogniser has no word times of its own."""
+"""The aligner as a Ray Serve deployment; in the graph only where the config names acoustic models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Aligner:
     """Gives times to the words of one chunk's transcript."""
 
     def __init__(self, config: AlignerConfig, models: ModelsConfig) -> None:
-        replica.prepare(threads=config.threads if config.engine == "ctc" else None)
+        replica.prepare(threads=config.threads)
         self._config = config
         self._engine = create(config, locate=lambda name: str(resolve(name, "aligner", models)))
         self._ladder: Ladder[AlignItem, Transcript] = Ladder(

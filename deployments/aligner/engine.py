@@ -45,6 +45,5 @@ def create(config: AlignerConfig, locate: Callable[[str], str] = str) -> WordAli
         ModelLoadError: Its device is not there.
     """
     from deployments.aligner.ctc import CtcAligner
-    from deployments.aligner.proportional import ProportionalAligner
 
-    return CtcAligner(config, locate) if config.engine == "ctc" else ProportionalAligner(config)
+    return CtcAligner(config, locate)

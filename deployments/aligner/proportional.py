@@ -13,33 +13,15 @@ from deployments.aligner.vocabulary import words_of
 from deployments.types import Word
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from deployments.aligner.config import AlignerConfig
-    from deployments.aligner.engine import AlignItem
     from deployments.types import Transcript, Utterance
     from deployments.warnings import ResultWarning
-
-
-class ProportionalAligner:
-    """Shares an utterance's time among its words."""
-
-    def __init__(self, config: AlignerConfig) -> None:
-        pass  # arithmetic has no settings
-
-    def align(self, items: Sequence[AlignItem]) -> list[Transcript | Exception]:
-        """See `WordAligner`."""
-        return [interpolated(item.transcript) for item in items]
-
-    def check(self) -> None:
-        """Nothing here can break."""
 
 
 def interpolated(transcript: Transcript, warning: ResultWarning | None = None) -> Transcript:
     """`transcript` with all words timed; with `warning`, and how many seconds it is about, where there is any text."""
     utterances = tuple(timed(utterance, transcript.language) for utterance in transcript.utterances)
-    seconds = sum(utterance.duration_s for utterance in utterances)
-    told = (replace(warning, seconds=seconds),) if warning and utterances else ()
+    seconds = sum(each.duration_s for each in transcript.utterances if not each.words)
+    told = (replace(warning, seconds=seconds),) if warning and seconds else ()
     return replace(transcript, utterances=utterances, warnings=(*transcript.warnings, *told))
 
 
@@ -52,7 +34,7 @@ def timed(utterance: Utterance, language: str) -> Utterance:
     edges_s = [utterance.start_s + utterance.duration_s * share / shares[-1] for share in shares[:-1]]
     edges_s.append(utterance.end_s)
     words = (
-        Word(start_s=start_s, end_s=end_s, text=text, confidence=utterance.confidence)
+        Word(start_s=start_s, end_s=end_s, text=text, probability=utterance.confidence)
         for text, (start_s, end_s) in zip(texts, pairwise(edges_s), strict=True)
     )
     return replace(utterance, words=tuple(words))

@@ -54,8 +54,6 @@ def _told(transcript: Transcript, utterances: tuple[Utterance, ...], gone: int) 
 
 
 def _without_strays(utterance: Utterance, speech: Sequence[Span]) -> Utterance:
-    if not _listened(utterance):
-        return utterance
     words = tuple(word for word in utterance.words if not _is_stray(word, speech))
     return (
         utterance
@@ -66,17 +64,11 @@ def _without_strays(utterance: Utterance, speech: Sequence[Span]) -> Utterance:
 
 def _is_stray(word: Word, speech: Sequence[Span]) -> bool:
     near = Span(start_s=word.start_s - STRAY_S, end_s=word.end_s + STRAY_S)
-    unheard = word.confidence is not None and word.confidence < STRAY_SCORE
+    unheard = word.alignment_score is not None and word.alignment_score < STRAY_SCORE
     return unheard and not any(near.overlap_s(span) for span in speech)
 
 
-def _listened(utterance: Utterance) -> bool:
-    """Whether the scores are an acoustic model's, and not the recogniser's own."""
-    return any(word.confidence != utterance.confidence for word in utterance.words)
-
-
 def is_unheard(utterance: Utterance) -> bool:
-    """Whether an utterance has several words and none of them scores."""
-    scores = [word.confidence for word in utterance.words]
-    scored = all(score is not None and score < HEARD_SCORE for score in scores)
-    return scored and len(scores) >= LEAST_WORDS and _listened(utterance)
+    """Whether an acoustic aligner listened for several words and heard none of them."""
+    scores = [word.alignment_score for word in utterance.words]
+    return len(scores) >= LEAST_WORDS and all(score is not None and score < HEARD_SCORE for score in scores)

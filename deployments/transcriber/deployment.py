@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 
 from deployments import logs, replica
+from deployments.aligner.config import timed_by_ctc
 from deployments.batcher import Batcher
 from deployments.errors import DeviceError, StuckError, TranscriptionError
 from deployments.ladder import Ladder
 from deployments.metrics import DROPPED_TEXTS
 from deployments.models.store import located
+from deployments.speech_detector.chunks import speech_share
 from deployments.transcriber.config import TranscriberConfig, model_version
 from deployments.transcriber.engine import AUTO, Chunk, Question, answer, create
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deployments.aligner.config import AlignerConfig
     from deployments.models.config import ModelsConfig
     from deployments.types import Audio, Span, Transcript
 
@@ -27,10 +32,11 @@ log = logs.get_logger("transcriber")
 class Transcriber:
     """Turns chunks of speech into words, several at a time: those of all jobs that wait when the engine is free."""
 
-    def __init__(self, config: TranscriberConfig, models: ModelsConfig) -> None:
+    def __init__(self, config: TranscriberConfig, models: ModelsConfig, aligner: AlignerConfig) -> None:
+        """`aligner` says which languages' words the Aligner times; those of all others are timed here."""
         replica.prepare()
         self._config = config
-        engine = create(located(config, "asr", models))
+        engine = create(located(config, "asr", models), timed_by_ctc(aligner))
         self._ladder = Ladder(partial(answer, engine), max_batch=config.batch_size, stage="transcriber")
         compute = replica.Compute(longest_s=config.longest_call_s)
         self._batcher = Batcher(self._ladder, max_batch=config.batch_size, compute=compute, stage="transcriber")
@@ -42,17 +48,23 @@ class Transcriber:
         chunk: Span,
         language: str,
         job_id: str,
-        speech_share: float = 1.0,
+        speech: Sequence[Span] | None = None,
         *,
         alone: bool = False,
     ) -> Transcript:
         """What is said in `chunk` of the whole video's `audio`; times count from the video's start.
 
-        `language` is a code of `config.languages` or `auto`; `speech_share` is how much of the chunk the detector heard
-        as speech, 0-1. Jobs are served in turn; `alone`: in a batch of its own. Raises TranscriptionError, the cause is
-        in the log; DeviceError where another replica may do better.
+        `language` is a code of `config.languages` or `auto`; `speech`: where the detector heard any inside the chunk.
+        Words have times, but for languages that the Aligner times. Jobs are served in turn; `alone`: in a batch of its
+        own. Raises TranscriptionError, the cause is in the log; DeviceError where another replica may do better.
         """
-        piece = Chunk(audio=chunk.of(audio), start_s=chunk.start_s, language=language, speech_share=speech_share)
+        piece = Chunk(
+            audio=chunk.of(audio),
+            start_s=chunk.start_s,
+            language=language,
+            speech_share=1.0 if speech is None else speech_share(chunk, speech),
+            speech=None if speech is None else tuple(speech),
+        )
         transcript: Transcript = await self._ask(job_id, Question(chunk=piece), alone=alone)
         if transcript.dropped:
             DROPPED_TEXTS.inc(transcript.dropped, by="guard")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deployments.transcriber.config import TranscriberConfig
-    from deployments.types import Audio, Transcript
+    from deployments.types import Audio, Span, Transcript
 
 AUTO = "auto"
 """The language code that asks the engine to find the language itself."""
@@ -32,6 +32,8 @@ class Chunk:
     """An ISO 639-1 code, or `AUTO`."""
     speech_share: float = 1.0
     """How much of it the detector heard as speech, 0-1."""
+    speech: tuple[Span, ...] | None = None
+    """Where in it the detector heard speech, in the video's time; None where nothing is known of it."""
 
 
 class Recognizer(Protocol):
@@ -73,13 +75,16 @@ def answer(engine: Recognizer, questions: Sequence[Question]) -> list[Transcript
     return [next(found[each.brief]) if each.language_only else next(heard) for each in questions]
 
 
-def create(config: TranscriberConfig) -> Recognizer:
-    """Load the engine that `config` names. Raises ModelLoadError where it cannot be had."""
+def create(config: TranscriberConfig, timed_elsewhere: frozenset[str] = frozenset()) -> Recognizer:
+    """Load the engine that `config` names. Raises ModelLoadError where it cannot be had.
+
+    `timed_elsewhere`: languages whose words the Aligner times, so that the engine need not.
+    """
     if config.engine == "whisperx":
         from deployments.transcriber.whisper import WhisperRecognizer
         from deployments.transcriber.whisper_model import Whisper
 
-        return WhisperRecognizer(Whisper(config), config.guard)
+        return WhisperRecognizer(Whisper(config), config.guard, timed_elsewhere)
     from deployments.transcriber.sphinx import PocketsphinxRecognizer
 
     return PocketsphinxRecognizer(config)

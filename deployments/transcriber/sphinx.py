@@ -108,7 +108,7 @@ def timed_words(path: Iterable[Entry], *, start_s: float, end_s: float) -> Itera
         word_end_s = min(start_s + (step.last_frame + 1) * FRAME_S, end_s)
         if text is not None and 0 < word_end_s - word_start_s <= MAX_WORD_S:
             confidence = min(max(step.probability, 0.0), 1.0)
-            yield Word(start_s=word_start_s, end_s=word_end_s, text=text, confidence=confidence)
+            yield Word(start_s=word_start_s, end_s=word_end_s, text=text, probability=confidence)
 
 
 def split_at_pauses(words: Iterable[Word]) -> list[list[Word]]:
@@ -130,5 +130,5 @@ def _utterance(words: Sequence[Word]) -> Utterance:
         end_s=words[-1].end_s,
         text=" ".join(word.text for word in words),
         words=tuple(words),
-        confidence=sum((word.confidence or 0.0) * word.duration_s for word in words) / total_s,
+        confidence=sum((word.probability or 0.0) * word.duration_s for word in words) / total_s,
     )

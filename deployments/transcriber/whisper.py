@@ -1,12 +1,12 @@
 """The production recogniser: Whisper, many chunks at a time, with a guard against what it invents.
 
 Chunks of one batch may be of different jobs and languages: each has its own prompt, and none hears of another. Knows
-nothing of Ray or jobs. Writes text without word times; these are the aligner's.
+nothing of Ray or jobs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from deployments.sound import audible, is_quiet, is_steady, is_tonal
 from deployments.transcriber.engine import AUTO, BRIEF_S, Chunk
 from deployments.transcriber.guard import Hypothesis, Verdict, best, judge, keep
+from deployments.transcriber.timing import Untimed, with_words
 from deployments.transcriber.whisper_model import WINDOW_S
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance
 from deployments.warnings import ResultWarning, WarningCode
@@ -40,9 +41,11 @@ class _Heard:
 class WhisperRecognizer:
     """A loaded Whisper. Keeps nothing from call to call."""
 
-    def __init__(self, model: Whisper, guard: Guard) -> None:
+    def __init__(self, model: Whisper, guard: Guard, timed_elsewhere: frozenset[str] = frozenset()) -> None:
+        """`timed_elsewhere`: languages whose words are left without times, for the Aligner."""
         self._model = model
         self._guard = guard
+        self._timed_elsewhere = timed_elsewhere
 
     def transcribe(self, chunks: Sequence[Chunk]) -> list[Transcript | Exception]:
         """See `Recognizer`. A chunk gives one utterance, or none."""
@@ -105,22 +108,41 @@ class WhisperRecognizer:
                 for language, probabilities in zip(languages, found, strict=True)
             ]
         written = self._write(heard, encoded, [self._model.prompt(language) for language in languages])
-        return [
+        transcripts = [
             self._transcript(each.chunk, language, hypothesis)
             for each, language, hypothesis in zip(heard, languages, written, strict=True)
         ]
+        return self._with_words(heard, encoded, transcripts)
+
+    def _with_words(self, heard: Sequence[_Heard], encoded: object, transcripts: list[Transcript]) -> list[Transcript]:
+        """The transcripts with their words timed, but for those of languages that are timed elsewhere."""
+        untimed = [
+            Untimed(
+                item=item,
+                chunk=each.chunk,
+                spectrum=each.features,
+                language=transcript.language,
+                utterance=transcript.utterances[0],
+            )
+            for item, (each, transcript) in enumerate(zip(heard, transcripts, strict=True))
+            if transcript.utterances and transcript.language not in self._timed_elsewhere
+        ]
+        answers = list(transcripts)
+        for each, (utterance, attended) in zip(untimed, with_words(self._model, encoded, untimed), strict=True):
+            failed = ResultWarning(code=WarningCode.ALIGNMENT_FAILED, seconds=utterance.duration_s)
+            warnings = (*answers[each.item].warnings, *(() if attended else (failed,)))
+            answers[each.item] = replace(answers[each.item], utterances=(utterance,), warnings=warnings)
+        return answers
 
     def _write(self, heard: Sequence[_Heard], encoded: object, prompts: list[list[int]]) -> Iterable[Hypothesis]:
         """A hypothesis per chunk. Those that are doubtful, and no others, are tried again at rising temperatures."""
         tries = [[first] for first in self._model.write(encoded, prompts)]
         doubtful = self._doubtful(heard, tries, range(len(heard)))
-        encoded_for = list(range(len(heard)))
         for temperature in self._guard.temperatures:
             if not doubtful:
                 break
-            if doubtful != encoded_for:
-                encoded, encoded_for = self._model.encode([heard[i].features for i in doubtful]), doubtful
-            again = self._model.write(encoded, [prompts[i] for i in doubtful], temperature=temperature)
+            chosen = self._model.chosen(encoded, doubtful)
+            again = self._model.write(chosen, [prompts[i] for i in doubtful], temperature=temperature)
             for i, hypothesis in zip(doubtful, again, strict=True):
                 tries[i].append(hypothesis)
             doubtful = self._doubtful(heard, tries, doubtful)

@@ -1,4 +1,4 @@
-"""Whisper on CTranslate2: loading, and the four things that can be computed with it. Knows nothing of chunks or jobs.
+"""Whisper on CTranslate2: loading, and the five things that can be computed with it. Knows nothing of chunks or jobs.
 
 Loaded by faster-whisper's `WhisperModel`, of which whisperX's own is a subclass: that one adds a method that takes one
 prompt for a whole batch, and its import costs 5 s and 860 MB (pyannote, lightning), so the base class is used. What is
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from deployments.errors import ModelLoadError
+from deployments.transcriber.attention import Attended, Tokenized
 from deployments.transcriber.guard import Hypothesis
 from deployments.transcriber.whisper_languages import EVERY_MODELS
 
@@ -32,6 +33,11 @@ SILENCE_SAMPLES: Final = 400
 """One window of the spectrum: what lies further behind the audio's end is silence and need not be computed."""
 HYPOTHESES: Final = 5
 """Samples that are drawn per chunk at temperatures above 0, of which the likeliest is taken: Whisper's `best_of`."""
+
+ATTENTION_STEP_S: Final = WINDOW_S / 1500
+"""The encoder's step, in which the decoder's attention is told."""
+LONGEST_TEXT: Final = 448
+"""Tokens that the decoder can take at once, its prompt and the text's end among them."""
 
 TORN: Final = "\ufffd"
 """What is decoded of a letter whose last bytes were not written: Korean letters may take several tokens."""
@@ -78,6 +84,10 @@ class Whisper:
         """What the encoder makes of several spectra: CTranslate2's storage, shape (items, 1500, width)."""
         return self._model.encode(np.stack(features))
 
+    def chosen(self, encoded: Any, items: Sequence[int]) -> Any:
+        """Some items of what was encoded, without encoding them again."""
+        return rows(encoded, items)
+
     def languages(self, encoded: Any) -> list[dict[str, float]]:
         """Per item, the probability of each language that the model knows."""
         if not self._multilingual:
@@ -107,6 +117,27 @@ class Whisper:
         results = self._model.model.generate(encoded, prompts, return_scores=True, return_no_speech_prob=True, **search)
         return [self._hypothesis(result, temperature) for result in results]
 
+    def tokenized(self, text: str, *, spaced: bool) -> Tokenized:
+        """`text` as the decoder would write it: after a space where its language has `spaced` words."""
+        written = f" {text}" if spaced else text
+        encoding = self._model.hf_tokenizer.encode(written, add_special_tokens=False)
+        return Tokenized(text=written, ids=tuple(encoding.ids), offsets=tuple(encoding.offsets))
+
+    def attend(
+        self, encoded: Any, prompt: list[int], texts: Sequence[Tokenized], durations_s: Sequence[float]
+    ) -> list[Attended]:
+        """Where the decoder looks in `encoded` for each token of each item's text, after the `prompt` of them all.
+
+        The heads are those that the model's own config.json names; the path through their weights is CTranslate2's
+        (dynamic time warping, as in openai/whisper's timing.py). Raises ValueError where a text is empty or too long.
+        """
+        if any(not 0 < len(text.ids) <= LONGEST_TEXT - len(prompt) - 1 for text in texts):
+            raise ValueError("a text is empty, or longer than the decoder can take")
+        frames = [min(round(duration_s * WINDOW_FRAMES / WINDOW_S), WINDOW_FRAMES) for duration_s in durations_s]
+        start, tokens = prompt[:-1], [list(text.ids) for text in texts]  # <|notimestamps|> is added by `align`
+        results = self._model.model.align(encoded, start, tokens, frames)
+        return [_attended(result, len(text)) for result, text in zip(results, tokens, strict=True)]
+
     def _hypothesis(self, result: Any, temperature: float) -> Hypothesis:
         tokens = result.sequences_ids[0]
         text = self._model.hf_tokenizer.decode([token for token in tokens if token < self._end])
@@ -117,6 +148,30 @@ class Whisper:
             no_speech=result.no_speech_prob,
             temperature=temperature,
         )
+
+
+def _attended(result: Any, tokens: int) -> Attended:
+    """Of CTranslate2's path, pairs of token and step, each token's first step."""
+    path = np.array(result.alignments, np.intp).reshape(-1, 2)
+    first = np.searchsorted(path[:, 0], np.arange(tokens + 1))
+    starts_s = path[np.minimum(first, len(path) - 1), 1] * ATTENTION_STEP_S
+    return Attended(starts_s=starts_s, probabilities=np.array(result.text_token_probs[:tokens]))
+
+
+def rows(encoded: Any, items: Sequence[int]) -> Any:
+    """The `items` of `encoded`, in that order: the very storage where these are all, else a copy on the host.
+
+    A storage cannot be cut, and numpy does not see a GPU's memory. CTranslate2 brings what it is given to the model's
+    device and type itself (faster-whisper relies on it for several GPUs); an item of the largest model is 3.8 MB.
+    """
+    if list(items) == list(range(encoded.shape[0])):
+        return encoded
+    import ctranslate2
+
+    host = encoded.to_device(ctranslate2.Device.cpu)
+    if host.dtype == ctranslate2.DataType.bfloat16:  # which numpy does not know
+        host = host.to(ctranslate2.DataType.float32)
+    return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.asarray(host)[list(items)]))
 
 
 def pick_device(wanted: str) -> str:

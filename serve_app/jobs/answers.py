@@ -67,9 +67,14 @@ def decode(step: Step, body: bytes) -> Any:
     """What `encode` was given.
 
     Raises:
-        Exception: Of one kind or another: this is not such an answer.
+        Exception: Of one kind or another: this is not such an answer, or not in the form that this release gives it.
     """
-    return _unpacked(body) if step is Step.TRACKS else _adapter(_FORMS[step]).validate_json(body, strict=True)
+    if step is Step.TRACKS:
+        return _unpacked(body)
+    answer = _adapter(_FORMS[step]).validate_json(body, strict=True)
+    if encode(step, answer) != body:  # a field that another release knew, or did not
+        raise ValueError("this is an answer in the form of another release")
+    return answer
 
 
 def spans_as_bytes(spans: Sequence[Span]) -> bytes:

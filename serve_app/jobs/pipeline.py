@@ -24,7 +24,7 @@ from deployments.diarizer.config import PIECE_S as DIARIZATION_PIECE_S
 from deployments.emotion import config as emotion_config
 from deployments.errors import JobError, TranscriptionError
 from deployments.prosody.words import UNKNOWN
-from deployments.speech_detector.chunks import join_spans, speech_share
+from deployments.speech_detector.chunks import join_spans
 from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
 from deployments.transcriber.config import detects_language
 from deployments.transcriber.engine import AUTO
@@ -265,8 +265,9 @@ class Pipeline:
         return so_far()
 
     async def _hear(self, chunk: Passage, speech: Sequence[Span]) -> Transcript:
+        inside = [span for span in speech if span.overlap_s(chunk) > 0]
         transcript: Transcript = await self._on_audio(
-            "transcriber.transcribe", chunk, chunk.language, self._job.job_id, speech_share(chunk, speech)
+            "transcriber.transcribe", chunk, chunk.language, self._job.job_id, inside
         )
         if self._stages.aligner is not None:
             transcript = await self._on_audio("aligner.align", transcript, self._job.job_id)

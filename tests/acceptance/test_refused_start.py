@@ -63,7 +63,7 @@ def test_a_model_that_is_corrupt_or_half_downloaded(folder):
     args["transcriber"]["model"] = NAME
     args["models"] = {"lock": str(folder / "lock.yaml"), "cache_dir": str(folder / "hub")}
     args["transcriber"]["device"] = "cpu"
-    args |= {"aligner": {"engine": "proportional"}, "diarizer": {}, "emotion": {}, "cpu_pool": None}
+    args |= {"aligner": {}, "diarizer": {}, "emotion": {}, "cpu_pool": None}
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(content))
     cure = f"fetch it with `ml-server models fetch --config {config}`"

@@ -82,7 +82,7 @@ def _timed(utterance: Utterance) -> Utterance:
     texts = utterance.text.split()
     edges = np.linspace(utterance.start_s, utterance.end_s, len(texts) + 1).tolist()
     words = (
-        Word(start_s=start_s, end_s=end_s, text=text, confidence=0.9)
+        Word(start_s=start_s, end_s=end_s, text=text, probability=0.9)
         for text, start_s, end_s in zip(texts, edges, edges[1:], strict=False)
     )
     return replace(utterance, words=tuple(words))

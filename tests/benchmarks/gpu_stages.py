@@ -81,12 +81,10 @@ def detector(plan: Plan) -> tuple[SpeechEngine, Any]:
 
 
 def aligner(plan: Plan) -> tuple[WordAligner, Any]:
-    """The aligner and its settings. whisperX's table of models for other languages is left out, so that it may lack."""
-    from deployments.aligner import ctc
+    """The aligner and its settings."""
     from deployments.aligner.config import AlignerConfig
     from deployments.aligner.engine import create
 
-    ctc.default_models = dict
     model = {LANGUAGE: plan.model("aligner")}
     config = AlignerConfig(**plan.settings("aligner") | {"models": model, "preload": (LANGUAGE,)})
     return create(config), config

@@ -51,7 +51,7 @@ def detect_language(_audio: Audio, _chunk: Span, _job_id: str, *, brief: bool = 
     return {LANGUAGE: 1.0}
 
 
-def transcribe(audio: Audio, chunk: Span, _language: str, _job_id: str, _speech_share: float = 1.0) -> Transcript:
+def transcribe(audio: Audio, chunk: Span, _language: str, _job_id: str, _speech: object = None) -> Transcript:
     """Words named after the samples under them."""
     edges = np.linspace(chunk.start_s, chunk.end_s, WORDS + 1).tolist()
     text = " ".join(_name(audio, Span(start_s=a, end_s=b)) for a, b in pairwise(edges))
@@ -72,7 +72,7 @@ def _timed(utterance: Utterance) -> Utterance:
     texts = utterance.text.split()
     edges = np.linspace(utterance.start_s, utterance.end_s, len(texts) + 1).tolist()
     words = (
-        Word(start_s=start_s, end_s=end_s, text=text, confidence=0.9)
+        Word(start_s=start_s, end_s=end_s, text=text, probability=0.9)
         for text, start_s, end_s in zip(texts, edges, edges[1:], strict=False)
     )
     return replace(utterance, words=tuple(words))

@@ -64,10 +64,12 @@ def fails(error: Exception):
     return call
 
 
-def heard(_audio: Any, chunk: Span, _language: str, _job_id: str, _speech_share: float) -> Transcript:
+def heard(_audio: Any, chunk: Span, _language: str, _job_id: str, _speech: Any) -> Transcript:
     """One word per second of the chunk."""
     words = tuple(
-        Word(start_s=chunk.start_s + i, end_s=chunk.start_s + i + 0.5, text=f"w{chunk.start_s + i:.0f}", confidence=0.5)
+        Word(
+            start_s=chunk.start_s + i, end_s=chunk.start_s + i + 0.5, text=f"w{chunk.start_s + i:.0f}", probability=0.5
+        )
         for i in range(int(chunk.duration_s))
     )
     text = " ".join(word.text for word in words)

@@ -113,7 +113,8 @@ class Graph:
         model = str(MODELS / "aligner")
         self._detector = speech_detector.create(SpeechDetectorConfig())
         self._recognizer = transcriber.create(
-            TranscriberConfig(engine="whisperx", model=str(recognizer_model), device="cpu", threads=1)
+            TranscriberConfig(engine="whisperx", model=str(recognizer_model), device="cpu", threads=1),
+            timed_elsewhere=frozenset({"en", "ko"}),
         )
         self._aligner = aligner.create(AlignerConfig(engine="ctc", models={"en": model, "ko": model}))
         self._diarizer = diarizer.create(DiarizerConfig(engine="pyannote", model=str(diarizer_model)))
@@ -147,6 +148,7 @@ class Graph:
                 start_s=span.start_s,
                 language=found[0],
                 speech_share=speech_share(span, speech),
+                speech=tuple(speech),
             )
             for span in spans
         ]

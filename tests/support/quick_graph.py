@@ -52,7 +52,7 @@ class Recognizer:
 def _transcript(start_s: float, duration_s: float) -> Transcript:
     edges = np.linspace(start_s, start_s + duration_s, max(1, round(duration_s)) + 1).tolist()
     words = tuple(
-        Word(start_s=begin, end_s=end, text=f"word{round(begin)}", confidence=0.9) for begin, end in pairwise(edges)
+        Word(start_s=begin, end_s=end, text=f"word{round(begin)}", probability=0.9) for begin, end in pairwise(edges)
     )
     text = " ".join(word.text for word in words)
     heard = Utterance(start_s=start_s, end_s=edges[-1], text=text, confidence=0.9, words=words)

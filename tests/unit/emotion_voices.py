@@ -30,7 +30,7 @@ def segment(start_s: float, end_s: float, *, speaker: int = 0, text: str = "", c
     texts = text.split()
     edges = np.linspace(start_s, end_s, len(texts) + 1)
     words = tuple(
-        Word(start_s=float(a), end_s=float(b), text=word, confidence=confidence)
+        Word(start_s=float(a), end_s=float(b), text=word, probability=confidence)
         for word, a, b in zip(texts, edges, edges[1:], strict=False)
     )
     return Segment(start_s=start_s, end_s=end_s, speaker=speaker, words=words)

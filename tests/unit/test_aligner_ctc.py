@@ -88,7 +88,7 @@ def whisperx_words(recorded: list[Clip]) -> list[Word]:
         segments = [{"text": u.text, "start": u.start_s, "end": u.end_s} for u in clip.transcript.utterances]
         audio = clip.audio.astype(np.float32) / 32768
         told = whisperx.align(segments, model, metadata, audio, "cpu")["word_segments"]
-        found += [Word(start_s=w["start"], end_s=w["end"], text=w["word"], confidence=w["score"]) for w in told]
+        found += [Word(start_s=w["start"], end_s=w["end"], text=w["word"], alignment_score=w["score"]) for w in told]
     return found
 
 
@@ -126,7 +126,7 @@ def test_boundaries_are_the_synthesizers(aligner: CtcAligner, recorded: list[Cli
         ends_s = np.abs([a.end_s - b.end_s for a, b in zip(found, truth, strict=True)])
         assert np.median(starts_s) <= 0.04, clip.name
         assert np.median(ends_s) <= 0.04, clip.name
-        assert all(word.confidence is not None and 0 < word.confidence <= 1 for word in found)
+        assert all(word.alignment_score is not None and 0 < word.alignment_score <= 1 for word in found)
         for utterance in answer.utterances:
             assert_in_order(utterance)
 
@@ -146,7 +146,9 @@ def assert_same(answer: Transcript, other: Transcript) -> None:
     assert answer.language == other.language
     for a, b in zip(words_of(answer), words_of(other), strict=True):
         assert a.text == b.text
-        assert (a.start_s, a.end_s, a.confidence) == pytest.approx((b.start_s, b.end_s, b.confidence), abs=ALONE_OR_NOT)
+        assert (a.start_s, a.end_s, a.alignment_score) == pytest.approx(
+            (b.start_s, b.end_s, b.alignment_score), abs=ALONE_OR_NOT
+        )
 
 
 def test_threads_do_not_mix(aligner: CtcAligner, recorded: list[Clip]) -> None:
@@ -182,12 +184,17 @@ def test_signs_have_times_too(aligner: CtcAligner, english: Clip) -> None:
     utterance, answer = align_text(aligner, english.audio, "It costs 42 $ !")
     assert [word.text for word in utterance.words] == ["It", "costs", "42", "$", "!"]
     assert_in_order(utterance)
-    assert all(word.confidence is not None and 0 <= word.confidence <= 1 for word in utterance.words)
+    assert all(word.alignment_score is not None and 0 <= word.alignment_score <= 1 for word in utterance.words)
     assert answer.warnings == ()
 
 
-def test_a_language_without_an_aligner_is_interpolated_and_says_so(aligner: CtcAligner, english: Clip) -> None:
-    """Proportional times and a warning; its neighbours in the call are aligned."""
+def test_a_language_without_an_aligner_keeps_its_words_and_else_says_so(aligner: CtcAligner, english: Clip) -> None:
+    """Words that the recogniser timed stay as they are; without those, letters are counted, with a warning.
+
+    Neighbours in the call are aligned.
+    """
+    own = Transcript(language="xx", utterances=english.truth)
+    assert transcripts(aligner, [AlignItem(audio=english.audio, transcript=own)]) == [own]
     strange = replace(english.transcript, language="xx", warnings=(KEPT,))
     answer, neighbour = transcripts(aligner, [AlignItem(audio=english.audio, transcript=strange), item_of(english)])
     assert answer.utterances == tuple(timed(utterance, "xx") for utterance in strange.utterances)
@@ -243,8 +250,8 @@ def test_a_single_word_is_aligned(aligner: CtcAligner, english: Clip, text: str)
     """One word, numerals only or of another script: inside its utterance, with a score of its own."""
     [word] = align_text(aligner, english.audio[: 2 * SAMPLE_RATE_HZ], text)[0].words
     assert 0 <= word.start_s < word.end_s <= 2
-    assert word.confidence is not None
-    assert word.confidence != 0.25
+    assert word.alignment_score is not None
+    assert word.alignment_score != 0.25
 
 
 def test_a_transcript_beyond_its_audio_is_not_lost(aligner: CtcAligner, english: Clip) -> None:
@@ -306,7 +313,7 @@ def test_no_speech_still_gives_words_in_order(aligner: CtcAligner, audio: np.nda
     """Text that nobody said in silence, noise or a tone: times inside, finite scores."""
     utterance, _ = align_text(aligner, audio.astype(np.int16), "hello old friend")
     assert_in_order(utterance)
-    assert all(word.confidence is not None and 0 <= word.confidence <= 1 for word in utterance.words)
+    assert all(word.alignment_score is not None and 0 <= word.alignment_score <= 1 for word in utterance.words)
 
 
 @settings(deadline=None, max_examples=60)
@@ -329,7 +336,7 @@ def test_odd_texts_give_all_their_words_in_order(
 def test_a_device_that_is_not_there_fails_at_start() -> None:
     """With the setting's name, and not in each call, where it would look like a failed alignment."""
     with pytest.raises(ModelLoadError, match=r"^aligner.device is cuda:77, but torch cannot compute there: "):
-        create(AlignerConfig(engine="ctc", device="cuda:77"))
+        create(AlignerConfig(engine="ctc", models={"en": MODEL}, device="cuda:77"))
 
 
 def test_few_models_stay_loaded(monkeypatch: pytest.MonkeyPatch, english: Clip) -> None:
@@ -442,12 +449,3 @@ def test_too_little_memory_halves_the_items(
         assert_same(answer, before)
     assert sizes[0] == 6
     ladder.check()
-
-
-def test_whisperx_table_is_there_and_config_goes_before(english: Clip) -> None:
-    """Languages of whisperX's table are known without being named; the config's name replaces the table's."""
-    engine = create(AlignerConfig(engine="ctc", models={"fr": MODEL, "eo": MODEL}))
-    assert isinstance(engine, CtcAligner)
-    assert engine._names["en"] == "facebook/wav2vec2-base-960h"
-    assert engine._names["ko"] == "kresnik/wav2vec2-large-xlsr-korean"
-    assert (engine._names["fr"], engine._names["eo"]) == (MODEL, MODEL)

@@ -69,8 +69,9 @@ def align(replica: Any) -> Transcript:
     return asyncio.run(work())
 
 
-def test_a_transcript_comes_back_with_times(replica: Any) -> None:
+def test_a_transcript_comes_back_with_times(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine's answer, as it is."""
+    monkeypatch.setattr(deployment, "create", lambda *_, **__: Engine(OSError(), fits=1))
     assert align(replica) == Transcript(language="en", utterances=TIMED)
 
 
@@ -163,7 +164,7 @@ def test_invented_text_is_left_out(replica: Any, counted: Counted, monkeypatch: 
 
     class Deaf:
         def align(self, items: Sequence[AlignItem]) -> list[Transcript | Exception]:
-            times = [Word(start_s=1.0 + at, end_s=2.0 + at, text="word", confidence=0.001) for at in range(3)]
+            times = [Word(start_s=1.0 + at, end_s=2.0 + at, text="word", alignment_score=0.001) for at in range(3)]
             utterance = Utterance(start_s=1.0, end_s=4.0, text="word word word", words=tuple(times), confidence=0.9)
             return [replace(item.transcript, utterances=(utterance,)) for item in items]
 

@@ -2,24 +2,19 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.aligner.config import AlignerConfig
-from deployments.aligner.engine import AlignItem, create
+from deployments.aligner.proportional import interpolated
 from deployments.types import Transcript, Utterance, Word
 from deployments.warnings import ResultWarning, WarningCode
 
-AUDIO = np.zeros(0, np.int16)
 KEPT = ResultWarning(code=WarningCode.LOOP_CUT, count=1)
 
 
 def align(*utterances: Utterance) -> tuple[Utterance, ...]:
-    transcript = Transcript(language="en", utterances=utterances, warnings=(KEPT,))
-    [answer] = create(AlignerConfig()).align([AlignItem(audio=AUDIO, transcript=transcript)])
-    assert isinstance(answer, Transcript)
+    answer = interpolated(Transcript(language="en", utterances=utterances, warnings=(KEPT,)))
     assert (answer.language, answer.warnings) == ("en", (KEPT,))
     return answer.utterances
 
@@ -28,7 +23,7 @@ def test_words_share_their_utterance_by_letters() -> None:
     """Three words of 1, 2 and 5 letters share eight seconds as 1, 2 and 5."""
     [utterance] = align(Utterance(start_s=10, end_s=18, text="a bc defgh", confidence=0.5))
     assert [(w.text, w.start_s, w.end_s) for w in utterance.words] == [("a", 10, 11), ("bc", 11, 13), ("defgh", 13, 18)]
-    assert {word.confidence for word in utterance.words} == {0.5}
+    assert {word.probability for word in utterance.words} == {0.5}
 
 
 @given(

@@ -18,9 +18,18 @@ UNHEARD = ResultWarning(code=WarningCode.UNHEARD_DROPPED, count=1)
 
 
 def utterance(*scores: float | None, confidence: float | None = 0.9) -> Utterance:
-    words = tuple(Word(start_s=at, end_s=at + 0.5, text=f"w{at}", confidence=score) for at, score in enumerate(scores))
+    words = tuple(
+        Word(start_s=at, end_s=at + 0.5, text=f"w{at}", alignment_score=score) for at, score in enumerate(scores)
+    )
     text = " ".join(word.text for word in words)
     return Utterance(start_s=0.0, end_s=float(len(words)), text=text, words=words, confidence=confidence)
+
+
+def unlikely(*probabilities: float) -> Utterance:
+    """Words with the recogniser's own measure, each its own, and no acoustic one."""
+    scored = utterance(*probabilities)
+    words = (replace(word, probability=word.alignment_score, alignment_score=None) for word in scored.words)
+    return replace(scored, words=tuple(words))
 
 
 def test_text_of_which_no_word_is_heard_goes() -> None:
@@ -37,9 +46,10 @@ def test_text_of_which_no_word_is_heard_goes() -> None:
         utterance(*[0.0] * (LEAST_WORDS - 1)),
         utterance(0.001, None, 0.001),
         timed(Utterance(start_s=0.0, end_s=3.0, text="three low words", confidence=0.01), "en"),
+        unlikely(0.001, 0.02, 0.0),
         Utterance(start_s=0.0, end_s=3.0, text=""),
     ],
-    ids=["few words", "not scored", "interpolated", "no words"],
+    ids=["few words", "not scored", "interpolated", "the recogniser's own", "no words"],
 )
 def test_what_cannot_be_judged_stays(kept: Utterance) -> None:
     """A word or two may be beyond an acoustic model, and without its scores there is no second witness."""
@@ -69,8 +79,9 @@ def test_an_utterance_of_strays_goes_and_interpolated_words_stay() -> None:
     gone = Transcript(language="en", utterances=(utterance(0.01, 0.0),))
     assert without_strays(gone, [Span(start_s=8.0, end_s=9.0)]).utterances == ()
     shared_out = timed(Utterance(start_s=0.0, end_s=3.0, text="three low words", confidence=0.01), "en")
-    heard = Transcript(language="en", utterances=(shared_out,))
-    assert without_strays(heard, []) is heard
+    for kept in (shared_out, unlikely(0.001, 0.02, 0.0)):
+        heard = Transcript(language="en", utterances=(kept,))
+        assert without_strays(heard, []) is heard
 
 
 def melody() -> Audio:

@@ -200,8 +200,9 @@ def test_d12_a_deleted_job_takes_its_checkpoints_with_it(database):
 def answers() -> dict[Step, Any]:
     """Of each step one with every kind of value, of floats that need all their digits."""
     dice = np.random.default_rng(7)
-    word = Word(start_s=dice.random(), end_s=0.1 + 0.2, text='w\n"한', confidence=dice.random() * 1e-9)
-    spoken = Utterance(start_s=1 / 3, end_s=2e22, text="", words=(word, replace(word, confidence=None)))
+    word = Word(start_s=dice.random(), end_s=0.1 + 0.2, text='w\n"한', probability=dice.random() * 1e-9)
+    scored = replace(word, probability=None, alignment_score=dice.random())
+    spoken = Utterance(start_s=1 / 3, end_s=2e22, text="", words=(word, scored))
     transcript = Transcript(language="ko", device="cuda", utterances=(spoken,), warnings=(UNSURE,), dropped=2)
     hearing = Heard(
         chunks=[Passage(start_s=dice.random(), end_s=9.0, language="ko")],
@@ -259,6 +260,17 @@ def test_d5_warnings_of_earlier_releases_are_not_read(step):
     assert decode(step, codes.sub(b'"warnings":[]', body))
 
 
+def test_d5_words_of_earlier_releases_are_not_read():
+    """They had one measure for two: the stage runs again, and no score is lost in silence. Nor is any other field."""
+    body = encode(Step.TRANSCRIPTION, answers()[Step.TRANSCRIPTION])
+    assert decode(Step.TRANSCRIPTION, body)
+    for had in (rb'"confidence":', rb'"confidence":0.1,"probability":'):
+        other = re.sub(rb'"probability":', had, body)
+        assert other != body
+        with pytest.raises(ValueError, match="release"):
+            decode(Step.TRANSCRIPTION, other)
+
+
 # The pipeline
 
 
@@ -270,7 +282,7 @@ def voices(**replaced: Any):
     def transcribe(*asked: Any) -> Transcript:
         transcript = heard(*asked)
         (spoken,) = transcript.utterances
-        words = tuple(replace(word, confidence=sure[round(word.start_s)]) for word in spoken.words)
+        words = tuple(replace(word, probability=sure[round(word.start_s)]) for word in spoken.words)
         language = "en" if asked[2] == "auto" else asked[2]
         return replace(
             transcript,

@@ -31,7 +31,7 @@ PLAIN = (
 
 
 def words(text: str, *, confidence: float | None = None) -> list[Word]:
-    return [Word(start_s=i, end_s=i + 1, text=t, confidence=confidence) for i, t in enumerate(text.split())]
+    return [Word(start_s=i, end_s=i + 1, text=t, probability=confidence) for i, t in enumerate(text.split())]
 
 
 @pytest.mark.parametrize("text", PLEASANT)

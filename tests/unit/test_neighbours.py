@@ -90,8 +90,8 @@ class Stage:
     def start(self, engine: Engine) -> Any:
         models = ModelsConfig(allow_unpinned=True)
         if self.name == "transcriber":
-            self._patch.setattr(transcriber, "create", lambda _: engine)
-            return transcriber.Transcriber.func_or_class(TranscriberConfig(batch_size=8), models)
+            self._patch.setattr(transcriber, "create", lambda *_: engine)
+            return transcriber.Transcriber.func_or_class(TranscriberConfig(batch_size=8), models, AlignerConfig())
         if self.name == "aligner":
             self._patch.setattr(aligner, "create", lambda *_, **__: engine)
             return aligner.Aligner.func_or_class(AlignerConfig(), models)

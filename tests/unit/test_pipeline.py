@@ -218,16 +218,16 @@ def test_a_failed_device_is_asked_again(monkeypatch):
     failures = iter([DeviceError(), DeviceError()])
     asked: list[Any] = []
 
-    def fails_twice(audio: Any, chunk: Span, language: str, job_id: str, speech_share: float) -> Transcript:
+    def fails_twice(audio: Any, chunk: Span, language: str, job_id: str, speech: list[Span]) -> Transcript:
         if failure := next(failures, None):
             raise failure
-        asked.append((language, job_id, round(speech_share, 3)))
-        return heard(audio, chunk, language, job_id, speech_share)
+        asked.append((language, job_id, speech))
+        return heard(audio, chunk, language, job_id, speech)
 
     spans = [Span(start_s=0, end_s=2), Span(start_s=4, end_s=8)]
     stages = graph(detector=Stub(detect=lambda *_: spans), transcriber=Stub(transcribe=fails_twice))
     assert run(stages, language="en")["segments"]
-    assert asked == [("en", "a", 0.75)]
+    assert asked == [("en", "a", spans)]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -352,7 +352,7 @@ def pool_settings() -> Settings:
     return Settings(
         profile="local",
         transcriber=TranscriberConfig(engine="whisperx", device="cuda"),
-        aligner={"engine": "ctc", "device": "cuda"},
+        aligner={"engine": "ctc", "models": {"en": "example/letters"}, "device": "cuda"},
         diarizer={"engine": "pyannote", "device": "cuda"},
         emotion={"engine": "wav2vec2", "device": "cuda"},
         cpu_pool={"transcriber": {"engine": "pocketsphinx"}, "aligner": {}, "diarizer": {}, "emotion": {}},

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from deployments import replica
+from deployments.aligner.config import AlignerConfig
 from deployments.errors import DeviceError, TranscriptionError
 from deployments.models.config import ModelsConfig
 from deployments.transcriber import deployment
@@ -37,7 +38,9 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Starts a replica's object without Ray; its process keeps its manners."""
     monkeypatch.setattr(replica, "prepare", lambda **_: None)
     monkeypatch.setattr("deployments.models.store.go_offline", lambda: None)
-    return partial(deployment.Transcriber.func_or_class, models=ModelsConfig(allow_unpinned=True))
+    return partial(
+        deployment.Transcriber.func_or_class, models=ModelsConfig(allow_unpinned=True), aligner=AlignerConfig()
+    )
 
 
 class Engine:
@@ -84,7 +87,7 @@ def test_two_jobs_of_different_languages_get_their_own_words(start: Any) -> None
 
         async def job(job_id: str) -> list[Transcript]:
             audio, chunks, _, language = jobs[job_id]
-            asked = (transcriber.transcribe(audio, chunk, language, job_id, 0.9) for chunk in chunks)
+            asked = (transcriber.transcribe(audio, chunk, language, job_id, [chunk]) for chunk in chunks)
             return await asyncio.gather(*asked)
 
         alone = [await job(job_id) for job_id in jobs]
@@ -93,6 +96,7 @@ def test_two_jobs_of_different_languages_get_their_own_words(start: Any) -> None
             together, alone, jobs.values(), ("en", "ko"), strict=True
         ):
             assert [each.utterances[0].text for each in transcripts] == texts
+            assert [" ".join(word.text for word in each.utterances[0].words) for each in transcripts] == texts
             assert [each.utterances[0].text for each in before] == texts
             assert {each.language for each in transcripts} == {language}
             for each, chunk in zip(transcripts, chunks, strict=True):
@@ -112,7 +116,7 @@ def test_chunks_that_wait_together_are_computed_together(
 ) -> None:
     """Twelve chunks of two jobs take full batches of the configured size; what was left out is counted."""
     engine = Engine()
-    monkeypatch.setattr(deployment, "create", lambda _: engine)
+    monkeypatch.setattr(deployment, "create", lambda *_: engine)
 
     async def work() -> None:
         transcriber = start(WHISPER.model_copy(update={"batch_size": 4}))
@@ -138,7 +142,7 @@ def test_what_fails_is_the_chunk_or_the_replica(
     start: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[Exception]
 ) -> None:
     """The engine's error ends the job, its words stay private; a lost device ends the replica, not the job."""
-    monkeypatch.setattr(deployment, "create", lambda _: Engine(error))
+    monkeypatch.setattr(deployment, "create", lambda *_: Engine(error))
 
     async def work() -> None:
         transcriber = start(WHISPER)

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from deployments.errors import ModelLoadError
+from deployments.transcriber.attention import Attended, Tokenized
 from deployments.transcriber.config import Guard, TranscriberConfig
 from deployments.transcriber.engine import AUTO, BRIEF_S, Chunk, Question, Recognizer, answer, create
 from deployments.transcriber.guard import Hypothesis
@@ -71,7 +72,8 @@ def test_every_word_is_right(recognizer: Recognizer, clips: list[tuple[Chunk, st
     for (chunk, text), heard in zip(clips, transcripts(recognizer, chunks_of(clips)), strict=True):
         [utterance] = heard.utterances
         assert (utterance.text, heard.language) == (text, chunk.language)
-        assert (utterance.start_s, utterance.words) == (chunk.start_s, ())
+        assert utterance.start_s == chunk.start_s
+        assert [word.text for word in utterance.words] == text.split()
         assert utterance.end_s == pytest.approx(chunk.start_s + len(chunk.audio) / SAMPLE_RATE_HZ)
         assert utterance.confidence is not None
         assert 0.8 < utterance.confidence <= 1
@@ -267,15 +269,30 @@ class ScriptedModel:
         self.written: list[tuple[float, list[int]]] = []
         self.encoded: list[list[int]] = []
 
-    def features(self, audio: Audio, _window_s: float) -> int:
-        return int(audio[0]) - 1000
+    def features(self, audio: Audio, _window_s: float) -> Any:
+        return np.full((1, 3000), audio[0] - 1000, np.float32)
 
-    def encode(self, features: list[int]) -> list[int]:
-        self.encoded.append(list(features))
-        return list(features)
+    def encode(self, features: list[Any]) -> list[int]:
+        self.encoded.append([int(each[0, 0]) for each in features])
+        return self.encoded[-1]
 
     def prompt(self, language: str) -> str:
         return language
+
+    def chosen(self, encoded: list[int], items: list[int]) -> list[int]:
+        return [encoded[item] for item in items]
+
+    def tokenized(self, text: str, *, spaced: bool) -> Tokenized:
+        assert spaced
+        return Tokenized(text=text, ids=(0,), offsets=((0, len(text)),))
+
+    def attend(self, encoded: list[int], prompt: str, texts: list[Tokenized], durations_s: list[float]) -> list[Any]:
+        """Hears the text from end to end."""
+        assert prompt == f"l{encoded[0]}"
+        return [
+            Attended(starts_s=np.array([0.0, duration_s]), probabilities=np.array([0.5]))
+            for _, duration_s in zip(texts, durations_s, strict=True)
+        ]
 
     def write(self, encoded: list[int], prompts: list[str], *, temperature: float = 0.0) -> list[Hypothesis]:
         assert prompts == [f"l{item}" for item in encoded]
@@ -309,7 +326,7 @@ def test_only_failing_items_are_tried_again() -> None:
 
 
 def test_when_every_temperature_fails_the_best_text_stands() -> None:
-    """The likeliest text that is no loop, with its low confidence and a warning; encoded once for all further tries."""
+    """The likeliest text that is no loop, with its low confidence and a warning; encoded once for all."""
     texts = {temperature: hypothesis(f"t{temperature}", -2 - temperature) for temperature in (0.4, 0.6, 0.8, 1.0)}
     doubtful = texts | {0.0: hypothesis("go on " * 50), 0.2: hypothesis("best", -1.5)}
     model = ScriptedModel([{0.0: hypothesis("good")}, doubtful])
@@ -318,7 +335,7 @@ def test_when_every_temperature_fails_the_best_text_stands() -> None:
     told = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=0.01)
     assert (text_of(heard), heard.warnings) == ("best", (told,))
     assert heard.utterances[0].confidence == pytest.approx(np.exp(-1.5))
-    assert model.encoded == [[0, 1], [1]]
+    assert model.encoded == [[0, 1]]
     assert [temperature for temperature, _ in model.written] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
 
 

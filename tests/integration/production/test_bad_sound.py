@@ -112,11 +112,11 @@ def test_voices_that_overlap(hear):
 
 
 def test_a_language_without_an_aligner(hear):
-    """German, for which no aligner is here: words with interpolated times inside their segments, and a warning."""
+    """German, for which no acoustic model is named: words timed by the recogniser's attention, without a warning."""
     [result] = hear(in_a_row(speech("english_espeak")), language="de")
     assert result.language == "de"
     assert len(words_of(result)) > 3
-    assert ("ALIGNER_MISSING", "de") in {(warning.code, warning.language) for warning in result.metadata.warning_codes}
+    assert not {"ALIGNER_MISSING", "ALIGNMENT_FAILED"} & {warning.code for warning in result.metadata.warning_codes}
     assert all(word.start < word.end for word in words_of(result))
 
 

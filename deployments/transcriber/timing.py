@@ -1,0 +1,124 @@
+"""Word times for what the recogniser wrote: its attention, for many chunks at once, and the sound of each.
+
+Knows nothing of Ray or jobs. Chunks of a batch may be of several languages: each language is one call of the model.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from deployments import logs
+from deployments.aligner.proportional import timed
+from deployments.aligner.vocabulary import LANGUAGES_WITHOUT_SPACES, words_of
+from deployments.ladder import is_dead_device, is_out_of_memory
+from deployments.transcriber.attention import attended_words
+from deployments.transcriber.word_times import heard, place
+from deployments.types import SAMPLE_RATE_HZ, Span, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from deployments.transcriber.attention import Attended, Tokenized
+    from deployments.transcriber.engine import Chunk
+    from deployments.types import Utterance
+
+log = logs.get_logger("word_times")
+
+
+class Attentive(Protocol):
+    """What a model has to do for word times. See `whisper_model.Whisper`."""
+
+    def prompt(self, language: str) -> list[int]: ...  # noqa: D102
+
+    def tokenized(self, text: str, *, spaced: bool) -> Tokenized: ...  # noqa: D102
+
+    def chosen(self, encoded: object, items: Sequence[int]) -> object: ...  # noqa: D102
+
+    def attend(  # noqa: D102
+        self, encoded: object, prompt: list[int], texts: Sequence[Tokenized], durations_s: Sequence[float]
+    ) -> list[Attended]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Untimed:
+    """What was written for one chunk. `item`: its row in what was encoded; `spectrum`: shape (mels, 3000)."""
+
+    item: int
+    chunk: Chunk
+    spectrum: NDArray[np.float32]
+    language: str
+    utterance: Utterance
+
+
+def with_words(model: Attentive, encoded: object, written: Sequence[Untimed]) -> list[tuple[Utterance, bool]]:
+    """Each utterance with its words, and whether they are timed by attention; by their letters where that fails.
+
+    Raises what hits the whole batch: a lack of memory, a dead device.
+    """
+    by_language: dict[str, list[int]] = defaultdict(list)
+    for number, each in enumerate(written):
+        if words_of(each.utterance.text, each.language):
+            by_language[each.language].append(number)
+    attention: dict[int, Attended | None] = {}
+    tokens: dict[int, Tokenized] = {}
+    for language, numbers in by_language.items():
+        spaced = language not in LANGUAGES_WITHOUT_SPACES
+        for number in numbers:
+            tokens[number] = model.tokenized(written[number].utterance.text, spaced=spaced)
+        attended = _attend(model, encoded, [written[number] for number in numbers], [tokens[n] for n in numbers])
+        attention.update(zip(numbers, attended, strict=True))
+    return [_timed(each, tokens.get(number), attention.get(number)) for number, each in enumerate(written)]
+
+
+def _attend(model: Attentive, encoded: object, written: list[Untimed], texts: list[Tokenized]) -> list[Attended | None]:
+    """The attention of chunks of one language. What fails is tried in halves, down to the single ones that fail."""
+    try:
+        return list(
+            model.attend(
+                model.chosen(encoded, [each.item for each in written]),
+                model.prompt(written[0].language),
+                texts,
+                [len(each.chunk.audio) / SAMPLE_RATE_HZ for each in written],
+            )
+        )
+    except Exception as error:
+        if is_out_of_memory(error) or is_dead_device(error):
+            raise
+        if len(written) == 1:
+            log.warning("no attention for a chunk", extra={"error": f"{type(error).__name__}: {error}"})
+            return [None]
+    half = len(written) // 2
+    return _attend(model, encoded, written[:half], texts[:half]) + _attend(model, encoded, written[half:], texts[half:])
+
+
+def _timed(each: Untimed, text: Tokenized | None, attended: Attended | None) -> tuple[Utterance, bool]:
+    if text is None or attended is None:
+        return timed(each.utterance, each.language), text is None
+    words = attended_words(text, attended, each.language)
+    sound = heard(each.chunk.audio, each.spectrum, _relative(each.chunk))
+    spans = place([word.start_s for word in words], [word.text for word in words], sound)
+    if spans is None:
+        return timed(each.utterance, each.language), False
+    at_s, end_s = each.utterance.start_s, each.utterance.end_s
+    placed = tuple(
+        Word(
+            start_s=min(at_s + span.start_s, end_s),
+            end_s=min(at_s + span.end_s, end_s),
+            text=word.text,
+            probability=word.probability,
+        )
+        for word, span in zip(words, spans, strict=True)
+    )
+    return replace(each.utterance, words=placed), True
+
+
+def _relative(chunk: Chunk) -> list[Span] | None:
+    """Where the detector hears speech in `chunk`, from its start on."""
+    if chunk.speech is None:
+        return None
+    return [Span(start_s=span.start_s - chunk.start_s, end_s=span.end_s - chunk.start_s) for span in chunk.speech]

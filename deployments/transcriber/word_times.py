@@ -1,0 +1,325 @@
+"""When each word is said: where the recogniser's attention puts it, corrected by what the sound shows.
+
+Cross-attention finds a word's start with an offset that depends on the model and the voice, scattered by a tenth of a
+second, and gives every pause to a word beside it. The path that is searched here moves the words' starts and ends so
+that they lie where the sound changes, that no word lies over silence, that words last about as long as their letters
+ask for, and that all starts are off by about the same time, which the search finds, too: nothing is known of the model.
+
+Plain functions over arrays; knows nothing of models, tokens or jobs. Times are seconds from the chunk's start, and in
+the search frames of 10 ms: frame t lasts from t to t + 1, so that a boundary is a whole number, 0 to `frames`.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from deployments.types import Audio
+
+FRAME_SAMPLES: Final = SAMPLE_RATE_HZ // FRAMES_PER_S
+PAUSE_S: Final = 0.3
+"""No word lies over a silence of this length."""
+REACH: Final = 60
+"""Frames by which a word's start may differ from the attention's, on either side, after the offset."""
+OFFSETS: Final = range(-4, 24, 4)
+"""Frames by which the attention may be early."""
+COARSE: Final = 2
+"""The offset is searched in steps of so many frames."""
+SHORTEST: Final = 2
+"""Frames of a word."""
+LONGEST: Final = 200
+"""Frames of a word: 2 s."""
+LONGER: Final = 4.0
+"""A word lasts no longer than so many times what its letters ask for."""
+SMOOTHED: Final = 3
+"""The level is a mean of so many frames."""
+LEAST_CONTRAST_DB: Final = 15.0
+"""Where loud and quiet frames differ by less there is noise all over, and only the detector knows of pauses."""
+FLOOR_DB: Final = -120.0
+LETTERS_PER_SIGN: Final = 3.0
+"""Of a sign that stands for a syllable or word, such as Han."""
+LETTERS_PER_DIGIT: Final = 4.0
+CHANGE_FRAMES: Final = 4
+"""On either side of a boundary, between which the sound's change is told."""
+_IMPOSSIBLE: Final = -1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """What the search weighs; chosen on synthesized voices (docs/decisions.md), in units of a log-probability."""
+
+    spread: float = 9.0
+    """Frames: scale of the starts' deviation from attention and offset (Cauchy's distribution)."""
+    trust: float = 1.4
+    change: float = 0.1
+    """Of the sound's change at a start, in multiples of its mean."""
+    duration: float = 0.28
+    """Standard deviation of the logarithm of a word's duration over that of its letters."""
+    gap: float = 2.3
+    """Of a gap between words."""
+    speech_in_gap: float = 0.55
+    """Per frame that is no silence and belongs to no word."""
+    silence_in_word: float = 0.6
+    """Per frame."""
+    short_silence: int = 6
+    """Frames: a shorter silence may be part of a word, such as the closure before `t`."""
+    loudness: float = 0.28
+    """Between the floor and the loudest frames, in dB, where sound begins."""
+    per_word: float = 0.3
+    """Letters' worth of time that a word takes beside its letters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sound:
+    """What is known of a chunk's sound. `silent`: shape (frames,), bool. `change`: shape (frames + 1,), its mean 1."""
+
+    silent: NDArray[np.bool_]
+    change: NDArray[np.float64]
+
+    @property
+    def frames(self) -> int:
+        """How many there are."""
+        return len(self.silent)
+
+
+def heard(
+    audio: Audio,
+    spectrum: NDArray[np.float32],
+    speech: Sequence[Span] | None,
+    by: Weights = Weights(),
+) -> Sound:
+    """The sound of `audio`. `spectrum`: its log-mel spectrum, shape (mels, frames or more).
+
+    `speech`: where the detector hears anybody, seconds from the audio's start; None where nothing is known of it.
+    """
+    frames = len(audio) // FRAME_SAMPLES
+    return Sound(
+        silent=_silent(_level_db(audio, frames), _detected(speech, frames), by),
+        change=_change(spectrum[:, :frames].T.astype(np.float64)),
+    )
+
+
+def _level_db(audio: Audio, frames: int) -> NDArray[np.float64]:
+    """RMS of each frame and its neighbours."""
+    power = np.mean(audio[: frames * FRAME_SAMPLES].astype(np.float64).reshape(frames, -1) ** 2, axis=1)
+    level_db = 10 * np.log10(power / 32768**2 + 10 ** (FLOOR_DB / 10))
+    return np.convolve(np.pad(level_db, SMOOTHED // 2, mode="edge"), np.ones(SMOOTHED) / SMOOTHED, "valid")
+
+
+def _detected(speech: Sequence[Span] | None, frames: int) -> NDArray[np.bool_]:
+    if speech is None:
+        return np.ones(frames, bool)
+    times_s = (np.arange(frames) + 0.5) / FRAMES_PER_S
+    inside = [(times_s >= span.start_s) & (times_s < span.end_s) for span in speech]
+    return np.any(inside, axis=0) if inside else np.zeros(frames, bool)
+
+
+def _silent(level_db: NDArray[np.float64], detected: NDArray[np.bool_], by: Weights) -> NDArray[np.bool_]:
+    """Frames in which nobody speaks, without silences that are too short for a pause."""
+    if not len(level_db):
+        return np.zeros(0, bool)
+    floor_db, loud_db = np.quantile(level_db, (0.05, 0.95))
+    silent = ~detected
+    if loud_db - floor_db >= LEAST_CONTRAST_DB:
+        silent |= level_db < floor_db + by.loudness * (loud_db - floor_db)
+    for start, end in _runs(silent):
+        if end - start < by.short_silence and start > 0 and end < len(silent):
+            silent[start:end] = False
+    return silent
+
+
+def _runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Where `mask` is true: ranges, the end excluded."""
+    edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
+    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
+
+
+def _change(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much the spectrum, shape (frames, mels), differs between the frames on either side of a boundary."""
+    frames = len(spectrum)
+    if frames <= 1:  # there is no boundary inside
+        return np.ones(frames + 1)
+    total = np.vstack([np.zeros(spectrum.shape[1]), np.cumsum(spectrum, axis=0)])
+    at = np.arange(1, frames)
+    low, high = np.maximum(at - CHANGE_FRAMES, 0), np.minimum(at + CHANGE_FRAMES, frames)
+    before = (total[at] - total[low]) / (at - low)[:, None]
+    after = (total[high] - total[at]) / (high - at)[:, None]
+    change = np.sqrt(np.mean((after - before) ** 2, axis=1))
+    mean = float(change.mean())
+    return np.pad(change / mean if mean > 0 else np.ones(frames - 1), 1, constant_values=1.0)
+
+
+def letters(word: str) -> float:
+    """How long `word` is when it is said, in letters; at least 1. Hangul counts by its letters, not its syllables."""
+    count = 0.0
+    for character in unicodedata.normalize("NFKD", word):
+        kind = unicodedata.category(character)[0]
+        if kind == "L":
+            count += LETTERS_PER_SIGN if _is_sign(character) else 1
+        elif kind == "N":
+            count += LETTERS_PER_DIGIT
+    return max(count, 1.0)
+
+
+def _is_sign(character: str) -> bool:
+    """Whether it stands for a syllable or a word: wide, and no letter of Hangul."""
+    return unicodedata.east_asian_width(character) == "W" and not "\u1100" <= character <= "\u11ff"
+
+
+def place(
+    starts_s: Sequence[float],
+    words: Sequence[str],
+    sound: Sound,
+    by: Weights = Weights(),
+) -> list[Span] | None:
+    """When each of `words` is said, in order and without overlap; `starts_s`: where the attention puts their starts.
+
+    None where so many words do not fit into the sound.
+    """
+    if not words or len(words) * SHORTEST > sound.frames:
+        return None
+    starts = _spaced(np.asarray(starts_s, float) * FRAMES_PER_S, sound.frames)
+    expected = _expected(words, sound, by)
+    offsets = np.array(OFFSETS)
+    scores = _Search(sound, by, offsets, COARSE).run(starts, expected)
+    search = _Search(sound, by, offsets[[int(np.argmax(scores))]], 1)
+    search.run(starts, expected)
+    return [_without_pauses(start, end, sound.silent) for start, end in search.path()]
+
+
+def _spaced(starts: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
+    """`starts` so far apart, and so far from both ends, that each word has its shortest time."""
+    room = np.arange(len(starts)) * SHORTEST
+    latest = frames - len(starts) * SHORTEST
+    spaced: NDArray[np.float64] = np.minimum(np.maximum.accumulate(starts - room), latest) + room
+    return spaced
+
+
+def _expected(words: Sequence[str], sound: Sound, by: Weights) -> NDArray[np.float64]:
+    """Frames that each word takes where the time that is not silent is shared out by letters."""
+    sizes = np.array([letters(word) for word in words]) + by.per_word
+    shares: NDArray[np.float64] = np.maximum(sizes * (np.sum(~sound.silent) / sizes.sum()), SHORTEST)
+    return shares
+
+
+def _without_pauses(start: int, end: int, silent: NDArray[np.bool_]) -> Span:
+    """The frames `start` to `end` in seconds; of those with a pause inside, the side with more sound."""
+    pauses = [(a, b) for a, b in _runs(silent[start:end]) if (b - a) / FRAMES_PER_S >= PAUSE_S]
+    edges = [0, *(edge for pause in pauses for edge in pause), end - start]
+    sides = list(zip(edges[::2], edges[1::2], strict=True))
+    first, last = max(sides, key=lambda side: side[1] - side[0])
+    if first == last:  # a word that is silent all through stays where it is
+        first, last = 0, end - start
+    return Span(start_s=(start + first) / FRAMES_PER_S, end_s=(start + last) / FRAMES_PER_S)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One word's part of a search. Columns are boundaries, counted from `first_start` and `first_end` (offset 0)."""
+
+    first_start: int
+    first_end: int
+    before: NDArray[np.intp]
+    """Shape (offsets, starts): the column in which the word before ends."""
+    start: NDArray[np.intp]
+    """Shape (offsets, ends): the column of the best start."""
+    score: NDArray[np.float64]
+    """Shape (offsets, ends): of the best path that ends there."""
+
+
+class _Search:
+    """The best path of all words for each of `offsets`, by Viterbi's algorithm on a grid of `step` frames."""
+
+    def __init__(self, sound: Sound, by: Weights, offsets: NDArray[np.intp], step: int) -> None:
+        self._by = by
+        self._step = step
+        self._offsets = offsets // step
+        self._size = sound.frames // step + 1
+        at = np.arange(self._size) * step
+        self._silence = np.concatenate([[0], np.cumsum(sound.silent)])[at].astype(float)
+        self._speech = at - self._silence
+        self._change = sound.change[at]
+        self._steps: list[_Step] = []
+
+    def run(self, starts: NDArray[np.float64], expected: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Go through all words. Returns the best path's score by offset."""
+        for start, length in zip(starts / self._step, expected / self._step, strict=True):
+            self._add(round(float(start)) - REACH // self._step, float(length))
+        best: NDArray[np.float64] = self._finished().max(axis=1)
+        return best
+
+    def path(self, which: int = 0) -> list[tuple[int, int]]:
+        """The words' boundaries in frames, by the offset of that number."""
+        shift = int(self._offsets[which])
+        column = int(np.argmax(self._finished()[which]))
+        found: list[tuple[int, int]] = []
+        for step in reversed(self._steps):
+            start = int(step.start[which, column])
+            edges = (step.first_start + start + shift, step.first_end + column + shift)
+            found.append((edges[0] * self._step, edges[1] * self._step))
+            column = int(step.before[which, start])
+        return found[::-1]
+
+    def _finished(self) -> NDArray[np.float64]:
+        """Shape (offsets, ends of the last word): scores of whole paths."""
+        last = self._steps[-1]
+        _, ends = self._columns(last.first_end, last.score.shape[1])
+        after: NDArray[np.float64] = self._by.speech_in_gap * (self._speech[-1] - self._speech[ends])
+        return last.score - after
+
+    def _columns(self, first: int, count: int) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+        """Which of `count` columns from `first` on lie inside the sound, and their boundaries: (offsets, count)."""
+        at = first + self._offsets[:, None] + np.arange(count)
+        return (at >= 0) & (at < self._size), np.clip(at, 0, self._size - 1)
+
+    def _add(self, first: int, expected: float) -> None:
+        """One more word, whose start is searched from `first` on, and that lasts about `expected` columns."""
+        by, reach = self._by, REACH // self._step
+        count = 2 * reach + 1
+        inside, at = self._columns(first, count)
+        deviation = (np.arange(count) - reach) * self._step / by.spread
+        arrived, before = self._arrived(first, at)
+        score = arrived + by.change * self._change[at] - by.trust * np.log1p(deviation**2)
+        score = np.where(inside, score, _IMPOSSIBLE) + by.silence_in_word * self._silence[at]
+        durations = _durations(count, expected, self._step, by)
+        paths = score[:, :, None] + durations
+        start = np.argmax(paths, axis=1)
+        inside, ends = self._columns(first + 1, durations.shape[1])
+        ended = np.take_along_axis(paths, start[:, None], axis=1)[:, 0] - by.silence_in_word * self._silence[ends]
+        self._steps.append(_Step(first, first + 1, before, start, np.where(inside, ended, _IMPOSSIBLE)))
+
+    def _arrived(self, first: int, at: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """Scores of the best paths up to starts from `first` on, at `at`, and where the word before ends on them."""
+        spoken = self._by.speech_in_gap * self._speech[at]
+        if not self._steps:
+            return -spoken, np.zeros_like(at)
+        last = self._steps[-1]
+        count = last.score.shape[1]
+        touching = first - last.first_end + np.arange(at.shape[1])
+        known = (touching >= 0) & (touching < count)
+        joined = np.where(known, last.score[:, np.clip(touching, 0, count - 1)], _IMPOSSIBLE)
+        worth = last.score + self._by.speech_in_gap * self._speech[self._columns(last.first_end, count)[1]]
+        best = np.maximum.accumulate(worth, axis=1)
+        ended = np.maximum.accumulate(np.where(worth >= best, np.arange(count), 0), axis=1)
+        earlier = np.clip(touching - 1, 0, count - 1)
+        apart = np.where(touching > 0, best[:, earlier] - spoken - self._by.gap, _IMPOSSIBLE)
+        return np.maximum(joined, apart), np.where(joined >= apart, np.clip(touching, 0, count - 1), ended[:, earlier])
+
+
+def _durations(count: int, expected: float, step: int, by: Weights) -> NDArray[np.float64]:
+    """Shape (`count` starts, ends): what a word's duration is worth, ends counted from one column after the start."""
+    longest = round(min(max(LONGER * expected, 2 * LONGEST / step / 5), LONGEST / step))
+    lasts = np.arange(1, count + longest) - np.arange(count)[:, None]
+    possible = (lasts >= 1) & (lasts <= longest)
+    worth = -0.5 * (np.log(np.maximum(lasts, 1) / expected) / by.duration) ** 2
+    return np.where(possible, worth, _IMPOSSIBLE)
