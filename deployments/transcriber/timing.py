@@ -56,7 +56,7 @@ class Untimed:
 
 
 def with_words(model: Attentive, encoded: object, written: Sequence[Untimed]) -> list[tuple[Utterance, bool]]:
-    """Each utterance with its words, and whether they are timed by attention; by their letters where that fails.
+    """Each utterance with its words, and whether the attention could be had; else they are timed by their letters.
 
     Raises what hits the whole batch: a lack of memory, a dead device.
     """
@@ -102,8 +102,8 @@ def _timed(each: Untimed, text: Tokenized | None, attended: Attended | None) -> 
     words = attended_words(text, attended, each.language)
     sound = heard(each.chunk.audio, each.spectrum, _relative(each.chunk))
     spans = place([word.start_s for word in words], [word.text for word in words], sound)
-    if spans is None:
-        return timed(each.utterance, each.language), False
+    if spans is None:  # the chunk is too short to tell its words apart
+        return timed(each.utterance, each.language), True
     at_s, end_s = each.utterance.start_s, each.utterance.end_s
     placed = tuple(
         Word(

@@ -114,9 +114,10 @@ def test_the_graph_has_twins(built):
     deployments = built(both)
     twins = {"TranscriberCpu", "AlignerCpu", "DiarizerCpu", "EmotionAnalyzerCpu"}
     assert set(deployments) == STAGES | {"Aligner"} | twins
-    for name, stage in (("Transcriber", "transcriber"), ("Aligner", "aligner"), ("EmotionAnalyzer", "emotion")):
-        assert deployments[name].init_args == (getattr(both, stage), both.model_store)
-        assert deployments[f"{name}Cpu"].init_args == (getattr(both.cpu_pool, stage), both.model_store)
+    for stages, suffix in ((both, ""), (both.cpu_pool, "Cpu")):
+        for name, stage in (("Aligner", "aligner"), ("EmotionAnalyzer", "emotion")):
+            assert deployments[name + suffix].init_args == (getattr(stages, stage), both.model_store)
+        assert deployments["Transcriber" + suffix].init_args == (stages.transcriber, both.model_store, stages.aligner)
     handles = deployments["Ingress"].init_kwargs
     assert handles["transcriber"].deployment_name == "Transcriber"
     assert {handle.deployment_name for handle in handles["cpu"].values()} == twins
