@@ -133,7 +133,7 @@ class Whisper:
         """
         if any(not 0 < len(text.ids) <= LONGEST_TEXT - len(prompt) - 1 for text in texts):
             raise ValueError("a text is empty, or longer than the decoder can take")
-        frames = [min(round(duration_s * WINDOW_FRAMES / WINDOW_S), WINDOW_FRAMES) for duration_s in durations_s]
+        frames = [round(min(duration_s, WINDOW_S) * FRAMES_PER_S) for duration_s in durations_s]
         start, tokens = prompt[:-1], [list(text.ids) for text in texts]  # <|notimestamps|> is added by `align`
         results = self._model.model.align(encoded, start, tokens, frames)
         return [_attended(result, len(text)) for result, text in zip(results, tokens, strict=True)]

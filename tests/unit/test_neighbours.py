@@ -51,7 +51,7 @@ class Engine:
         numbers = [int(chunk.audio[0]) for chunk in chunks]
         return [Transcript(language=str(number)) for number in (self.batch(numbers) if numbers else ())]
 
-    def detect(self, chunks: Sequence[Any]) -> list[Any]:
+    def detect(self, chunks: Sequence[Any], *, brief: bool = False) -> list[Any]:  # noqa: ARG002 - the protocol
         assert not chunks
         return []
 
