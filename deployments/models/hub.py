@@ -143,6 +143,8 @@ class HuggingFace:
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()  # one bar shows all sources
+        for name in again:  # the library leaves a plain file, which came from elsewhere, where it has its link
+            (self.place(repository, revision) / name).unlink(missing_ok=True)
         found = None
         for names, force in ((set(again), True), (set(files) - set(again), False)):
             if names:

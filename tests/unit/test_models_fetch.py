@@ -166,6 +166,22 @@ def test_the_real_library_fetches_from_a_hub(config, lock):
     assert TOKEN not in lock.read_text()
 
 
+def test_the_real_library_goes_on_with_what_packages_brought(config, lock):
+    """Plain files in place of the library's links, one of them altered: the hub's library finds and replaces them."""
+    app = http_hub(FILES)
+    with serving(app) as url:
+        hub = HuggingFace(cache_dir=config.cache_dir, token=None, endpoint=url)
+        fetch(WHISPER, config, lock, hub, pin=True)
+        other = HuggingFace(cache_dir=config.cache_dir.with_name("other"), token=None, endpoint=url)
+        folder = other.place(REPOSITORY, REVISION)
+        folder.mkdir(parents=True)
+        for name in LOADED:
+            (folder / name).write_bytes(FILES[name] if name != "model.bin" else b"weig")
+        assert other.folder(REPOSITORY, REVISION) == folder
+        standing = fetch(WHISPER, config, lock, other, pin=False)
+    assert (standing.state, standing.folder) == (ModelState.OK, folder)
+
+
 @pytest.mark.parametrize(
     ("server", "words"),
     [
