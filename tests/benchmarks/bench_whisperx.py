@@ -1,12 +1,12 @@
-"""Jobs through the server against bare whisperX on the same file with the same models, in turn, warm on both sides.
+"""The server against bare whisperX and bare faster-whisper on the same real weights, in turn: words and time.
 
-    python -m tests.benchmarks whisperx [one] [ten] [MINUTES]
+    ML_SERVER_REAL_MODELS=FOLDER python -m tests.benchmarks whisperx [text] [time] [PAIRS]
 
-The server is serve_config.yaml on the small models, on the CPU, with all that a job has by default; its wall time is
-from the POST to the final callback. Bare whisperX is `bare_whisperx.py`: its own decode, transcribe, align, diarize and
-assign, in a fresh process without the server's code. One pair is the server's turn and then whisperX's, so that a
-machine that changes its speed changes both. `one`: one job against one run. `ten`: ten jobs at once against ten runs
-one after the other; without a name both. Both sides' errors are printed beside, since fast and wrong is easy.
+`text`: each recording of `known_texts` by the server's own stages in this process (detection, chunks, the vote on the
+language, Whisper with its guard, as a job has them), then by each bare side in a process of its own; all on one thread.
+`time`: whole jobs of a real server (configs/local.yaml with community-1, all that a job has, from the POST to
+the final callback) and whole runs of bare whisperX in turn, each on its own default threads. One pair is the server's
+turn and then whisperX's, so that a machine that changes its speed changes both. Without a name both.
 """
 
 from __future__ import annotations
@@ -18,57 +18,47 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from collections import defaultdict
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import soundfile
 
 from deployments.extraction.media import binary
 from deployments.types import SAMPLE_RATE_HZ
-from tests.benchmarks.footprint import Stopwatch, machine_busy_s, session_of
-from tests.benchmarks.known_talk import VOICES, KnownTalk, errors, known_talk, of_server, of_whisperx
+from tests.benchmarks.footprint import Stopwatch, session_of
+from tests.benchmarks.known_texts import Count, Recording, count, recordings, repeated
 from tests.benchmarks.report import row, say, table
+from tests.support import real_models
 from tests.support.backend import Backend
+from tests.support.ears import Ears
 from tests.support.process import ROOT, RunningServer, clean_environment, running_server
-from tests.support.production import ARGUMENTS, production_environment
 from tests.support.sources import Sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tests.benchmarks.known_talk import Errors
-
-MINUTES = 5.0
-PAIRS = {1: 3, 10: 2}
-"""How often each comparison is made."""
-AIMS = {1: 0.8, 10: 0.77}
-TIMEOUT_S = 3600
-ORDER = """\
+BARE: Final = ("whisperx-text", "faster-whisper")
+PAIRS: Final = 2
+TIMED_REPEATS: Final = 3
+"""The long file of `time`: the call and the reading so often, three minutes."""
+TIMEOUT_S: Final = 3600
+WORDS_MORE: Final = 2
+"""A recording with more errors than these beyond a bare side's is named."""
+ORDER: Final = """\
 Both: the same file, decoded by the same ffmpeg; speech detection by the network that whisperx carries; language found;
-int8, beams 5, batches of 8; the same aligner and diarization pipeline; words get speakers.
+Whisper base, int8, beams of 5, batches of 8; community-1; speakers given.
 The server does more: download over HTTP, a database row, progress and callbacks, guard against invented text, a vote on
-the language, exclusive turns, smoothing, F0 and level of each word, a mood per segment, the result as JSON.
+the language, a time for each word, F0 and level of each word, a mood per segment, the result as JSON.
 It does less: the voice encoder hears a window once for all who speak in it, whisperX's pyannote once per speaker; the
 detector's windows lie 2.5 s apart, whisperX's 0.5 s.
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """What one side took, and how well it did."""
-
-    wall_s: float
-    processor_s: float
-    others: float
-    """Share of the machine's processors that all else took meanwhile, 0-1: the resting server, too."""
-    errors: Errors
-    steps: dict[str, float]
-
-
-class BareWhisperX:
-    """The other side, as a process that takes one file at a time."""
+class BareSide:
+    """Another side, as a process that takes one file at a time."""
 
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         self._process = process
@@ -76,7 +66,7 @@ class BareWhisperX:
         self.loaded = self._answer()
 
     def run(self, path: Path) -> dict[str, Any]:
-        """What it says of a file: see `bare_whisperx`."""
+        """What it says of a file: see `bare`."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{path}\n")
         self._process.stdin.flush()
@@ -91,16 +81,18 @@ class BareWhisperX:
 
 
 @contextmanager
-def bare_whisperx(folder: Path, diarizer: str) -> Iterator[BareWhisperX]:
+def bare_side(side: str, models: Path, folder: Path) -> Iterator[BareSide]:
     """A fresh process with its models loaded; whisperX finds the server's ffmpeg under the name that it wants."""
     programs = folder / "bin"
-    programs.mkdir()
-    (programs / "ffmpeg").symlink_to(binary())
+    programs.mkdir(exist_ok=True)
+    ffmpeg = programs / "ffmpeg"
+    if not ffmpeg.exists():
+        ffmpeg.symlink_to(binary())
     environment = os.environ | clean_environment() | {"PATH": f"{programs}:{os.environ['PATH']}"}
-    log = folder / "whisperx.log"
+    log = folder / f"{side}.log"
     with log.open("w") as errors_of_it:
         process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("bare_whisperx.py"), diarizer],
+            [sys.executable, Path(__file__).with_name("bare.py"), side, models],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
@@ -110,137 +102,202 @@ def bare_whisperx(folder: Path, diarizer: str) -> Iterator[BareWhisperX]:
         )
     with process:
         try:
-            yield BareWhisperX(process, log)
+            yield BareSide(process, log)
         finally:
             process.kill()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """What both sides are given: a file, where the server downloads it, and what is said in it."""
-
-    talk: KnownTalk
-    path: Path
-    url: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ring:
-    """Both sides."""
-
-    server: RunningServer
-    backend: Backend
-    bare: BareWhisperX
-
-    def server_turn(self, given: Given, jobs: int) -> Turn:
-        """So many jobs at once."""
-        watch = Stopwatch(session_of(self.server))
-        began = time.monotonic()
-        ids = [self.server.start(given.url, fastapi_base_url=self.backend.url) for _ in range(jobs)]
-        ends = [self.backend.wait_end(job_id, within_s=TIMEOUT_S) for job_id in ids]
-        spent = watch.read()
-        for end in ends:
-            assert end.body["status"] == "completed", end.body
-        results = [end.body["result"] for end in ends]
-        return Turn(
-            wall_s=max(end.at for end in ends) - began,
-            processor_s=spent.processor_s,
-            others=spent.others,
-            errors=worst([errors(given.talk, *of_server(result)) for result in results]),
-            steps=mean([result["metadata"]["stages"] for result in results]),
-        )
-
-    def bare_turn(self, given: Given, runs: int) -> Turn:
-        """So many runs one after the other."""
-        busy_s, began = machine_busy_s(), time.monotonic()
-        told = [self.bare.run(given.path) for _ in range(runs)]
-        elapsed_s, busy_s = time.monotonic() - began, machine_busy_s() - busy_s
-        own_s = sum(each["processor_s"] for each in told)
-        return Turn(
-            wall_s=sum(each["wall_s"] for each in told),
-            processor_s=own_s,
-            others=max(0.0, (busy_s - own_s) / elapsed_s / (os.cpu_count() or 1)),
-            errors=worst([errors(given.talk, *of_whisperx(each["segments"])) for each in told]),
-            steps=mean([each["steps_s"] for each in told]),
-        )
-
-
 def main(arguments: Sequence[str] = ()) -> None:
     """Print what was asked for."""
-    counts = [count for name, count in {"one": 1, "ten": 10}.items() if name in arguments] or [1, 10]
-    minutes = next((float(each) for each in arguments if each not in {"one", "ten"}), MINUTES)
+    models = real_models.folder()
+    if models is None:
+        say(f"Not measured: {real_models.MISSING}.")
+        return
+    pairs = next((int(each) for each in arguments if each.isdigit()), PAIRS)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        environment = production_environment(folder / "diarizer")
-        with (
-            running_server(*ARGUMENTS, environment=environment) as server,
-            Backend() as backend,
-            Sources() as sources,
-            bare_whisperx(folder, environment["ML_SERVER_DIARIZER__MODEL"]) as bare,
-        ):
-            ring = Ring(server=server, backend=backend, bare=bare)
-            given = given_talk(folder, sources, 60 * minutes)
-            for count in counts:
-                compare(ring, given, count)
+        if "time" not in arguments or "text" in arguments:
+            os.environ["OMP_NUM_THREADS"] = "1"
+            compare_texts(models, Path(name))
+            del os.environ["OMP_NUM_THREADS"]
+        if "text" not in arguments or "time" in arguments:
+            compare_times(models, Path(name), pairs)
 
 
-def given_talk(folder: Path, sources: Sources, duration_s: float) -> Given:
-    """A talk of that length."""
-    talk = known_talk(duration_s)
-    path = folder / "talk.flac"
-    soundfile.write(path, talk.audio, SAMPLE_RATE_HZ)
-    return Given(talk=talk, path=path, url=sources.file(path))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What one side made of a recording."""
+
+    count: Count
+    processor_s: float
 
 
-def compare(both: Ring, given: Given, count: int) -> None:
-    """Print a table of pairs, their median, and what each side did."""
-    both.server_turn(given, count)  # all replicas are up, and what loads late is loaded
-    both.bare_turn(given, 1)
-    times = "" if count == 1 else f"{count} x "
-    say(
-        f"{times}{given.talk.duration_s / 60:g} min of synthesized talk (flite, espeak-ng), {len(VOICES)} voices."
-        f" whisperX's threads: {both.bare.loaded['threads']} (its defaults); the server's: one per replica (Ray's and"
-        " its own defaults), at idle priority.\n"
+def compare_texts(models: Path, folder: Path) -> None:
+    """Print the errors per kind of recording, and the recordings where the server is worse."""
+    ears = Ears(str(models / "whisper-base"))
+    heard: dict[str, list[tuple[Recording, Heard]]] = defaultdict(list)
+    with ExitStack() as stack:
+        sides = {side: stack.enter_context(bare_side(side, models, folder)) for side in BARE}
+        for recording in recordings():
+            heard["server"].append((recording, by_the_server(ears, recording)))
+            path = written(recording, folder)
+            for name, side in sides.items():
+                told = side.run(path)
+                result = Heard(count=count(recording, told["text"]), processor_s=told["processor_s"])
+                heard[name].append((recording, result))
+            errors = ", ".join(f"{name} {results[-1][1].count.errors}" for name, results in heard.items())
+            say(f"<!-- {recording.name}: {errors} -->")
+    say(texts_table(heard))
+    say(f"\n{worse(heard)}\n")
+
+
+def by_the_server(ears: Ears, recording: Recording) -> Heard:
+    """Its own stages."""
+    before_s = time.process_time()
+    text = ears.hear(recording.audio).text
+    return Heard(count=count(recording, text), processor_s=time.process_time() - before_s)
+
+
+def written(recording: Recording, folder: Path) -> Path:
+    """The recording as a file."""
+    path = folder / "recording.flac"
+    soundfile.write(path, recording.audio, SAMPLE_RATE_HZ)
+    return path
+
+
+def texts_table(heard: dict[str, list[tuple[Recording, Heard]]]) -> str:
+    """A row per kind of recording, and one for all English ones together."""
+    head = ["recordings", "number", "s", "words", *(f"{side}, WER %" for side in heard)]
+    head += [f"processor time, server / {side}" for side in BARE]
+    kinds = list(dict.fromkeys(recording.kind for recording, _ in heard["server"]))
+    rows = [
+        _texts_row(kind, {s: [e for e in all_of if e[0].kind == kind] for s, all_of in heard.items()}) for kind in kinds
+    ]
+    english = {side: [each for each in all_of if each[0].language == "en"] for side, all_of in heard.items()}
+    return table(head, [*rows, _texts_row("**all English**", english)])
+
+
+def _texts_row(kind: str, heard: dict[str, list[tuple[Recording, Heard]]]) -> list[str]:
+    totals = {side: sum((each.count for _, each in found), Count(errors=0, of=0)) for side, found in heard.items()}
+    seconds = {side: sum(each.processor_s for _, each in found) for side, found in heard.items()}
+    mine = heard["server"]
+    return [
+        kind,
+        str(len(mine)),
+        f"{sum(recording.duration_s for recording, _ in mine):.0f}",
+        str(totals["server"].of),
+        *(f"{100 * total.rate:.1f}" for total in totals.values()),
+        *(f"{seconds['server'] / seconds[side]:.2f}" for side in BARE),
+    ]
+
+
+def worse(heard: dict[str, list[tuple[Recording, Heard]]]) -> str:
+    """The recordings with more than two errors beyond a bare side's."""
+    named = []
+    for at, (recording, mine) in enumerate(heard["server"]):
+        theirs = {side: heard[side][at][1].count.errors for side in BARE}
+        if mine.count.errors > min(theirs.values()) + WORDS_MORE:
+            others = ", ".join(f"{side} {errors}" for side, errors in theirs.items())
+            named.append(f"{recording.name} ({mine.count.of} words): {mine.count.errors}, {others}")
+    return "More than two words worse than a bare side: " + ("; ".join(named) or "none") + "."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What one side took for a file, and how well it did."""
+
+    wall_s: float
+    processor_s: float
+    count: Count
+    speakers: int
+    steps_s: dict[str, float]
+
+
+def compare_times(models: Path, folder: Path, pairs: int) -> None:
+    """Print a row per file and pair, and what each side did."""
+    environment = {
+        "ML_SERVER_TRANSCRIBER__MODEL": str(models / "whisper-base"),
+        "ML_SERVER_DIARIZER__ENGINE": "pyannote",
+        "ML_SERVER_DIARIZER__MODEL": str(models / "community-1"),
+        "ML_SERVER_MODELS__ALLOW_UNPINNED": "true",
+    }
+    known = [each for each in recordings() if each.kind in {"real, telephone", "real, read"}]
+    files = [*known, repeated(known, TIMED_REPEATS)]
+    with (
+        running_server(environment=environment) as server,
+        Backend() as backend,
+        Sources() as sources,
+        bare_side("whisperx", models, folder) as bare,
+    ):
+        _measure(files, pairs, folder, _Server(server, backend, sources), bare)
+    say(f"\nwhisperX's threads: {bare.loaded['threads']}; the server's: one per replica, at idle priority.\n\n{ORDER}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    server: RunningServer
+    backend: Backend
+    sources: Sources
+
+    def turn(self, recording: Recording, path: Path) -> Turn:
+        """One job."""
+        watch = Stopwatch(session_of(self.server))
+        began = time.monotonic()
+        job_id = self.server.start(self.sources.file(path), fastapi_base_url=self.backend.url)
+        end = self.backend.wait_end(job_id, within_s=TIMEOUT_S)
+        spent = watch.read()
+        assert end.body["status"] == "completed", end.body
+        result = end.body["result"]
+        return Turn(
+            wall_s=end.at - began,
+            processor_s=spent.processor_s,
+            count=count(recording, result["text"]),
+            speakers=result["metadata"]["unique_speakers"],
+            steps_s=result["metadata"]["stages"],
+        )
+
+
+def _bare_turn(bare: BareSide, recording: Recording, path: Path) -> Turn:
+    told = bare.run(path)
+    return Turn(
+        wall_s=told["wall_s"],
+        processor_s=told["processor_s"],
+        count=count(recording, told["text"]),
+        speakers=told["speakers"],
+        steps_s=told["steps_s"],
     )
-    head = [f"{count} at once", "server s", "whisperX s", f"ratio (aim ≤ {AIMS[count]})", "processor s of each"]
-    head += ["others during each", "WER / DER / speakers of the server", "of whisperX"]
+
+
+def _measure(files: Sequence[Recording], pairs: int, folder: Path, server: _Server, bare: BareSide) -> None:
+    first = written(files[0], folder)
+    server.turn(files[0], first)  # all replicas are up, and what loads late is loaded
+    _bare_turn(bare, files[0], first)
+    head = ["file", "server s", "whisperX s", "ratio", "processor s of each", "ratio", "WER %", "speakers"]
     say(table(head, []))
-    turns = []
-    for number in range(1, PAIRS[count] + 1):
-        ours, theirs = both.server_turn(given, count), both.bare_turn(given, count)
-        turns.append((ours, theirs))
-        say(pair_row(f"pair {number}", ours, theirs))
-    ratio = statistics.median(ours.wall_s / theirs.wall_s for ours, theirs in turns)
-    walls = [f"{statistics.median(turn.wall_s for turn in side):.1f}" for side in zip(*turns, strict=True)]
-    say(row("**median**", *walls, f"**{ratio:.2f}**", "", "", "", ""))
-    say(f"\nLast pair, the clock's seconds. Server (stages run beside each other): {told(turns[-1][0].steps)}.")
-    say(f"whisperX (one after the other): {told(turns[-1][1].steps)}.\n\n{ORDER}")
+    ratios, last = [], []
+    for recording in files:
+        path = written(recording, folder)
+        for _ in range(pairs):
+            ours, theirs = last = [server.turn(recording, path), _bare_turn(bare, recording, path)]
+            ratios.append((ours.wall_s / theirs.wall_s, ours.processor_s / theirs.processor_s))
+            say(_pair_row(recording.name, ours, theirs))
+    walls, processors = (statistics.median(each) for each in zip(*ratios, strict=True))
+    say(row("**median**", "", "", f"**{walls:.2f}**", "", f"**{processors:.2f}**", "", ""))
+    say(f"\nLast pair, the clock's seconds. Server (stages run beside each other): {_told(last[0].steps_s)}.")
+    say(f"whisperX (one after the other): {_told(last[1].steps_s)}.")
 
 
-def pair_row(name: str, ours: Turn, theirs: Turn) -> str:
-    """A row of the table."""
+def _pair_row(name: str, ours: Turn, theirs: Turn) -> str:
     return row(
         name,
         f"{ours.wall_s:.1f}",
         f"{theirs.wall_s:.1f}",
         f"{ours.wall_s / theirs.wall_s:.2f}",
         f"{ours.processor_s:.1f}, {theirs.processor_s:.1f}",
-        f"{ours.others:.0%}, {theirs.others:.0%}",
-        ours.errors,
-        theirs.errors,
+        f"{ours.processor_s / theirs.processor_s:.2f}",
+        f"{100 * ours.count.rate:.1f}, {100 * theirs.count.rate:.1f}",
+        f"{ours.speakers}, {theirs.speakers}",
     )
 
 
-def told(steps: dict[str, float]) -> str:
-    """Steps and seconds."""
-    return ", ".join(f"{step} {seconds:.1f}" for step, seconds in steps.items())
-
-
-def mean(each: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean seconds of each step."""
-    return {step: statistics.fmean(steps[step] for steps in each) for step in each[0]}
-
-
-def worst(of: Sequence[Errors]) -> Errors:
-    """The one with the most errors: they should all be the same."""
-    return max(of, key=lambda each: (each.wer, each.der))
+def _told(steps_s: dict[str, float]) -> str:
+    return ", ".join(f"{step} {seconds:.1f}" for step, seconds in steps_s.items())

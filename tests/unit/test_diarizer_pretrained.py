@@ -26,6 +26,7 @@ from deployments.diarizer.engine import create
 from deployments.errors import DeviceError, ModelLoadError
 from deployments.models.config import ModelsConfig
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Turn, pieces
+from tests.support import real_models
 from tests.support.small_diarizer import build_pipeline, save_powerset_network
 
 if TYPE_CHECKING:
@@ -134,6 +135,17 @@ def test_pieces_give_the_same_on_a_pipeline_like_community_1(directory: Path, tm
     waveform = torch.from_numpy(talk[: 10 * SAMPLE_RATE_HZ].astype(np.float32) / 2**15)
     save_powerset_network(copy / "segmentation" / "pytorch_model.bin", waveform[None, None])
     assert_pieces_equal_one_call(copy, talk)
+
+
+@real_models.needs("community-1", "ami")
+def test_pieces_give_the_same_on_community_1_itself() -> None:
+    """Its real weights on real meetings: the last half of one and the first of another, pieces' joints within both."""
+    pipeline, meetings = real_models.part("community-1"), real_models.part("ami")
+    assert pipeline is not None
+    assert meetings is not None
+    first, second = (soundfile.read(meetings / f"{name}.wav", dtype="int16")[0] for name in ("tst00", "dev01"))
+    half = len(first) // 2
+    assert_pieces_equal_one_call(pipeline, frozen(np.concatenate([first[half:], second[:half]])))
 
 
 def test_community_1s_encoder_hears_all_speakers_of_a_window_at_once() -> None:
