@@ -3,8 +3,8 @@
     python -m tests.benchmarks [NAME …]
 
 NAME is one of server, load, length, whisperx, overhead, checkpoints, edge, durability, prosody, diarization,
-transcription, quality, alignment; numbers after `length`, `whisperx` and `overhead` are their minutes, so
-`length 1 10` leaves the hour out.
+transcription, quality, alignment; numbers after `length` and `overhead` are their minutes, so
+`length 1 10` leaves the hour out. `whisperx` needs the real weights that `ML_SERVER_REAL_MODELS` names.
 Without any name: all of them, one and a half hours on two cores.
 """
 
@@ -49,7 +49,7 @@ BENCHES: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "server": ("The server: start, rest, one job", bench_server.main),
     "load": ("Answers under load", bench_load.main),
     "length": ("Length", bench_length.main),
-    "whisperx": ("Bare whisperX in turn", bench_whisperx.main),
+    "whisperx": ("Bare whisperX and faster-whisper in turn", bench_whisperx.main),
     "overhead": ("The server's own share of a job", bench_overhead.main),
     "checkpoints": ("Checkpoints", bench_checkpoints.main),
     "edge": ("Callers who mean no good", bench_edge.main),

@@ -145,7 +145,7 @@ def url_of(sources: Sources, folder: Path, minutes: float) -> str:
     """Where the server gets a talk of that length."""
     path = folder / f"{minutes:g}-min.flac"
     if not path.exists():
-        soundfile.write(path, known_talk(60 * minutes).audio, SAMPLE_RATE_HZ)
+        soundfile.write(path, known_talk(60 * minutes), SAMPLE_RATE_HZ)
     return sources.file(path)
 
 

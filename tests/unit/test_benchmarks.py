@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import inspect
 
+import numpy as np
 import pytest
 
 from tests.benchmarks.bench_durability import ASKED, ENDED, turns
 from tests.benchmarks.bench_overhead import share_of
-from tests.benchmarks.known_talk import errors, known_talk, of_whisperx
+from tests.benchmarks.bench_whisperx import Heard, texts_table, worse
+from tests.benchmarks.known_texts import Count, Recording, count, normalized, recordings, repeated
 from tests.benchmarks.watched_graph import ENGINES, _place
 
 
@@ -33,23 +35,51 @@ def test_canned_answers_stand_in_for_what_is_there(target):
     assert positional[0] == positional[1]
 
 
-def test_errors_are_those_that_were_made():
-    """A perfect answer has none, whatever speakers are called; a wrong word and a lost speaker count as one each."""
-    talk = known_talk(20)
-    renamed = [(start_s, end_s, f"SPEAKER_{speaker}") for start_s, end_s, speaker in talk.words]
-    perfect = errors(talk, talk.text.upper() + ".", renamed)
-    assert (perfect.wer, perfect.der, perfect.speakers) == (0, 0, len({word[2] for word in talk.words}))
-    words = talk.text.split()
-    assert errors(talk, " ".join(["nonsense", *words[1:]]), renamed).wer == pytest.approx(1 / len(words))
-    alone = errors(talk, talk.text, [(*edges, "one") for *edges, _ in talk.words])
-    assert alone.speakers == 1
-    assert alone.der > 0.1
+def a_recording(text: str, language: str = "en") -> Recording:
+    return Recording(kind="kind", name="name", language=language, text=text, audio=np.zeros(16_000, np.int16))
 
 
-def test_words_of_whisperx_without_a_place_are_nobodys():
-    """A word that whisperX gives no time or no speaker stays in the text and is in no turn."""
-    segments = [{"text": "a b", "words": [{"word": "a"}, {"word": "b", "start": 1, "end": 2, "speaker": "S"}]}]
-    assert of_whisperx(segments) == ("a b", [(1, 2, "S")])
+def test_texts_are_compared_as_whisper_compares_them():
+    """Case, punctuation, contractions and how a number is written count for nothing, a wrong word for one error."""
+    said = a_recording("No, I don't know: forty-two people, Mr. Brown!")
+    assert count(said, "no i do not know 42 people mister brown").errors == 0
+    assert count(said, "no i do not know 43 people brown") == Count(errors=2, of=9)
+
+
+def test_korean_is_compared_by_its_letters():
+    """Without spaces and punctuation, which its writers put as they like; an unheard sentence is all errors."""
+    said = a_recording("기차도 전기도 없었다.", "ko")
+    assert count(said, "기차도전기도 없었다") == Count(errors=0, of=9)
+    assert count(said, "") == Count(errors=9, of=9)
+    assert normalized("네, 네!", "ko") == "네네"
+
+
+def test_a_repeated_recording_has_its_text_as_often():
+    """Sound and text of all parts, each time with a pause after it."""
+    parts = (a_recording("one two"), a_recording("three"))
+    long = repeated(parts, 3)
+    assert (long.text, long.duration_s) == ("one two three " * 2 + "one two three", 3 * (1.5 + 1.5))
+
+
+def test_recordings_that_are_there_have_sound_and_text():
+    """The call, the reading, the dialogues and the drawn words: everything but the folder of real recordings."""
+    found = list(recordings())
+    kinds = {each.kind for each in found}
+    assert {"real, telephone", "real, read", "real, repeated", "synthesized, dialogues"} < kinds
+    assert all(each.text.strip() and each.duration_s > 1 for each in found)
+
+
+def test_a_recording_more_than_two_words_worse_than_either_side_is_named():
+    """The table pools errors over words; who is behind the better of the bare sides by three words is told."""
+
+    def side(*errors: int) -> list[tuple[Recording, Heard]]:
+        each = a_recording("a b c d e f g h i j")
+        return [(each, Heard(count=Count(errors=n, of=10), processor_s=2.0)) for n in errors]
+
+    heard = {"server": side(3, 3), "whisperx-text": side(0, 1), "faster-whisper": side(9, 9)}
+    assert "| kind | 2 | 2 | 20 | 30.0 | 5.0 | 90.0 | 1.00 | 1.00 |" in texts_table(heard)
+    assert worse(heard).count("name (10 words): 3, whisperx-text 0") == 1
+    assert "whisperx-text 1" not in worse(heard)
 
 
 def test_a_jobs_turns_at_the_database_are_its_drivers():
