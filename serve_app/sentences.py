@@ -7,7 +7,7 @@ their reader's, from `metadata.warning_codes`. Knows the wire's words and nothin
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from deployments.warnings import WarningCode
 
@@ -112,6 +112,8 @@ SENTENCES: dict[WarningCode, dict[Locale, str]] = {
 }
 """What `{…}` names are the code's amounts: seconds with one decimal, shares in per cent."""
 
+HALF_UP: Final = 1e-9
+"""So that 4.25 is 4.3, as JavaScript's toFixed writes it: a reader may see both."""
 _AMOUNT = re.compile(r"\{(\w+)\}")
 
 
@@ -150,7 +152,7 @@ def _filled(code: WarningCode, amounts: Mapping[str, Any], locale: Locale) -> st
     return SENTENCES[code][locale].format_map(written)
 
 
-def _written(name: str, value: float | str) -> str:
+def _written(name: str, value: Any) -> str:
     if name == "seconds":
-        return f"{value:.1f}"
-    return f"{value:.0%}".rstrip("%") if name == "share" else str(value)
+        return f"{value + HALF_UP:.1f}"
+    return f"{100 * value + HALF_UP:.0f}" if name == "share" else str(value)

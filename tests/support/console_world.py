@@ -29,15 +29,33 @@ if TYPE_CHECKING:
 WARNING = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=4.25)
 WORDS = ("we", "should", "look", "at", "the", "numbers", "again", "because", "nobody", "asked", "why", "they", "rose")
 MOODS = ("neutral", "neutral", "neutral", "happy", "sad", "angry", "surprised")
-SPAN_S = {
-    "extraction": (0.0, 3.1),
-    "detection": (3.1, 5.0),
-    "transcription": (5.0, 34.0),
-    "diarization": (3.1, 27.5),
-    "prosody": (3.1, 12.4),
-    "analysis": (34.0, 38.2),
+STAGES_S = {
+    "extraction": 3.1,
+    "detection": 1.9,
+    "transcription": 29.0,
+    "diarization": 24.4,
+    "prosody": 9.3,
+    "analysis": 4.2,
 }
-"""When the stages of `completed` ran, after its attempt began."""
+"""How long those of a talk ran."""
+
+
+def spans_s(stages_s: dict[str, float]) -> dict[str, tuple[float, float]]:
+    """When stages of these lengths ran, after their attempt began: each as soon as it had what it is made from."""
+    after = {
+        "extraction": (),
+        "detection": ("extraction",),
+        "diarization": ("extraction",),
+        "prosody": ("extraction",),
+        "transcription": ("detection",),
+        "analysis": ("transcription", "diarization", "prosody"),
+    }
+    spans: dict[str, tuple[float, float]] = {}
+    for stage, needed in after.items():
+        if stage in stages_s:
+            start_s = max((spans[each][1] for each in needed if each in spans), default=0.0)
+            spans[stage] = (start_s, start_s + stages_s[stage])
+    return spans
 
 
 def a_talk(words: int, *, speakers: int = 3, seed: int = 1) -> dict[str, Any]:
@@ -88,7 +106,7 @@ def a_talk(words: int, *, speakers: int = 3, seed: int = 1) -> dict[str, Any]:
             "model_version": "whisper-small+pyannote+prosodic",
             "processing_time": 38.4,
             "device": "cpu",
-            "stages": {stage: round(end - start, 3) for stage, (start, end) in SPAN_S.items()},
+            "stages": STAGES_S,
             "warnings": [sentence(WARNING, "ko")],
             "warning_codes": [{"code": WARNING.code, **WARNING.amounts}],
         },
@@ -135,19 +153,19 @@ class World:
         assert job is not None
         return Attempt(job_id=job_id, run=job.run, number=job.attempt)
 
-    def run(self, job_id: str, *, words: int) -> str | None:
-        """It ran, and completed with a talk; the callback that is due."""
-        result = a_talk(words)
-        self.ago_s += 40
+    def run(self, job_id: str, result: dict[str, Any]) -> str | None:
+        """It ran, and completed with `result`; the callback that is due."""
+        took_s = result["metadata"]["processing_time"]
+        self.ago_s += took_s + 1.6
         self.submit(job_id)
         attempt = self.begin(job_id)
         began = self.clock()
-        self.ago_s -= 38.4
+        self.ago_s -= took_s
         kinds = (EventKind.STAGE_STARTED, EventKind.STAGE_ENDED)
         marks = sorted(
             (
                 Mark(at=began + at, kind=kind, stage=stage)
-                for stage, span in SPAN_S.items()
+                for stage, span in spans_s(result["metadata"]["stages"]).items()
                 for at, kind in zip(span, kinds, strict=True)
             ),
             key=lambda mark: mark.at,
@@ -155,7 +173,7 @@ class World:
         outcome = Outcome(
             result=json.dumps(result).encode(),
             duration_s=result["duration"],
-            processing_s=38.4,
+            processing_s=took_s,
             warnings=len(result["metadata"]["warnings"]),
         )
         ending = self.store.finish(attempt, outcome, marks)
@@ -167,10 +185,10 @@ class World:
         """It comes along."""
         self.store.tell(attempt, Progress(percent=percent, stage=stage), spent_s=0.1, marks=marks)
 
-    def populate(self, *, words: int = 400) -> Attempt:
-        """A job in each state, and who works on `running`."""
+    def populate(self, *, words: int = 400, result: dict[str, Any] | None = None) -> Attempt:
+        """A job in each state, and who works on `running`; the completed one with `result`, or a talk."""
         self.ago_s = 1800
-        due = self.run("completed", words=words)
+        due = self.run("completed", result or a_talk(words))
         assert due is not None
         claimed = self.outbox.claim(due)
         assert claimed is not None

@@ -21,7 +21,7 @@ from serve_app.jobs.database import Database
 from serve_app.jobs.model import Outcome
 from serve_app.jobs.progress import Stage
 from serve_app.sentences import SENTENCES
-from tests.support.console_world import World
+from tests.support.console_world import World, a_talk
 from tests.support.live_server import serving
 
 FILES = Path(str(console.FILES))
@@ -174,7 +174,7 @@ def test_e1_jobs_whose_end_is_owed_are_found(request, kind):
     world = World(database)
     world.populate(words=5)
     world.ago_s = 7200
-    world.outbox.refused(world.outbox.claim(world.run("given-up", words=5)), error="http_410")
+    world.outbox.refused(world.outbox.claim(world.run("given-up", a_talk(5))), error="http_410")
     http = TestClient(world.app)
 
     def listed(callback):

@@ -15,7 +15,8 @@ from serve_app.jobs.database import Database
 from serve_app.jobs.model import Outcome
 from serve_app.jobs.progress import Stage
 from serve_app.sentences import sentence
-from tests.support.console_world import WARNING, World
+from tests.support import console_pictures
+from tests.support.console_world import WARNING, World, a_talk
 from tests.support.live_server import serving
 from tests.support.result_warnings import ONE_OF_EACH
 
@@ -331,3 +332,14 @@ def test_e1_a_server_that_is_away_is_told_of_until_it_is_back(world, page):
     with serving(world.app, port=int(url.rpartition(":")[2])):
         page.wait_for_selector(".heard.live")
         page.wait_for_selector(".segments[data-complete]")
+
+
+@pytest.mark.full
+def test_the_pictures_of_the_documents_can_be_taken_anew(browser, tmp_path):
+    """All that docs/pictures has of the console, in the same sizes."""
+    console_pictures.take(a_talk(WORDS), tmp_path, browser)
+    taken, kept = (
+        {path.name: path.read_bytes()[16:24] for path in folder.glob("console-*.png")}  # width and height of a PNG
+        for folder in (tmp_path, console_pictures.PICTURES)
+    )
+    assert taken == kept
