@@ -15,7 +15,7 @@ class ProsodyConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     engine: Literal["librosa"] = "librosa"
-    """`librosa`: level and autocorrelation by librosa, pitch path after Boersma (1993)."""
+    """`librosa`: level and autocorrelation by librosa, pitch path after Boersma (1993), SwiftF0 as second opinion."""
     longest_call_s: float = Field(default=LONGEST_S, gt=0)
     """One call of the engine that takes longer is stuck: the replica's process ends, and Serve starts another."""
 

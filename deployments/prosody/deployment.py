@@ -22,13 +22,13 @@ class ProsodyAnalyzer:
     def __init__(self, config: ProsodyConfig) -> None:
         from deployments.prosody.engine import create
 
-        replica.prepare()  # no thread bound: nothing here uses torch or more than one thread
+        replica.prepare()  # no thread bound: nothing here uses torch, and the network is told to use one thread
         self._config = config
         self._engine = create(config)
         self._compute = replica.Compute(longest_s=config.longest_call_s)
 
     async def tracks(self, audio: Audio, piece: Span) -> Tracks:
-        """Pitch and level of `piece` of the whole video's `audio`: about 0.3 s of one core for a minute."""
+        """Pitch and level of `piece` of the whole video's `audio`: about 0.5 s of one core for a minute."""
         return await self._compute(self._engine.tracks, audio, piece)
 
     async def measure(self, tracks: Tracks, segments: Sequence[Segment]) -> list[tuple[WordProsody, ...]]:

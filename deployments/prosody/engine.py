@@ -23,11 +23,11 @@ class ProsodyEngine(Protocol):
 
 
 class LibrosaEngine:
-    """librosa's framing, levels and autocorrelation; the pitch path on top is in `pitch`. No model, no state."""
+    """librosa's framing, levels and autocorrelation, and SwiftF0's network; what is made of them is in `pitch`."""
 
     def __init__(self, *, within: PitchRange) -> None:
         self._within = within
-        self.tracks(np.ones(SAMPLE_RATE_HZ, np.int16), Span(start_s=0, end_s=1))  # loads what librosa loads lazily
+        self.tracks(np.ones(SAMPLE_RATE_HZ, np.int16), Span(start_s=0, end_s=1))  # loads what is loaded lazily
 
     def tracks(self, audio: Audio, piece: Span) -> Tracks:
         """Pitch and level of `piece`."""

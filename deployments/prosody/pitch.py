@@ -1,9 +1,10 @@
-"""Pitch, and the decision whether there is any, from periodicity: the autocorrelation method known from Praat.
+"""Pitch, and the decision whether there is any: the autocorrelation method known from Praat, and a network beside it.
 
 P. Boersma, "Accurate short-term analysis of the fundamental frequency and the harmonics-to-noise ratio of a sampled
 sound", IFA Proceedings 17 (1993), 97-110; written from the paper, with its constants except where a comment says so.
-Each frame's autocorrelation, divided by the window's own, gives a few candidate periods; a Viterbi search then picks
-one of them, or "unvoiced", per frame, so that pitch does not jump an octave for one frame.
+Each frame's autocorrelation, divided by the window's own, gives a few candidate periods; those that SwiftF0 agrees with
+gain; a Viterbi search then picks one of them, or "unvoiced", per frame, so that pitch does not jump an octave for one
+frame. Neither decides alone: without a fundamental, autocorrelation takes octaves wrong; the network is coarse in time.
 
 Knows nothing of words, pieces or files: samples in, one F0 per frame out.
 """
@@ -17,6 +18,7 @@ import librosa
 import numpy as np
 import scipy.signal
 
+from deployments.prosody.network import Opinion, opinion
 from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ SILENT_PEAK = 2 / 32768
 OCTAVE_COST = 0.01
 OCTAVE_JUMP_COST = 0.35
 VOICING_CHANGE_COST = 0.14
+OPINION_WEIGHT = 0.4
+"""By how much the network's opinion can raise or lower a candidate; perfect periodicity still stands against it."""
+AGREEMENT_OCTAVES = 1 / 12
+"""A candidate this near to the network's F0 is the one that it means."""
 RUMBLE_HZ = 45.0
 """High-pass before the analysis, second order: wind, handling and mains hum are periodic too."""
 BRIGHT_HZ = 2000.0
@@ -83,11 +89,13 @@ def pitch(samples: NDArray[np.float32], within: PitchRange) -> NDArray[np.float3
     """
     high_pass = scipy.signal.butter(2, RUMBLE_HZ, "highpass", fs=SAMPLE_RATE_HZ, output="sos")
     low_pass = scipy.signal.butter(1, BRIGHT_HZ, "lowpass", fs=SAMPLE_RATE_HZ, output="sos")
-    samples = scipy.signal.sosfilt(np.vstack([high_pass, low_pass]), samples.astype(np.float64)).astype(np.float32)
-    frames = librosa.util.frame(samples, frame_length=within.window, hop_length=HOP, axis=0)
+    filtered = scipy.signal.sosfilt(np.vstack([high_pass, low_pass]), samples.astype(np.float64)).astype(np.float32)
+    frames = librosa.util.frame(filtered, frame_length=within.window, hop_length=HOP, axis=0)
     batches = [candidates(frames[i : i + BATCH_FRAMES], within) for i in range(0, len(frames), BATCH_FRAMES)]
     found = Candidates(*(np.concatenate(part) for part in zip(*batches, strict=True)))
-    return best_path(found)
+    centres = within.window // 2 + HOP * np.arange(len(frames))
+    heard = opinion(samples, centres, peak=loud_peak(found.peak), between_hz=(within.min_hz, within.max_hz))
+    return best_path(weighed(found, heard))
 
 
 def candidates(frames: NDArray[np.float32], within: PitchRange) -> Candidates:
@@ -122,10 +130,25 @@ def _parabolas(curve: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray
     return offset, middle + slope * offset / 2, is_peak
 
 
+def loud_peak(peak: NDArray[np.float32]) -> float:
+    """Largest sample of the loud frames; in silence that of the softest sound that could be judged."""
+    return max(float(np.percentile(peak, LOUD_PERCENTILE)), SILENT_PEAK / SILENCE_THRESHOLD)
+
+
+def weighed(found: Candidates, heard: Opinion) -> Candidates:
+    """The candidates, stronger the surer the network is of a voice, and of this pitch.
+
+    Raised by `OPINION_WEIGHT` where it is sure of both, unchanged where it is sure of another pitch, lowered by
+    `OPINION_WEIGHT` where it is sure that there is no voice.
+    """
+    agrees = np.abs(np.log2(found.f0_hz / heard.f0_hz[:, None])) < AGREEMENT_OCTAVES
+    gain = OPINION_WEIGHT * (heard.confidence[:, None] * (1 + agrees) - 1)
+    return found._replace(strength=found.strength + gain.astype(np.float32))
+
+
 def unvoiced_strength(peak: NDArray[np.float32]) -> NDArray[np.float32]:
     """Strength of the candidate "unvoiced", shape (frames,): higher the quieter the frame is beside the others."""
-    loud = max(float(np.percentile(peak, LOUD_PERCENTILE)), SILENT_PEAK / SILENCE_THRESHOLD)
-    silent = peak * ((1 + VOICING_THRESHOLD) / (SILENCE_THRESHOLD * loud))
+    silent = peak * ((1 + VOICING_THRESHOLD) / (SILENCE_THRESHOLD * loud_peak(peak)))
     strength: NDArray[np.float32] = VOICING_THRESHOLD + np.maximum(0, 2 - silent)
     return strength
 

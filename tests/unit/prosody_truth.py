@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyworld
 import scipy.signal
+import scipy.stats
 import soundfile
 
 from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from deployments.types import Audio
 
 SPEECH = Path(__file__).parent / "prosody_speech"
+HELD_OUT = Path(__file__).parents[1] / "data" / "held_out"
 HOP = SAMPLE_RATE_HZ // FRAMES_PER_S
 GROSS = 0.2
 """A frame's error is gross when it is more than this part of the true F0."""
@@ -43,28 +45,58 @@ class Known:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Errors of a tracker, pooled over frames.
+    """Errors of a tracker, pooled over frames, as parts of one. NaN: no such frame.
 
-    `gross`: part of the frames voiced in both whose F0 is off by more than `GROSS`. `voicing`: part of all frames
-    judged wrongly. `cents`: median absolute error over the frames voiced in both and not gross. NaN: no such frame.
+    `gross` (gross pitch error, GPE): of the frames voiced in both, those whose F0 is off by more than `GROSS`.
+    `voicing` (voicing decision error, VDE): of all frames, those judged wrongly. `precision`: of the frames found
+    voiced, those that are so. `recall`: of the voiced frames, those found. `cents`: median absolute error over the
+    frames voiced in both and not gross. `harmonic_mean`: that of SwiftF0's authors (pitch-benchmark, 2025), over raw
+    pitch accuracy (within 50 cents), exp(-mean cents / 500), recall, precision, exp(-10 octave errors) and
+    exp(-5 errors over 200 cents).
     """
 
     gross: float
     voicing: float
+    precision: float
+    recall: float
     cents: float
+    harmonic_mean: float
 
 
 def score(found_hz: NDArray[np.floating], true_hz: NDArray[np.floating]) -> Score:
     """Compare two contours of one length."""
-    both = np.isfinite(found_hz) & np.isfinite(true_hz)
+    found, true = np.isfinite(found_hz), np.isfinite(true_hz)
+    both = found & true
     ratio = found_hz[both] / true_hz[both]
+    off_cents = np.abs(1200 * np.log2(ratio))
     is_gross = np.abs(ratio - 1) > GROSS
-    fine = np.abs(1200 * np.log2(ratio[~is_gross]))
+    precision, recall = (_part(both.sum(), of.sum()) for of in (found, true))
     return Score(
-        gross=float(is_gross.mean()) if both.any() else np.nan,
-        voicing=float((np.isfinite(found_hz) != np.isfinite(true_hz)).mean()),
-        cents=float(np.median(fine)) if fine.size else np.nan,
+        gross=_part(is_gross.sum(), both.sum()),
+        voicing=float((found != true).mean()),
+        precision=precision,
+        recall=recall,
+        cents=float(np.median(off_cents[~is_gross])) if (~is_gross).any() else np.nan,
+        harmonic_mean=_harmonic_mean(off_cents, precision, recall) if both.any() else np.nan,
     )
+
+
+def _part(count: int, of: int) -> float:
+    return float(count / of) if of else np.nan
+
+
+def _harmonic_mean(off_cents: NDArray[np.floating], precision: float, recall: float) -> float:
+    octaves = np.round(off_cents / 1200)
+    is_octave = (octaves >= 1) & (np.abs(off_cents - 1200 * octaves) < 100)
+    six = [
+        np.mean(off_cents < 50),
+        np.exp(-np.mean(off_cents) / 500),
+        recall,
+        precision,
+        np.exp(-10 * np.mean(is_octave)),
+        np.exp(-5 * np.mean(off_cents > 200)),
+    ]
+    return float(scipy.stats.hmean(np.maximum(six, 1e-6)))
 
 
 def to_audio(samples: NDArray[np.floating], *, peak: float = 0.5) -> Audio:
@@ -144,6 +176,11 @@ def woman() -> Audio:
     return soundfile.read(SPEECH / "slt.ogg", dtype="int16")[0]
 
 
+def deep_man() -> Audio:
+    """A deep man with a creaky voice, the first 12 s of a held-out recording."""
+    return soundfile.read(HELD_OUT / "heard_kal16.ogg", dtype="int16", stop=12 * SAMPLE_RATE_HZ)[0]
+
+
 @functools.cache
 def _analysed(source: Callable[[], Audio]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """F0 with 0 where unvoiced, spectral envelope, aperiodicity; frames too noisy or too soft are made unvoiced."""
@@ -159,6 +196,7 @@ def _analysed(source: Callable[[], Audio]) -> tuple[NDArray[np.float64], NDArray
 
 
 VOICES: dict[str, tuple[Callable[[], Audio], float]] = {
+    "deep man 80 Hz": (deep_man, 80),
     "man 90 Hz": (man, 90),
     "man 125 Hz": (man, 125),
     "woman 200 Hz": (woman, 200),
@@ -175,8 +213,14 @@ VOICES: dict[str, tuple[Callable[[], Audio], float]] = {
 def speech(name: str) -> Known:
     """One of `VOICES`: the speech with its own melody, around another median F0."""
     source, median_hz = VOICES[name]
+    return remade(name, source, median_hz=median_hz)
+
+
+def remade(name: str, source: Callable[[], Audio], *, median_hz: float | None = None) -> Known:
+    """Speech put together again with its own melody, around its own median F0 or another."""
     f0_hz, envelope, aperiodicity = _analysed(source)
-    f0_hz = f0_hz * (median_hz / np.median(f0_hz[f0_hz > 0]))
+    own_hz = np.median(f0_hz[f0_hz > 0])
+    f0_hz = f0_hz * ((median_hz or own_hz) / own_hz)
     f0_hz[f0_hz > 0] = np.clip(f0_hz[f0_hz > 0], 65, 800)
     samples = pyworld.synthesize(f0_hz, envelope, aperiodicity, SAMPLE_RATE_HZ, frame_period=1000 / FRAMES_PER_S)
     audio = to_audio(samples)
@@ -213,3 +257,25 @@ def telephone(known: Known) -> Known:
     band = scipy.signal.butter(6, (300, 3400), "bandpass", fs=SAMPLE_RATE_HZ, output="sos")
     audio = to_audio(scipy.signal.sosfiltfilt(band, known.audio.astype(np.float64)))
     return Known(name=f"{known.name}, 300-3400 Hz", audio=audio, f0_hz=known.f0_hz)
+
+
+def reverberant(known: Known, *, decay_s: float = 0.4) -> Known:
+    """In a room: echoes that fall by 60 dB in `decay_s`, together half as strong as the direct sound."""
+    count = round(decay_s * SAMPLE_RATE_HZ)
+    room = np.random.default_rng(4).normal(0, 1, count) * 10 ** (-3 * np.arange(count) / count)
+    room *= 0.7 / np.sqrt(np.sum(room**2))
+    room[0] += 1
+    audio = to_audio(scipy.signal.fftconvolve(known.audio.astype(np.float64), room)[: known.audio.size])
+    return Known(name=f"{known.name}, in a room", audio=audio, f0_hz=known.f0_hz)
+
+
+def among_others(known: Known, *, snr_db: float) -> Known:
+    """Others talk all the time, six voices made of ours, `snr_db` below the whole signal's mean power."""
+    samples = known.audio.astype(np.float64)
+    crowd = np.zeros(samples.size)
+    for shift_s, source in enumerate((man, woman, real_call) * 2):
+        other = np.roll(np.resize(source(), samples.size), 3 * (shift_s + 1) * SAMPLE_RATE_HZ).astype(np.float64)
+        crowd += other / np.sqrt(np.mean(other**2))
+    crowd *= np.sqrt(np.mean(samples**2) / np.mean(crowd**2)) * 10 ** (-snr_db / 20)
+    audio = np.clip(np.round((samples + crowd) / 2), -32768, 32767).astype(np.int16)
+    return Known(name=f"{known.name}, others at {snr_db:.0f} dB", audio=audio, f0_hz=known.f0_hz)
