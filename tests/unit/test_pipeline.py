@@ -17,6 +17,7 @@ from deployments.types import Emotion, Span, Tracks, Transcript
 from deployments.warnings import ResultWarning, WarningCode
 from serve_app.jobs.pipeline import Pipeline, Stages
 from serve_app.jobs.progress import ProgressMeter, Stage
+from serve_app.sentences import sentence
 from serve_app.settings import Settings
 from tests.support.fake_graph import SECONDS, Response, Stub, fails, graph, heard, job, measure
 
@@ -114,6 +115,21 @@ def test_without_emotion_there_is_a_warning():
     result = run(graph(emotion=Stub(analyze=fails(ValueError("x")))))
     assert all("emotion" not in segment for segment in result["segments"])
     assert "EMOTION_FAILED" in codes(result)
+
+
+@pytest.mark.parametrize("locale", ["ko", "en"])
+def test_warnings_of_all_chunks_are_told_once_in_the_servers_language(locale):
+    """A code with the sum of its amounts, rounded as all seconds are, and beside it its sentence in the same place."""
+    unsure = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=1 / 3)
+
+    def transcribe(*asked: Any) -> Transcript:
+        return replace(heard(*asked), warnings=(unsure,))
+
+    settings = Settings(profile="local", locale=locale)
+    metadata = run(graph(transcriber=Stub(transcribe=transcribe)), settings=settings)["metadata"]
+    assert metadata["warning_codes"][0] == {"code": "SPEECH_UNCERTAIN", "seconds": 0.667}
+    assert metadata["warnings"][0] == sentence(replace(unsure, seconds=2 / 3), locale)
+    assert len(metadata["warnings"]) == len(metadata["warning_codes"]) == len(set(metadata["warnings"]))
 
 
 @pytest.mark.parametrize(("engine", "judged"), [("wav2vec2", True), ("prosodic-lexical", False)])
