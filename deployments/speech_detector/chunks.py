@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from deployments.types import Span
 
@@ -15,8 +16,14 @@ TOUCH_S = 0.02
 LATE_SHARE = 0.5
 """A chunk is cut at its widest pause after this share of what it may hold, so that no chunk is needlessly short."""
 
+MARGIN_S = 0.2
+"""So much of the pause on either side a chunk is heard with: the detector's edges cut into first and last sounds."""
+
 ROUNDING_S = 1e-7
 """Equal parts of a long span may come out longer than what they are to fit in, by their last bits."""
+
+
+Chunk = TypeVar("Chunk", bound=Span)
 
 
 def join_spans(lists: Iterable[Sequence[Span]]) -> list[Span]:
@@ -47,6 +54,21 @@ def cut_chunks(spans: Sequence[Span], max_s: float) -> list[Span]:
         chunks.append(Span(start_s=start_s, end_s=waiting[count - 1].end_s))
         waiting = waiting[count:]
     return chunks
+
+
+def with_margins(chunks: Sequence[Chunk], max_s: float) -> list[Chunk]:
+    """`chunks` (ascending), each with up to `MARGIN_S` of the pause on either side, and no longer than `max_s` by it.
+
+    Neighbours share a pause half and half. The last one may reach past the audio's end.
+    """
+    edges_s = [0.0, *((before.end_s + after.start_s) / 2 for before, after in pairwise(chunks)), float("inf")]
+    widened = []
+    for chunk, (earliest_s, latest_s) in zip(chunks, pairwise(edges_s), strict=False):  # edges of no chunk are left
+        margin_s = max(0.0, min(MARGIN_S, (max_s - chunk.duration_s) / 2))
+        start_s = min(chunk.start_s, max(earliest_s, chunk.start_s - margin_s))  # rounding keeps no edge inside
+        end_s = max(chunk.end_s, min(latest_s, chunk.end_s + margin_s))
+        widened.append(replace(chunk, start_s=start_s, end_s=end_s))
+    return widened
 
 
 def speech_share(chunk: Span, spans: Sequence[Span]) -> float:

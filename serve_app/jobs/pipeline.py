@@ -24,7 +24,7 @@ from deployments.diarizer.config import PIECE_S as DIARIZATION_PIECE_S
 from deployments.emotion import config as emotion_config
 from deployments.errors import JobError, TranscriptionError
 from deployments.prosody.words import UNKNOWN
-from deployments.speech_detector.chunks import join_spans
+from deployments.speech_detector.chunks import join_spans, with_margins
 from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
 from deployments.transcriber.config import detects_language
 from deployments.transcriber.engine import AUTO
@@ -291,7 +291,7 @@ class Pipeline:
             plan = await planned(speech, config.max_chunk_s, hear)
         found = plan.passages if plan else whole(speech, language)
         return Heard(
-            chunks=chunks_of(found, speech, config.max_chunk_s),
+            chunks=with_margins(chunks_of(found, speech, config.max_chunk_s), config.max_chunk_s),
             language_probability=plan.probability if plan else None,
             warnings=told_of(plan, speech) if plan else [],
             transcripts={},

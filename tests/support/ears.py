@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
 from typing import TYPE_CHECKING
 
 from deployments.speech_detector import engine as speech_detector
-from deployments.speech_detector.chunks import cut_chunks, join_spans, speech_share
+from deployments.speech_detector.chunks import join_spans, speech_share, with_margins
 from deployments.speech_detector.config import PIECE_S, SpeechDetectorConfig
 from deployments.transcriber import engine as transcriber
 from deployments.transcriber.config import TranscriberConfig
-from deployments.transcriber.language import vote, voters
-from deployments.types import SAMPLE_RATE_HZ, Transcript, joined, pieces
+from deployments.transcriber.passages import chunks_of
+from deployments.types import SAMPLE_RATE_HZ, Span, Transcript, joined, pieces
+from serve_app.jobs.languages import planned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deployments.types import Audio, Span
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
-    """What is heard in a recording."""
-
-    language: str
-    transcripts: Sequence[Transcript]
-
-    @property
-    def text(self) -> str:
-        """All of it."""
-        return joined(utterance.text for each in self.transcripts for utterance in each.utterances)
+    from deployments.types import Audio
 
 
 class Ears:
@@ -40,30 +28,36 @@ class Ears:
         self._config = TranscriberConfig(engine="whisperx", model=model, device="cpu", threads=1)
         self._recognizer = transcriber.create(self._config)
 
-    def hear(self, audio: Audio) -> Heard:
-        """What is said in `audio`, its language found by the vote."""
+    def hear(self, audio: Audio) -> str:
+        """The text of `audio`, each part in the language that is found."""
         todo = pieces(len(audio) / SAMPLE_RATE_HZ, PIECE_S)
         speech = join_spans([self._detector.detect(audio, piece) for piece in todo])
-        spans = cut_chunks(speech, self._config.max_chunk_s)
-        language = self._language(audio, spans)
-        chunks = [
-            transcriber.Chunk(
-                audio=span.of(audio), start_s=span.start_s, language=language, speech_share=speech_share(span, speech)
-            )
-            for span in spans
-        ]
-        transcripts: list[Transcript] = []
+        chunks = self._chunks(audio, speech)
+        heard: list[Transcript] = []
         for first in range(0, len(chunks), self._config.batch_size):
             answers = self._recognizer.transcribe(chunks[first : first + self._config.batch_size])
-            transcripts += [answer for answer in answers if isinstance(answer, Transcript)]
-        assert len(transcripts) == len(chunks)
-        return Heard(language=language, transcripts=transcripts)
+            heard += [answer for answer in answers if isinstance(answer, Transcript)]
+        assert len(heard) == len(chunks)
+        return joined(utterance.text for each in heard for utterance in each.utterances)
 
-    def _language(self, audio: Audio, spans: Sequence[Span]) -> str:
-        asked = voters(spans)
-        chunks = [
-            transcriber.Chunk(audio=span.of(audio), start_s=span.start_s, language=transcriber.AUTO) for span in asked
+    def _chunks(self, audio: Audio, speech: Sequence[Span]) -> list[transcriber.Chunk]:
+        max_s = self._config.max_chunk_s
+        plan = asyncio.run(planned(speech, max_s, lambda spans, brief: self._languages(audio, spans, brief=brief)))
+        found = with_margins(chunks_of(plan.passages, speech, max_s), max_s) if plan else []
+        return [
+            transcriber.Chunk(
+                audio=span.of(audio),
+                start_s=span.start_s,
+                language=span.language,
+                speech_share=speech_share(span, speech),
+                speech=tuple(each for each in speech if each.overlap_s(span) > 0),
+            )
+            for span in found
         ]
-        probabilities = [each for each in self._recognizer.detect(chunks) if not isinstance(each, Exception)]
-        found = vote(probabilities, [span.duration_s for span in asked])
-        return transcriber.AUTO if found is None else found[0]
+
+    async def _languages(self, audio: Audio, spans: Sequence[Span], *, brief: bool) -> list[dict[str, float]]:
+        chunks = [
+            transcriber.Chunk(audio=span.of(audio), start_s=span.start_s, language=transcriber.AUTO) for span in spans
+        ]
+        found = self._recognizer.detect(chunks, brief=brief)
+        return [each for each in found if not isinstance(each, Exception)]

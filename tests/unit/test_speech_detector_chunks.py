@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from deployments.speech_detector.chunks import cut_chunks, join_spans, speech_share
+from deployments.speech_detector.chunks import cut_chunks, join_spans, speech_share, with_margins
 from deployments.types import Span
 
 
@@ -69,6 +69,32 @@ def test_no_chunk_begins_or_ends_in_silence(speech: list[Span]) -> None:
     for chunk in cut_chunks(speech, 30.0):
         assert any(span.start_s <= chunk.start_s < span.end_s for span in speech)
         assert any(span.start_s < chunk.end_s <= span.end_s for span in speech)
+
+
+def test_a_chunk_is_heard_with_the_pauses_beside_it() -> None:
+    """A fifth of a second on either side, half of a shorter pause, nothing where speech was cut or before zero."""
+    chunks = spans((0.1, 10), (10.2, 20), (20, 29), (40, 50))
+    widened = [(round(chunk.start_s, 6), round(chunk.end_s, 6)) for chunk in with_margins(chunks, 30.0)]
+    assert widened == [(0, 10.1), (10.1, 20), (20, 29.2), (39.8, 50.2)]
+
+
+def test_margins_make_no_chunk_too_long() -> None:
+    """A chunk that is nearly full gets what room there is, half of it on either side; a full one none."""
+    chunks = spans((5, 34.9), (50, 80))
+    widened = [(round(chunk.start_s, 6), round(chunk.end_s, 6)) for chunk in with_margins(chunks, 30.0)]
+    assert widened == [(4.95, 34.95), (50, 80)]
+
+
+@given(speech(), st.sampled_from([15.0, 30.0]))
+def test_margins_keep_chunks_apart(speech: list[Span], max_s: float) -> None:
+    """Whatever the speech: no chunk loses any of it, grows beyond the limit or reaches into its neighbour."""
+    chunks = cut_chunks(speech, max_s)
+    widened = with_margins(chunks, max_s)
+    assert all(
+        wide.start_s <= chunk.start_s and wide.end_s >= chunk.end_s for wide, chunk in zip(widened, chunks, strict=True)
+    )
+    assert all(chunk.duration_s <= max_s + 1e-6 for chunk in widened)
+    assert all(before.end_s <= after.start_s + 1e-9 for before, after in pairwise(widened))
 
 
 def test_speech_share_is_the_covered_part() -> None:
