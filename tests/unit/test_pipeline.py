@@ -91,6 +91,19 @@ def test_m2_the_audio_is_fetched_once_and_no_stage_gets_a_path():
     assert not [each for each in got if isinstance(each, PurePath) or "/" in str(each)]
 
 
+def test_chunks_are_heard_with_a_margin_of_the_pauses():
+    """The detector's edges may cut into the first and last sounds of what is said between pauses."""
+    heard_s = []
+
+    def hear(audio: Any, chunk: Span, *rest: Any) -> Transcript:
+        heard_s.append((chunk.start_s, chunk.end_s))
+        return heard(audio, chunk, *rest)
+
+    settings = Settings(profile="local", transcriber=TranscriberConfig(engine="whisperx", max_chunk_s=10))
+    run(graph(transcriber=Stub(transcribe=hear)), settings=settings, language="en")
+    assert sorted(heard_s) == [(0, 8.2), (9.8, 18.2)]
+
+
 def test_without_diarization_there_is_one_speaker_and_a_warning():
     """A failing diarizer never costs the transcript."""
     result = run(graph(diarizer=Stub(segment=fails(ValueError("x")))))
