@@ -49,7 +49,7 @@ class DiarizerConfig(BaseModel):
     # For `pyannote-ge2e` only: a trained pipeline brings its own.
     step_s: float = Field(default=1.0, ge=0.25, le=2.5)
     """Step of the 5 s segmentation window. pyannote's own 0.5 s costs twice the time and found nothing more here."""
-    activity_threshold: float = Field(default=0.5, gt=0, lt=1)
+    activity_threshold: float = Field(default=0.4, gt=0, lt=1)
     """Score above which a local speaker is active."""
     min_gap_s: float = Field(default=0.3, ge=0)
     """A shorter gap inside one speaker's turn is filled."""

@@ -3,8 +3,13 @@
     python -m tests.benchmarks [NAME …]
 
 NAME is one of server, load, length, whisperx, overhead, checkpoints, edge, durability, prosody, diarization,
+<<<<<<< HEAD
 transcription, quality, alignment; numbers after `length` and `overhead` are their minutes, so
 `length 1 10` leaves the hour out. `whisperx` needs the real weights that `ML_SERVER_REAL_MODELS` names.
+=======
+transcription, quality, segments, alignment; numbers after `length`, `whisperx` and `overhead` are their minutes, so
+`length 1 10` leaves the hour out.
+>>>>>>> b0a663d (The score of who said what as a benchmark, with kept words and turns as a regression; the embedded diarizer's activity threshold is 0.4; docs)
 Without any name: all of them, one and a half hours on two cores.
 """
 
@@ -58,6 +63,7 @@ BENCHES: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "diarization": ("Diarization and speech detection", _script("bench_diarization")),
     "transcription": ("Transcription", _script("bench_transcription")),
     "quality": ("Words, times and speakers on held-out recordings", _script("bench_quality")),
+    "segments": ("Who said what, in whole sentences", _script("bench_segments")),
     "alignment": ("Alignment", _script("bench_alignment")),
 }
 

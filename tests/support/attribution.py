@@ -181,8 +181,9 @@ def apart_s(first: Span, second: Span) -> float:
 
 def matched(counts: Mapping[tuple[str, int], int]) -> dict[str, int]:
     """The speaker of the result for each speaker of the reference, so that most words agree."""
-    names, numbers = (sorted(set(side)) for side in zip(*counts, strict=True)) if counts else ([], [])
-    table = np.array([[counts.get((name, number), 0) for number in numbers] for name in names]).reshape(len(names), -1)
+    names, numbers = sorted({name for name, _ in counts}), sorted({number for _, number in counts})
+    table = np.array([[counts.get((name, number), 0) for number in numbers] for name in names])
+    table = table.reshape(len(names), len(numbers))
     rows, columns = linear_sum_assignment(table, maximize=True)
     return {names[row]: numbers[column] for row, column in zip(rows, columns, strict=True)}
 
