@@ -11,8 +11,10 @@ Praat (praat-parselmouth) is under the GPL: it is used here, by who installs it,
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -148,4 +150,5 @@ def _swift() -> object:
 def _fcpe() -> object:
     import torchfcpe
 
-    return torchfcpe.spawn_bundled_infer_model(device="cpu")
+    with contextlib.redirect_stdout(sys.stderr):  # it tells of its defaults
+        return torchfcpe.spawn_bundled_infer_model(device="cpu")

@@ -166,7 +166,7 @@ def test_memory_does_not_grow_with_the_video() -> None:
 
 
 def test_fast_enough_to_be_no_burden() -> None:
-    """At least 50 times realtime in processor time (the bench shows what it really is: over 200)."""
+    """At least 50 times realtime in processor time (the bench shows what it really is: 160)."""
     audio = np.tile(SPEECH, 2)
     started = time.process_time()
     whole(audio)
