@@ -3,13 +3,8 @@
     python -m tests.benchmarks [NAME …]
 
 NAME is one of server, load, length, whisperx, overhead, checkpoints, edge, durability, prosody, diarization,
-<<<<<<< HEAD
-transcription, quality, alignment; numbers after `length` and `overhead` are their minutes, so
+transcription, quality, segments, alignment; numbers after `length` and `overhead` are their minutes, so
 `length 1 10` leaves the hour out. `whisperx` needs the real weights that `ML_SERVER_REAL_MODELS` names.
-=======
-transcription, quality, segments, alignment; numbers after `length`, `whisperx` and `overhead` are their minutes, so
-`length 1 10` leaves the hour out.
->>>>>>> b0a663d (The score of who said what as a benchmark, with kept words and turns as a regression; the embedded diarizer's activity threshold is 0.4; docs)
 Without any name: all of them, one and a half hours on two cores.
 """
 
