@@ -41,6 +41,8 @@ class WarningCode(StrEnum):
     """In `count` texts, phrases that recognisers invent in silence were left out."""
     LOOP_CUT = "LOOP_CUT"
     """In `count` texts, a phrase that the recogniser repeated again and again was cut to one."""
+    REPEATED_TEXT_DROPPED = "REPEATED_TEXT_DROPPED"
+    """`count` texts that the recogniser wrote again and again for minutes, which nothing speaks for, were left out."""
     UNHEARD_DROPPED = "UNHEARD_DROPPED"
     """`count` texts of which the aligner finds no word in the sound were left out."""
     SPEECH_UNCERTAIN = "SPEECH_UNCERTAIN"

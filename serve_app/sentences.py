@@ -73,6 +73,11 @@ SENTENCES: dict[WarningCode, dict[Locale, str]] = {
         "ko": "인식기가 거듭 되풀이한 문구를 {count}곳에서 한 번만 남겼습니다.",
         "en": "A phrase that the recogniser repeated again and again was cut to one (places: {count}).",
     },
+    WarningCode.REPEATED_TEXT_DROPPED: {
+        "ko": "인식기가 여러 구간에 걸쳐 거듭 쓴, 지어낸 것으로 보이는 같은 텍스트를 {count}곳에서 뺐습니다.",
+        "en": "The same text, which the recogniser wrote again and again for minutes and probably invented, was left"
+        " out (places: {count}).",
+    },
     WarningCode.UNHEARD_DROPPED: {
         "ko": "소리에서 찾을 수 없는 단어를 {count}곳에서 뺐습니다. 인식기가 지어낸 것으로 보입니다.",
         "en": "Text of which no word can be found in the sound was left out (places: {count}): the recogniser probably"

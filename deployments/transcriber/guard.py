@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
+from deployments.transcriber.loops import cut_letters, cut_loops, fits, looped
 from deployments.transcriber.phantoms import without_phantoms
 from deployments.warnings import WarningCode
 
@@ -22,18 +23,10 @@ if TYPE_CHECKING:
 
     from deployments.transcriber.config import Guard
 
-MAX_PHRASE_WORDS: Final = 20
-REPEATS: Final = 5
-"""A phrase that comes so often in a row is a loop; people say "no no no" and "네 네 네", too."""
-LETTER_REPEATS: Final = 12
-"""The same for letters inside a word, without digits: a number may have many zeros."""
-
 GUESSING: Final = 0.5
 """Drawn at a temperature above this, a text is a guess, though a likely one: Whisper builds no further text on it."""
 
-_LETTER_LOOP: Final = re.compile(r"([^\W\d]{1,8}?)\1{" + str(LETTER_REPEATS - 1) + ",}")
 _WORD: Final = re.compile(r"\w")
-_MARKS: Final = re.compile(r"[^\w]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +40,8 @@ class Hypothesis:
     """The model's probability that the chunk holds no speech."""
     temperature: float = 0.0
     """At which it was drawn; 0 for the likeliest text."""
+    repeated: frozenset[str] = frozenset()
+    """Phrases that come again and again in each of several texts that were drawn for the chunk."""
 
     @property
     def confidence(self) -> float:
@@ -94,13 +89,17 @@ def judge(hypothesis: Hypothesis, speech_share: float, guard: Guard) -> Verdict:
 
 
 def best(tries: Sequence[Hypothesis], guard: Guard) -> Hypothesis:
-    """Of hypotheses that are all doubtful, the likeliest that does not repeat itself; else the likeliest."""
+    """Of hypotheses that are all doubtful, the likeliest that does not repeat itself; else the likeliest.
+
+    What all of them repeat is marked as such: chance would have changed what is invented.
+    """
     varied = [each for each in tries if compression_ratio(each.text) <= guard.compression_ratio]
-    return max(varied or tries, key=lambda each: each.average_logprob)
+    chosen = max(varied or tries, key=lambda each: each.average_logprob)
+    return replace(chosen, repeated=frozenset.intersection(*(looped(each.text) for each in tries)))
 
 
-def keep(hypothesis: Hypothesis, speech_share: float, guard: Guard) -> Kept:
-    """What of the final `hypothesis` goes into the transcript."""
+def keep(hypothesis: Hypothesis, speech_share: float, guard: Guard, *, speech_s: float) -> Kept:
+    """What of the final `hypothesis` goes into the transcript; the chunk has `speech_s` of detected speech."""
     if not _WORD.search(hypothesis.text):
         return Kept(text="")
     verdict = judge(hypothesis, speech_share, guard)
@@ -108,7 +107,7 @@ def keep(hypothesis: Hypothesis, speech_share: float, guard: Guard) -> Kept:
     if verdict is Verdict.SILENT or (verdict is Verdict.DOUBTFUL and little_speech):
         return Kept(text="", warnings=(WarningCode.SILENT_TEXT_DROPPED,), dropped=1)
     text, warnings, dropped = " ".join(hypothesis.text.split()), [], 0
-    cut = cut_loops(text)
+    cut = cut_letters(text) if _is_repeated(hypothesis, verdict, speech_s, guard) else cut_loops(text)
     if cut != text:
         text, dropped = cut, dropped + 1
         warnings.append(WarningCode.LOOP_CUT)
@@ -123,29 +122,9 @@ def keep(hypothesis: Hypothesis, speech_share: float, guard: Guard) -> Kept:
     return Kept(text=text, warnings=tuple(warnings), dropped=dropped)
 
 
-def cut_loops(text: str) -> str:
-    """`text` with each phrase that comes `REPEATS` times in a row, or more often, written once.
-
-    Case and punctuation do not count; what is left of a loop that the text's end cuts off goes, too.
-    """
-    words = [_LETTER_LOOP.sub(r"\1", word) for word in text.split()]
-    plain = [_MARKS.sub("", word).casefold() for word in words]
-    kept: list[str] = []
-    at = 0
-    while at < len(words):
-        size, end = _loop(plain, at)
-        kept += words[at : at + size]
-        at = end
-    return " ".join(kept)
-
-
-def _loop(words: Sequence[str], at: int) -> tuple[int, int]:
-    """Length of the phrase that begins at `at`, and where its repetitions end; without a loop, one word."""
-    for size in range(1, min(MAX_PHRASE_WORDS, (len(words) - at) // REPEATS) + 1):
-        end = at + size
-        while end < len(words) and words[end] == words[end - size]:
-            end += 1
-        repeats, rest = divmod(end - at, size)
-        if repeats >= REPEATS:
-            return size, end if end == len(words) else end - rest
-    return 1, at + 1
+def _is_repeated(hypothesis: Hypothesis, verdict: Verdict, speech_s: float, guard: Guard) -> bool:
+    """Whether what the text repeats is said again and again, as far as time, odds and further draws tell."""
+    sure = hypothesis.average_logprob >= guard.average_logprob and hypothesis.no_speech <= guard.no_speech
+    drawn = looped(hypothesis.text) <= hypothesis.repeated
+    believed = drawn or (verdict is Verdict.GOOD and hypothesis.temperature <= GUESSING)
+    return sure and believed and fits(hypothesis.text, speech_s)

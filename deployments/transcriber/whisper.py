@@ -154,7 +154,7 @@ class WhisperRecognizer:
         return [i for i in among if judge(tries[i][-1], heard[i].chunk.speech_share, self._guard) is Verdict.DOUBTFUL]
 
     def _transcript(self, chunk: Chunk, language: str, hypothesis: Hypothesis) -> Transcript:
-        kept = keep(hypothesis, chunk.speech_share, self._guard)
+        kept = keep(hypothesis, chunk.speech_share, self._guard, speech_s=_speech_s(chunk))
         utterance = Utterance(
             start_s=chunk.start_s,
             end_s=chunk.start_s + len(chunk.audio) / SAMPLE_RATE_HZ,

@@ -28,6 +28,7 @@ from deployments.speech_detector.chunks import join_spans, with_margins
 from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
 from deployments.transcriber.config import detects_language
 from deployments.transcriber.engine import AUTO
+from deployments.transcriber.loops import without_repeats
 from deployments.transcriber.passages import chunks_of, whole
 from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcript, join_tracks, pieces
 from deployments.warnings import ResultWarning, WarningCode, merged
@@ -262,7 +263,7 @@ class Pipeline:
             raise
         except Exception as error:
             raise TranscriptionError from error
-        return so_far()
+        return replace(heard, transcripts=without_repeats(transcripts, speech))
 
     async def _hear(self, chunk: Passage, speech: Sequence[Span]) -> Transcript:
         inside = [span for span in speech if span.overlap_s(chunk) > 0]
