@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deployments.speech_detector import engine as speech_detector
-from deployments.speech_detector.chunks import join_spans, speech_share, with_margins
+from deployments.speech_detector.chunks import join_spans, speech_share
 from deployments.speech_detector.config import PIECE_S, SpeechDetectorConfig
 from deployments.transcriber import engine as transcriber
 from deployments.transcriber.config import TranscriberConfig
-from deployments.transcriber.passages import chunks_of
-from deployments.types import SAMPLE_RATE_HZ, Span, Transcript, joined, pieces
-from serve_app.jobs.languages import planned
+from deployments.transcriber.loops import without_repeats
+from deployments.transcriber.passages import chunks_of, whole
+from deployments.types import SAMPLE_RATE_HZ, Transcript, joined, pieces
+from serve_app.jobs import languages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deployments.types import Audio
+    from deployments.transcriber.passages import Passage
+    from deployments.types import Audio, Span
+    from deployments.warnings import ResultWarning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What is heard in a recording. `warnings`: of languages and texts."""
+
+    language: str
+    transcripts: Sequence[Transcript]
+    warnings: Sequence[ResultWarning] = ()
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return joined(utterance.text for each in self.transcripts for utterance in each.utterances)
 
 
 class Ears:
@@ -28,36 +46,42 @@ class Ears:
         self._config = TranscriberConfig(engine="whisperx", model=model, device="cpu", threads=1)
         self._recognizer = transcriber.create(self._config)
 
-    def hear(self, audio: Audio) -> str:
-        """The text of `audio`, each part in the language that is found."""
+    def hear(self, audio: Audio, language: str = transcriber.AUTO) -> Heard:
+        """What is said in `audio`, in a given language or in those that are found."""
         todo = pieces(len(audio) / SAMPLE_RATE_HZ, PIECE_S)
         speech = join_spans([self._detector.detect(audio, piece) for piece in todo])
-        chunks = self._chunks(audio, speech)
-        heard: list[Transcript] = []
+        plan = self._plan(audio, speech) if language == transcriber.AUTO else None
+        parts = plan.passages if plan else whole(speech, language)
+        chunks = [
+            _chunk(audio, part, part.language, speech) for part in chunks_of(parts, speech, self._config.max_chunk_s)
+        ]
+        transcripts: list[Transcript] = []
         for first in range(0, len(chunks), self._config.batch_size):
             answers = self._recognizer.transcribe(chunks[first : first + self._config.batch_size])
-            heard += [answer for answer in answers if isinstance(answer, Transcript)]
-        assert len(heard) == len(chunks)
-        return joined(utterance.text for each in heard for utterance in each.utterances)
+            transcripts += [answer for answer in answers if isinstance(answer, Transcript)]
+        assert len(transcripts) == len(chunks)
+        kept = without_repeats(dict(enumerate(transcripts)), speech).values()
+        told = languages.warnings(plan, speech) if plan else []
+        return Heard(
+            language=plan.language if plan else language,
+            transcripts=list(kept),
+            warnings=[*told, *(warning for each in kept for warning in each.warnings)],
+        )
 
-    def _chunks(self, audio: Audio, speech: Sequence[Span]) -> list[transcriber.Chunk]:
-        max_s = self._config.max_chunk_s
-        plan = asyncio.run(planned(speech, max_s, lambda spans, brief: self._languages(audio, spans, brief=brief)))
-        found = with_margins(chunks_of(plan.passages, speech, max_s), max_s) if plan else []
-        return [
-            transcriber.Chunk(
-                audio=span.of(audio),
-                start_s=span.start_s,
-                language=span.language,
-                speech_share=speech_share(span, speech),
-                speech=tuple(each for each in speech if each.overlap_s(span) > 0),
-            )
-            for span in found
-        ]
+    def _plan(self, audio: Audio, speech: Sequence[Span]) -> languages.Plan | None:
+        async def hear(spans: Sequence[Span], brief: bool) -> list[dict[str, float]]:  # noqa: FBT001  `languages.Hear`
+            chunks = [_chunk(audio, span, transcriber.AUTO, speech) for span in spans]
+            answers = self._recognizer.detect(chunks, brief=brief)
+            return [each for each in answers if isinstance(each, dict)]
 
-    async def _languages(self, audio: Audio, spans: Sequence[Span], *, brief: bool) -> list[dict[str, float]]:
-        chunks = [
-            transcriber.Chunk(audio=span.of(audio), start_s=span.start_s, language=transcriber.AUTO) for span in spans
-        ]
-        found = self._recognizer.detect(chunks, brief=brief)
-        return [each for each in found if not isinstance(each, Exception)]
+        return asyncio.run(languages.planned(speech, self._config.max_chunk_s, hear))
+
+
+def _chunk(audio: Audio, span: Span | Passage, language: str, speech: Sequence[Span]) -> transcriber.Chunk:
+    return transcriber.Chunk(
+        audio=span.of(audio),
+        start_s=span.start_s,
+        language=language,
+        speech_share=speech_share(span, speech),
+        speech=tuple(each for each in speech if each.overlap_s(span) > 0),
+    )

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import jiwer
+import numpy as np
+import pytest
+import soundfile
+
+from deployments.types import SAMPLE_RATE_HZ, Audio
+from deployments.warnings import WarningCode
+from serve_app.cli.samples import conversation
+from tests.support import real_models, sounds
+from tests.support.ears import Ears
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.ears import Heard
+
+pytestmark = real_models.needs("whisper-base", "korean")
+
+PAUSE_S = 1.0
+
+
+@pytest.fixture(scope="module")
+def ears() -> Ears:
+    return Ears(str(real_models.part("whisper-base")))
+
+
+@pytest.fixture(scope="module")
+def sentences() -> list[tuple[Audio, str]]:
+    """Three sentences of one Korean reader, and their texts."""
+    folder = real_models.part("korean")
+    assert folder
+    return [(read(sound), sound.with_suffix(".txt").read_text("utf-8")) for sound in sorted(folder.glob("*.wav"))]
+
+
+def read(path: object) -> Audio:
+    return np.asarray(soundfile.read(path, dtype="int16")[0])
+
+
+def in_a_row(*parts: Audio) -> Audio:
+    return sounds.in_a_row(*parts, pause_s=PAUSE_S)
+
+
+def call(start_s: float, end_s: float) -> Audio:
+    """Of the demo's English telephone call."""
+    return read(conversation().audio)[round(start_s * SAMPLE_RATE_HZ) : round(end_s * SAMPLE_RATE_HZ)]
+
+
+def plain(text: str) -> str:
+    """Without spaces and punctuation: Korean spacing is a matter of taste, and not heard."""
+    return re.sub(r"[\W_]+", "", text)
+
+
+def errors(text: str, heard: str) -> float:
+    """Character error rate."""
+    return float(jiwer.cer(plain(text), plain(heard)))
+
+
+def text_in(language: str, heard: Heard) -> str:
+    return " ".join(each.text for t in heard.transcripts if t.language == language for each in t.utterances)
+
+
+def test_korean_is_found_and_understood(ears: Ears, sentences: list[tuple[Audio, str]]) -> None:
+    """Each sentence alone and all in one file: `ko`, every word with its times, no warning, few wrong characters."""
+    texts = [text for _, text in sentences]
+    alone = [ears.hear(in_a_row(sound)) for sound, _ in sentences]
+    together = ears.hear(in_a_row(*(sound for sound, _ in sentences)))
+    for heard in (*alone, together):
+        assert (heard.language, heard.warnings) == ("ko", [])
+        words = [word for each in heard.transcripts for utterance in each.utterances for word in utterance.words]
+        assert [word.text for word in words] == heard.text.split()
+        assert all(before.end_s <= after.start_s for before, after in pairwise(words))
+    assert errors(" ".join(texts), together.text) <= 0.1
+    assert errors(" ".join(texts), " ".join(heard.text for heard in alone)) <= 0.1
+
+
+@pytest.mark.parametrize("korean_first", [True, False])
+def test_each_language_is_heard_as_itself(
+    ears: Ears, sentences: list[tuple[Audio, str]], *, korean_first: bool
+) -> None:
+    """Korean and English in one file, in either order: each in its own, nothing invented, and it is told."""
+    korean, english = [sound for sound, _ in sentences], call(6, 26)
+    heard = ears.hear(in_a_row(*korean, english) if korean_first else in_a_row(english, *korean))
+    assert heard.language == "en"
+    assert [warning.code for warning in heard.warnings] == [WarningCode.OTHER_LANGUAGE]
+    assert errors(" ".join(text for _, text in sentences), text_in("ko", heard)) <= 0.1
+    assert "This is Diane in New Jersey. And I'm Sheila" in text_in("en", heard)
+    assert "수고" not in heard.text
+
+
+@pytest.mark.skipif(not shutil.which("flite"), reason="flite is not installed")
+@pytest.mark.parametrize("text", ["No, no, no, no, no, no, no.", "Yes. Yes. Yes. Yes. Yes. Yes. I know."])
+def test_what_is_said_again_and_again_stays(ears: Ears, tmp_path: Path, text: str) -> None:
+    """A synthesized voice repeats a word: at least five of them are written, with no warning."""
+    subprocess.run(["flite", "-voice", "rms", "-t", text, "-o", tmp_path / "said.wav"], check=True)
+    heard = ears.hear(in_a_row(read(tmp_path / "said.wav")), "en")
+    assert len(re.findall(r"\b(?:no|yes)\b", heard.text.lower())) >= 5
+    assert heard.warnings == []
+
+
+def test_nothing_is_written_over_music_for_minutes(ears: Ears) -> None:
+    """Two minutes of melody and noise: no text, in either language."""
+    music = sounds.as_int16(np.concatenate([sounds.melody(60), sounds.syllables_of_noise(60)]))
+    assert [ears.hear(music, language).text for language in ("ko", "en")] == ["", ""]
