@@ -17,16 +17,12 @@ if TYPE_CHECKING:
 class WarningCode(StrEnum):
     """All that a result may warn of. Part of the wire contract: docs/api.md has the list with each code's amounts."""
 
-    ENGINES_SMALL = "ENGINES_SMALL"
-    """The models of the production engines are not on this machine: the embedded ones ran."""
     AUDIO_DAMAGED = "AUDIO_DAMAGED"
     """Parts of the audio could not be decoded."""
     AUDIO_INCOMPLETE = "AUDIO_INCOMPLETE"
     """Of the audio that the file promises `seconds` are missing, `share` of all."""
     AUDIO_LONGER = "AUDIO_LONGER"
     """The audio is `seconds` longer than the file says."""
-    LANGUAGE_ASSUMED = "LANGUAGE_ASSUMED"
-    """The language was not detected, but taken for `language`, the only one that the recogniser knows."""
     LANGUAGE_UNCERTAIN = "LANGUAGE_UNCERTAIN"
     """The language was detected, and got a `share` of the vote that leaves doubts: `language`."""
     OTHER_LANGUAGE = "OTHER_LANGUAGE"

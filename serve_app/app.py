@@ -19,9 +19,8 @@ from deployments.extraction.deployment import AudioExtractor
 from deployments.models.config import ModelsConfig
 from deployments.prosody.deployment import ProsodyAnalyzer
 from deployments.speech_detector.deployment import SpeechDetector
-from deployments.transcriber.config import has_word_times
 from deployments.transcriber.deployment import Transcriber
-from serve_app.engines import check_models, decided
+from serve_app.engines import check_models
 from serve_app.ingress import Ingress, check_exposure
 from serve_app.jobs.placement import check_reach
 from serve_app.settings import CpuPool, Settings
@@ -38,26 +37,25 @@ def build(args: Settings) -> Application:
     logs.configure()
     check_reach(args.database)
     check_exposure(args)
-    settings = decided(args)
     try:
-        check_models(settings)
+        check_models(args)
     except ModelLoadError as missing:
         raise RayServeException(str(missing)) from missing  # of which `serve status` tells the text, and no traceback
-    pool = settings.cpu_pool
+    pool = args.cpu_pool
     return _bind(
         Ingress,
-        settings,
-        extractor=_bind(AudioExtractor, settings.extraction),
-        detector=_bind(SpeechDetector, settings.speech_detector),
-        prosody=_bind(ProsodyAnalyzer, settings.prosody),
-        **_with_models(settings, settings.model_store),
-        cpu=_with_models(pool, settings.model_store, suffix="Cpu") if pool else None,
+        args,
+        extractor=_bind(AudioExtractor, args.extraction),
+        detector=_bind(SpeechDetector, args.speech_detector),
+        prosody=_bind(ProsodyAnalyzer, args.prosody),
+        **_with_models(args, args.model_store),
+        cpu=_with_models(pool, args.model_store, suffix="Cpu") if pool else None,
     )
 
 
 def _with_models(stages: Settings | CpuPool, store: ModelsConfig, suffix: str = "") -> dict[str, Any]:
     """The stages that load models: the graph's own, or their twins for jobs with `enable_gpu: false`."""
-    needs_aligner = bool(timed_by_ctc(stages.aligner)) and not has_word_times(stages.transcriber)
+    needs_aligner = bool(timed_by_ctc(stages.aligner))
     return {
         "transcriber": _bind(Transcriber, stages.transcriber, store, stages.aligner, suffix=suffix),
         "aligner": _bind(Aligner, stages.aligner, store, suffix=suffix) if needs_aligner else None,

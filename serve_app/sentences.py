@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from deployments.warnings import ResultWarning
 
 SENTENCES: dict[WarningCode, dict[Locale, str]] = {
-    WarningCode.ENGINES_SMALL: {
-        "ko": "운영용 엔진의 모델이 없어 내장된 작은 엔진(영어 전용)으로 처리했습니다. 미리보기로만 보십시오.",
-        "en": "Made by the small built-in engines (English only), because the models of the production engines are not"
-        " on this machine: take the transcript as a preview.",
-    },
     WarningCode.AUDIO_DAMAGED: {
         "ko": "오디오의 일부를 디코딩하지 못했습니다.",
         "en": "Parts of the audio could not be decoded.",
@@ -34,10 +29,6 @@ SENTENCES: dict[WarningCode, dict[Locale, str]] = {
     WarningCode.AUDIO_LONGER: {
         "ko": "오디오가 파일에 표시된 길이보다 {seconds}초 깁니다.",
         "en": "The audio is {seconds} s longer than the file says.",
-    },
-    WarningCode.LANGUAGE_ASSUMED: {
-        "ko": "말의 언어를 감지하지 않고, 인식기가 아는 유일한 언어({language})로 여겼습니다.",
-        "en": "The spoken language was not detected: it was taken for the only one that is known ({language}).",
     },
     WarningCode.LANGUAGE_UNCERTAIN: {
         "ko": "감지한 언어({language})가 확실하지 않습니다(확률 {share}%). 언어를 알면 요청에 적어 주십시오.",

@@ -6,12 +6,13 @@ Names: `ML_SERVER_` + the field, nested ones with `__`: `ML_SERVER_LIMITS__RUNNI
 
 import hashlib
 import json
+import os
 from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -39,11 +40,14 @@ from deployments.net.policy import CallbackPolicy, VideoPolicy
 from deployments.prosody.config import ProsodyConfig
 from deployments.speech_detector.config import SpeechDetectorConfig
 from deployments.transcriber import config as transcriber_config
-from deployments.transcriber.config import TranscriberConfig, has_word_times
-from deployments.warnings import ResultWarning
+from deployments.transcriber.config import TranscriberConfig
 
 CALLBACK_PATHS = {"1.1": "/api/upload-video/result", "1.0": "/api/v1/ml/ml-results"}
 DEFAULT_STATE_DIR = Path("~/.local/state/ml-server")
+NO_ENGINE_FOR_ALL = (
+    "the setting `engine` (ML_SERVER_ENGINE) is gone: remove it; each stage names its own, as the transcriber's"
+    " {engine: whisperx, model: base} in configs/local.yaml"
+)
 
 
 class Limits(BaseModel):
@@ -129,9 +133,7 @@ class CpuPool(BaseModel):
 
     @model_validator(mode="after")
     def _on_cpus(self) -> "CpuPool":
-        devices = {name: getattr(stage, "device", None) for name, stage in self}
-        devices["transcriber"] = transcriber_config.device(self.transcriber)
-        if elsewhere := [name for name, device in devices.items() if device != "cpu"]:
+        if elsewhere := [name for name, stage in self if stage.device != "cpu"]:
             raise ValueError(f"cpu_pool: the device of {', '.join(elsewhere)} has to be cpu")
         return self
 
@@ -199,11 +201,6 @@ class Settings(BaseSettings):
     cpu_pool: CpuPool | None = None
     """Where jobs with `enable_gpu: false` go, as deployments of their own (`TranscriberCpu`, …) that may scale to zero.
     None: every job goes to the stages above."""
-    engine: Literal["named", "auto"] = "named"
-    """`named`: the stages' engines are those above, or the server does not start. `auto`, for laptops: they are where
-    their models are on this machine, else all four are the embedded ones, and log and results say so."""
-    warnings: tuple[ResultWarning, ...] = ()
-    """What every result warns of."""
 
     @classmethod
     def settings_customise_sources(
@@ -216,6 +213,13 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment wins over what a config file passes in."""
         return env_settings, init_settings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_no_engine_for_all(cls, fields: Any) -> Any:
+        if "engine" in fields or "ML_SERVER_ENGINE" in map(str.upper, os.environ):
+            raise ValueError(NO_ENGINE_FOR_ALL)
+        return fields
 
     @model_validator(mode="after")
     def _backend_is_allowed(self) -> "Settings":
@@ -264,19 +268,6 @@ class Settings(BaseSettings):
                 )
             if self.models.allow_unpinned:
                 raise ValueError("models.allow_unpinned: production loads models only as the model lock pins them")
-            if self.engine == "auto":
-                raise ValueError(
-                    "engine: auto is for laptops: production names its engines, and does not start without their models"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _auto_has_a_choice(self) -> "Settings":
-        if self.engine == "auto" and not self.wanted_models:
-            raise ValueError(
-                "engine: auto chooses between the engines of the config and the embedded ones, but the config names no"
-                " other: name a transcriber such as {engine: whisperx, model: small}"
-            )
         return self
 
     @cached_property
@@ -341,7 +332,7 @@ class Settings(BaseSettings):
         return "+".join(
             (
                 transcriber_config.model_version(self.transcriber),
-                *(() if has_word_times(self.transcriber) else (aligner_config.model_version(self.aligner),)),
+                aligner_config.model_version(self.aligner),
                 diarizer_config.model_version(self.diarizer),
                 emotion_config.model_version(self.emotion),
             )
@@ -350,7 +341,7 @@ class Settings(BaseSettings):
     @property
     def device(self) -> str:
         """Where the recogniser is meant to compute."""
-        return transcriber_config.device(self.transcriber)
+        return self.transcriber.device
 
     @property
     def identity(self) -> str:

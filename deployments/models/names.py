@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from deployments.models.config import Kind
 
-EMBEDDED = frozenset({"pocketsphinx", "cross-attention", "pyannote-ge2e", "prosodic-lexical"})
+EMBEDDED = frozenset({"cross-attention", "pyannote-ge2e", "prosodic-lexical"})
 """Engines whose models come with their packages."""
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SYSTRAN = "tiny.en tiny base.en base small.en small medium.en medium large-v1 large-v2 large-v3"

@@ -5,18 +5,13 @@ Imported by the HTTP edge for every request: light, and it must stay so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from deployments.transcriber import whisper_languages
 from deployments.watchdog import LONGEST_S
-
-_DEFAULTS: dict[object, dict[str, Any]] = {"whisperx": {"max_chunk_s": 30.0, "batch_size": 8}}
-"""What an engine takes where the config says nothing, and the fields' own defaults do not fit it."""
 
 
 class Guard(BaseModel):
@@ -41,39 +36,42 @@ class TranscriberConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    engine: Literal["pocketsphinx", "whisperx"] = "pocketsphinx"
-    """`pocketsphinx`: CMU's small recogniser with the English model in its wheel; no download, CPU only.
-    `whisperx`: Whisper on CTranslate2, as whisperX runs it; any size, any language, CPU or GPU."""
+    engine: Literal["whisperx"] = "whisperx"
+    """`whisperx`: Whisper on CTranslate2, as whisperX runs it; any size, any language, CPU or GPU."""
+    model: str = Field(default="base", min_length=1)
+    """A size, a repository of the hub, or the folder of a converted model."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; `auto` takes a GPU where there is one."""
+    compute_type: str = "auto"
+    """CTranslate2's name of the arithmetic; `auto` is float16 on a GPU and int8 on a CPU."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of one computation on a CPU; None for the library's own choice."""
+    max_chunk_s: float = Field(default=30.0, gt=0, le=30)
+    """The caller cuts speech at pauses into chunks no longer than this. Whisper computes 30 s at a time, however short
+    the chunk."""
+    batch_size: int = Field(default=8, ge=1, le=64)
+    """Chunks that are computed together, across jobs."""
+    beam_size: int = Field(default=5, ge=1, le=20)
+    """Hypotheses that are followed at once."""
     longest_call_s: float = Field(default=LONGEST_S, gt=0)
     """One call of the engine that takes longer is stuck: the replica's process ends, and Serve starts another."""
-    max_chunk_s: float = Field(default=8.0, gt=0, le=30)
-    """The caller cuts speech at pauses into chunks no longer than this. Longer ones win pocketsphinx no words, only
-    longer calls; whisperx computes 30 s at a time, however short the chunk, and so that is its default."""
-    threads: int | None = Field(default=None, ge=1)
-    """Threads of one computation on a CPU; None for the library's own choice (pocketsphinx decodes on one core)."""
-    batch_size: int = Field(default=1, ge=1, le=64)
-    """Chunks that are computed together, across jobs; 8 for whisperx."""
-
-    model: str = Field(default="large-v3", min_length=1)
-    """whisperx: a size, a repository of the hub, or the folder of a converted model."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """whisperx: where to compute; `auto` takes a GPU where there is one."""
-    compute_type: str = "auto"
-    """whisperx: CTranslate2's name of the arithmetic; `auto` is float16 on a GPU and int8 on a CPU."""
-    beam_size: int = Field(default=5, ge=1, le=20)
-    """whisperx: hypotheses that are followed at once."""
     guard: Guard = Guard()
-    """whisperx: against invented text."""
+    """Against invented text."""
 
-    @model_validator(mode="before")
+    @field_validator("engine", mode="before")
     @classmethod
-    def _engines_own(cls, fields: Any) -> Any:
-        return _DEFAULTS.get(fields.get("engine"), {}) | dict(fields) if isinstance(fields, Mapping) else fields
+    def _names_one_that_is_left(cls, engine: object) -> object:
+        if engine == "pocketsphinx":
+            raise ValueError(
+                "pocketsphinx is gone: write {engine: whisperx, model: base, device: cpu}, and in the environment"
+                " ML_SERVER_TRANSCRIBER__ENGINE=whisperx"
+            )
+        return engine
 
 
 def languages(config: TranscriberConfig) -> frozenset[str]:
-    """Codes of the languages that the engine knows; ISO 639-1 but for three of Whisper's own."""
-    return frozenset({"en"}) if config.engine == "pocketsphinx" else whisper_languages.known_to(_model_name(config))
+    """Codes of the languages that the model knows; ISO 639-1 but for three of Whisper's own."""
+    return whisper_languages.known_to(_model_name(config))
 
 
 def detects_language(config: TranscriberConfig) -> bool:
@@ -82,20 +80,8 @@ def detects_language(config: TranscriberConfig) -> bool:
 
 
 def model_version(config: TranscriberConfig) -> str:
-    """The result's `model_version`, such as `whisperx-large-v3`, or `pocketsphinx-5.1.1-en-us`."""
-    if config.engine == "pocketsphinx":
-        return f"{config.engine}-{version(config.engine)}-en-us"
+    """The result's `model_version`, such as `whisperx-large-v3`."""
     return f"{config.engine}-{_model_name(config)}"
-
-
-def has_word_times(config: TranscriberConfig) -> bool:
-    """Whether the engine times its own words; where not, the graph needs the Aligner."""
-    return config.engine == "pocketsphinx"
-
-
-def device(config: TranscriberConfig) -> str:
-    """Where the engine computes: the result's `device`. `auto` stays `auto`: only the replica knows its machine."""
-    return "cpu" if config.engine == "pocketsphinx" else config.device
 
 
 def _model_name(config: TranscriberConfig) -> str:

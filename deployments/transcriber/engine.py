@@ -80,11 +80,7 @@ def create(config: TranscriberConfig, timed_elsewhere: frozenset[str] = frozense
 
     `timed_elsewhere`: languages whose words the Aligner times, so that the engine need not.
     """
-    if config.engine == "whisperx":
-        from deployments.transcriber.whisper import WhisperRecognizer
-        from deployments.transcriber.whisper_model import Whisper
+    from deployments.transcriber.whisper import WhisperRecognizer
+    from deployments.transcriber.whisper_model import Whisper
 
-        return WhisperRecognizer(Whisper(config), config.guard, timed_elsewhere)
-    from deployments.transcriber.sphinx import PocketsphinxRecognizer
-
-    return PocketsphinxRecognizer(config)
+    return WhisperRecognizer(Whisper(config), config.guard, timed_elsewhere)

@@ -54,15 +54,12 @@ def check_devices(settings: Settings) -> None:
         raise StartError(f"{' and '.join(on_gpu)} is cuda, but there is no CUDA device on this machine")
 
 
-def ensure_models(path: Path, settings: Settings) -> None:
+def ensure_models(path: Path) -> None:
     """See to it that the config's models are here: the profile `local` fetches what is not, before Ray starts.
 
     Production, and `models.offline`, say at once which are missing or damaged, all of them, and what fetches them.
-    Replicas look again, and would say the same of one model each, a minute later. `engine: auto` makes do with what
-    there is.
+    Replicas look again, and would say the same of one model each, a minute later.
     """
-    if settings.engine == "auto" or not settings.wanted_models:
-        return
     from deployments.errors import ModelLoadError
     from serve_app.cli import models
 

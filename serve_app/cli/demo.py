@@ -27,7 +27,6 @@ from serve_app.cli.child_process import ChildProcess, free_port
 from serve_app.cli.client import ENDED, ClientError, ServerClient
 from serve_app.cli.example_backend import ExampleBackend
 from serve_app.cli.media_server import MediaServer
-from serve_app.cli.models import read_settings
 from serve_app.cli.plain_text import plain
 from serve_app.cli.progress_bar import ProgressBar
 from serve_app.cli.render import render_result
@@ -52,7 +51,7 @@ class DemoError(Exception):
 def run_demo(
     *,
     state_dir: Path,
-    config: str = "configs/demo.yaml",
+    config: str = "configs/local.yaml",
     samples: Sequence[Sample] | None = None,
     server_command: Callable[[int, Path], Sequence[str]] | None = None,
     console: Console | None = None,
@@ -66,7 +65,7 @@ def run_demo(
     try:
         with signals_as_interrupt():
             if server_command is None:
-                ensure_models(Path(config), read_settings(Path(config)))  # here: what the server says goes to its log
+                ensure_models(Path(config))  # here: what the server says goes to its log
             folder = new_run_folder(state_dir / "demo")
             results = play(samples or all_samples(), folder, command, console)
     except (DemoError, ClientError, MissingSampleError, VideoNotMadeError, StartError) as error:

@@ -87,7 +87,7 @@ def up(options: UpOptions) -> None:
         os.environ[doorkeeper.MAX_BYTES_VARIABLE] = str(settings.limits.request_bytes)  # the proxies know no config
         checks.check_host(config, settings)
         checks.check_devices(settings)
-        checks.ensure_models(options.config, settings)
+        checks.ensure_models(options.config)
         checks.check_port(config)
         checks.check_database(settings)
         metrics_port = checks.free_port_or_any(settings.metrics_port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,6 +14,21 @@ from serve_app.exports.options import FORMAT_NAMES, LONGEST_LINE, MOST_LINES, SH
 from serve_app.settings import DEFAULT_STATE_DIR, Settings
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
+
+
+class ConfigFile(click.Path):
+    """A Serve config that is there."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False, exists=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The file's path. Fails in a sentence."""
+        if Path(value).name == "demo.yaml" and not Path(value).exists():
+            self.fail("configs/demo.yaml is gone: name configs/local.yaml, which `ml-server demo` runs", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 EXPORTED = ExportOptions()
 server_option = click.option(
     "--server", default=DEFAULT_SERVER, envvar="MODEL_SERVER_URL", show_default=True, help="The server to ask."
@@ -54,7 +70,7 @@ def main() -> None:
 @main.command()
 @click.option(
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=ConfigFile(),
     help="A Serve config file.  [default: configs/local.yaml]",
 )
 @click.option("--host", help="Listen on this address.  [default: as the config says]")
@@ -243,24 +259,22 @@ def export(
 
 
 @main.command()
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="[default: configs/demo.yaml]")
+@click.option("--config", type=ConfigFile(), help="[default: configs/local.yaml]")
 @state_dir_option
 def demo(*, config: Path | None, state_dir: Path | None) -> None:
     """Show the whole thing: a server, an example backend, two sample videos, their transcripts.
 
-    Starts everything on free loopback ports, and stops it at the end. Whisper and its like hear the videos once
-    `ml-server models fetch --config configs/demo.yaml` has been run, until then the small embedded engines; what is
-    printed says which.
+    Starts everything on free loopback ports, and stops it at the end.
     """
     from serve_app.cli.demo import run_demo
 
     where = (state_dir or DEFAULT_STATE_DIR).expanduser()
-    sys.exit(run_demo(state_dir=where, config=str(config or default_config("demo.yaml"))))
+    sys.exit(run_demo(state_dir=where, config=str(config or default_config())))
 
 
 models_config_option = click.option(
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=ConfigFile(),
     help="The Serve config whose models are meant.  [default: configs/local.yaml]",
 )
 lock_option = click.option(
@@ -331,7 +345,7 @@ def keys() -> None:
 
 keys_config_option = click.option(
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=ConfigFile(),
     help="The Serve config whose database is meant.  [default: configs/local.yaml]",
 )
 
@@ -376,11 +390,11 @@ def _settings(config: Path | None, state_dir: Path | None) -> Settings:
     return read_settings(config or default_config())
 
 
-def default_config(name: str = "local.yaml") -> Path:
-    """A file of `configs/` in the checkout, or its copy in the installed package."""
+def default_config() -> Path:
+    """`configs/local.yaml` in the checkout, or its copy in the installed package."""
     package = Path(__file__).parents[1]
-    here = package.parent / "configs" / name
-    return here if here.exists() else package / "_configs" / name
+    here = package.parent / "configs" / "local.yaml"
+    return here if here.exists() else package / "_configs" / "local.yaml"
 
 
 if __name__ == "__main__":

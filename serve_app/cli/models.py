@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 EXIT_OK = 0
 EXIT_WRONG = 1
-NOTHING = "This config's engines bring their models with them: nothing to fetch."
 UNITS = ("B", "kB", "MB", "GB")
 
 
@@ -92,7 +91,7 @@ def fetch_models(shelf: Shelf, *, pin: bool) -> int:
             failed += 1
         else:
             click.echo(f"  {standing.state}: {standing.folder}{_credit(standing)}")
-    return _end(shelf, failed)
+    return EXIT_WRONG if failed else EXIT_OK
 
 
 def fetch_one(shelf: Shelf, wanted: Wanted, *, pin: bool = False, console: Console | None = None) -> Standing:
@@ -131,7 +130,7 @@ def verify_models(shelf: Shelf) -> int:
         note = " (models.allow_unpinned lets it be used)" if good and standing.state is ModelState.UNPINNED else ""
         click.echo(f"{standing.sentence(shelf.command)}{note}{_credit(standing) if good else ''}", err=not good)
         failed += not good
-    return _end(shelf, failed)
+    return EXIT_WRONG if failed else EXIT_OK
 
 
 def list_models(shelf: Shelf) -> int:
@@ -149,19 +148,10 @@ def list_models(shelf: Shelf) -> int:
         )
         for one in shelf.standings()
     ]
-    if len(rows) == 1:
-        click.echo(NOTHING)
-        return EXIT_OK
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return EXIT_OK
-
-
-def _end(shelf: Shelf, failed: int) -> int:
-    if not shelf.wanted:
-        click.echo(NOTHING)
-    return EXIT_WRONG if failed else EXIT_OK
 
 
 def _revision(standing: Standing) -> str:

@@ -38,7 +38,7 @@ def conversation() -> Sample:
     return Sample(
         name="conversation",
         title="A real telephone conversation",
-        note="Two people on a telephone line: hard for any recogniser, too hard for the small embedded one.",
+        note="Two people on a telephone line, who laugh and fall into each other's words.",
         audio=existing(folder / "sample.wav"),
         reference=read_stm(existing(folder / "sample.stm")),
     )
@@ -50,7 +50,7 @@ def clear_speech() -> Sample:
     return Sample(
         name="clear",
         title="Clear synthesized speech",
-        note="Spoken clearly by synthesized voices: most of it should be right.",
+        note="Spoken clearly by synthesized voices: all of it should be right.",
         audio=existing(folder / "clear.flac"),
         reference=read_stm(existing(folder / "clear.stm")),
     )

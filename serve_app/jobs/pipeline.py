@@ -117,7 +117,7 @@ class Pipeline:
         self._clock = clock or Clock(trace=trace)
         self._trace = trace
         self._resumer = Resumer(kept or NothingKept(), self._clock)
-        self._warnings: list[ResultWarning] = [*settings.warnings]
+        self._warnings: list[ResultWarning] = []
         self._reporter: ActorHandle[Any] | None = None
         self._fetching = asyncio.Lock()
         self._audio: Any = None

@@ -1,4 +1,4 @@
-"""Errors and speed of the embedded recogniser, on chunks that the speech detector cut as it does for a job.
+"""Errors and speed of the local recogniser, on chunks that the speech detector cut as it does for a job.
 
     python tests/benchmarks/bench_transcription.py [--show] [FILE ...]
 
@@ -27,6 +27,8 @@ sys.path.insert(0, str(ROOT))
 import jiwer  # noqa: E402
 import soundfile  # noqa: E402
 
+from deployments.models.config import ModelsConfig  # noqa: E402
+from deployments.models.store import located  # noqa: E402
 from deployments.speech_detector import engine as speech_detector  # noqa: E402
 from deployments.speech_detector.chunks import cut_chunks  # noqa: E402
 from deployments.speech_detector.config import SpeechDetectorConfig  # noqa: E402
@@ -58,9 +60,9 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
     parser.add_argument("--show", action="store_true", help="print references and answers, too")
     options = parser.parse_args()
-    config = TranscriberConfig()
+    config = TranscriberConfig(device="cpu", threads=1)
     detector = speech_detector.create(SpeechDetectorConfig())
-    recognizer = transcriber.create(config)
+    recognizer = transcriber.create(located(config, "asr", ModelsConfig()))
     scores = [measure(path, detector, recognizer, config.max_chunk_s) for path in options.files or clips()]
     print(f"{model_version(config)}, one core of {platform.processor() or platform.machine()}\n")
     print("| clip | s | chunks | WER | RTF | longest call | RTF of speech detection |")

@@ -14,6 +14,7 @@ import yaml
 from serve_app.cli.child_process import ChildProcess, end_session, free_port, session_members
 from tests.chaos.graph import STAGES
 from tests.chaos.stage import SEED_VARIABLE
+from tests.support import quick_graph
 from tests.support.leaks import WATCH
 from tests.support.process import ROOT, clean_environment, wait_healthy
 
@@ -33,12 +34,11 @@ TITLES = {
 
 
 def write_config(path: Path) -> None:
-    """configs/local.yaml with the checker's graph: every stage in it, one replica each, no model wanted."""
+    """configs/local.yaml with the checker's graph: every stage in it, one replica each, no model loaded."""
     config = yaml.safe_load((ROOT / "configs" / "local.yaml").read_text(encoding="utf-8"))
     app = config["applications"][0]
     app["import_path"] = "tests.chaos.graph:build"
-    app["args"] |= {"transcriber": {"engine": "whisperx", "device": "cpu"}, "models": {"offline": False}}
-    app["args"]["locale"] = "en"
+    app["args"] |= quick_graph.EARS | {"locale": "en"}
     for deployment in app["deployments"]:
         deployment.pop("autoscaling_config", None)
         deployment["ray_actor_options"] = {"num_cpus": 0}

@@ -62,7 +62,7 @@ class Server:
         self._config = yaml.safe_load((ROOT / "configs" / "local.yaml").read_text(encoding="utf-8"))
         application = self._config["applications"][0]
         application["import_path"] = quick_graph.IMPORT_PATH
-        application["args"]["state_dir"] = str(folder)
+        application["args"] |= quick_graph.EARS | {"state_dir": str(folder)}
         for part in application["deployments"]:
             part.pop("autoscaling_config", None)
             part["health_check_period_s"] = 1  # what is dead is replaced sooner: the test has other things to wait for

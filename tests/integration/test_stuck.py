@@ -15,6 +15,7 @@ import soundfile
 from deployments.errors import ProcessingTimeoutError, StageTimeoutError
 from deployments.types import SAMPLE_RATE_HZ
 from tests.support.process import ROOT, running_server
+from tests.support.production import MODELS
 from tests.support.stuck_graph import QUIET, SLOW, STUCK
 
 pytestmark = pytest.mark.full
@@ -37,6 +38,10 @@ def server(tmp_path_factory):
         "ML_SERVER_LOCALE": "en",
         "ML_SERVER_LIMITS__PROCESSING_S": str(PROCESSING_S),
         "ML_SERVER_TRANSCRIBER__LONGEST_CALL_S": str(LONGEST_CALL_S),
+        "ML_SERVER_TRANSCRIBER__MODEL": str(MODELS / "asr"),  # nobody reads what it hears: it has to be quick
+        "ML_SERVER_TRANSCRIBER__MAX_CHUNK_S": "8",
+        "ML_SERVER_TRANSCRIBER__BATCH_SIZE": "1",
+        "ML_SERVER_MODELS__ALLOW_UNPINNED": "true",
     }
     with running_server("--config", str(config), environment=environment) as server:
         yield server

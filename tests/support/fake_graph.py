@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from deployments.transcriber.config import TranscriberConfig
 from deployments.types import AudioInfo, Emotion, Span, Tracks, Transcript, Turn, Utterance, Word, WordProsody
 from serve_app.jobs.model import Job, JobOptions
 from serve_app.jobs.pipeline import Stages
 from serve_app.jobs.states import JobState
 
 SECONDS = 20.0
+EARS = TranscriberConfig(model="base.en", max_chunk_s=8)
+"""Each stretch of speech is a chunk, and no language is asked for."""
 
 
 class Response:

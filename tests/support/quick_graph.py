@@ -25,6 +25,11 @@ from serve_app import app
 from serve_app.settings import Settings
 
 IMPORT_PATH = f"{__name__}:build"
+EARS = {
+    "transcriber": {"model": str(Path(__file__).parents[1] / "models" / "asr"), "device": "cpu", "max_chunk_s": 8},
+    "models": {"allow_unpinned": True},
+}
+"""Settings for a config: a model's folder, which is looked for, and not loaded."""
 STAGE_VARIABLE = "QUICK_GRAPH_STAGE"
 """Names the file that says what each stage takes for a job of 20 s of audio, in seconds; replicas inherit it."""
 SENTENCE_S = 3.0
@@ -131,7 +136,7 @@ ENGINES: dict[str, dict[str, Callable[..., Any]]] = {
 
 
 def build(args: Settings) -> Application:
-    """The graph. The config names the embedded engines, whose files are not even looked for."""
+    """The graph. The config has `EARS`, and the embedded engines for the rest."""
     for name in ENGINES:
         setattr(app, name, _quick(getattr(app, name)))
     return app.build(args)

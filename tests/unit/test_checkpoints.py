@@ -38,14 +38,14 @@ from serve_app.jobs.progress import ProgressMeter
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import checkpoints as rows
 from serve_app.settings import Settings
-from tests.support.fake_graph import SECONDS, Stub, fails, graph, heard, job, measure
+from tests.support.fake_graph import EARS, SECONDS, Stub, fails, graph, heard, job, measure
 
 DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
 BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
 TRACKS = Tracks(start_s=0, f0_hz=np.array([1, np.nan, 3], np.float32), level_dbfs=np.array([0.1, -2, -3], np.float32))
 UNSURE = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=0.1 + 0.2)
 DAMAGED = ResultWarning(code=WarningCode.AUDIO_DAMAGED)
-BY_EAR = Settings(profile="local", emotion=EmotionConfig(engine="wav2vec2", batch_s=1))
+BY_EAR = Settings(profile="local", transcriber=EARS, emotion=EmotionConfig(engine="wav2vec2", batch_s=1))
 """An engine whose answers come in parts, so that there is something to put in order."""
 WORK = {
     Step.EXTRACTION: {"prepare"},
@@ -486,7 +486,9 @@ def test_d5_other_engines_do_not_go_on_with_what_was_kept(story):
     """A release with another recogniser starts anew: a result says which engines made it."""
     story.ends(voices())
     stages = voices()
-    other = Settings(profile="local", emotion=EmotionConfig(engine="wav2vec2", batch_s=1, model="another"))
+    other = Settings(
+        profile="local", transcriber=EARS, emotion=EmotionConfig(engine="wav2vec2", batch_s=1, model="another")
+    )
     assert "another" in story.ends(stages, settings=other)["metadata"]["model_version"]
     assert calls(stages) >= {"transcribe", "detect", "cluster", "tracks", "measure", "analyze"}
 

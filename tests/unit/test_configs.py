@@ -8,14 +8,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from ray.serve.schema import ServeDeploySchema
 
+from deployments.aligner.config import timed_by_ctc
 from deployments.models.lock import default_path, read
-from deployments.transcriber.config import has_word_times
 from serve_app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PRODUCTION = [ROOT / "serve_config.yaml", ROOT / "configs" / "cluster.yaml", ROOT / "configs" / "gpu.yaml"]
-SERVERS = [*PRODUCTION, ROOT / "configs" / "local.yaml"]
-CONFIGS = [*SERVERS, ROOT / "configs" / "demo.yaml"]
+CONFIGS = [*PRODUCTION, ROOT / "configs" / "local.yaml"]
 GRAPH = {
     "Ingress",
     "AudioExtractor",
@@ -85,13 +84,10 @@ def test_a_misspelled_key_would_be_found():
 
 
 def test_the_deployments_are_the_graphs(config):
-    """Every deployment that a config tunes is in the graph, and every one of the graph is tuned.
-
-    But for the aligner under `engine: auto`: Serve would refuse its name where it is not in the graph.
-    """
+    """Every deployment that a config tunes is in the graph, and every one of the graph is tuned."""
     settings = settings_of(config)
-    aligned = not has_word_times(settings.transcriber) and settings.engine != "auto"
-    expected = GRAPH | ({"Aligner"} if aligned else set()) | (TWINS if settings.cpu_pool else set())
+    aligner = {"Aligner"} if timed_by_ctc(settings.aligner) else set()
+    expected = GRAPH | aligner | (TWINS if settings.cpu_pool else set())
     assert set(deployments_of(config)) == expected
     assert len(config["applications"][0]["deployments"]) == len(expected)
 
@@ -104,7 +100,6 @@ def test_the_arguments_are_settings(config):
         Settings(**args, misspelled=1)
 
 
-@pytest.mark.parametrize("config", SERVERS, ids=name_of, indirect=True)
 def test_replicas_follow_from_ten_jobs(config):
     """At the most replicas, the recogniser and the extractor take what ten jobs can have in flight; port 8080."""
     deployments = deployments_of(config)
@@ -175,8 +170,6 @@ def test_production_configs_are_strict(config, monkeypatch):
     assert Settings(**args).videos.schemes == {"https"}
     with pytest.raises(ValidationError, match="https only"):
         Settings(**{**args, "extractor": {"net": {"schemes": ["http"]}}})
-    with pytest.raises(ValidationError, match="engine: auto is for laptops"):
-        Settings(**args, engine="auto")
     without = {key: value for key, value in args.items() if key != "backend_url"}
     for variable in ("FASTAPI_BASE_URL", "BACKEND_URL", "ML_SERVER_BACKEND_URL"):
         monkeypatch.delenv(variable, raising=False)

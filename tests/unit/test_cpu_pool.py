@@ -130,13 +130,6 @@ def test_the_graph_without_a_pool_is_what_it_was(built):
     assert deployments["Ingress"].init_kwargs["cpu"] is None
 
 
-def test_a_pool_whose_recogniser_has_word_times_needs_no_aligner(built):
-    """Each of the two sets of stages has an aligner by its own recogniser."""
-    deployments = built(settings(cpu_pool=POOL | {"transcriber": {"engine": "pocketsphinx"}}))
-    assert "Aligner" in deployments
-    assert deployments["Ingress"].init_kwargs["cpu"]["aligner"] is None
-
-
 def test_a_missing_model_of_the_pool_stops_the_start(monkeypatch, tmp_path):
     """No replica of the pool starts with the server, so `build` asks the store; model and command are named."""
     monkeypatch.setattr(app.logs, "configure", lambda: None)

@@ -31,7 +31,7 @@ from deployments.types import SAMPLE_RATE_HZ, Segment
 from serve_app.settings import Settings
 
 settings = Settings(profile="local", emotion={"engine": "loudness"})
-assert settings.wanted_models == (), settings.wanted_models
+assert {model.kind for model in settings.wanted_models} == {"asr"}, settings.wanted_models
 wave = np.sin(np.arange(2 * SAMPLE_RATE_HZ) / 8)
 sound = (np.concatenate([0.9 * wave, 0.01 * wave]) * 32767).astype(np.int16)
 fields = {name: None for name in Segment.__dataclass_fields__} | {"speaker": 0, "words": ()}

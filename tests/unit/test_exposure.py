@@ -64,7 +64,7 @@ def start(config: Path, host: str | None) -> None:
     check_host(content, Settings(**content["applications"][0]["args"]))
 
 
-@pytest.mark.parametrize("name", ["configs/local.yaml", "configs/demo.yaml", "configs/gpu.yaml"])
+@pytest.mark.parametrize("name", ["configs/local.yaml", "configs/gpu.yaml"])
 def test_r1_up_opens_no_config_that_is_for_one_machine(name):
     """R1: `ml-server up --host 0.0.0.0` with a config for one machine is refused, and starts without `--host`."""
     start(ROOT / name, None)

@@ -5,6 +5,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from pydantic import BaseModel, ValidationError
 
@@ -17,12 +18,13 @@ from deployments.models.names import SIZES, Wanted, wanted_by
 from deployments.models.store import ModelState, resolve
 from serve_app.cli.child_process import free_port
 from serve_app.cli.main import main
-from serve_app.cli.models import NOTHING, Shelf, fetch_models, list_models, verify_models
+from serve_app.cli.models import Shelf, fetch_models, list_models, verify_models
 from serve_app.settings import Settings
 from tests.support.live_server import serving
 from tests.support.model_hub import FILES, LATER, REPOSITORY, REVISION, FakeHub, http_hub, sha256, snapshot
 
 ROOT = Path(__file__).parents[2]
+ASR = ROOT / "tests" / "models" / "asr"
 WHISPER = Wanted(kind="asr", name=REPOSITORY)
 LOADED = sorted(FILES.keys() - {"README.md"})
 TOKEN = "hf_" + "secret"
@@ -255,7 +257,7 @@ def test_what_a_config_wants():
         model: str = "c/d"
         models: dict[str, str] = {}
 
-    assert Settings(profile="local").wanted_models == ()
+    assert [wanted.name for wanted in Settings(profile="local").wanted_models] == ["Systran/faster-whisper-base"]
     stages = {
         "asr": Stage(engine="whisperx", model="large-v3"),
         "aligner": Stage(engine="ctc", models={"en": "e/f", "ko": "g/h", "xx": "e/f"}),
@@ -359,12 +361,14 @@ def test_one_model_that_fails_keeps_no_other_back(config, lock, hub, capsys):
 
 
 def test_the_commands_as_they_are_typed(tmp_path):
-    """The embedded engines bring their models along; a file that is no Serve config is named."""
+    """The transcriber's model is told of, here a folder; a file that is no Serve config is named."""
     config = tmp_path / "serve.yaml"
-    config.write_text("applications: [{args: {profile: local}}]")
+    args = {"profile": "local", "transcriber": {"model": str(ASR)}, "models": {"allow_unpinned": True}}
+    config.write_text(yaml.safe_dump({"applications": [{"args": args}]}))
     for command in ("fetch", "verify", "list"):
         done = CliRunner().invoke(main, ["models", command, "--config", str(config)])
-        assert (done.exit_code, done.output) == (0, f"{NOTHING}\n")
+        assert done.exit_code == 0, done.output
+        assert str(ASR) in done.output
     done = CliRunner().invoke(main, ["models", "verify", "--config", str(ROOT / "README.md")])
     assert done.exit_code == 1
     assert "README.md is no Serve config" in done.output

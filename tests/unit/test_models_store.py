@@ -12,11 +12,9 @@ import pytest
 
 from deployments.errors import ModelLoadError, ModelMissingError
 from deployments.models import digests as digests_module
-from deployments.models.choice import choose
 from deployments.models.config import ModelsConfig
 from deployments.models.digests import MEMORY, Digests
 from deployments.models.lock import Lock, LockedFile, LockedModel, read, write
-from deployments.models.names import Wanted
 from deployments.models.store import resolve
 from tests.support.model_hub import FILES, REPOSITORY, REVISION, FakeHub, place, sha256, snapshot
 
@@ -309,21 +307,3 @@ def test_errors_cross_processes():
     """Ray pickles what a replica raises at start."""
     error = pickle.loads(pickle.dumps(ModelMissingError("the asr model x is missing")))  # noqa: S301 - our own bytes
     assert (type(error), str(error)) == (ModelMissingError, "the asr model x is missing")
-
-
-def test_auto_takes_whisperx_where_all_models_are_here(tmp_path):
-    """`engine: auto` asks for every model, and then warns of nothing."""
-    wanted = [Wanted(kind="asr", name="a/b"), Wanted(kind="diarizer", name="c/d")]
-    asked = []
-    choice = choose(wanted, lambda name, kind: asked.append((name, kind)) or tmp_path)
-    assert (choice.engine, choice.warning) == ("whisperx", None)
-    assert asked == [("a/b", "asr"), ("c/d", "diarizer")]
-
-
-def test_auto_says_loudly_why_not(store):
-    """Where a model is missing the embedded engines run; the reason names it and the command, the result is warned."""
-    choice = choose([Wanted(kind="asr", name="a/b")], lambda name, kind: resolve(name, kind, store))
-    assert choice.engine == "embedded"
-    assert "a/b is missing" in choice.reason
-    assert "ml-server models fetch" in choice.reason
-    assert "built-in engines" in choice.warning

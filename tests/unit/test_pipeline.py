@@ -19,14 +19,14 @@ from serve_app.jobs.pipeline import Pipeline, Stages
 from serve_app.jobs.progress import ProgressMeter, Stage
 from serve_app.sentences import sentence
 from serve_app.settings import Settings
-from tests.support.fake_graph import SECONDS, Response, Stub, fails, graph, heard, job, measure
+from tests.support.fake_graph import EARS, SECONDS, Response, Stub, fails, graph, heard, job, measure
 
 
 def run(
     stages: Stages, meter: ProgressMeter | None = None, *, settings: Settings | None = None, **options: Any
 ) -> dict[str, Any]:
     """The result of a run over `stages`."""
-    settings = settings or Settings(profile="local")
+    settings = settings or Settings(profile="local", transcriber=EARS)
     pipeline = Pipeline(job(**options), settings, stages, meter=meter or ProgressMeter(), changed=lambda: None)
     return asyncio.run(pipeline.run(None, spent_s=3.0))
 
@@ -138,7 +138,7 @@ def test_warnings_of_all_chunks_are_told_once_in_the_servers_language(locale):
     def transcribe(*asked: Any) -> Transcript:
         return replace(heard(*asked), warnings=(unsure,))
 
-    settings = Settings(profile="local", locale=locale)
+    settings = Settings(profile="local", locale=locale, transcriber=EARS)
     metadata = run(graph(transcriber=Stub(transcribe=transcribe)), settings=settings)["metadata"]
     assert metadata["warning_codes"][0] == {"code": "SPEECH_UNCERTAIN", "seconds": 0.667}
     assert metadata["warnings"][0] == sentence(replace(unsure, seconds=2 / 3), locale)
@@ -148,7 +148,7 @@ def test_warnings_of_all_chunks_are_told_once_in_the_servers_language(locale):
 @pytest.mark.parametrize(("engine", "judged"), [("wav2vec2", True), ("prosodic-lexical", False)])
 def test_without_prosody_an_engine_that_hears_the_sound_still_judges(engine, judged):
     """Emotion is lost with the prosody only where the engine judges by its tracks."""
-    settings = Settings(profile="local", emotion=EmotionConfig(engine=engine))
+    settings = Settings(profile="local", transcriber=EARS, emotion=EmotionConfig(engine=engine))
     result = run(graph(prosody=Stub(tracks=fails(ValueError("x")), measure=measure)), settings=settings)
     assert all(("emotion" in segment) == judged for segment in result["segments"])
     assert ("EMOTION_FAILED" in codes(result)) != judged
@@ -183,7 +183,7 @@ def test_emotion_is_judged_beside_the_prosody(engine, by_tracks):
 
     tracks = Tracks(start_s=0, f0_hz=np.zeros(4, np.float32), level_dbfs=np.zeros(4, np.float32))
     stages = graph(emotion=Meeting(analyze=judge), prosody=Meeting(tracks=lambda *_: tracks, measure=measure))
-    result = run(stages, settings=Settings(profile="local", emotion=EmotionConfig(engine=engine)))
+    result = run(stages, settings=Settings(profile="local", transcriber=EARS, emotion=EmotionConfig(engine=engine)))
     assert told["job_id"] == "a"
     assert (told["tracks"] is not None) == by_tracks
     assert {segment["emotion"]["label"] for segment in result["segments"]} == {"sad"}
@@ -192,7 +192,7 @@ def test_emotion_is_judged_beside_the_prosody(engine, by_tracks):
 
 def test_emotion_goes_in_parts_and_comes_in_order():
     """A long video's segments are judged some at a time; each gets its own mood."""
-    settings = Settings(profile="local", emotion=EmotionConfig(engine="wav2vec2", batch_s=1))
+    settings = Settings(profile="local", transcriber=EARS, emotion=EmotionConfig(engine="wav2vec2", batch_s=1))
     named = Stub(
         analyze=lambda _audio, _tracks, part, _job_id: [Emotion(label=s.words[0].text, confidence=1) for s in part]
     )
@@ -377,14 +377,14 @@ def test_auto_hears_each_part_in_its_own_language():
 
 
 def pool_settings() -> Settings:
-    """Whisper on a GPU in chunks of 30 s; a CPU pool with the embedded engines, which hear 8 s at a time."""
+    """The production engines on a GPU; a CPU pool with the embedded ones."""
     return Settings(
         profile="local",
-        transcriber=TranscriberConfig(engine="whisperx", device="cuda"),
+        transcriber=TranscriberConfig(model="large-v3", device="cuda"),
         aligner={"engine": "ctc", "models": {"en": "example/letters"}, "device": "cuda"},
         diarizer={"engine": "pyannote", "device": "cuda"},
         emotion={"engine": "wav2vec2", "device": "cuda"},
-        cpu_pool={"transcriber": {"engine": "pocketsphinx"}, "aligner": {}, "diarizer": {}, "emotion": {}},
+        cpu_pool={"transcriber": {"device": "cpu"}, "aligner": {}, "diarizer": {}, "emotion": {}},
     )
 
 
@@ -415,7 +415,7 @@ def test_enable_gpu_chooses_the_stages(enable_gpu):
         assert metadata["model_version"].startswith("whisperx-large-v3+ctc-wav2vec2+")
         assert (metadata["device"], metadata["warnings"]) == ("cuda", [])
     else:
-        assert metadata["model_version"].startswith("pocketsphinx-")
+        assert metadata["model_version"].startswith("whisperx-base+cross-attention+")
         assert metadata["device"] == "cpu"
         assert metadata["warning_codes"] == [{"code": "EMOTION_BY_RULES"}]
 
@@ -423,12 +423,6 @@ def test_enable_gpu_chooses_the_stages(enable_gpu):
 def test_where_there_is_no_pool_enable_gpu_is_no_matter():
     """The preference of a job that nobody can follow costs it nothing."""
     assert run(graph(), enable_gpu=False)["segments"] == run(graph(), enable_gpu=True)["segments"]
-
-
-def test_what_the_settings_warn_of_is_in_every_result():
-    """`engine: auto` that fell back to the embedded engines is told to whoever reads a result."""
-    settings = Settings(profile="local", warnings=(ResultWarning(code=WarningCode.ENGINES_SMALL),))
-    assert {"code": "ENGINES_SMALL"} in run(graph(), settings=settings)["metadata"]["warning_codes"]
 
 
 def test_a_language_that_was_asked_for_is_not_guessed():

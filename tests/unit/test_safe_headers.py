@@ -84,4 +84,4 @@ def test_a4_production_has_no_page_of_the_api():
     """A4: of the configs that we ship only those for loopback show it."""
     configs = [ROOT / "serve_config.yaml", *(ROOT / "configs").glob("*.yaml")]
     showing = {config.name for config in configs if "docs: true" in config.read_text()}
-    assert showing == {"local.yaml", "demo.yaml"}
+    assert showing == {"local.yaml"}

@@ -121,7 +121,7 @@ def test_a_laptop_fetches_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
             "models": models,
         }
         config.write_text(yaml.safe_dump({"applications": [{"name": "ml-server", "args": args}]}))
-        ensure_models(config, Settings(**args))
+        ensure_models(config)
 
     cure = f"fetch it with `ml-server models fetch --config {config}`"
     for profile, offline in (("production", False), ("local", True)):
@@ -220,15 +220,6 @@ def test_a_session_without_a_group_is_left_alone(monkeypatch: pytest.MonkeyPatch
     with _in_the_background(private=True):
         assert not empty.read_text()
     assert not empty.read_text()
-
-
-def test_a_missing_model_is_no_matter_where_engines_are_chosen(start: Callable[[], str], tmp_path: Path) -> None:
-    """`engine: auto` starts with what is there."""
-    snapshot(tmp_path / "hub", REPOSITORY, REVISION).rename(tmp_path / "elsewhere")
-    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    config["applications"][0]["args"]["engine"] = "auto"
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    assert start() == "everything is here"
 
 
 def test_a_lock_that_is_torn(start: Callable[[], str], tmp_path: Path) -> None:

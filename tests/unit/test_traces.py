@@ -29,7 +29,7 @@ from serve_app.jobs.traces import Tracer
 from serve_app.settings import Settings, Tracing
 from tests.support.backend import Backend
 from tests.support.collector import collecting, tree
-from tests.support.fake_graph import Response, Stub, fails, graph, job
+from tests.support.fake_graph import EARS, Response, Stub, fails, graph, job
 from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until
 
 POST = "POST process-video"
@@ -56,7 +56,9 @@ class Server:
     """API and store of one folder, and drivers over a graph of stubs."""
 
     def __init__(self, folder, endpoint: str) -> None:
-        self.settings = settings_in(folder).model_copy(update={"tracing": Tracing(endpoint=endpoint)})
+        self.settings = settings_in(folder).model_copy(
+            update={"tracing": Tracing(endpoint=endpoint), "transcriber": EARS}
+        )
         self.database = open_database(self.settings)
         self.store, outbox = open_store(self.settings, self.database)
         signals = SimpleNamespace(poke=lambda: None, discard=lambda _: None, failing=lambda: ())

@@ -9,33 +9,18 @@ from pydantic import ValidationError
 from deployments.transcriber.config import (
     TranscriberConfig,
     detects_language,
-    device,
-    has_word_times,
     languages,
     model_version,
 )
 
 
 def test_what_the_edge_asks() -> None:
-    """Languages, version and word times of the embedded engine are told without loading it."""
+    """The default is Whisper base, in chunks of 30 s and batches of 8; it knows many languages."""
     config = TranscriberConfig()
-    assert languages(config) == {"en"}
-    assert model_version(config).startswith("pocketsphinx-5.")
-    assert model_version(config).endswith("-en-us")
-    assert has_word_times(config)
-    assert not detects_language(config)
-    assert (device(config), config.batch_size, config.max_chunk_s) == ("cpu", 1, 8)
-
-
-def test_what_the_edge_asks_of_whisper() -> None:
-    """The same of WhisperX: chunks of 30 s in batches of 8, many languages, no word times of its own."""
-    config = TranscriberConfig(engine="whisperx")
     assert (config.max_chunk_s, config.batch_size, config.beam_size) == (30, 8, 5)
-    assert (model_version(config), device(config)) == ("whisperx-large-v3", "auto")
-    assert not has_word_times(config)
+    assert (model_version(config), config.device) == ("whisperx-base", "auto")
     assert detects_language(config)
-    assert TranscriberConfig(engine="whisperx", max_chunk_s=10, batch_size=2).max_chunk_s == 10
-    assert device(TranscriberConfig(engine="whisperx", device="cuda")) == "cuda"
+    assert not detects_language(TranscriberConfig(model="base.en"))
 
 
 @pytest.mark.parametrize(
@@ -76,16 +61,16 @@ def test_languages_are_the_librarys() -> None:
     """The constant list is the one that faster-whisper's tokenizer has."""
     from faster_whisper.tokenizer import _LANGUAGE_CODES
 
-    assert languages(TranscriberConfig(engine="whisperx")) == set(_LANGUAGE_CODES)
+    assert languages(TranscriberConfig(model="large-v3")) == set(_LANGUAGE_CODES)
 
 
 def test_asking_loads_no_model_library() -> None:
     """The HTTP edge's questions import neither the recogniser nor torch."""
     program = (
         "import sys; from deployments.transcriber.config import TranscriberConfig, languages, model_version\n"
-        "for config in (TranscriberConfig(), TranscriberConfig(engine='whisperx')):\n"
-        "    languages(config), model_version(config)\n"
-        "heavy = {'pocketsphinx', 'torch', 'ray', 'numpy', 'ctranslate2', 'faster_whisper', 'whisperx'}\n"
+        "config = TranscriberConfig()\n"
+        "languages(config), model_version(config)\n"
+        "heavy = {'torch', 'ray', 'numpy', 'ctranslate2', 'faster_whisper', 'whisperx'}\n"
         "print(heavy & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "set()"

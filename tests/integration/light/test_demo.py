@@ -28,7 +28,7 @@ def fake_server(*more: str) -> Callable[[int, Path], list[str]]:
     """The fake, started with the arguments that `ml-server up` would get."""
 
     def command(port: int, state_dir: Path) -> list[str]:
-        arguments = demo.up_command("configs/demo.yaml", port, state_dir)[3:]
+        arguments = demo.up_command("configs/local.yaml", port, state_dir)[3:]
         return [sys.executable, "-m", "tests.support.fake_ml_server", *arguments, *more]
 
     return command

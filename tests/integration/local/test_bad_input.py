@@ -56,7 +56,7 @@ def assert_fails(server, backend, url: str, code: str, *words: str, within_s: fl
         (b'{"job_id": 7, "video_url": "http://127.0.0.1:9/v.mp4"}', "job_id"),
         (b'{"job_id": "a", "video_url": ""}', "video_url"),
         (b'{"job_id": "a", "video_url": "http://127.0.0.1:9/' + b"v" * 9000 + b'"}', "video_url"),
-        (b'{"job_id": "a", "video_url": "http://127.0.0.1:9/v.mp4", "language": "klingon"}', "auto, en"),
+        (b'{"job_id": "a", "video_url": "http://127.0.0.1:9/v.mp4", "language": "klingon"}', "auto, af, am"),
         (b'{"job_id": "a", "video_url": "http://127.0.0.1:9/v.mp4", "max_workers": 99}', "max_workers"),
         (b'{"job_id": "a", "video_url": "http://127.0.0.1:9/v.mp4", "enable_gpu": "yes"}', "enable_gpu"),
     ],

@@ -1,4 +1,4 @@
-"""D2 and D3 on the embedded engines: at each stage, its replica and the job's driver are killed together."""
+"""D2 and D3 on configs/local.yaml: at each stage, its replica and the job's driver are killed together."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def undisturbed(server, sources, clear):
 
 @pytest.mark.full
 @pytest.mark.parametrize("stage", STAGES)
-def test_d2_d3_a_kill_at_each_stage_of_the_embedded_engines(server, undisturbed, backend, stage):
+def test_d2_d3_a_kill_at_each_stage_of_the_local_engines(server, undisturbed, backend, stage):
     """The stage's replica and the driver die at work: the job resumes, ends once, and its result is the undisturbed."""
     url, reference = undisturbed
     job_id = server.start(url, fastapi_base_url=backend.url)
