@@ -4,7 +4,7 @@
 
 NAME is one of server, load, length, whisperx, overhead, checkpoints, edge, durability, prosody, diarization,
 transcription, quality, segments, alignment; numbers after `length` and `overhead` are their minutes, so
-`length 1 10` leaves the hour out. `whisperx` needs the real weights that `ML_SERVER_REAL_MODELS` names.
+`length 1 10` leaves the hour out. `whisperx` and `segments` need the real weights that `ML_SERVER_REAL_MODELS` names.
 Without any name: all of them, one and a half hours on two cores.
 """
 
