@@ -14,14 +14,11 @@ from deployments.aligner.proportional import timed
 from deployments.aligner.vocabulary import LANGUAGES_WITHOUT_SPACES, words_of
 from deployments.ladder import is_dead_device, is_out_of_memory
 from deployments.transcriber.attention import attended_words
-from deployments.transcriber.word_times import heard, place
+from deployments.transcriber.word_times import place, silences
 from deployments.types import SAMPLE_RATE_HZ, Span, Word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from deployments.transcriber.attention import Attended, Tokenized
     from deployments.transcriber.engine import Chunk
@@ -46,11 +43,10 @@ class Attentive(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Untimed:
-    """What was written for one chunk. `item`: its row in what was encoded; `spectrum`: shape (mels, 3000)."""
+    """What was written for one chunk. `item`: its row in what was encoded."""
 
     item: int
     chunk: Chunk
-    spectrum: NDArray[np.float32]
     language: str
     utterance: Utterance
 
@@ -100,8 +96,8 @@ def _timed(each: Untimed, text: Tokenized | None, attended: Attended | None) -> 
     if text is None or attended is None:
         return timed(each.utterance, each.language), text is None
     words = attended_words(text, attended, each.language)
-    sound = heard(each.chunk.audio, each.spectrum, _relative(each.chunk))
-    spans = place([word.start_s for word in words], [word.text for word in words], sound)
+    silent = silences(each.chunk.audio, _relative(each.chunk))
+    spans = place([word.start_s for word in words], [word.text for word in words], silent)
     if spans is None:  # the chunk is too short to tell its words apart
         return timed(each.utterance, each.language), True
     at_s, end_s = each.utterance.start_s, each.utterance.end_s

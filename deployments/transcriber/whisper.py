@@ -120,7 +120,6 @@ class WhisperRecognizer:
             Untimed(
                 item=item,
                 chunk=each.chunk,
-                spectrum=each.features,
                 language=transcript.language,
                 utterance=transcript.utterances[0],
             )

@@ -2,8 +2,8 @@
 
 Cross-attention finds a word's start with an offset that depends on the model and the voice, scattered by a tenth of a
 second, and gives every pause to a word beside it. The path that is searched here moves the words' starts and ends so
-that they lie where the sound changes, that no word lies over silence, that words last about as long as their letters
-ask for, and that all starts are off by about the same time, which the search finds, too: nothing is known of the model.
+that no word lies over silence, that words last about as long as their letters ask for, and that all starts are off by
+about the same time. By how much is found out for each chunk: nothing is known here of the model.
 
 Plain functions over arrays; knows nothing of models, tokens or jobs. Times are seconds from the chunk's start, and in
 the search frames of 10 ms: frame t lasts from t to t + 1, so that a boundary is a whole number, 0 to `frames`.
@@ -49,8 +49,6 @@ FLOOR_DB: Final = -120.0
 LETTERS_PER_SIGN: Final = 3.0
 """Of a sign that stands for a syllable or word, such as Han."""
 LETTERS_PER_DIGIT: Final = 4.0
-CHANGE_FRAMES: Final = 4
-"""On either side of a boundary, between which the sound's change is told."""
 _IMPOSSIBLE: Final = -1e9
 
 
@@ -61,8 +59,8 @@ class Weights:
     spread: float = 9.0
     """Frames: scale of the starts' deviation from attention and offset (Cauchy's distribution)."""
     trust: float = 1.4
-    change: float = 0.1
-    """Of the sound's change at a start, in multiples of its mean."""
+    doubt: float = 6.0
+    """Of paths by different offsets: their scores are divided by this."""
     duration: float = 0.28
     """Standard deviation of the logarithm of a word's duration over that of its letters."""
     gap: float = 2.3
@@ -79,39 +77,29 @@ class Weights:
     """Letters' worth of time that a word takes beside its letters."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sound:
-    """What is known of a chunk's sound. `silent`: shape (frames,), bool. `change`: shape (frames + 1,), its mean 1."""
+def silences(audio: Audio, speech: Sequence[Span] | None, by: Weights = Weights()) -> NDArray[np.bool_]:
+    """In which frames of `audio` nobody speaks, without silences so short that they may be part of a word.
 
-    silent: NDArray[np.bool_]
-    change: NDArray[np.float64]
-
-    @property
-    def frames(self) -> int:
-        """How many there are."""
-        return len(self.silent)
-
-
-def heard(
-    audio: Audio,
-    spectrum: NDArray[np.float32],
-    speech: Sequence[Span] | None,
-    by: Weights = Weights(),
-) -> Sound:
-    """The sound of `audio`. `spectrum`: its log-mel spectrum, shape (mels, frames or more).
-
-    `speech`: where the detector hears anybody, seconds from the audio's start; None where nothing is known of it.
+    By the level, where loud and quiet can be told apart, and by `speech`: where the detector hears anybody, seconds
+    from the audio's start; None where nothing is known of it.
     """
     frames = len(audio) // FRAME_SAMPLES
-    return Sound(
-        silent=_silent(_level_db(audio, frames), _detected(speech, frames), by),
-        change=_change(spectrum[:, :frames].T.astype(np.float64)),
-    )
+    silent = ~_detected(speech, frames)
+    if not frames:
+        return silent
+    level_db = _level_db(audio, frames)
+    floor_db, loud_db = np.quantile(level_db, (0.05, 0.95))
+    if loud_db - floor_db >= LEAST_CONTRAST_DB:
+        silent |= level_db < floor_db + by.loudness * (loud_db - floor_db)
+    for start, end in _runs(silent):
+        if end - start < by.short_silence and start > 0 and end < frames:
+            silent[start:end] = False
+    return silent
 
 
 def _level_db(audio: Audio, frames: int) -> NDArray[np.float64]:
     """RMS of each frame and its neighbours."""
-    power = np.mean(audio[: frames * FRAME_SAMPLES].astype(np.float64).reshape(frames, -1) ** 2, axis=1)
+    power = np.mean(audio[: frames * FRAME_SAMPLES].astype(np.float64).reshape(frames, FRAME_SAMPLES) ** 2, axis=1)
     level_db = 10 * np.log10(power / 32768**2 + 10 ** (FLOOR_DB / 10))
     return np.convolve(np.pad(level_db, SMOOTHED // 2, mode="edge"), np.ones(SMOOTHED) / SMOOTHED, "valid")
 
@@ -124,39 +112,10 @@ def _detected(speech: Sequence[Span] | None, frames: int) -> NDArray[np.bool_]:
     return np.any(inside, axis=0) if inside else np.zeros(frames, bool)
 
 
-def _silent(level_db: NDArray[np.float64], detected: NDArray[np.bool_], by: Weights) -> NDArray[np.bool_]:
-    """Frames in which nobody speaks, without silences that are too short for a pause."""
-    if not len(level_db):
-        return np.zeros(0, bool)
-    floor_db, loud_db = np.quantile(level_db, (0.05, 0.95))
-    silent = ~detected
-    if loud_db - floor_db >= LEAST_CONTRAST_DB:
-        silent |= level_db < floor_db + by.loudness * (loud_db - floor_db)
-    for start, end in _runs(silent):
-        if end - start < by.short_silence and start > 0 and end < len(silent):
-            silent[start:end] = False
-    return silent
-
-
 def _runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Where `mask` is true: ranges, the end excluded."""
     edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
-
-
-def _change(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much the spectrum, shape (frames, mels), differs between the frames on either side of a boundary."""
-    frames = len(spectrum)
-    if frames <= 1:  # there is no boundary inside
-        return np.ones(frames + 1)
-    total = np.vstack([np.zeros(spectrum.shape[1]), np.cumsum(spectrum, axis=0)])
-    at = np.arange(1, frames)
-    low, high = np.maximum(at - CHANGE_FRAMES, 0), np.minimum(at + CHANGE_FRAMES, frames)
-    before = (total[at] - total[low]) / (at - low)[:, None]
-    after = (total[high] - total[at]) / (high - at)[:, None]
-    change = np.sqrt(np.mean((after - before) ** 2, axis=1))
-    mean = float(change.mean())
-    return np.pad(change / mean if mean > 0 else np.ones(frames - 1), 1, constant_values=1.0)
 
 
 def letters(word: str) -> float:
@@ -177,24 +136,26 @@ def _is_sign(character: str) -> bool:
 
 
 def place(
-    starts_s: Sequence[float],
-    words: Sequence[str],
-    sound: Sound,
-    by: Weights = Weights(),
+    starts_s: Sequence[float], words: Sequence[str], silent: NDArray[np.bool_], by: Weights = Weights()
 ) -> list[Span] | None:
     """When each of `words` is said, in order and without overlap; `starts_s`: where the attention puts their starts.
 
-    None where so many words do not fit into the sound.
+    `silent`: shape (frames,), see `silences`. None where so many words do not fit into the sound.
     """
-    if not words or len(words) * SHORTEST > sound.frames:
+    if not words or len(words) * SHORTEST > len(silent):
         return None
-    starts = _spaced(np.asarray(starts_s, float) * FRAMES_PER_S, sound.frames)
-    expected = _expected(words, sound, by)
-    offsets = np.array(OFFSETS)
-    scores = _Search(sound, by, offsets, COARSE).run(starts, expected)
-    search = _Search(sound, by, offsets[[int(np.argmax(scores))]], 1)
+    starts = _spaced(np.asarray(starts_s, float) * FRAMES_PER_S, len(silent))
+    expected = _expected(words, silent, by)
+    offset = _offset(_Search(silent, by, np.array(OFFSETS), COARSE).run(starts, expected), by)
+    search = _Search(silent, by, np.array([offset]), 1)
     search.run(starts, expected)
-    return [_without_pauses(start, end, sound.silent) for start, end in search.path()]
+    return [_sounding(start, end, silent) for start, end in search.path()]
+
+
+def _offset(scores: NDArray[np.float64], by: Weights) -> int:
+    """The mean of `OFFSETS`, each weighing as much as its best path is likely: frames that the attention is early."""
+    likely = np.exp((scores - scores.max()) / by.doubt)
+    return round(float(likely @ np.array(OFFSETS) / likely.sum()))
 
 
 def _spaced(starts: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
@@ -205,21 +166,25 @@ def _spaced(starts: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
     return spaced
 
 
-def _expected(words: Sequence[str], sound: Sound, by: Weights) -> NDArray[np.float64]:
+def _expected(words: Sequence[str], silent: NDArray[np.bool_], by: Weights) -> NDArray[np.float64]:
     """Frames that each word takes where the time that is not silent is shared out by letters."""
     sizes = np.array([letters(word) for word in words]) + by.per_word
-    shares: NDArray[np.float64] = np.maximum(sizes * (np.sum(~sound.silent) / sizes.sum()), SHORTEST)
+    shares: NDArray[np.float64] = np.maximum(sizes * (np.sum(~silent) / sizes.sum()), SHORTEST)
     return shares
 
 
-def _without_pauses(start: int, end: int, silent: NDArray[np.bool_]) -> Span:
-    """The frames `start` to `end` in seconds; of those with a pause inside, the side with more sound."""
-    pauses = [(a, b) for a, b in _runs(silent[start:end]) if (b - a) / FRAMES_PER_S >= PAUSE_S]
-    edges = [0, *(edge for pause in pauses for edge in pause), end - start]
-    sides = list(zip(edges[::2], edges[1::2], strict=True))
-    first, last = max(sides, key=lambda side: side[1] - side[0])
-    if first == last:  # a word that is silent all through stays where it is
-        first, last = 0, end - start
+def _sounding(start: int, end: int, silent: NDArray[np.bool_]) -> Span:
+    """The frames `start` to `end` in seconds, without silence at either end; of those around a pause the longer part.
+
+    A word that is silent all through stays where it is.
+    """
+    parts: list[tuple[int, int]] = []
+    for first, last in _runs(~silent[start:end]):
+        if parts and first - parts[-1][1] < PAUSE_S * FRAMES_PER_S:
+            parts[-1] = (parts[-1][0], last)
+        else:
+            parts.append((first, last))
+    first, last = max(parts, key=lambda part: part[1] - part[0], default=(0, end - start))
     return Span(start_s=(start + first) / FRAMES_PER_S, end_s=(start + last) / FRAMES_PER_S)
 
 
@@ -240,15 +205,14 @@ class _Step:
 class _Search:
     """The best path of all words for each of `offsets`, by Viterbi's algorithm on a grid of `step` frames."""
 
-    def __init__(self, sound: Sound, by: Weights, offsets: NDArray[np.intp], step: int) -> None:
+    def __init__(self, silent: NDArray[np.bool_], by: Weights, offsets: NDArray[np.intp], step: int) -> None:
         self._by = by
         self._step = step
         self._offsets = offsets // step
-        self._size = sound.frames // step + 1
+        self._size = len(silent) // step + 1
         at = np.arange(self._size) * step
-        self._silence = np.concatenate([[0], np.cumsum(sound.silent)])[at].astype(float)
+        self._silence = np.concatenate([[0], np.cumsum(silent)])[at].astype(float)
         self._speech = at - self._silence
-        self._change = sound.change[at]
         self._steps: list[_Step] = []
 
     def run(self, starts: NDArray[np.float64], expected: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -289,7 +253,7 @@ class _Search:
         inside, at = self._columns(first, count)
         deviation = (np.arange(count) - reach) * self._step / by.spread
         arrived, before = self._arrived(first, at)
-        score = arrived + by.change * self._change[at] - by.trust * np.log1p(deviation**2)
+        score = arrived - by.trust * np.log1p(deviation**2)
         score = np.where(inside, score, _IMPOSSIBLE) + by.silence_in_word * self._silence[at]
         durations = _durations(count, expected, self._step, by)
         paths = score[:, :, None] + durations

@@ -3,8 +3,8 @@
     python -m tests.benchmarks [NAME …]
 
 NAME is one of server, load, length, whisperx, overhead, checkpoints, edge, durability, prosody, diarization,
-transcription, quality, segments, alignment; numbers after `length` and `overhead` are their minutes, so
-`length 1 10` leaves the hour out. `whisperx` and `segments` need the real weights that `ML_SERVER_REAL_MODELS` names.
+transcription, quality, segments, alignment, word_times; numbers after `length` and `overhead` are their minutes, so
+`length 1 10` leaves the hour out. `whisperx`, `segments` and `word_times` need what `ML_SERVER_REAL_MODELS` names.
 Without any name: all of them, one and a half hours on two cores.
 """
 
@@ -60,6 +60,7 @@ BENCHES: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "quality": ("Words, times and speakers on held-out recordings", _script("bench_quality")),
     "segments": ("Who said what, in whole sentences", _script("bench_segments")),
     "alignment": ("Alignment", _script("bench_alignment")),
+    "word_times": ("Word times from Whisper's attention", _script("bench_word_times")),
 }
 
 
