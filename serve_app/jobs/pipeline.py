@@ -70,7 +70,7 @@ log = logs.get_logger("pipeline")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
-    """The graph's handles. `aligner` is None where the recogniser has word times of its own.
+    """The graph's handles. `aligner` is None where the recogniser times all words itself.
 
     `cpu` has the handles of the CPU pool, by the names here; None where there is no pool.
     """

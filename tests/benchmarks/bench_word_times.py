@@ -80,7 +80,7 @@ def main() -> None:
     recognizer = WhisperRecognizer(model, Guard())
     clips = synthesized()
     rows = []
-    for name in ("alignment", "held_out", "held_out, Korean"):
+    for name in ("alignment", "alignment, Korean", "held_out", "held_out, Korean"):
         chosen = [c for c in clips if (c.folder, c.language == "ko") == (name.split(",")[0], "Korean" in name)]
         rows.append(_row(f"{name}, known text", [(clip, forced(model, clip)) for clip in chosen]))
         if "Korean" not in name:
