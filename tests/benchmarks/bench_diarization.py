@@ -28,7 +28,6 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
-import soundfile  # noqa: E402
 
 from deployments.diarizer.config import PIECE_S, DiarizerConfig  # noqa: E402
 from deployments.diarizer.engine import create  # noqa: E402
@@ -191,7 +190,7 @@ def load(path: Path) -> Recording:
 
 def recording(path: Path, rows: list[list[str]]) -> Recording:
     """The audio at `path` with the `rows` of an RTTM."""
-    audio, rate_hz = soundfile.read(path, dtype="int16")
+    audio, rate_hz = real_models.sound(path)
     assert rate_hz == SAMPLE_RATE_HZ
     reference = [(float(row[3]), float(row[3]) + float(row[4]), row[7]) for row in rows]
     return Recording(name=path.stem, audio=audio, reference=reference)

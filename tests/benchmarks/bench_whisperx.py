@@ -2,8 +2,8 @@
 
     ML_SERVER_REAL_MODELS=FOLDER python -m tests.benchmarks whisperx [text] [time] [PAIRS]
 
-`text`: each recording of `known_texts` by the server's own stages in this process (detection, chunks, the vote on the
-language, Whisper with its guard, as a job has them), then by each bare side in a process of its own; all on one thread.
+`text`: each recording of `known_texts` by the server's own stages without Ray (detection, chunks, the vote on the
+language, Whisper with its guard, as a job has them), then by each bare side, each in a process and on one thread.
 `time`: whole jobs of a real server (configs/local.yaml with community-1, all that a job has, from the POST to
 the final callback) and whole runs of bare whisperX in turn, each on its own default threads. One pair is the server's
 turn and then whisperX's, so that a machine that changes its speed changes both. Without a name both.
@@ -33,13 +33,13 @@ from tests.benchmarks.known_texts import Count, Recording, count, recordings, re
 from tests.benchmarks.report import row, say, table
 from tests.support import real_models
 from tests.support.backend import Backend
-from tests.support.ears import Ears
 from tests.support.process import ROOT, RunningServer, clean_environment, running_server
 from tests.support.sources import Sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+OURS: Final = "server-text"
 BARE: Final = ("whisperx-text", "faster-whisper")
 PAIRS: Final = 2
 TIMED_REPEATS: Final = 3
@@ -57,7 +57,7 @@ detector's windows lie 2.5 s apart, whisperX's 0.5 s.
 """
 
 
-class BareSide:
+class Side:
     """Another side, as a process that takes one file at a time."""
 
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
@@ -66,7 +66,7 @@ class BareSide:
         self.loaded = self._answer()
 
     def run(self, path: Path) -> dict[str, Any]:
-        """What it says of a file: see `bare`."""
+        """What it says of a file: see `sides`."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{path}\n")
         self._process.stdin.flush()
@@ -81,7 +81,7 @@ class BareSide:
 
 
 @contextmanager
-def bare_side(side: str, models: Path, folder: Path) -> Iterator[BareSide]:
+def side_process(side: str, models: Path, folder: Path) -> Iterator[Side]:
     """A fresh process with its models loaded; whisperX finds the server's ffmpeg under the name that it wants."""
     programs = folder / "bin"
     programs.mkdir(exist_ok=True)
@@ -92,7 +92,7 @@ def bare_side(side: str, models: Path, folder: Path) -> Iterator[BareSide]:
     log = folder / f"{side}.log"
     with log.open("w") as errors_of_it:
         process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("bare.py"), side, models],
+            [sys.executable, Path(__file__).with_name("sides.py"), side, models],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
@@ -102,7 +102,7 @@ def bare_side(side: str, models: Path, folder: Path) -> Iterator[BareSide]:
         )
     with process:
         try:
-            yield BareSide(process, log)
+            yield Side(process, log)
         finally:
             process.kill()
 
@@ -133,12 +133,10 @@ class Heard:
 
 def compare_texts(models: Path, folder: Path) -> None:
     """Print the errors per kind of recording, and the recordings where the server is worse."""
-    ears = Ears(str(models / "whisper-base"))
     heard: dict[str, list[tuple[Recording, Heard]]] = defaultdict(list)
     with ExitStack() as stack:
-        sides = {side: stack.enter_context(bare_side(side, models, folder)) for side in BARE}
+        sides = {side: stack.enter_context(side_process(side, models, folder)) for side in (OURS, *BARE)}
         for recording in recordings():
-            heard["server"].append((recording, by_the_server(ears, recording)))
             path = written(recording, folder)
             for name, side in sides.items():
                 told = side.run(path)
@@ -148,13 +146,6 @@ def compare_texts(models: Path, folder: Path) -> None:
             say(f"<!-- {recording.name}: {errors} -->")
     say(texts_table(heard))
     say(f"\n{worse(heard)}\n")
-
-
-def by_the_server(ears: Ears, recording: Recording) -> Heard:
-    """Its own stages."""
-    before_s = time.process_time()
-    text = ears.hear(recording.audio).text
-    return Heard(count=count(recording, text), processor_s=time.process_time() - before_s)
 
 
 def written(recording: Recording, folder: Path) -> Path:
@@ -168,7 +159,7 @@ def texts_table(heard: dict[str, list[tuple[Recording, Heard]]]) -> str:
     """A row per kind of recording, and one for all English ones together."""
     head = ["recordings", "number", "s", "words", *(f"{side}, WER %" for side in heard)]
     head += [f"processor time, server / {side}" for side in BARE]
-    kinds = list(dict.fromkeys(recording.kind for recording, _ in heard["server"]))
+    kinds = list(dict.fromkeys(recording.kind for recording, _ in heard[OURS]))
     rows = [
         _texts_row(kind, {s: [e for e in all_of if e[0].kind == kind] for s, all_of in heard.items()}) for kind in kinds
     ]
@@ -179,21 +170,21 @@ def texts_table(heard: dict[str, list[tuple[Recording, Heard]]]) -> str:
 def _texts_row(kind: str, heard: dict[str, list[tuple[Recording, Heard]]]) -> list[str]:
     totals = {side: sum((each.count for _, each in found), Count(errors=0, of=0)) for side, found in heard.items()}
     seconds = {side: sum(each.processor_s for _, each in found) for side, found in heard.items()}
-    mine = heard["server"]
+    mine = heard[OURS]
     return [
         kind,
         str(len(mine)),
         f"{sum(recording.duration_s for recording, _ in mine):.0f}",
         str(totals["server"].of),
         *(f"{100 * total.rate:.1f}" for total in totals.values()),
-        *(f"{seconds['server'] / seconds[side]:.2f}" for side in BARE),
+        *(f"{seconds[OURS] / seconds[side]:.2f}" for side in BARE),
     ]
 
 
 def worse(heard: dict[str, list[tuple[Recording, Heard]]]) -> str:
     """The recordings with more than two errors beyond a bare side's."""
     named = []
-    for at, (recording, mine) in enumerate(heard["server"]):
+    for at, (recording, mine) in enumerate(heard[OURS]):
         theirs = {side: heard[side][at][1].count.errors for side in BARE}
         if mine.count.errors > min(theirs.values()) + WORDS_MORE:
             others = ", ".join(f"{side} {errors}" for side, errors in theirs.items())
@@ -226,7 +217,7 @@ def compare_times(models: Path, folder: Path, pairs: int) -> None:
         running_server(environment=environment) as server,
         Backend() as backend,
         Sources() as sources,
-        bare_side("whisperx", models, folder) as bare,
+        side_process("whisperx", models, folder) as bare,
     ):
         _measure(files, pairs, folder, _Server(server, backend, sources), bare)
     say(f"\nwhisperX's threads: {bare.loaded['threads']}; the server's: one per replica, at idle priority.\n\n{ORDER}")
@@ -256,7 +247,7 @@ class _Server:
         )
 
 
-def _bare_turn(bare: BareSide, recording: Recording, path: Path) -> Turn:
+def _bare_turn(bare: Side, recording: Recording, path: Path) -> Turn:
     told = bare.run(path)
     return Turn(
         wall_s=told["wall_s"],
@@ -267,7 +258,7 @@ def _bare_turn(bare: BareSide, recording: Recording, path: Path) -> Turn:
     )
 
 
-def _measure(files: Sequence[Recording], pairs: int, folder: Path, server: _Server, bare: BareSide) -> None:
+def _measure(files: Sequence[Recording], pairs: int, folder: Path, server: _Server, bare: Side) -> None:
     first = written(files[0], folder)
     server.turn(files[0], first)  # all replicas are up, and what loads late is loaded
     _bare_turn(bare, files[0], first)

@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+import soundfile
+
+if TYPE_CHECKING:
+    from deployments.types import Audio
 
 VARIABLE = "ML_SERVER_REAL_MODELS"
 MISSING = f"{VARIABLE} has to name a folder with real weights and recordings, as tests/support/real_models.py lists"
@@ -18,7 +24,7 @@ MISSING = f"{VARIABLE} has to name a folder with real weights and recordings, as
 def folder() -> Path | None:
     """Where they lie; None where the environment does not say, or there is no such folder."""
     told = os.environ.get(VARIABLE)
-    return Path(told) if told and Path(told).is_dir() else None
+    return Path(told).resolve() if told and Path(told).is_dir() else None
 
 
 def part(name: str) -> Path | None:
@@ -31,3 +37,14 @@ def needs(*names: str) -> pytest.MarkDecorator:
     """Skips a test where one of the folders `names` is missing, and says so."""
     missing = [name for name in names if part(name) is None]
     return pytest.mark.skipif(bool(missing), reason=f"{MISSING}: {', '.join(missing)} is missing")
+
+
+def sound(path: Path) -> tuple[Audio, int]:
+    """The samples at `path`, read-only as Ray hands them out, and their rate in Hz.
+
+    Some of the recordings hold floats, of which soundfile makes zeros where integers are asked for.
+    """
+    floats, rate_hz = soundfile.read(path, dtype="float32")
+    audio: Audio = (floats * 2**15).round().clip(-(2**15), 2**15 - 1).astype(np.int16)
+    audio.flags.writeable = False
+    return audio, rate_hz

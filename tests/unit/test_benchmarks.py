@@ -7,7 +7,7 @@ import pytest
 
 from tests.benchmarks.bench_durability import ASKED, ENDED, turns
 from tests.benchmarks.bench_overhead import share_of
-from tests.benchmarks.bench_whisperx import Heard, texts_table, worse
+from tests.benchmarks.bench_whisperx import OURS, Heard, texts_table, worse
 from tests.benchmarks.known_texts import Count, Recording, count, normalized, recordings, repeated
 from tests.benchmarks.watched_graph import ENGINES, _place
 
@@ -76,7 +76,7 @@ def test_a_recording_more_than_two_words_worse_than_either_side_is_named():
         each = a_recording("a b c d e f g h i j")
         return [(each, Heard(count=Count(errors=n, of=10), processor_s=2.0)) for n in errors]
 
-    heard = {"server": side(3, 3), "whisperx-text": side(0, 1), "faster-whisper": side(9, 9)}
+    heard = {OURS: side(3, 3), "whisperx-text": side(0, 1), "faster-whisper": side(9, 9)}
     assert "| kind | 2 | 2 | 20 | 30.0 | 5.0 | 90.0 | 1.00 | 1.00 |" in texts_table(heard)
     assert worse(heard).count("name (10 words): 3, whisperx-text 0") == 1
     assert "whisperx-text 1" not in worse(heard)

@@ -1,16 +1,16 @@
-"""whisperX or faster-whisper as they come, in a process that stays: models load once, files come one after the other.
+"""One side of a comparison, in a process that stays: models load once, files come one after the other.
 
-    python tests/benchmarks/bare.py {whisperx,whisperx-text,faster-whisper} FOLDER
+    python tests/benchmarks/sides.py {server-text,whisperx,whisperx-text,faster-whisper} FOLDER
 
 FOLDER is that of `ML_SERVER_REAL_MODELS`. Reads the path of a sound file per line, writes a JSON object per line: what
 it took (the clock's and the processor's seconds, its children's included, and the clock's per step), the language, the
 text and the speakers that were found. The first line that it writes says how it was loaded.
 
-`whisperx`: decode, detect and transcribe, diarize with community-1, give the segments speakers; without its aligner
-(`--no_align`), whose models come from hosts that are not asked here. `whisperx-text`: without diarization.
-`faster-whisper`: its sequential `transcribe` with no options, which writes text alone. Compute type and batch size are
-the server's, as the comparison wants the same arithmetic; threads are each one's own default, or what OMP_NUM_THREADS
-says.
+`server-text`: the server's own stages from the samples to the text. `whisperx`, as it comes: decode, detect and
+transcribe, diarize with community-1, give the segments speakers; without its aligner (`--no_align`), whose models come
+from hosts that are not asked here. `whisperx-text`: without diarization. `faster-whisper`: its sequential `transcribe`
+with no options, which writes text alone. Compute type and batch size are the server's, as the comparison wants the same
+arithmetic; threads are each one's own default, or what OMP_NUM_THREADS says.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
 
+ROOT = Path(__file__).parents[2]
 COMPUTE_TYPE = "int8"
 """As the server's `auto` on a CPU."""
 BATCH_SIZE = 8
@@ -52,6 +53,24 @@ class Clock:
         began = time.perf_counter()
         yield
         self.steps[name] = round(time.perf_counter() - began, 3)
+
+
+class ServerText:
+    """The server's stages, loaded."""
+
+    def __init__(self, folder: Path) -> None:
+        sys.path.insert(0, str(ROOT))
+        from tests.support.ears import Ears
+
+        self._ears = Ears(str(folder / "whisper-base"))
+
+    def __call__(self, path: str, clock: Clock) -> dict[str, Any]:
+        """Text."""
+        from tests.support.real_models import sound
+
+        with clock.step("detect, transcribe"):
+            text = self._ears.hear(sound(Path(path))[0])
+        return {"text": text}
 
 
 class WhisperX:
@@ -101,8 +120,10 @@ class FasterWhisper:
         return {"language": info.language, "text": text}
 
 
-def loaded(side: str, folder: Path) -> WhisperX | FasterWhisper:
+def loaded(side: str, folder: Path) -> ServerText | WhisperX | FasterWhisper:
     """The side of that name."""
+    if side == "server-text":
+        return ServerText(folder)
     if side == "faster-whisper":
         return FasterWhisper(folder)
     return WhisperX(folder, diarizes=side == "whisperx")
