@@ -65,12 +65,12 @@ class ServerText:
         self._ears = Ears(str(folder / "whisper-base"))
 
     def __call__(self, path: str, clock: Clock) -> dict[str, Any]:
-        """Text."""
+        """Language and text."""
         from tests.support.real_models import sound
 
         with clock.step("detect, transcribe"):
-            text = self._ears.hear(sound(Path(path))[0])
-        return {"text": text}
+            heard = self._ears.hear(sound(Path(path))[0])
+        return {"language": heard.language, "text": heard.text}
 
 
 class WhisperX:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deployments.speech_detector import engine as speech_detector
-from deployments.speech_detector.chunks import join_spans, speech_share
+from deployments.speech_detector.chunks import join_spans, speech_share, with_margins
 from deployments.speech_detector.config import PIECE_S, SpeechDetectorConfig
 from deployments.transcriber import engine as transcriber
 from deployments.transcriber.config import TranscriberConfig
@@ -52,9 +52,9 @@ class Ears:
         speech = join_spans([self._detector.detect(audio, piece) for piece in todo])
         plan = self._plan(audio, speech) if language == transcriber.AUTO else None
         parts = plan.passages if plan else whole(speech, language)
-        chunks = [
-            _chunk(audio, part, part.language, speech) for part in chunks_of(parts, speech, self._config.max_chunk_s)
-        ]
+        max_s = self._config.max_chunk_s
+        found = with_margins(chunks_of(parts, speech, max_s), max_s)
+        chunks = [_chunk(audio, part, part.language, speech) for part in found]
         transcripts: list[Transcript] = []
         for first in range(0, len(chunks), self._config.batch_size):
             answers = self._recognizer.transcribe(chunks[first : first + self._config.batch_size])
