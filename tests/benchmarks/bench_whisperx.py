@@ -175,7 +175,7 @@ def _texts_row(kind: str, heard: dict[str, list[tuple[Recording, Heard]]]) -> li
         kind,
         str(len(mine)),
         f"{sum(recording.duration_s for recording, _ in mine):.0f}",
-        str(totals["server"].of),
+        str(totals[OURS].of),
         *(f"{100 * total.rate:.1f}" for total in totals.values()),
         *(f"{seconds[OURS] / seconds[side]:.2f}" for side in BARE),
     ]
