@@ -53,3 +53,9 @@ def test_another_demo_yaml_is_the_users_own(tmp_path):
     config.write_text(yaml.safe_dump({"applications": [{"args": {"profile": "local", "state_dir": str(tmp_path)}}]}))
     done = CliRunner().invoke(main, ["keys", "list", "--config", str(config)])
     assert done.exit_code == 0, done.output
+
+
+def test_counting_letters_is_told_what_to_write():
+    """`aligner.engine: proportional` is refused with the name that stands for it now; so is `ctc` without a model."""
+    assert "proportional is gone; write cross-attention" in refusal(aligner={"engine": "proportional"})
+    assert "ctc has no models: name one by language" in refusal(aligner={"engine": "ctc"})
