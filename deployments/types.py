@@ -143,6 +143,8 @@ class Segment(Span):
     speaker: int
     words: tuple[Word, ...]
     confidence: float | None = None
+    language: str = ""
+    """ISO 639-1; empty where it is not known."""
 
     @property
     def text(self) -> str:

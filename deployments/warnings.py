@@ -55,6 +55,8 @@ class WarningCode(StrEnum):
     """The emotion analysis failed: no emotions are given."""
     EMOTION_BY_RULES = "EMOTION_BY_RULES"
     """Emotions are estimated by rules, not by a trained model."""
+    EMOTION_BY_VOICE = "EMOTION_BY_VOICE"
+    """No word list is there for `language`: emotions in `seconds` of speech are judged by the voice alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -105,6 +105,11 @@ SENTENCES: dict[WarningCode, dict[Locale, str]] = {
         "en": "Emotions are estimated by rules (loudness and pitch against the speaker's own norm, and a list of"
         " English words), not by a trained model: take them as hints.",
     },
+    WarningCode.EMOTION_BY_VOICE: {
+        "ko": "언어 '{language}'의 단어 목록이 없어 말소리 {seconds}초의 감정은 목소리만으로 판단했습니다.",
+        "en": "No word list is there for language '{language}': emotions in {seconds} s of speech are judged by the"
+        " voice alone.",
+    },
 }
 """What `{…}` names are the code's amounts: seconds with one decimal, shares in per cent."""
 

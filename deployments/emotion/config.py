@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from deployments.types import Segment
 
 
+WORDS_IN = frozenset({"en"})
+"""Languages of whose words `prosodic-lexical` has a list; of others it judges the voice alone (docs/decisions.md)."""
+
+
 class EmotionConfig(BaseModel):
     """Which analyser judges moods."""
 
@@ -70,6 +74,13 @@ def parts(config: EmotionConfig, segments: Sequence[Segment]) -> list[Sequence[S
     return [segments[first:end] for first, end in zip(cuts, [*cuts[1:], len(segments)], strict=True)]
 
 
-def warnings(config: EmotionConfig) -> tuple[ResultWarning, ...]:
-    """What a reader of the result has to know of this engine."""
-    return () if config.engine == "wav2vec2" else (ResultWarning(code=WarningCode.EMOTION_BY_RULES),)
+def warnings(config: EmotionConfig, segments: Sequence[Segment]) -> tuple[ResultWarning, ...]:
+    """What a reader of the result has to know of this engine, and of what it made of a video's `segments`."""
+    if config.engine == "wav2vec2":
+        return ()
+    by_voice = (
+        ResultWarning(code=WarningCode.EMOTION_BY_VOICE, language=segment.language, seconds=segment.duration_s)
+        for segment in segments
+        if segment.language not in WORDS_IN
+    )
+    return (ResultWarning(code=WarningCode.EMOTION_BY_RULES), *by_voice)

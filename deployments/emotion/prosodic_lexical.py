@@ -12,6 +12,7 @@ from math import exp
 from typing import TYPE_CHECKING
 
 from deployments.emotion.arousal import Arousal, arousals
+from deployments.emotion.config import WORDS_IN
 from deployments.emotion.wording import Lexicon, Wording
 from deployments.types import Emotion
 
@@ -52,9 +53,9 @@ MIN_EVIDENCE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a segment is judged by."""
+    """What a segment is judged by; `words` is None where no list knows their language."""
 
-    words: Sequence[Word]
+    words: Sequence[Word] | None
     arousal: Arousal
 
 
@@ -73,11 +74,17 @@ class ProsodicLexicalEngine:
         """See `EmotionEngine`: a segment's words, and its voice against the norm that all segments make."""
         if tracks is None:
             raise ValueError("moods are judged by the prosody's tracks, and there are none")
-        return [[Evidence(s.words, arousal)] for s, arousal in zip(segments, arousals(tracks, segments), strict=True)]
+        return [
+            [Evidence(segment.words if segment.language in WORDS_IN else None, arousal)]
+            for segment, arousal in zip(segments, arousals(tracks, segments), strict=True)
+        ]
 
     def judge(self, items: Sequence[Evidence]) -> list[Emotion | Exception | None]:
         """See `EmotionEngine`. Without words: None, since the voice alone does not tell pleasant from unpleasant."""
-        return [judge(self._lexicon.read(each.words), each.arousal) for each in items]
+        return [
+            by_voice(each.arousal) if each.words is None else judge(self._lexicon.read(each.words), each.arousal)
+            for each in items
+        ]
 
     def mood(self, answers: Sequence[Emotion | None]) -> Emotion | None:
         """See `EmotionEngine`."""
@@ -101,14 +108,33 @@ def judge(wording: Wording, arousal: Arousal) -> Emotion | None:
     return Emotion(label=label, confidence=round(CEILING * shares[label] * (1 + evidence) / 2, 3))
 
 
+def by_voice(arousal: Arousal) -> Emotion | None:
+    """`neutral` where a voice is near its speaker's norm, else None: raised may be joy or anger, lowered much else."""
+    if arousal.trust < MIN_EVIDENCE:
+        return None
+    unmarked = Wording(valence=0.0, cues=frozenset(), trust=0.0)
+    known = _known(arousal)
+    scores = {
+        name: _nearness(mood, mood.valence, known) for name, mood in MOODS.items() if _weight(name, mood, unmarked)
+    }
+    if max(scores, key=lambda name: scores[name]) != "neutral":
+        return None
+    share = scores["neutral"] / sum(scores.values())
+    return Emotion(label="neutral", confidence=round(CEILING * share * (1 + arousal.trust / 2) / 2, 3))
+
+
 def mood_shares(wording: Wording, arousal: Arousal) -> dict[str, float]:
     """How near each mood lies, as shares that add up to 1."""
-    known = min(max(arousal.value * arousal.trust, LOWEST), HIGHEST)
+    known = _known(arousal)
     scores = {
         name: _weight(name, mood, wording) * _nearness(mood, wording.valence, known) for name, mood in MOODS.items()
     }
     total = sum(scores.values())
     return {name: score / total for name, score in scores.items()}
+
+
+def _known(arousal: Arousal) -> float:
+    return min(max(arousal.value * arousal.trust, LOWEST), HIGHEST)
 
 
 def _weight(name: str, mood: Mood, wording: Wording) -> float:

@@ -341,7 +341,8 @@ class Pipeline:
     def _segments(self, transcripts: Sequence[Transcript], turns: Sequence[Turn]) -> list[Segment]:
         for transcript in transcripts:
             self._warnings += transcript.warnings
-        return segments_of((heard for transcript in transcripts for heard in transcript.utterances), turns)
+        segments = segments_of((heard for transcript in transcripts for heard in transcript.utterances), turns)
+        return [replace(segment, language=_language_of(segment, transcripts)) for segment in segments]
 
     async def _analyse(
         self, segments: list[Segment], tracks: Tracks | None
@@ -398,7 +399,7 @@ class Pipeline:
         judged = self._resumer.once(Step.EMOTION, source, work, timed_as="analysis")
         emotions = await self._optional(judged, None, WarningCode.EMOTION_FAILED)
         if emotions is not None:
-            self._warnings += emotion_config.warnings(config)
+            self._warnings += emotion_config.warnings(config, segments)
         return emotions
 
     def _language(self, transcripts: Sequence[Transcript]) -> str:
@@ -417,6 +418,15 @@ class Pipeline:
             log.warning("a stage failed", exc_info=error, extra=logs.about(self._job.job_id, warning=code))
             self._warnings.append(ResultWarning(code=code))
             return otherwise
+
+
+def _language_of(segment: Segment, transcripts: Sequence[Transcript]) -> str:
+    """That of the transcripts that share most time with it."""
+    shared_s: defaultdict[str, float] = defaultdict(float)
+    for transcript in transcripts:
+        for heard in transcript.utterances:
+            shared_s[transcript.language] += heard.overlap_s(segment)
+    return max(shared_s, key=shared_s.__getitem__)
 
 
 def _audio_s(info: AudioInfo) -> float:

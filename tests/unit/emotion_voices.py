@@ -25,7 +25,9 @@ class Voice:
     text: str = ""
 
 
-def segment(start_s: float, end_s: float, *, speaker: int = 0, text: str = "", confidence: float = 0.9) -> Segment:
+def segment(
+    start_s: float, end_s: float, *, speaker: int = 0, text: str = "", confidence: float = 0.9, language: str = "en"
+) -> Segment:
     """A segment whose words share its time."""
     texts = text.split()
     edges = np.linspace(start_s, end_s, len(texts) + 1)
@@ -33,7 +35,7 @@ def segment(start_s: float, end_s: float, *, speaker: int = 0, text: str = "", c
         Word(start_s=float(a), end_s=float(b), text=word, probability=confidence)
         for word, a, b in zip(texts, edges, edges[1:], strict=False)
     )
-    return Segment(start_s=start_s, end_s=end_s, speaker=speaker, words=words)
+    return Segment(start_s=start_s, end_s=end_s, speaker=speaker, words=words, language=language)
 
 
 def scene(turns: Sequence[tuple[int, Voice]]) -> tuple[Tracks, list[Segment]]:

@@ -249,5 +249,5 @@ def test_the_result_names_the_model() -> None:
     """Its version is the model's name; there is nothing to disclose of a trained model."""
     config = EmotionConfig(engine="wav2vec2")
     assert emotion.model_version(config) == "wav2vec2-base-superb-er"
-    assert emotion.warnings(config) == ()
+    assert emotion.warnings(config, []) == ()
     assert emotion.model_version(EmotionConfig(engine="wav2vec2", model="/models/mine")) == "mine"

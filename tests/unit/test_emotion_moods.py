@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import emotion_voices as voices
@@ -104,8 +105,25 @@ def test_no_judgement_without_words() -> None:
 def test_the_result_says_what_judged() -> None:
     """The version names engine and lexicon, and a warning that rules judged."""
     assert emotion.model_version(emotion.EmotionConfig()).startswith("prosodic-lexical-1+vader-3.")
-    [warning] = emotion.warnings(emotion.EmotionConfig())
+    [warning] = emotion.warnings(emotion.EmotionConfig(), [])
     assert warning.code == "EMOTION_BY_RULES"
+
+
+@pytest.mark.parametrize("language", ["ko", "de", ""])
+def test_without_a_word_list_the_voice_alone_is_judged(language: str) -> None:
+    """Words of another language say nothing, though English has them, too: plain voices are neutral, others are open."""
+    turns = [(0, CALM)] * 8 + [(0, voices.Voice(**each, text="war gut hate love")) for each in (RAISED, LOWERED)]
+    tracks, segments = voices.scene(turns)
+    segments = [replace(each, language=language) for each in segments]
+    judged = analyze(ENGINE, AUDIO, tracks, segments)
+    assert [each and each.label for each in judged] == ["neutral"] * 8 + [None, None]
+    assert all(each.confidence < CEILING for each in judged if each)
+    warnings = emotion.warnings(emotion.EmotionConfig(), [*segments, voices.segment(0, 9, text="good")])
+    assert {(each.code, each.language) for each in warnings} == {
+        ("EMOTION_BY_RULES", None),
+        ("EMOTION_BY_VOICE", language),
+    }
+    assert sum(each.seconds or 0 for each in warnings) == pytest.approx(20)
 
 
 def test_config_loads_nothing_heavy() -> None:
