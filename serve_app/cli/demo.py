@@ -42,6 +42,8 @@ START_TIMEOUT_S = 300
 JOB_TIMEOUT_S = 900
 KEPT_RUNS = 5
 """Folders of earlier demos that stay: each holds its videos, results and logs."""
+OWN_VIDEO = "ml-server up, and beside it: ml-server submit my-video.mp4 --language ko --wait"
+"""No Korean recording that a recogniser understands may be passed on with this."""
 
 
 class DemoError(Exception):
@@ -76,6 +78,7 @@ def run_demo(
         return EXIT_INTERRUPTED
     shutil.rmtree(folder / "server", ignore_errors=True)
     console.rule()
+    console.print(Text.assemble(("Your own video, in Korean: ", "bold"), OWN_VIDEO), soft_wrap=True)
     for path in results:
         console.print(Text.assemble(("Full result: ", "bold"), str(path)), soft_wrap=True)
     return EXIT_OK

@@ -208,7 +208,10 @@ def test_the_embedded_engine_judges_by_tracks(start: Any) -> None:
     """The rules give through the replica what they give alone; without tracks they say so."""
     config = EmotionConfig()
     words = tuple(Word(start_s=i / 4, end_s=i / 4 + 0.2, text=text) for i, text in enumerate(("this", "is", "awful")))
-    segments = [Segment(start_s=0, end_s=1, speaker=0, words=words), Segment(start_s=1, end_s=2, speaker=0, words=())]
+    segments = [
+        Segment(start_s=start_s, end_s=start_s + 1, speaker=0, words=said, language="en")
+        for start_s, said in enumerate((words, ()))
+    ]
     tracks = Tracks(start_s=0, f0_hz=np.full(200, 200, np.float32), level_dbfs=np.full(200, -20, np.float32))
     audio = np.zeros(0, np.int16)
 

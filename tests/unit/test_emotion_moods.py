@@ -111,7 +111,7 @@ def test_the_result_says_what_judged() -> None:
 
 @pytest.mark.parametrize("language", ["ko", "de", ""])
 def test_without_a_word_list_the_voice_alone_is_judged(language: str) -> None:
-    """Words of another language say nothing, though English has them, too: plain voices are neutral, others are open."""
+    """Words of another language say nothing, though English has them: plain voices are neutral, others are open."""
     turns = [(0, CALM)] * 8 + [(0, voices.Voice(**each, text="war gut hate love")) for each in (RAISED, LOWERED)]
     tracks, segments = voices.scene(turns)
     segments = [replace(each, language=language) for each in segments]
