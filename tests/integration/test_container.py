@@ -46,7 +46,7 @@ def documented_flags() -> list[str]:
 
 
 def test_the_image_serves_confined(image):
-    """Healthy by its own check, one sample through the whole graph, root of nothing, and gone within D7's 30 s."""
+    """Healthy by its own check and models, a sample through the whole graph, root of nothing, gone within D7's 30 s."""
     with containers.running(image, *documented_flags()) as name:
         deadline = time.monotonic() + START_S
         while "unhealthy" in podman("healthcheck", "run", name, check=False):
@@ -57,6 +57,7 @@ def test_the_image_serves_confined(image):
         assert re.search(r"^Uid:\s+10001\s+10001", status, re.MULTILINE)
         assert re.search(r"^CapBnd:\s+0+$", status, re.MULTILINE)
         assert "Read-only file system" in podman("exec", name, "touch", "/opt/ml-server/x", check=False)
+        assert "as the lock says" in podman("exec", name, "ml-server", "models", "verify")
         media = "/opt/ml-server/lib/python3*/site-packages/serve_app/_examples/media"
         said = podman("exec", name, "sh", "-c", f"ml-server submit {media}/clear.flac --wait", timeout=300)
         assert "happy" in said

@@ -21,6 +21,7 @@ from compose_spec import PyCompose
 from pydantic import BaseModel
 from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 
+from deployments.models.lock import default_path, read
 from deployments.net.addresses import parse, refused
 from deployments.net.policy import check_callback_url, check_video_url
 from serve_app.api import doorkeeper
@@ -36,6 +37,7 @@ DOCKERFILE = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
 UNIT = DEPLOY / "ml-server.service"
 KUBERNETES = "1.34"
 USER = "10001"
+MODELS = "/models"
 LONGEST_STOP_S = 30
 """D7: SIGTERM, and 30 s later the server is gone. Whoever stops it has to wait longer."""
 
@@ -129,6 +131,27 @@ def test_the_image_tells_nobody_and_has_its_doorkeeper():
     settings = dict(re.findall(r"([A-Za-z_]+)=(\S+)", DOCKERFILE))
     assert settings | local.SILENT == settings
     assert settings[doorkeeper.VARIABLE] == doorkeeper.IMPORT_PATH
+
+
+def test_the_image_has_the_models_that_it_starts_with():
+    """Those of the default config, pinned, where the server looks, and hidden by no volume of Compose."""
+    assert set(re.findall(r"^ARG MODELS_OF=(.*)$", DOCKERFILE, re.MULTILINE)) == {"local.yaml"}
+    assert f"COPY --from=models --chown={USER}:{USER} {MODELS} {MODELS}\n" in DOCKERFILE
+    assert f"ML_SERVER_MODELS__CACHE_DIR={MODELS} " in DOCKERFILE
+    lock = read(default_path())
+    wanted = Settings(**config("local.yaml")["applications"][0]["args"]).wanted_models
+    assert wanted
+    assert all(lock.find(model.kind, model.name).pinned for model in wanted)
+    places = [volume.split(":")[1] for volume in compose("compose.yaml")["ml-server"]["volumes"]]
+    assert places
+    assert not any(Path(MODELS).is_relative_to(place) for place in places)
+
+
+def test_production_s_models_come_by_a_volume():
+    """compose.gpu.yaml: the server reads what the fetching service has written, and where it looks."""
+    services = compose("compose.yaml", "compose.gpu.yaml")
+    assert f"models:{MODELS}:ro" in services["ml-server"]["volumes"]
+    assert f"models:{MODELS}" in services["fetch"]["volumes"]
 
 
 def test_only_what_is_needed_reaches_the_builder():
