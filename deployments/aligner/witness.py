@@ -2,15 +2,18 @@
 
 Whisper writes likely sentences over music and noise, with a good conscience; the acoustic model then finds none of
 their letters in the sound. Where the speech detector hears nobody, either, single words are doubted, too: a chunk lies
-around several stretches of speech, and the recogniser hears what lies between them. Plain functions over transcripts;
-knows nothing of models.
+around several stretches of speech, and the recogniser hears what lies between them. Without an acoustic model the
+recogniser's own times say where a word lies: of sentences that lie where nobody speaks. Plain functions over
+transcripts; knows nothing of models.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+from deployments.transcriber.phantoms import is_phantom
 from deployments.types import Span, joined
 from deployments.warnings import ResultWarning, WarningCode
 
@@ -27,6 +30,10 @@ LEAST_WORDS: Final = 3
 STRAY_SCORE: Final = 0.1
 STRAY_S: Final = 0.5
 """So far from all detected speech, and with less than that score, a word is no word."""
+STRAY_WORDS: Final = 2
+"""A sentence of fewer is doubted only where it is a phantom phrase: the recogniser's times of the first word after a
+pause may be seconds early."""
+SENTENCE_ENDS: Final = (".", "?", "!", "…", "。")
 
 
 def without_unheard(transcript: Transcript) -> Transcript:
@@ -39,7 +46,10 @@ def without_unheard(transcript: Transcript) -> Transcript:
 
 
 def without_strays(transcript: Transcript, speech: Sequence[Span]) -> Transcript:
-    """`transcript` without words far from `speech` (all that was detected) that the aligner does not hear."""
+    """`transcript` without words far from `speech` (all that was detected) that the aligner does not hear.
+
+    And without sentences far from it that only the recogniser knows of.
+    """
     kept = tuple(_without_strays(each, speech) for each in transcript.utterances)
     if kept == transcript.utterances:
         return transcript
@@ -54,7 +64,14 @@ def _told(transcript: Transcript, utterances: tuple[Utterance, ...], gone: int) 
 
 
 def _without_strays(utterance: Utterance, speech: Sequence[Span]) -> Utterance:
-    words = tuple(word for word in utterance.words if not _is_stray(word, speech))
+    attended = _attended(utterance, speech)
+    words = tuple(
+        word
+        for sentence in _sentences(utterance.words)
+        if not (attended and _is_unsaid(sentence, speech))
+        for word in sentence
+        if not _is_stray(word, speech)
+    )
     return (
         utterance
         if len(words) == len(utterance.words)
@@ -63,9 +80,30 @@ def _without_strays(utterance: Utterance, speech: Sequence[Span]) -> Utterance:
 
 
 def _is_stray(word: Word, speech: Sequence[Span]) -> bool:
-    near = Span(start_s=word.start_s - STRAY_S, end_s=word.end_s + STRAY_S)
     unheard = word.alignment_score is not None and word.alignment_score < STRAY_SCORE
-    return unheard and not any(near.overlap_s(span) for span in speech)
+    return unheard and not _is_near(word, speech)
+
+
+def _is_near(word: Word, speech: Sequence[Span]) -> bool:
+    near = Span(start_s=word.start_s - STRAY_S, end_s=word.end_s + STRAY_S)
+    return any(near.overlap_s(span) for span in speech)
+
+
+def _sentences(words: Sequence[Word]) -> list[Sequence[Word]]:
+    ends = [at for at, word in enumerate(words, 1) if at == len(words) or word.text.endswith(SENTENCE_ENDS)]
+    return [words[start:end] for start, end in pairwise([0, *ends])]
+
+
+def _is_unsaid(sentence: Sequence[Word], speech: Sequence[Span]) -> bool:
+    """Whether a sentence that no acoustic model listened for lies far from all speech."""
+    alone = all(word.alignment_score is None for word in sentence)
+    doubted = len(sentence) >= STRAY_WORDS or is_phantom(joined(word.text for word in sentence))
+    return alone and doubted and not any(_is_near(word, speech) for word in sentence)
+
+
+def _attended(utterance: Utterance, speech: Sequence[Span]) -> bool:
+    """Whether the recogniser itself timed the words: where letters are counted, all are as likely as the whole."""
+    return bool(speech) and any(word.probability != utterance.confidence for word in utterance.words)
 
 
 def is_unheard(utterance: Utterance) -> bool:

@@ -272,8 +272,7 @@ class Pipeline:
         )
         if self._stages.aligner is not None:
             transcript = await self._on_audio("aligner.align", transcript, self._job.job_id)
-            transcript = without_strays(transcript, speech)
-        return transcript
+        return without_strays(transcript, speech)
 
     async def _to_hear(self, speech: Sequence[Span]) -> Heard:
         """The chunks, none heard yet, in the asked language or those found; `auto` where the engine cannot tell."""

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deployments.aligner.witness import without_strays
 from deployments.speech_detector import engine as speech_detector
 from deployments.speech_detector.chunks import join_spans, speech_share, with_margins
 from deployments.speech_detector.config import PIECE_S, SpeechDetectorConfig
@@ -60,7 +61,8 @@ class Ears:
             answers = self._recognizer.transcribe(chunks[first : first + self._config.batch_size])
             transcripts += [answer for answer in answers if isinstance(answer, Transcript)]
         assert len(transcripts) == len(chunks)
-        kept = without_repeats(dict(enumerate(transcripts)), speech).values()
+        told_of = [without_strays(each, speech) for each in transcripts]
+        kept = without_repeats(dict(enumerate(told_of)), speech).values()
         told = languages.warnings(plan, speech) if plan else []
         return Heard(
             language=plan.language if plan else language,

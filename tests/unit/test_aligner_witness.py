@@ -84,6 +84,42 @@ def test_an_utterance_of_strays_goes_and_interpolated_words_stay() -> None:
         assert without_strays(heard, []) is heard
 
 
+def attended(*words: tuple[float, str], probability: float = 0.9) -> Transcript:
+    """Words of half a second, timed by the recogniser itself."""
+    said = tuple(Word(start_s=at, end_s=at + 0.5, text=text, probability=probability) for at, text in words)
+    text = " ".join(word.text for word in said)
+    heard = Utterance(start_s=0.0, end_s=30.0, text=text, words=said, confidence=0.8)
+    return Transcript(language="ko", utterances=(heard,))
+
+
+SAID = [(0.0, "회의를"), (0.6, "시작합니다.")]
+
+
+@pytest.mark.parametrize(
+    "invented", [[(8.0, "정말"), (9.0, "수고하셨습니다.")], [(8.0, "시청해주셔서"), (8.6, "감사합니다.")]]
+)
+def test_a_sentence_behind_all_speech_goes(invented: list[tuple[float, str]]) -> None:
+    """By the recogniser's own times; what is said before it stays, and it is told and counted."""
+    left = without_strays(attended(*SAID, *invented), SPEECH)
+    assert [word.text for word in left.utterances[0].words] == ["회의를", "시작합니다."]
+    told = ResultWarning(code=WarningCode.UNHEARD_DROPPED, count=1)
+    assert (left.utterances[0].text, left.warnings, left.dropped) == ("회의를 시작합니다.", (told,), 1)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        attended(*SAID, (4.0, "정말"), (8.0, "수고하셨습니다.")),
+        attended(*SAID, (8.0, "네.")),
+        attended(*SAID, (8.0, "정말"), (9.0, "수고하셨습니다."), probability=0.8),
+    ],
+    ids=["begins in speech", "one word", "times by letters"],
+)
+def test_a_sentence_that_may_be_said_stays(kept: Transcript) -> None:
+    """Where a word of it is near speech, where it is a short answer, and where nobody knows when it is said."""
+    assert without_strays(kept, SPEECH) is kept
+
+
 def melody() -> Audio:
     """Six seconds of plucked tones, with a vibrato."""
     seconds = np.arange(6 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
