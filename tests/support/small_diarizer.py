@@ -5,7 +5,7 @@ made: the segmentation network is copied out of the whisperx package (17.7 MB), 
 pyannote's `XVectorMFCC` with weights that are written, not trained. Its five convolutions pass the normalised MFCC
 through unchanged (a bias of `OFFSET` keeps LeakyReLU linear, and the normalisation after it takes it away again), its
 pooling gives their mean and deviation, and its last layer is a linear discriminant analysis fitted on 53 synthesized
-voices (tests/models/make_diarizer.py). It tells synthesized voices apart, and hardly any natural ones.
+voices (tests/models/README.md). It tells synthesized voices apart, and hardly any natural ones.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from tests.models.recipe.synthesizers import RATE_HZ, Espeak, Flite, Speech, Spoken
+from tests.data.synthesizers import RATE_HZ, Espeak, Flite, Speech, Spoken
 
 HERE = Path(__file__).parent
 MARGIN_S = 0.25

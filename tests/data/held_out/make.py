@@ -1,10 +1,11 @@
 """Make the recordings beside this file: sentences that no small model was trained on, and the truth about them.
 
-Needs espeak-ng, flite and festival (Debian packages: tests/models/README.md), which the tests do not. The committed
+Needs espeak-ng, flite and festival (Debian: espeak-ng, flite, festival, festvox-kallpc16k,
+festvox-kdlpc16k, festvox-us-slt-hts), which the tests do not. The committed
 files are what the tests use; run this only to make others: `python -m tests.data.held_out.make`.
 
 A recording is one voice, or two that take turns; beside the sound a JSON says who said which words, and when by the
-synthesizer's own account. The words are those of tests/models/recipe/sentences.py, about half of the sentences in an
+synthesizer's own account. The words are those of tests/data/sentences.py, about half of the sentences in an
 order that no language model helps with. `unheard_*` are voices that recogniser and aligner were never trained on.
 """
 
@@ -18,11 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from tests.models.recipe.sentences import english, korean
-from tests.models.recipe.synthesizers import RATE_HZ, Espeak, Flite, Line, Speech, Spoken, festival
+from tests.data.sentences import english, korean
+from tests.data.synthesizers import RATE_HZ, Espeak, Flite, Line, Speech, Spoken, festival
 
 if TYPE_CHECKING:
-    from tests.models.recipe.sentences import Sentence
+    from tests.data.sentences import Sentence
 
 HERE = Path(__file__).parent
 SEED = 20261125

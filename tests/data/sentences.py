@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     Sentence = tuple[str, ...]
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parent
 
 DETERMINERS = ("the", "a", "my", "your")
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
