@@ -92,7 +92,7 @@ def up(
     """Run the server in the foreground; Ctrl-C or SIGTERM stops it and all that it started.
 
     \b
-    ml-server up                                         a laptop: embedded engines, loopback only
+    ml-server up                                         a laptop: Whisper base, loopback only
     ml-server up --config configs/gpu.yaml --port 9000   a machine with a GPU
     ml-server up --address auto                          inside a Ray that `ray start --head` made
     """  # noqa: D301
