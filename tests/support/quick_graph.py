@@ -124,7 +124,7 @@ def measure(_tracks: Tracks, segments: Sequence[Any]) -> list[tuple[Any, ...]]:
 ENGINES: dict[str, dict[str, Callable[..., Any]]] = {
     "AudioExtractor": {},
     "SpeechDetector": {"deployments.speech_detector.engine:create": lambda _: Detector()},
-    "Transcriber": {"deployments.transcriber.deployment:create": lambda _: Recognizer()},
+    "Transcriber": {"deployments.transcriber.deployment:create": lambda *_: Recognizer()},
     "Diarizer": {"deployments.diarizer.engine:create": lambda _: Diarizer()},
     "ProsodyAnalyzer": {
         "deployments.prosody.engine:create": lambda _: Prosody(),

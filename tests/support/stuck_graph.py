@@ -25,7 +25,7 @@ class StuckTranscriber(deployment.Transcriber.func_or_class):  # type: ignore[mi
 
     def __init__(self, *args: Any, **options: Any) -> None:
         create = deployment.create
-        deployment.create = lambda config: Trap(create(config))
+        deployment.create = lambda *given: Trap(create(*given))
         super().__init__(*args, **options)
 
 
