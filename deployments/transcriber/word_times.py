@@ -3,7 +3,8 @@
 Cross-attention finds a word's start with an offset that depends on the model and the voice, scattered by a tenth of a
 second, and gives every pause to a word beside it. The path that is searched here moves the words' starts and ends so
 that no word lies over silence, that words last about as long as their letters ask for, and that all starts are off by
-about the same time. By how much is found out for each chunk: nothing is known here of the model.
+about the same time. By how much is found out for each chunk: nothing is known here of the model. It is searched in a
+time without the pauses, however long they are: only the last `KEPT` frames of each, over which no word can lie.
 
 Plain functions over arrays; knows nothing of models, tokens or jobs. Times are seconds from the chunk's start, and in
 the search frames of 10 ms: frame t lasts from t to t + 1, so that a boundary is a whole number, 0 to `frames`.
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from deployments.aligner.witness import is_doubted, sentences
 from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ, Span
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 FRAME_SAMPLES: Final = SAMPLE_RATE_HZ // FRAMES_PER_S
 PAUSE_S: Final = 0.3
 """No word lies over a silence of this length."""
+KEPT: Final = 6
+"""Frames of a pause: how early the attention is may show by a start that lies before the pause's end."""
 REACH: Final = 60
 """Frames by which a word's start may differ from the attention's, on either side, after the offset."""
 OFFSETS: Final = range(-4, 24, 4)
@@ -49,6 +53,8 @@ FLOOR_DB: Final = -120.0
 LETTERS_PER_SIGN: Final = 3.0
 """Of a sign that stands for a syllable or word, such as Han."""
 LETTERS_PER_DIGIT: Final = 4.0
+_PAUSE_IN_WORD: Final = 1e3
+"""Per frame: only where there is not enough else."""
 _IMPOSSIBLE: Final = -1e9
 
 
@@ -144,12 +150,36 @@ def place(
     """
     if not words or len(words) * SHORTEST > len(silent):
         return None
-    starts = _spaced(np.asarray(starts_s, float) * FRAMES_PER_S, len(silent))
+    starts = np.asarray(starts_s, float) * FRAMES_PER_S
+    pauses, kept = _pauses(starts, words, silent)
+    if len(words) * SHORTEST > np.sum(kept):
+        kept[:] = True
+    passed = np.concatenate([[0], np.cumsum(kept)])
+    starts = _spaced(np.interp(starts, np.arange(len(passed)), passed), int(passed[-1]))
     expected = _expected(words, silent, by)
-    offset = _offset(_Search(silent, by, np.array(OFFSETS), COARSE).run(starts, expected), by)
-    search = _Search(silent, by, np.array([offset]), 1)
+    costs = np.where(pauses, _PAUSE_IN_WORD, by.silence_in_word * silent)[kept]
+    offset = _offset(_Search(costs, by, np.array(OFFSETS), COARSE).run(starts, expected), by)
+    search = _Search(costs, by, np.array([offset]), 1)
     search.run(starts, expected)
-    return [_sounding(start, end, silent) for start, end in search.path()]
+    at = np.flatnonzero(kept)
+    return [_sounding(int(at[start]), int(at[end - 1]) + 1, silent) for start, end in search.path()]
+
+
+def _pauses(
+    starts: NDArray[np.float64], words: Sequence[str], silent: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which frames lie in a pause, and which are kept for the search.
+
+    One in which the attention sees all of a doubted sentence is none: at the sound, that would pass for said there.
+    """
+    edges = np.append(starts, len(silent))
+    doubted = [(edges[each.start], edges[each.stop]) for each in sentences(words) if is_doubted(words[each])]
+    pauses, kept = np.zeros_like(silent), np.ones_like(silent)
+    for start, end in _runs(silent):
+        if end - start >= PAUSE_S * FRAMES_PER_S and not any(start <= a and b <= end for a, b in doubted):
+            pauses[start:end] = True
+            kept[start : end - KEPT] = False
+    return pauses, kept
 
 
 def _offset(scores: NDArray[np.float64], by: Weights) -> int:
@@ -203,16 +233,19 @@ class _Step:
 
 
 class _Search:
-    """The best path of all words for each of `offsets`, by Viterbi's algorithm on a grid of `step` frames."""
+    """The best path of all words for each of `offsets`, by Viterbi's algorithm on a grid of `step` frames.
 
-    def __init__(self, silent: NDArray[np.bool_], by: Weights, offsets: NDArray[np.intp], step: int) -> None:
+    `costs`: of each frame if it belongs to a word; 0 where it is no silence.
+    """
+
+    def __init__(self, costs: NDArray[np.float64], by: Weights, offsets: NDArray[np.intp], step: int) -> None:
         self._by = by
         self._step = step
         self._offsets = offsets // step
-        self._size = len(silent) // step + 1
+        self._size = len(costs) // step + 1
         at = np.arange(self._size) * step
-        self._silence = np.concatenate([[0], np.cumsum(silent)])[at].astype(float)
-        self._speech = at - self._silence
+        self._cost = np.concatenate([[0.0], np.cumsum(costs)])[at]
+        self._speech = np.concatenate([[0], np.cumsum(costs == 0)])[at]
         self._steps: list[_Step] = []
 
     def run(self, starts: NDArray[np.float64], expected: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -254,12 +287,12 @@ class _Search:
         deviation = (np.arange(count) - reach) * self._step / by.spread
         arrived, before = self._arrived(first, at)
         score = arrived - by.trust * np.log1p(deviation**2)
-        score = np.where(inside, score, _IMPOSSIBLE) + by.silence_in_word * self._silence[at]
+        score = np.where(inside, score, _IMPOSSIBLE) + self._cost[at]
         durations = _durations(count, expected, self._step, by)
         paths = score[:, :, None] + durations
         start = np.argmax(paths, axis=1)
         inside, ends = self._columns(first + 1, durations.shape[1])
-        ended = np.take_along_axis(paths, start[:, None], axis=1)[:, 0] - by.silence_in_word * self._silence[ends]
+        ended = np.take_along_axis(paths, start[:, None], axis=1)[:, 0] - self._cost[ends]
         self._steps.append(_Step(first, first + 1, before, start, np.where(inside, ended, _IMPOSSIBLE)))
 
     def _arrived(self, first: int, at: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:

@@ -61,6 +61,38 @@ def test_no_word_lies_over_a_pause() -> None:
         assert placed[number].start_s == pytest.approx(spans[number].start_s, abs=0.03)
 
 
+@pytest.mark.parametrize("pause_s", [0.7, 2.0, 9.0])
+def test_a_word_behind_a_pause_starts_with_its_sound(pause_s: float) -> None:
+    """The attention gives all of the pause to the word behind it, however long: that is at its sound, like the next."""
+    audio, spans = said({3: pause_s})
+    starts = attended(spans, 0.1)
+    starts[3] = spans[2].end_s - 0.1
+    placed = place(starts, WORDS, silences(audio, None))
+    assert placed is not None
+    assert placed[2].end_s == pytest.approx(spans[2].end_s, abs=0.03)
+    assert placed[3].start_s == pytest.approx(spans[3].start_s, abs=0.03)
+    assert placed[4].start_s == pytest.approx(spans[4].start_s, abs=0.12)
+
+
+@pytest.mark.parametrize(
+    ("texts", "stays"),
+    [(("Thank", "you."), True), (("시청해주셔서", "감사합니다."), True), (("Yes.",), False), (("Thank", "you"), False)],
+)
+def test_a_sentence_that_lies_in_a_pause_stays_there(texts: tuple[str, ...], stays: bool) -> None:  # noqa: FBT001
+    """There it tells that it is invented (`witness.py`). A single word, or part of a sentence, may be true."""
+    audio, spans = said({3: 6.0})
+    starts = attended(spans, 0.1)
+    inside = [spans[2].end_s + 1 + number for number in range(len(texts))]
+    starts[3:] = [*inside, spans[3].start_s - 0.1, *starts[4:]]
+    words = [*WORDS[:2], WORDS[2] + ".", *texts, *WORDS[3:]]
+    placed = place(starts, words, silences(audio, None))
+    assert placed is not None
+    pause = Span(start_s=spans[2].end_s + 0.5, end_s=spans[3].start_s - 0.5)
+    lie = [placed[3 + number].overlap_s(pause) > 0 for number in range(len(texts))]
+    assert lie == [stays] * len(texts)
+    assert all(pause.overlap_s(word) == 0 for word in (*placed[:3], *placed[3 + len(texts) :]))
+
+
 def test_in_noise_the_detector_knows_of_pauses() -> None:
     """Where the pause is as loud as the speech the level shows nothing: the detector's spans do."""
     audio, spans = said({3: 1.2}, floor=1500.0)
