@@ -31,8 +31,8 @@ STRAY_SCORE: Final = 0.1
 STRAY_S: Final = 0.5
 """So far from all detected speech, and with less than that score, a word is no word."""
 STRAY_WORDS: Final = 2
-"""A sentence of fewer is doubted only where it is a phantom phrase: the recogniser's times of the first word after a
-pause may be seconds early."""
+"""A sentence of fewer is doubted only where it is a phantom phrase: the recogniser's attention gives a pause to the
+first word behind it."""
 SENTENCE_ENDS: Final = (".", "?", "!", "…", "。")
 
 

@@ -6,7 +6,7 @@ Prints markdown. Whisper base lies where ML_SERVER_REAL_MODELS says. Settings we
 other synthesized voices; tests/data/held_out is what they are scored on. `known text`: the true words are put into the
 recogniser's mouth, chunk by chunk; `own text`: it writes itself, and words that it got right are scored. A word is over
 a pause where it has more than 0.1 s of one that is 0.3 s long or longer. Of real voices nobody has written down words
-or times: pauses are those of the level alone, and the first word behind one should start where it ends. `cost` is the
+or times: pauses are those of the level and the detector, and the first word behind one should start where it ends. `cost` is the
 processor's time with word times over that without, same chunks, in turn.
 """
 
@@ -39,6 +39,7 @@ from deployments.transcriber.word_times import silences  # noqa: E402
 from deployments.types import SAMPLE_RATE_HZ, Span, Transcript, Utterance, Word  # noqa: E402
 from tests.benchmarks.report import say, table  # noqa: E402
 from tests.support import real_models  # noqa: E402
+from tests.support.sounds import in_a_row  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +90,8 @@ def main() -> None:
     say(table(head, rows))
     say()
     found = [(clip, heard(recognizer, clip)) for clip in real()]
-    rows = [_real_row(name, [each for each in found if each[0].folder == name]) for name in ("voices", "ami", "korean")]
+    folders = ("voices", "ami", "korean", "korean, one file")
+    rows = [_real_row(name, [each for each in found if each[0].folder == name]) for name in folders]
     say(
         table(
             ("real speech", "words", "pauses", "with a word over them", "starts behind a pause ms (median, p90)"), rows
@@ -107,26 +109,29 @@ def synthesized() -> list[Clip]:
             tuple(Word(start_s=w["start_s"], end_s=w["end_s"], text=w["text"]) for w in each["words"])
             for each in told["utterances"]
         )
-        found.append(_clip(path.parent.name, told["language"], path.with_suffix(".ogg"), said))
+        found.append(_clip(path.parent.name, told["language"], _read(path.with_suffix(".ogg")), said))
     return found
 
 
 def real() -> list[Clip]:
-    """The voices, the meetings and the Korean sentences that are there."""
-    folders = {name: real_models.part(name) for name in ("voices", "ami", "korean")}
-    return [
-        _clip(name, "ko" if name == "korean" else "en", path, ())
-        for name, folder in folders.items()
-        for path in sorted(folder.glob("*.wav") if folder else ())
-    ]
+    """The voices, the meetings and the Korean sentences that are there, these in one file, too, 2 s apart."""
+    found, sounds = [], []
+    for name in ("voices", "ami", "korean"):
+        folder = real_models.part(name)
+        sounds = [_read(path) for path in sorted(folder.glob("*.wav") if folder else ())]
+        found += [_clip(name, "ko" if name == "korean" else "en", audio, ()) for audio in sounds]
+    return [*found, _clip("korean, one file", "ko", in_a_row(*sounds, pause_s=2.0), ())] if sounds else found
 
 
-def _clip(folder: str, language: str, path: Path, said: tuple[tuple[Word, ...], ...]) -> Clip:
+def _read(path: Path) -> Audio:
     import librosa
 
     samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
     mono = librosa.resample(samples.mean(axis=1), orig_sr=rate_hz, target_sr=SAMPLE_RATE_HZ)
-    audio = np.clip(np.round(mono * 32768), -32768, 32767).astype(np.int16)
+    return np.clip(np.round(mono * 32768), -32768, 32767).astype(np.int16)
+
+
+def _clip(folder: str, language: str, audio: Audio, said: tuple[tuple[Word, ...], ...]) -> Clip:
     detector = speech_detector.create(SpeechDetectorConfig())
     speech = detector.detect(audio, Span(start_s=0.0, end_s=len(audio) / SAMPLE_RATE_HZ))
     return Clip(folder=folder, language=language, audio=audio, speech=tuple(speech), said=said)
@@ -174,7 +179,7 @@ def _real_row(name: str, found: Sequence[tuple[Clip, list[Word]]]) -> list[Any]:
     late: list[float] = []
     over, pauses = 0, 0
     for clip, words in found:
-        silent = silences(clip.audio, None)
+        silent = silences(clip.audio, clip.speech)
         edges = np.flatnonzero(np.diff(silent, prepend=False, append=False)).reshape(-1, 2) / 100
         gaps = [Span(start_s=float(a), end_s=float(b)) for a, b in edges if b - a >= PAUSE_S]
         pauses += len(gaps)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from deployments.types import SAMPLE_RATE_HZ, Audio
+from deployments.transcriber.word_times import silences
+from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ, Audio
 from deployments.warnings import WarningCode
 from serve_app.cli.samples import conversation
 from tests.support import real_models, sounds
@@ -79,6 +80,22 @@ def test_korean_is_found_and_understood(ears: Ears, sentences: list[tuple[Audio,
         assert all(before.end_s <= after.start_s for before, after in pairwise(words))
     assert errors(" ".join(texts), together.text) <= 0.1
     assert errors(" ".join(texts), " ".join(heard.text for heard in alone)) <= 0.1
+
+
+def test_words_begin_and_end_with_their_sentences_sound(ears: Ears, sentences: list[tuple[Audio, str]]) -> None:
+    """Two seconds and more between them: the first word does not begin in the silence, nor the last one end there."""
+    pause_s = 2.0
+    heard = ears.hear(sounds.in_a_row(*(sound for sound, _ in sentences), pause_s=pause_s), "ko")
+    words = [word for each in heard.transcripts for utterance in each.utterances for word in utterance.words]
+    at_s = 0.0
+    for sound, text in sentences:
+        at_s += pause_s
+        sounding = np.flatnonzero(~silences(sound, None)) / FRAMES_PER_S + at_s
+        at_s += len(sound) / SAMPLE_RATE_HZ
+        inside, words = words[: len(text.split())], words[len(text.split()) :]
+        assert inside[0].start_s == pytest.approx(sounding[0], abs=0.3)
+        assert inside[-1].end_s == pytest.approx(sounding[-1], abs=0.3)
+    assert not words
 
 
 @pytest.mark.parametrize("korean_first", [True, False])
