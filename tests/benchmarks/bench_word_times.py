@@ -6,8 +6,8 @@ Prints markdown. Whisper base lies where ML_SERVER_REAL_MODELS says. Settings we
 other synthesized voices; tests/data/held_out is what they are scored on. `known text`: the true words are put into the
 recogniser's mouth, chunk by chunk; `own text`: it writes itself, and words that it got right are scored. A word is over
 a pause where it has more than 0.1 s of one that is 0.3 s long or longer. Of real voices nobody has written down words
-or times: pauses are those of the level and the detector, and the first word behind one should start where it ends. `cost` is the
-processor's time with word times over that without, same chunks, in turn.
+or times: pauses are those of the level and the detector, and the first word behind one should start where it ends.
+`cost` is the processor's time with word times over that without, same chunks, in turn.
 """
 
 from __future__ import annotations
