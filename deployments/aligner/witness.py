@@ -67,9 +67,9 @@ def _without_strays(utterance: Utterance, speech: Sequence[Span]) -> Utterance:
     attended = _attended(utterance, speech)
     words = tuple(
         word
-        for sentence in sentences([word.text for word in utterance.words])
-        if not (attended and _is_unsaid(utterance.words[sentence], speech))
-        for word in utterance.words[sentence]
+        for sentence in _sentences(utterance.words)
+        if not (attended and _is_unsaid(sentence, speech))
+        for word in sentence
         if not _is_stray(word, speech)
     )
     return (
@@ -89,21 +89,15 @@ def _is_near(word: Word, speech: Sequence[Span]) -> bool:
     return any(near.overlap_s(span) for span in speech)
 
 
-def sentences(words: Sequence[str]) -> list[slice]:
-    """Which of the `words` make a sentence each."""
-    ends = [at for at, word in enumerate(words, 1) if at == len(words) or word.endswith(SENTENCE_ENDS)]
-    return [slice(start, end) for start, end in pairwise([0, *ends])]
-
-
-def is_doubted(sentence: Sequence[str]) -> bool:
-    """Whether a sentence of these words was invented if it lies where nobody speaks."""
-    return len(sentence) >= STRAY_WORDS or is_phantom(joined(sentence))
+def _sentences(words: Sequence[Word]) -> list[Sequence[Word]]:
+    ends = [at for at, word in enumerate(words, 1) if at == len(words) or word.text.endswith(SENTENCE_ENDS)]
+    return [words[start:end] for start, end in pairwise([0, *ends])]
 
 
 def _is_unsaid(sentence: Sequence[Word], speech: Sequence[Span]) -> bool:
     """Whether a sentence that no acoustic model listened for lies far from all speech."""
     alone = all(word.alignment_score is None for word in sentence)
-    doubted = is_doubted([word.text for word in sentence])
+    doubted = len(sentence) >= STRAY_WORDS or is_phantom(joined(word.text for word in sentence))
     return alone and doubted and not any(_is_near(word, speech) for word in sentence)
 
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from deployments.aligner.witness import is_doubted, sentences
 from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ, Span
 
 if TYPE_CHECKING:
@@ -33,6 +32,8 @@ PAUSE_S: Final = 0.3
 """No word lies over a silence of this length."""
 KEPT: Final = 6
 """Frames of a pause: how early the attention is may show by a start that lies before the pause's end."""
+SEVERAL: Final = 2
+"""A pause goes to the word behind it; more words do not begin in it, but for the frames that the attention is early."""
 REACH: Final = 60
 """Frames by which a word's start may differ from the attention's, on either side, after the offset."""
 OFFSETS: Final = range(-4, 24, 4)
@@ -151,7 +152,7 @@ def place(
     if not words or len(words) * SHORTEST > len(silent):
         return None
     starts = np.asarray(starts_s, float) * FRAMES_PER_S
-    pauses, kept = _pauses(starts, words, silent)
+    pauses, kept = _pauses(starts, silent)
     if len(words) * SHORTEST > np.sum(kept):
         kept[:] = True
     passed = np.concatenate([[0], np.cumsum(kept)])
@@ -165,18 +166,16 @@ def place(
     return [_sounding(int(at[start]), int(at[end - 1]) + 1, silent) for start, end in search.path()]
 
 
-def _pauses(
-    starts: NDArray[np.float64], words: Sequence[str], silent: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _pauses(starts: NDArray[np.float64], silent: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which frames lie in a pause, and which are kept for the search.
 
-    One in which the attention sees all of a doubted sentence is none: at the sound, that would pass for said there.
+    Where the attention sees `SEVERAL` words there is none: they are said and not detected, or invented. At the sound
+    beside it they would push true words away, and nothing would tell that they were invented (`witness.py`).
     """
-    edges = np.append(starts, len(silent))
-    doubted = [(edges[each.start], edges[each.stop]) for each in sentences(words) if is_doubted(words[each])]
     pauses, kept = np.zeros_like(silent), np.ones_like(silent)
     for start, end in _runs(silent):
-        if end - start >= PAUSE_S * FRAMES_PER_S and not any(start <= a and b <= end for a, b in doubted):
+        inside = np.sum((starts >= start) & (starts < end - OFFSETS[-1]))
+        if end - start >= PAUSE_S * FRAMES_PER_S and inside < SEVERAL:
             pauses[start:end] = True
             kept[start : end - KEPT] = False
     return pauses, kept
