@@ -52,7 +52,7 @@ def detect_language(_audio: Audio, _chunk: Span, _job_id: str, *, brief: bool = 
 
 
 def transcribe(audio: Audio, chunk: Span, _language: str, _job_id: str, _speech: object = None) -> Transcript:
-    """Words named after the samples under them."""
+    """Sentences of a word that is named after the samples under it."""
     edges = np.linspace(chunk.start_s, chunk.end_s, WORDS + 1).tolist()
     text = " ".join(_name(audio, Span(start_s=a, end_s=b)) for a, b in pairwise(edges))
     heard = Utterance(start_s=chunk.start_s, end_s=chunk.end_s, text=text, confidence=0.9)
@@ -60,7 +60,7 @@ def transcribe(audio: Audio, chunk: Span, _language: str, _job_id: str, _speech:
 
 
 def _name(audio: Audio, span: Span) -> str:
-    return f"w{zlib.crc32(np.ascontiguousarray(span.of(audio)).tobytes()):08x}"
+    return f"w{zlib.crc32(np.ascontiguousarray(span.of(audio)).tobytes()):08x}."
 
 
 def align(_audio: Audio, transcript: Transcript, _job_id: str) -> Transcript:

@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import os
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -219,7 +220,7 @@ class Handle:
 
     def __getattr__(self, name: str) -> Method:
         function, edge = self._methods[name]
-        return Method(lambda *args: Response(self._answer(function, edge, args)))
+        return Method(lambda *args, **options: Response(self._answer(partial(function, **options), edge, args)))
 
     async def _answer(self, function: Callable[..., Any], edge: str, args: Sequence[Any]) -> Any:
         await asyncio.sleep(STAGE_S)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 API = "/api/upload-video"
+ALIGNER = str(ROOT / "tests" / "models" / "aligner")
+"""A model's folder for the Aligner to be in the graph; it is looked for, and not loaded."""
 REPLICAS = ("Ingress", "AudioExtractor", *STAGES)
 TITLES = {
     "driver": re.compile(r"ray::JobDriver\b"),
@@ -38,7 +40,7 @@ def write_config(path: Path) -> None:
     config = yaml.safe_load((ROOT / "configs" / "local.yaml").read_text(encoding="utf-8"))
     app = config["applications"][0]
     app["import_path"] = "tests.chaos.graph:build"
-    app["args"] |= quick_graph.EARS | {"locale": "en"}
+    app["args"] |= quick_graph.EARS | {"locale": "en", "aligner": {"engine": "ctc", "models": {"en": ALIGNER}}}
     for deployment in app["deployments"]:
         deployment.pop("autoscaling_config", None)
         deployment["ray_actor_options"] = {"num_cpus": 0}

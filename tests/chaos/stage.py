@@ -34,8 +34,8 @@ def stage(methods: Iterable[str]) -> type:
 def slowly(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` as a method that takes its time."""
 
-    async def method(self: Any, *args: Any) -> Any:
+    async def method(self: Any, *args: Any, **options: Any) -> Any:
         await asyncio.sleep(self.chance.uniform(SHORTEST_S, LONGEST_S))
-        return function(*args)
+        return function(*args, **options)
 
     return method

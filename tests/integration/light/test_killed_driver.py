@@ -125,7 +125,7 @@ def undisturbed(bed):
     process = bed.driver(job_id)
     assert bed.wait(process) == 0
     result = json.loads(bed.store.result(job_id))
-    assert len(result["segments"]) == 3
+    assert len(result["segments"]) == 4
     assert not any("FAILED" in warning["code"] for warning in result["metadata"]["warning_codes"])
     return comparable(result)
 
