@@ -67,6 +67,19 @@ def browser():
 
 
 @pytest.fixture
+def online(monkeypatch):
+    """The hub's library as it is before `go_offline`, which is for a process's whole life; a test's ends sooner."""
+    import huggingface_hub.constants
+    from huggingface_hub.utils import _http
+
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
+        monkeypatch.setenv(name, "0")
+    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
+        monkeypatch.setattr(huggingface_hub.constants, name, False)
+    _http.reset_sessions()
+
+
+@pytest.fixture
 def counted(monkeypatch):
     """What is counted goes to the test."""
     from tests.support.counted import Counted  # not for those who test something else

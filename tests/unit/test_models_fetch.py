@@ -28,6 +28,7 @@ ASR = ROOT / "tests" / "models" / "asr"
 WHISPER = Wanted(kind="asr", name=REPOSITORY)
 LOADED = sorted(FILES.keys() - {"README.md"})
 TOKEN = "hf_" + "secret"
+pytestmark = pytest.mark.usefixtures("online")
 
 
 @pytest.fixture

@@ -224,7 +224,9 @@ def test_no_room_is_told_before_anything_is_fetched(fetched, config, hub, monkey
 
 
 LIMITED = """
-import resource, sys
+import os, resource, sys
+sys.dont_write_bytecode = True
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # the limit would cut it off, unseen
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 sys.argv = ["killed_fetch", sys.argv[1], "0", "0", "0"]
 from tests.support.killed_fetch import main

@@ -22,15 +22,7 @@ ROOT = Path(__file__).parents[2]
 LOADED = {name: content for name, content in FILES.items() if name != "README.md"}
 
 
-@pytest.fixture(autouse=True)
-def as_before(monkeypatch):
-    """`go_offline` is for a replica's whole life; a test's ends sooner."""
-    import huggingface_hub.constants
-
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
-        monkeypatch.setenv(name, "0")
-    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
-        monkeypatch.setattr(huggingface_hub.constants, name, False)
+pytestmark = pytest.mark.usefixtures("online")
 
 
 @pytest.fixture
