@@ -16,7 +16,7 @@ TOUCH_S = 0.02
 LATE_SHARE = 0.5
 """A chunk is cut at its widest pause after this share of what it may hold, so that no chunk is needlessly short."""
 
-MARGIN_S = 0.2
+MARGIN_S = 0.3
 """So much of the pause on either side a chunk is heard with: the detector's edges cut into first and last sounds."""
 
 ROUNDING_S = 1e-7

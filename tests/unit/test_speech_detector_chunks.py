@@ -72,10 +72,10 @@ def test_no_chunk_begins_or_ends_in_silence(speech: list[Span]) -> None:
 
 
 def test_a_chunk_is_heard_with_the_pauses_beside_it() -> None:
-    """A fifth of a second on either side, half of a shorter pause, nothing where speech was cut or before zero."""
+    """Three tenths of a second on either side, half of a shorter pause, nothing where speech was cut or before zero."""
     chunks = spans((0.1, 10), (10.2, 20), (20, 29), (40, 50))
     widened = [(round(chunk.start_s, 6), round(chunk.end_s, 6)) for chunk in with_margins(chunks, 30.0)]
-    assert widened == [(0, 10.1), (10.1, 20), (20, 29.2), (39.8, 50.2)]
+    assert widened == [(0, 10.1), (10.1, 20), (20, 29.3), (39.7, 50.3)]
 
 
 def test_margins_make_no_chunk_too_long() -> None:
