@@ -49,7 +49,7 @@ WORDS_MORE: Final = 2
 """A recording with more errors than these beyond a bare side's is named."""
 ORDER: Final = """\
 Both: the same file, decoded by the same ffmpeg; speech detection by the network that whisperx carries; language found;
-Whisper base, int8, beams of 5, batches of 8; community-1; speakers given.
+Whisper base, int8, beams of 5; community-1; speakers given.
 The server does more: download over HTTP, a database row, progress and callbacks, guard against invented text, a vote on
 the language, a time for each word, F0 and level of each word, a mood per segment, the result as JSON.
 It does less: the voice encoder hears a window once for all who speak in it, whisperX's pyannote once per speaker; the
