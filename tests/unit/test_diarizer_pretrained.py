@@ -81,10 +81,10 @@ def diarize(engine: PretrainedEngine, audio: Audio, piece_s: float = 60, **count
 
 def in_one_call(directory: Path, audio: Audio) -> Any:
     """What pyannote's own pipeline gives, loaded and called as its documentation says."""
-    from pyannote.audio import Pipeline
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        from pyannote.audio import Pipeline
+
         pipeline: Any = Pipeline.from_pretrained(directory)
         waveform = torch.from_numpy(audio.astype(np.float32) / 2**15)[None]
         return pipeline({"waveform": waveform, "sample_rate": SAMPLE_RATE_HZ})
