@@ -101,7 +101,7 @@ def test_chunks_are_heard_with_a_margin_of_the_pauses():
 
     settings = Settings(profile="local", transcriber=TranscriberConfig(engine="whisperx", max_chunk_s=10))
     run(graph(transcriber=Stub(transcribe=hear)), settings=settings, language="en")
-    assert sorted(heard_s) == [(0, 8.2), (9.8, 18.2)]
+    assert sorted(heard_s) == [(0, 8.3), (9.7, 18.3)]
 
 
 def test_without_diarization_there_is_one_speaker_and_a_warning():
