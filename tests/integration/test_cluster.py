@@ -35,7 +35,7 @@ CHEAP = {
         "threads": 1,
         "max_chunk_s": 4,
     },
-    "aligner": {},
+    "aligner": {"engine": "ctc", "models": {"en": str(MODELS / "aligner")}},
     "diarizer": {"engine": "pyannote-ge2e"},
     "emotion": {"engine": "prosodic-lexical"},
     "models": {"allow_unpinned": True},
