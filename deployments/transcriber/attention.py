@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokenized:
-    """A text in tokens. `offsets`: for each the characters that it writes, as the tokenizers library gives them."""
+    """A text in tokens. `offsets`: for each the characters that it writes, `start` to before `end`."""
 
     text: str
     ids: tuple[int, ...]

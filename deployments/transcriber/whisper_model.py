@@ -15,6 +15,7 @@ import numpy as np
 from deployments.errors import ModelLoadError
 from deployments.transcriber.attention import Attended, Tokenized
 from deployments.transcriber.guard import Hypothesis
+from deployments.transcriber.tokens import encoding_of, tokenized
 from deployments.transcriber.whisper_languages import EVERY_MODELS
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Whisper:
         self._multilingual: bool = self._model.model.is_multilingual
         self._beam_size = config.beam_size
         self._end: int = self._model.hf_tokenizer.token_to_id("<|endoftext|>")
+        self._encoding = encoding_of(self._model.hf_tokenizer, self._end)
         if self.device == "cuda":  # libraries that are missing show only when something is computed
             self._try(config.device)
 
@@ -119,9 +121,7 @@ class Whisper:
 
     def tokenized(self, text: str, *, spaced: bool) -> Tokenized:
         """`text` as the decoder would write it: after a space where its language has `spaced` words."""
-        written = f" {text}" if spaced else text
-        encoding = self._model.hf_tokenizer.encode(written, add_special_tokens=False)
-        return Tokenized(text=written, ids=tuple(encoding.ids), offsets=tuple(encoding.offsets))
+        return tokenized(f" {text}" if spaced else text, self._encoding)
 
     def attend(
         self, encoded: Any, prompt: list[int], texts: Sequence[Tokenized], durations_s: Sequence[float]
