@@ -50,12 +50,8 @@ async def planned(speech: Sequence[Span], max_chunk_s: float, hear: Hear) -> Pla
     voted = vote(await hear(chunks, False), [chunk.duration_s for chunk in chunks])
     if voted is None:
         return None
-    settled = [
-        replace(each, language=voted[0])
-        if each.language == main or not await _is_confirmed(each, speech, max_chunk_s, hear)
-        else each
-        for each in found
-    ]
+    confirmed = await _confirmed([each for each in found if each.language != main], speech, max_chunk_s, hear)
+    settled = [each if each in confirmed else replace(each, language=voted[0]) for each in found]
     return Plan(language=voted[0], probability=voted[1], passages=joined(settled))
 
 
@@ -83,7 +79,9 @@ def _most_spoken(found: Sequence[Passage], speech: Sequence[Span]) -> str:
     )
 
 
-async def _is_confirmed(passage: Passage, speech: Sequence[Span], max_chunk_s: float, hear: Hear) -> bool:
-    """Whether the passage's longest chunk, heard with care, is in the passage's language, too."""
-    [probabilities] = await hear(voters(chunks_of([passage], speech, max_chunk_s), 1), False)
-    return probabilities.get(passage.language, 0.0) >= CONFIRMED
+async def _confirmed(found: Sequence[Passage], speech: Sequence[Span], max_chunk_s: float, hear: Hear) -> list[Passage]:
+    """Those passages whose longest chunk, heard with care, is in the passage's language, too."""
+    longest = [chunk for each in found for chunk in voters(chunks_of([each], speech, max_chunk_s), 1)]
+    heard = await hear(longest, False) if longest else []
+    pairs = zip(found, heard, strict=True)
+    return [each for each, probabilities in pairs if probabilities.get(each.language, 0.0) >= CONFIRMED]
