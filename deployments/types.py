@@ -68,6 +68,8 @@ class Word(Span):
     alignment_score: float | None = None
     """An acoustic aligner's: how well the word's letters are heard where it was put. A word that is not there has one
     near 0, however sure the recogniser is."""
+    interpolated: bool = False
+    """Its times are a share of its utterance's, by letters, and its `probability` is the utterance's."""
 
     @property
     def confidence(self) -> float | None:

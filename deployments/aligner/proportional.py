@@ -34,7 +34,7 @@ def timed(utterance: Utterance, language: str) -> Utterance:
     edges_s = [utterance.start_s + utterance.duration_s * share / shares[-1] for share in shares[:-1]]
     edges_s.append(utterance.end_s)
     words = (
-        Word(start_s=start_s, end_s=end_s, text=text, probability=utterance.confidence)
+        Word(start_s=start_s, end_s=end_s, text=text, probability=utterance.confidence, interpolated=True)
         for text, (start_s, end_s) in zip(texts, pairwise(edges_s), strict=True)
     )
     return replace(utterance, words=tuple(words))

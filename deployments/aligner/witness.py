@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+from deployments.sentence_ends import ends_sentence
 from deployments.transcriber.phantoms import is_phantom
 from deployments.types import Span, joined
 from deployments.warnings import ResultWarning, WarningCode
@@ -33,7 +34,6 @@ STRAY_S: Final = 0.5
 STRAY_WORDS: Final = 2
 """A sentence of fewer is doubted only where it is a phantom phrase: the recogniser's attention gives a pause to the
 first word behind it."""
-SENTENCE_ENDS: Final = (".", "?", "!", "…", "。")
 
 
 def without_unheard(transcript: Transcript) -> Transcript:
@@ -64,11 +64,10 @@ def _told(transcript: Transcript, utterances: tuple[Utterance, ...], gone: int) 
 
 
 def _without_strays(utterance: Utterance, speech: Sequence[Span]) -> Utterance:
-    attended = _attended(utterance, speech)
     words = tuple(
         word
         for sentence in _sentences(utterance.words)
-        if not (attended and _is_unsaid(sentence, speech))
+        if not _is_unsaid(sentence, speech)
         for word in sentence
         if not _is_stray(word, speech)
     )
@@ -90,20 +89,15 @@ def _is_near(word: Word, speech: Sequence[Span]) -> bool:
 
 
 def _sentences(words: Sequence[Word]) -> list[Sequence[Word]]:
-    ends = [at for at, word in enumerate(words, 1) if at == len(words) or word.text.endswith(SENTENCE_ENDS)]
-    return [words[start:end] for start, end in pairwise([0, *ends])]
+    cuts = [at for at, (before, after) in enumerate(pairwise(words), 1) if ends_sentence(before, after)]
+    return [words[start:end] for start, end in pairwise([0, *cuts, len(words)])]
 
 
 def _is_unsaid(sentence: Sequence[Word], speech: Sequence[Span]) -> bool:
-    """Whether a sentence that no acoustic model listened for lies far from all speech."""
-    alone = all(word.alignment_score is None for word in sentence)
+    """Whether a sentence whose words only the recogniser has timed lies far from all speech."""
+    attended = all(word.alignment_score is None and not word.interpolated for word in sentence)
     doubted = len(sentence) >= STRAY_WORDS or is_phantom(joined(word.text for word in sentence))
-    return alone and doubted and not any(_is_near(word, speech) for word in sentence)
-
-
-def _attended(utterance: Utterance, speech: Sequence[Span]) -> bool:
-    """Whether the recogniser itself timed the words: where letters are counted, all are as likely as the whole."""
-    return bool(speech) and any(word.probability != utterance.confidence for word in utterance.words)
+    return bool(speech) and attended and doubted and not any(_is_near(word, speech) for word in sentence)
 
 
 def is_unheard(utterance: Utterance) -> bool:

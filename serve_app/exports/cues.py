@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
+from deployments.sentence_ends import ends_sentence
 from serve_app.exports.lines import balanced, columns_of, tokens_of, wrapped
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ SHORT_S = 1.0
 SHORTEST_MS = 500
 """What every cue gets, also where the next one then comes late."""
 PAUSE_S = 0.8
-_SENTENCE_END = re.compile(r"[.?!。]\W*$")
 _CLAUSE_END = re.compile(r"[,;:、]\W*$")
 CUT_BONUS = 0.3
 """How far a cut may move (as a part of a cue) to stand behind a comma, or in a pause of a second."""
@@ -97,7 +97,7 @@ def _sentences(tokens: Iterable[Token], frame: _Frame) -> list[Tokens]:
     """Cut at pauses and ends of sentences; a short sentence joins the one before it where there is room."""
     sentences: list[Tokens] = []
     for token in tokens:
-        if sentences and not _ends_with(_SENTENCE_END, sentences[-1][-1]) and not _pause(sentences[-1], token):
+        if sentences and not ends_sentence(sentences[-1][-1], token) and not _pause(sentences[-1], token):
             sentences[-1].append(token)
         else:
             sentences.append([token])

@@ -9,8 +9,8 @@ from dataclasses import replace
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
+from deployments.sentence_ends import ends_clause, ends_sentence
 from deployments.types import Segment
-from serve_app.jobs.sentence_ends import ends_clause, ends_sentence
 from serve_app.jobs.speakers import Turns, speakers_of
 
 if TYPE_CHECKING:

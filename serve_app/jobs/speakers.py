@@ -14,7 +14,7 @@ from bisect import bisect_left
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from serve_app.jobs.sentence_ends import ends_clause, ends_sentence
+from deployments.sentence_ends import ends_clause, ends_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

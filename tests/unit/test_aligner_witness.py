@@ -84,9 +84,11 @@ def test_an_utterance_of_strays_goes_and_interpolated_words_stay() -> None:
         assert without_strays(heard, []) is heard
 
 
-def attended(*words: tuple[float, str], probability: float = 0.9) -> Transcript:
-    """Words of half a second, timed by the recogniser itself."""
-    said = tuple(Word(start_s=at, end_s=at + 0.5, text=text, probability=probability) for at, text in words)
+def attended(*words: tuple[float, str], interpolated: bool = False) -> Transcript:
+    """Words of half a second, timed by the recogniser itself, or `interpolated`."""
+    said = tuple(
+        Word(start_s=at, end_s=at + 0.5, text=text, probability=0.8, interpolated=interpolated) for at, text in words
+    )
     text = " ".join(word.text for word in said)
     heard = Utterance(start_s=0.0, end_s=30.0, text=text, words=said, confidence=0.8)
     return Transcript(language="ko", utterances=(heard,))
@@ -111,7 +113,7 @@ def test_a_sentence_behind_all_speech_goes(invented: list[tuple[float, str]]) ->
     [
         attended(*SAID, (4.0, "정말"), (8.0, "수고하셨습니다.")),
         attended(*SAID, (8.0, "네.")),
-        attended(*SAID, (8.0, "정말"), (9.0, "수고하셨습니다."), probability=0.8),
+        attended(*SAID, (8.0, "정말"), (9.0, "수고하셨습니다."), interpolated=True),
     ],
     ids=["begins in speech", "one word", "times by letters"],
 )

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from deployments.types import Word
+from typing import Protocol
 
 BREATH_S = 0.25
 """So long a pause tells the end of a sentence where its spelling leaves it open."""
@@ -27,7 +24,18 @@ _KOREAN_END = re.compile(r"(니다|[습입합됩]니까|[어아해에예네세�
 """Final endings of Korean verbs, which stand for the full stop where none was written."""
 
 
-def ends_sentence(before: Word, after: Word) -> bool:
+class Said(Protocol):
+    """A word, or a part of one."""
+
+    @property
+    def text(self) -> str: ...  # noqa: D102
+    @property
+    def start_s(self) -> float: ...  # noqa: D102
+    @property
+    def end_s(self) -> float: ...  # noqa: D102
+
+
+def ends_sentence(before: Said, after: Said) -> bool:
     """Whether a sentence ends between two words that follow each other."""
     text = bare(before.text)
     breath = after.start_s - before.end_s >= BREATH_S
@@ -42,12 +50,12 @@ def ends_sentence(before: Word, after: Word) -> bool:
     return not _TITLE.search(text)
 
 
-def ends_clause(before: Word) -> bool:
+def ends_clause(before: Said) -> bool:
     """Whether a comma or the like stands behind a word."""
     return bool(_CLAUSE.search(bare(before.text)))
 
 
-def begins_small(word: Word) -> bool:
+def begins_small(word: Said) -> bool:
     """Whether a word goes on with a sentence: its script has capitals, and it has none."""
     letters = [char for char in word.text if char.isalpha()]
     return bool(letters) and letters[0].islower()
