@@ -44,4 +44,4 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks
 
 openapi: setup
-	$(BIN)/python -m serve_app.api.document > docs/openapi.json
+	$(BIN)/python -m serve_app.api.openapi > docs/openapi.json

@@ -5,8 +5,8 @@ Knows nothing of models, Ray or jobs. torch is imported when it is asked for, so
 
 from __future__ import annotations
 
+from deployments.batch_backoff import is_out_of_memory
 from deployments.errors import DeviceError, ModelLoadError
-from deployments.ladder import is_out_of_memory
 
 
 def require_device(setting: str, device: str) -> None:

@@ -3,7 +3,7 @@
 Ray's exporter shows a metric as `ray_ml_server_<name>` (docs/metrics.md). To record never raises and never waits: it
 adds to a number of this process, which Ray collects every ten seconds. Record in processes that stay, replicas and the
 manager: each process is a series of its own, and what it counted last is lost when it is killed. Here are the metrics
-of the stages; those of the server are in `serve_app/metrics.py`.
+of the stages; those of the server are in `serve_app/observability/metrics.py`.
 """
 
 from __future__ import annotations

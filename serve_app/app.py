@@ -22,7 +22,7 @@ from deployments.speech_detector.deployment import SpeechDetector
 from deployments.transcriber.deployment import Transcriber
 from serve_app.engines import check_models
 from serve_app.ingress import Ingress, check_exposure
-from serve_app.jobs.placement import check_reach
+from serve_app.orchestration.placement import check_reach
 from serve_app.settings import CpuPool, Settings
 
 SHARE = {"num_cpus": 0.25}
@@ -32,7 +32,7 @@ SHARE = {"num_cpus": 0.25}
 def build(args: Settings) -> Application:
     """The application: `serve run serve_app.app:build`, or `import_path` in a Serve config.
 
-    A job's way through it is in `serve_app/jobs/pipeline.py`; how many replicas each part has, in `configs/`.
+    A job's way through it is in `serve_app/pipeline/pipeline.py`; how many replicas each part has, in `configs/`.
     """
     logs.configure()
     check_reach(args.database)

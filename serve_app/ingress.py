@@ -14,16 +14,16 @@ from ray.exceptions import RayActorError
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
 from deployments import logs
-from serve_app.api import doorkeeper
+from serve_app.api import proxy_guard as doorkeeper
 from serve_app.api.app import create_api
 from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
 from serve_app.exposure import check_bind, check_forwarding, check_token
-from serve_app.jobs import placement
-from serve_app.jobs.actor import MANAGER_NAME, NAMESPACE
-from serve_app.jobs.manager import JobManager
-from serve_app.jobs.opening import open_database, open_store
-from serve_app.jobs.pipeline import Stages
+from serve_app.orchestration import placement
+from serve_app.orchestration.job_actor import MANAGER_NAME, NAMESPACE
+from serve_app.orchestration.manager import JobManager
+from serve_app.pipeline.pipeline import Stages
+from serve_app.storage.opening import open_database, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence

@@ -107,7 +107,7 @@ def postgresql_url(postgres_server):
 
 @pytest.fixture
 def database(database_url):
-    from serve_app.jobs.database import Database  # not for those who test something else
+    from serve_app.storage.database import Database  # not for those who test something else
 
     database = Database(database_url)
     database.create()

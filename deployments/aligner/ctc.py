@@ -17,9 +17,9 @@ from deployments.aligner import acoustic
 from deployments.aligner.paths import fill_gaps, fits, place
 from deployments.aligner.proportional import interpolated, timed
 from deployments.aligner.vocabulary import Spelling, spell, words_of
+from deployments.batch_backoff import is_dead_device, is_out_of_memory
 from deployments.device import check_device, require_device
 from deployments.errors import ModelMissingError
-from deployments.ladder import is_dead_device, is_out_of_memory
 from deployments.sound import audible
 from deployments.types import SAMPLE_RATE_HZ, Word
 from deployments.warnings import ResultWarning, WarningCode

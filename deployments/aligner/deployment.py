@@ -10,12 +10,12 @@ from ray import serve
 
 from deployments import logs, replica
 from deployments.aligner.engine import AlignItem, create
+from deployments.aligner.hallucination_check import without_unheard
 from deployments.aligner.proportional import interpolated
-from deployments.aligner.witness import without_unheard
+from deployments.batch_backoff import Ladder
 from deployments.batcher import Batcher
 from deployments.device import release_memory
 from deployments.errors import DeviceError, StuckError
-from deployments.ladder import Ladder
 from deployments.metrics import DROPPED_TEXTS
 from deployments.models.store import resolve
 from deployments.warnings import ResultWarning, WarningCode

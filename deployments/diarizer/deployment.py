@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 
 from deployments import replica
-from deployments.ladder import Ladder
+from deployments.batch_backoff import Ladder
 from deployments.models.store import located
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
+from deployments.batch_backoff import Ladder
 from deployments.device import check_device, release_memory
 from deployments.emotion.labels import merged
 from deployments.emotion.windows import cut_windows
 from deployments.errors import ModelLoadError
-from deployments.ladder import Ladder
 from deployments.types import SAMPLE_RATE_HZ, Emotion
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from deployments.emotion.arousal import Arousal, arousals
 from deployments.emotion.config import WORDS_IN
-from deployments.emotion.wording import Lexicon, Wording
+from deployments.emotion.lexical import Lexicon, Wording
 from deployments.types import Emotion
 
 if TYPE_CHECKING:

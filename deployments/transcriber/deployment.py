@@ -9,9 +9,9 @@ from ray import serve
 
 from deployments import logs, replica
 from deployments.aligner.config import timed_by_ctc
+from deployments.batch_backoff import Ladder
 from deployments.batcher import Batcher
 from deployments.errors import DeviceError, StuckError, TranscriptionError
-from deployments.ladder import Ladder
 from deployments.metrics import DROPPED_TEXTS
 from deployments.models.store import located
 from deployments.speech_detector.chunks import speech_share

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from deployments import logs
 from deployments.aligner.proportional import timed
 from deployments.aligner.vocabulary import LANGUAGES_WITHOUT_SPACES, words_of
-from deployments.ladder import is_dead_device, is_out_of_memory
+from deployments.batch_backoff import is_dead_device, is_out_of_memory
 from deployments.transcriber.attention import attended_words
 from deployments.transcriber.word_times import place, silences
 from deployments.types import SAMPLE_RATE_HZ, Span, Word

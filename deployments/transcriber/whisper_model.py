@@ -14,7 +14,7 @@ import numpy as np
 
 from deployments.errors import ModelLoadError
 from deployments.transcriber.attention import Attended, Tokenized
-from deployments.transcriber.guard import Hypothesis
+from deployments.transcriber.hallucinations import Hypothesis
 from deployments.transcriber.tokens import encoding_of, tokenized
 from deployments.transcriber.whisper_languages import EVERY_MODELS
 

@@ -13,12 +13,13 @@ from starlette.exceptions import HTTPException
 
 from deployments import logs
 from serve_app import __version__
-from serve_app.api import console, docs, document, errors, schemas
+from serve_app.api import console, docs, errors, schemas
+from serve_app.api import openapi as document
 from serve_app.api.clients import Clients
-from serve_app.api.document import refusals
 from serve_app.api.feed import Feed
 from serve_app.api.keys import KeyRing
 from serve_app.api.limits import HEALTH, BodyLimit, Gate, open_storage
+from serve_app.api.openapi import refusals
 from serve_app.api.refusal import SafeHeaders
 from serve_app.api.service import RETRY_AFTER_S
 from serve_app.exports.formats import MEDIA_TYPES

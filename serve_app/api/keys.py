@@ -21,12 +21,12 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from deployments import logs
 from serve_app.api.errors import UnauthorizedError, UnavailableError
-from serve_app.jobs.tables import api_keys
+from serve_app.storage.tables import api_keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from serve_app.jobs.database import Database
+    from serve_app.storage.database import Database
 
 PREFIX = "mls_"
 """So that a scanner for leaked secrets can tell one."""

@@ -28,20 +28,20 @@ from serve_app import __version__
 from serve_app.api import errors, schemas
 from serve_app.callbacks.payloads import dump, status_url
 from serve_app.exports.formats import export
-from serve_app.jobs.canonical import log_end
-from serve_app.jobs.model import CallbackState, Counts, Job, JobOptions, NewJob, Outcome
+from serve_app.jobs.job import CallbackState, Counts, Job, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import SENTENCES
 from serve_app.jobs.states import JobState
-from serve_app.jobs.traces import Tracer
+from serve_app.observability.canonical_log import log_end
+from serve_app.observability.tracing import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from serve_app.callbacks.outbox import Outbox
     from serve_app.exports.options import ExportOptions
-    from serve_app.jobs.board import Line
-    from serve_app.jobs.store import JobStore, Submission
     from serve_app.settings import Settings
+    from serve_app.storage.job_list import Line
+    from serve_app.storage.job_store import JobStore, Submission
+    from serve_app.storage.outbox import Outbox
 
 UNKNOWN_ESTIMATE_S = 300
 HEALTH_CACHE_S = 0.5

@@ -1,1 +1,1 @@
-"""Callbacks: what is told to the backend, the outbox that keeps what is owed, and who sends it."""
+"""Callbacks: what is sent to the backend, when, and how."""

@@ -19,15 +19,15 @@ from standardwebhooks import Webhook
 from deployments import logs
 from deployments.net.client import Answer, CallbackClient, NetError
 from serve_app.callbacks import payloads
-from serve_app.jobs.traces import untraced
+from serve_app.observability.tracing import untraced
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from deployments.errors import Locale
-    from serve_app.callbacks.outbox import Outbox
     from serve_app.jobs.progress import Progress
-    from serve_app.jobs.traces import Trace
+    from serve_app.observability.tracing import Trace
+    from serve_app.storage.outbox import Outbox
 
 PROGRESS_TRIES = 3
 MIN_INTERVAL_S = 1.0

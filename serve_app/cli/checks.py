@@ -93,8 +93,8 @@ def check_database(settings: Settings) -> None:
     """Bring the tables to their newest form before anybody uses them. A database that is away may still come."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from serve_app.jobs.migrations import DatabaseTooNewError
-    from serve_app.jobs.opening import open_database
+    from serve_app.storage.migrations import DatabaseTooNewError
+    from serve_app.storage.opening import open_database
 
     try:
         open_database(settings).close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from serve_app.api.keys import FRESH_S, KeyNameError, KeyStore
-from serve_app.jobs.opening import open_database
+from serve_app.storage.opening import open_database
 
 if TYPE_CHECKING:
     from serve_app.settings import Settings

@@ -22,7 +22,7 @@ import httpx
 import yaml
 
 from deployments.logs import LOG_FILE_VARIABLE
-from serve_app.api import doorkeeper
+from serve_app.api import proxy_guard as doorkeeper
 from serve_app.cli import checks
 from serve_app.cli.checks import StartError
 from serve_app.cli.logview import LogView
@@ -348,7 +348,7 @@ def _drain(hurry: threading.Event) -> bool:
     """Take no new work, and have the drivers leave theirs: the jobs go on when a server comes back. Whether all did."""
     import ray
 
-    from serve_app.jobs.actor import MANAGER_NAME, NAMESPACE
+    from serve_app.orchestration.job_actor import MANAGER_NAME, NAMESPACE
 
     deadline = time.monotonic() + DRAIN_S
     try:
@@ -378,7 +378,7 @@ def _dismiss_manager() -> None:
     """Have the manager give its lease back: the next one, perhaps in another container, does not wait for its end."""
     import ray
 
-    from serve_app.jobs.actor import MANAGER_NAME, NAMESPACE
+    from serve_app.orchestration.job_actor import MANAGER_NAME, NAMESPACE
 
     with suppress(ValueError, ray.exceptions.RayError):  # there is none; it is gone, or too slow
         ray.get(ray.get_actor(MANAGER_NAME, NAMESPACE).leave.remote(), timeout=LEAVE_S)
@@ -387,7 +387,7 @@ def _dismiss_manager() -> None:
 def _end_our_actors() -> None:
     import ray
 
-    from serve_app.jobs.actor import NAMESPACE
+    from serve_app.orchestration.job_actor import NAMESPACE
 
     _dismiss_manager()
     named = ray.util.list_named_actors(all_namespaces=True)

@@ -1,1 +1,1 @@
-"""Jobs: their states and table, the manager that admits them, the driver that runs one."""
+"""What a job is: its values, states and progress."""

@@ -19,12 +19,12 @@ from deployments.speech_detector.config import PIECE_S
 from deployments.transcriber.config import TranscriberConfig
 from deployments.transcriber.passages import chunks_of, whole
 from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ, AudioInfo, Emotion, Span, Tracks, Turn, WordProsody, pieces
-from serve_app.jobs.answers import Heard, Step, decode, encode
-from serve_app.jobs.checkpoints import Checkpoints
-from serve_app.jobs.database import Database
-from serve_app.jobs.model import Attempt, JobOptions, NewJob, Outcome
-from serve_app.jobs.segments import segments_of
-from serve_app.jobs.store import JobStore
+from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
+from serve_app.pipeline.checkpoint_codec import Heard, Step, decode, encode
+from serve_app.pipeline.segments import segments_of
+from serve_app.storage.checkpoints import Checkpoints
+from serve_app.storage.database import Database
+from serve_app.storage.job_store import JobStore
 from tests.benchmarks import canned
 from tests.benchmarks.report import say, table
 

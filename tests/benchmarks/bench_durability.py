@@ -32,7 +32,7 @@ import yaml
 
 from deployments.logs import JOB_FIELD
 from serve_app.cli.child_process import free_port
-from serve_app.jobs.model import JobOptions, NewJob
+from serve_app.jobs.job import JobOptions, NewJob
 from tests.benchmarks.bench_server import sample
 from tests.benchmarks.footprint import machine_busy_s
 from tests.benchmarks.report import row, say, table
@@ -44,7 +44,7 @@ from tests.support.sources import Sources
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from serve_app.jobs.store import JobStore
+    from serve_app.storage.job_store import JobStore
 
 JOBS = 2000
 WRITERS = (1, 4)

@@ -16,9 +16,9 @@ import httpx
 import numpy as np
 from sqlalchemy import create_engine, insert
 
-from serve_app.api import doorkeeper
+from serve_app.api import proxy_guard as doorkeeper
 from serve_app.cli.child_process import session_members
-from serve_app.jobs.tables import jobs, metadata
+from serve_app.storage.tables import jobs, metadata
 from tests.benchmarks.bench_load import cancel_all
 from tests.benchmarks.bench_server import SETTLE_S
 from tests.benchmarks.footprint import Stopwatch, session_of

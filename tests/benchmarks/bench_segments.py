@@ -33,7 +33,7 @@ from deployments.speech_detector import engine as speech_detector  # noqa: E402
 from deployments.speech_detector.config import SpeechDetectorConfig  # noqa: E402
 from deployments.transcriber import engine as transcriber  # noqa: E402
 from deployments.transcriber.config import TranscriberConfig  # noqa: E402
-from serve_app.jobs.segments import segments_of  # noqa: E402
+from serve_app.pipeline.segments import segments_of  # noqa: E402
 from tests.benchmarks.report import say, table  # noqa: E402
 from tests.support import real_models  # noqa: E402
 from tests.support.attribution import Attribution, score  # noqa: E402

@@ -4,7 +4,7 @@
     segment ─ embed ─ cluster ───┼─ segments ─ measure, emotions
     tracks ──────────────────────┘
 
-The order of calls, and how many of one job are in flight, are those of serve_app/jobs/pipeline.py, which needs Ray.
+The order of calls, and how many of one job are in flight, are those of serve_app/pipeline/pipeline.py, which needs Ray.
 All stages share one interpreter here, where under Ray each has its own: times are upper bounds of what the stages
 need, and lack what Ray itself costs. A stage whose engine cannot be had is left out and named.
 """
@@ -110,8 +110,8 @@ class Graph:
 
     def _batchers(self) -> tuple[Any, Any, Any]:
         """The queues of recogniser, aligner and emotion, which take what several jobs ask at a time."""
+        from deployments.batch_backoff import Ladder
         from deployments.batcher import Batcher
-        from deployments.ladder import Ladder
 
         ask = align = judge = None
         if "transcription" in self._engines:
@@ -147,7 +147,7 @@ class Graph:
         return ran
 
     async def _job(self, job_id: str, talk: Talk, path: Path) -> list[Segment]:
-        from serve_app.jobs.segments import segments_of
+        from serve_app.pipeline.segments import segments_of
 
         calls = Calls()
         transcripts, _, tracks = await asyncio.gather(
@@ -227,7 +227,7 @@ class Graph:
 
 
 class Calls:
-    """The calls of one job, `IN_FLIGHT` at once over all stages, as serve_app/jobs/calls.py has them."""
+    """The calls of one job, `IN_FLIGHT` at once over all stages, as serve_app/pipeline/stage_client.py has them."""
 
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(IN_FLIGHT)

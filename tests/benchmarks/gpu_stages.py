@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FULL: Final = "float32"
 """What torch computes in where no setting says otherwise."""
 PROSODY_PIECE_S: Final = 300.0
-"""As in serve_app/jobs/pipeline.py, which imports Ray."""
+"""As in serve_app/pipeline/pipeline.py, which imports Ray."""
 COMPARED_S: Final = 1200.0
 """`whisperx.align` gets no more than this: it takes minutes for an hour."""
 WARM_S: Final = 20.0

@@ -15,8 +15,8 @@ from sqlalchemy import Connection
 
 from deployments import logs
 from serve_app import app
-from serve_app.jobs.database import Database
 from serve_app.settings import Settings
+from serve_app.storage.database import Database
 
 ASKED = "database asked"
 """The message of the lines."""

@@ -24,8 +24,8 @@ import soundfile
 from sqlalchemy import delete, update
 
 from deployments.types import SAMPLE_RATE_HZ
-from serve_app.jobs.database import Database
-from serve_app.jobs.tables import callbacks, receivers
+from serve_app.storage.database import Database
+from serve_app.storage.tables import callbacks, receivers
 from tests.chaos.backend import MOODS, Unreliable
 from tests.chaos.client import Customer, Watcher
 from tests.chaos.history import ENDED, History

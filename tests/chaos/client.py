@@ -14,9 +14,9 @@ import httpx
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from serve_app.jobs.database import Database
 from serve_app.jobs.states import JobState
-from serve_app.jobs.tables import callbacks, jobs, results
+from serve_app.storage.database import Database
+from serve_app.storage.tables import callbacks, jobs, results
 from tests.chaos.history import ENDED, Posted, Row, Seen
 
 if TYPE_CHECKING:

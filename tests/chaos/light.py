@@ -24,21 +24,21 @@ from deployments.types import SAMPLE_RATE_HZ, AudioInfo
 from serve_app.api.app import create_api
 from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
-from serve_app.callbacks import outbox as outbox_module
 from serve_app.callbacks.sender import Sender
-from serve_app.jobs import driver as driver_module
-from serve_app.jobs.driver import Driver
-from serve_app.jobs.opening import open_database, open_store
-from serve_app.jobs.pipeline import Stages
+from serve_app.orchestration import job_runner as driver_module
+from serve_app.orchestration.job_runner import Driver
+from serve_app.pipeline.pipeline import Stages
 from serve_app.settings import Settings
+from serve_app.storage import outbox as outbox_module
+from serve_app.storage.opening import open_database, open_store
 from tests.chaos import answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from multiprocessing.context import ForkServerContext
 
-    from serve_app.callbacks.outbox import Outbox
-    from serve_app.jobs.store import JobStore
+    from serve_app.storage.job_store import JobStore
+    from serve_app.storage.outbox import Outbox
     from tests.chaos.fuse import Fuse
 
 AUDIO_S = 6.0

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from serve_app.jobs.checkpoints import Checkpoints
-from serve_app.jobs.database import Database
+from serve_app.storage.checkpoints import Checkpoints
+from serve_app.storage.database import Database
 from tests.integration.local.test_resume import KEPT, drivers, held_still, until
 from tests.support.collector import collecting, tree
 from tests.support.process import running_server

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from serve_app.jobs.database import Database
+from serve_app.storage.database import Database
 from tests.support.browser import chromium
 from tests.support.console_world import World, a_talk
 from tests.support.live_server import serving

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import insert
 
 from deployments.warnings import ResultWarning, WarningCode
-from serve_app.callbacks.outbox import Outbox
-from serve_app.jobs.events import EventKind, Mark
-from serve_app.jobs.model import Attempt, JobOptions, NewJob, Outcome
+from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
-from serve_app.jobs.store import JobStore
-from serve_app.jobs.tables import jobs
 from serve_app.sentences import sentence
 from serve_app.settings import Settings
+from serve_app.storage.job_store import JobStore
+from serve_app.storage.outbox import Outbox
+from serve_app.storage.tables import jobs
+from serve_app.storage.timeline import EventKind, Mark
 from tests.support.edge import edge
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from serve_app.jobs.database import Database
+    from serve_app.storage.database import Database
 
 WARNING = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=4.25)
 WORDS = ("we", "should", "look", "at", "the", "numbers", "again", "because", "nobody", "asked", "why", "they", "rose")

@@ -1,4 +1,4 @@
-"""Speech to text as a job has it, without Ray: the stages' engines in the order of serve_app/jobs/pipeline.py."""
+"""Speech to text as a job has it, without Ray: the stages' engines in the order of serve_app/pipeline/pipeline.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deployments.aligner.witness import without_strays
+from deployments.aligner.hallucination_check import without_strays
 from deployments.speech_detector import engine as speech_detector
 from deployments.speech_detector.chunks import join_spans, speech_share, with_margins
 from deployments.speech_detector.config import PIECE_S, SpeechDetectorConfig
@@ -15,7 +15,7 @@ from deployments.transcriber.config import TranscriberConfig
 from deployments.transcriber.loops import without_repeats
 from deployments.transcriber.passages import chunks_of, whole
 from deployments.types import SAMPLE_RATE_HZ, Transcript, joined, pieces
-from serve_app.jobs import languages
+from serve_app.pipeline import languages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

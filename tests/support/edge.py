@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from serve_app.api.app import create_api
 from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
-from serve_app.callbacks.outbox import Outbox
+from serve_app.storage.outbox import Outbox
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from serve_app.jobs.database import Database
-    from serve_app.jobs.store import JobStore
     from serve_app.settings import Settings
+    from serve_app.storage.database import Database
+    from serve_app.storage.job_store import JobStore
 
 
 class NobodyBehind:

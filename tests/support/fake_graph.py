@@ -9,9 +9,9 @@ import numpy as np
 
 from deployments.transcriber.config import TranscriberConfig
 from deployments.types import AudioInfo, Emotion, Span, Tracks, Transcript, Turn, Utterance, Word, WordProsody
-from serve_app.jobs.model import Job, JobOptions
-from serve_app.jobs.pipeline import Stages
+from serve_app.jobs.job import Job, JobOptions
 from serve_app.jobs.states import JobState
+from serve_app.pipeline.pipeline import Stages
 
 SECONDS = 20.0
 EARS = TranscriberConfig(model="base.en", max_chunk_s=8)

@@ -1,6 +1,6 @@
 """The recordings of tests/data/held_out, heard by the production engines as a job is, and what they got wrong.
 
-The stages follow each other as in serve_app/jobs/pipeline.py, with its own functions between them; only Ray is left
+The stages follow each other as in serve_app/pipeline/pipeline.py, with its own functions between them; only Ray is left
 out. Knows the small models of tests/models.
 """
 
@@ -29,7 +29,7 @@ from deployments.transcriber import engine as transcriber
 from deployments.transcriber.config import TranscriberConfig
 from deployments.transcriber.language import vote, voters
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Turn, Word, pieces
-from serve_app.jobs.segments import segments_of
+from serve_app.pipeline.segments import segments_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

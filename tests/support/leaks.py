@@ -19,7 +19,7 @@ import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
 from serve_app.jobs.states import JobState
-from serve_app.jobs.tables import metadata
+from serve_app.storage.tables import metadata
 from tests.support.sources import SECRET
 
 if TYPE_CHECKING:

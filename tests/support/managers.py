@@ -8,15 +8,15 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from serve_app.jobs.manager import JobManager
-from serve_app.jobs.model import Attempt, Job, JobOptions, NewJob
+from serve_app.jobs.job import Attempt, Job, JobOptions, NewJob
+from serve_app.orchestration.manager import JobManager
 from serve_app.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from serve_app.jobs.store import JobStore
+    from serve_app.storage.job_store import JobStore
 
     Behaviour = Callable[[JobStore, Attempt], Awaitable[None]]
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 from sqlalchemy import select
 
-from serve_app.jobs.database import Database
-from serve_app.jobs.model import Job
-from serve_app.jobs.tables import jobs, results
+from serve_app.jobs.job import Job
+from serve_app.storage.database import Database
+from serve_app.storage.tables import jobs, results
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,8 @@ from deployments.aligner.config import AlignerConfig
 from deployments.aligner.ctc import CtcAligner, batches, emit
 from deployments.aligner.engine import AlignItem, create
 from deployments.aligner.proportional import timed
+from deployments.batch_backoff import Ladder
 from deployments.errors import ModelLoadError
-from deployments.ladder import Ladder
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance, Word
 from deployments.warnings import ResultWarning, WarningCode
 from tests.support.alignment_clips import MODEL, MODELS, Clip, clips

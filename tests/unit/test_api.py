@@ -10,13 +10,13 @@ from deployments.errors import CancelledJobError
 from serve_app.api.app import create_api
 from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
-from serve_app.callbacks.outbox import Outbox
-from serve_app.jobs import drain
-from serve_app.jobs.database import Database
-from serve_app.jobs.model import Attempt, Outcome
+from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.progress import Progress, Stage
-from serve_app.jobs.store import JobStore
 from serve_app.settings import Settings
+from serve_app.storage import drain
+from serve_app.storage.database import Database
+from serve_app.storage.job_store import JobStore
+from serve_app.storage.outbox import Outbox
 
 POST = "/api/upload-video/process-video"
 LOCAL = {

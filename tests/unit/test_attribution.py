@@ -9,7 +9,7 @@ import pytest
 
 from deployments.types import Segment, Word
 from serve_app.cli.render import ReferenceLine
-from serve_app.jobs.segments import segments_of
+from serve_app.pipeline.segments import segments_of
 from tests.support.attribution import Attribution, plain, said_words, score
 from tests.support.turn_taking import conversations, heard_before
 

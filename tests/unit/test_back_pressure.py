@@ -10,9 +10,9 @@ from pathlib import Path
 
 import httpx
 
-from serve_app.jobs.model import Attempt, Outcome
-from serve_app.jobs.opening import open_database, open_store
+from serve_app.jobs.job import Attempt, Outcome
 from serve_app.settings import Settings
+from serve_app.storage.opening import open_database, open_store
 from tests.support.edge import edge as edge_over
 from tests.support.live_server import serving
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from deployments.batch_backoff import Ladder
 from deployments.batcher import Batcher
 from deployments.errors import DeviceError
-from deployments.ladder import Ladder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -28,16 +28,16 @@ from deployments.types import (
     WordProsody,
 )
 from deployments.warnings import ResultWarning, WarningCode
-from serve_app.jobs import checkpoints as checkpoints_module
-from serve_app.jobs.answers import Heard, Step, decode, encode
-from serve_app.jobs.checkpoints import Checkpoints, Keeper
-from serve_app.jobs.database import Database
-from serve_app.jobs.model import Attempt, JobOptions, NewJob, Outcome
-from serve_app.jobs.pipeline import Pipeline
+from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import ProgressMeter
-from serve_app.jobs.store import JobStore
-from serve_app.jobs.tables import checkpoints as rows
+from serve_app.pipeline.checkpoint_codec import Heard, Step, decode, encode
+from serve_app.pipeline.pipeline import Pipeline
 from serve_app.settings import Settings
+from serve_app.storage import checkpoints as checkpoints_module
+from serve_app.storage.checkpoints import Checkpoints, Keeper
+from serve_app.storage.database import Database
+from serve_app.storage.job_store import JobStore
+from serve_app.storage.tables import checkpoints as rows
 from tests.support.fake_graph import EARS, SECONDS, Stub, fails, graph, heard, job, measure
 
 DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
@@ -409,7 +409,7 @@ def test_d5_where_all_is_kept_the_audio_is_not_even_loaded(story, undisturbed):
 
 def test_d5_a_long_transcription_goes_on_where_it_was(story, tmp_path, monkeypatch):
     """Chunks that were heard and kept before the crash are not heard again, nor is the language voted on again."""
-    monkeypatch.setattr("serve_app.jobs.pipeline.KEEP_EVERY_S", -1)
+    monkeypatch.setattr("serve_app.pipeline.pipeline.KEEP_EVERY_S", -1)
     spans = [Span(start_s=at, end_s=at + 1.5) for at in range(0, 20, 2)]
     settings = Settings(profile="local", transcriber=TranscriberConfig(engine="whisperx", max_chunk_s=2))
 

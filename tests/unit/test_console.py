@@ -14,13 +14,14 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from serve_app.api import console, doorkeeper
+from serve_app.api import console
 from serve_app.api import feed as feed_module
-from serve_app.jobs import drain
-from serve_app.jobs.database import Database
-from serve_app.jobs.model import Outcome
+from serve_app.api import proxy_guard as doorkeeper
+from serve_app.jobs.job import Outcome
 from serve_app.jobs.progress import Stage
 from serve_app.sentences import SENTENCES
+from serve_app.storage import drain
+from serve_app.storage.database import Database
 from tests.support.console_world import World, a_talk
 from tests.support.live_server import serving
 

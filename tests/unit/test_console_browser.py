@@ -11,10 +11,10 @@ import pytest
 
 from serve_app.api import feed
 from serve_app.api.keys import KeyStore
-from serve_app.jobs.database import Database
-from serve_app.jobs.model import Outcome
+from serve_app.jobs.job import Outcome
 from serve_app.jobs.progress import Stage
 from serve_app.sentences import sentence
+from serve_app.storage.database import Database
 from tests.support import console_pictures
 from tests.support.console_world import WARNING, World, a_talk
 from tests.support.live_server import serving

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from serve_app.jobs.database import Database
+from serve_app.storage.database import Database
 from tests.support.console_world import World
 from tests.support.live_server import serving
 

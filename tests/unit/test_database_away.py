@@ -13,13 +13,13 @@ from fastapi.testclient import TestClient
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from serve_app.callbacks.outbox import Outbox
-from serve_app.jobs import database as database_module
-from serve_app.jobs.database import Database
-from serve_app.jobs.model import Attempt, CallbackState, Outcome
+from serve_app.jobs.job import Attempt, CallbackState, Outcome
 from serve_app.jobs.states import JobState
-from serve_app.jobs.store import JobStore
 from serve_app.settings import Settings
+from serve_app.storage import database as database_module
+from serve_app.storage.database import Database
+from serve_app.storage.job_store import JobStore
+from serve_app.storage.outbox import Outbox
 from tests.support.edge import edge as edge_over
 
 if TYPE_CHECKING:

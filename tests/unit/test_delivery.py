@@ -16,14 +16,14 @@ from deployments.net.client import Answer, CallbackClient, NetError
 from deployments.net.policy import CallbackPolicy
 from serve_app.callbacks import payloads
 from serve_app.callbacks import sender as sender_module
-from serve_app.callbacks.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, Outbox
-from serve_app.callbacks.schedule import HOUR_S, JITTER, MINUTE_S
+from serve_app.callbacks.retry_schedule import HOUR_S, JITTER, MINUTE_S
 from serve_app.callbacks.sender import Sender
-from serve_app.jobs.model import Attempt, CallbackState, JobOptions, NewJob, Outcome
+from serve_app.jobs.job import Attempt, CallbackState, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import JobState
-from serve_app.jobs.store import JobStore
-from serve_app.jobs.tables import callbacks
+from serve_app.storage.job_store import JobStore
+from serve_app.storage.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, Outbox
+from serve_app.storage.tables import callbacks
 from tests.chaos.backend import Unreliable
 from tests.support.clocks import Clock
 

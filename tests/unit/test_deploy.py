@@ -24,7 +24,7 @@ from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 from deployments.models.lock import default_path, read
 from deployments.net.addresses import parse, refused
 from deployments.net.policy import check_callback_url, check_video_url
-from serve_app.api import doorkeeper
+from serve_app.api import proxy_guard as doorkeeper
 from serve_app.cli import local
 from serve_app.exposure import check_bind
 from serve_app.settings import Settings

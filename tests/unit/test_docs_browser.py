@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.jobs.database import Database
+from serve_app.storage.database import Database
 from tests.support.console_world import World
 from tests.support.live_server import serving
 

@@ -19,8 +19,8 @@ from ray.serve.schema import ServeDeploySchema
 from deployments.errors import JobError
 from deployments.warnings import WarningCode
 from serve_app.api import schemas
-from serve_app.api.document import committed
 from serve_app.api.errors import ApiError
+from serve_app.api.openapi import committed
 from serve_app.callbacks import payloads
 from serve_app.cli.main import main
 from serve_app.jobs.progress import SENTENCES, Progress, Stage

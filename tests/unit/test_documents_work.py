@@ -16,9 +16,9 @@ import pytest
 from sqlalchemy import text
 
 from ml_server_client import Callback, Receiver
-from serve_app.jobs.database import Database
-from serve_app.jobs.model import JobOptions, NewJob
-from serve_app.jobs.store import JobStore
+from serve_app.jobs.job import JobOptions, NewJob
+from serve_app.storage.database import Database
+from serve_app.storage.job_store import JobStore
 from tests.support.pages import ROOT, page
 
 HEARS = """

@@ -9,10 +9,10 @@ from fastapi.testclient import TestClient
 
 from serve_app.cli.main import main
 from serve_app.exports.formats import MEDIA_TYPES
-from serve_app.jobs.database import Database
-from serve_app.jobs.model import Attempt, JobOptions, NewJob, Outcome
-from serve_app.jobs.store import JobStore
+from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
 from serve_app.settings import Settings
+from serve_app.storage.database import Database
+from serve_app.storage.job_store import JobStore
 from tests.support.edge import edge as edge_over
 from tests.support.fake_ml_server import result_for
 from tests.support.live_server import serving

@@ -14,11 +14,11 @@ from ray.exceptions import RayActorError
 from deployments.errors import DownloadError, OutOfResourcesError
 from deployments.extraction.scratch import Scratch
 from deployments.types import SAMPLE_RATE_HZ
-from serve_app.jobs import manager
-from serve_app.jobs.model import JobOptions, NewJob, Outcome
-from serve_app.jobs.opening import open_database, open_store
+from serve_app.jobs.job import JobOptions, NewJob, Outcome
 from serve_app.jobs.states import JobState
+from serve_app.orchestration import manager
 from serve_app.settings import Settings
+from serve_app.storage.opening import open_database, open_store
 from tests.support import managers
 from tests.support.extractors import extractor_in
 from tests.support.managers import ScriptedDrivers, called, running_manager, settings_in, until

@@ -7,7 +7,7 @@ import pytest
 
 from deployments.types import Span
 from deployments.warnings import ResultWarning, WarningCode
-from serve_app.jobs.languages import Plan, planned, warnings
+from serve_app.pipeline.languages import Plan, planned, warnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,10 +9,10 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from serve_app.jobs.database import Database
-from serve_app.jobs.model import JobOptions, NewJob, Outcome
-from serve_app.jobs.store import JobStore
-from serve_app.jobs.tables import jobs
+from serve_app.jobs.job import JobOptions, NewJob, Outcome
+from serve_app.storage.database import Database
+from serve_app.storage.job_store import JobStore
+from serve_app.storage.tables import jobs
 from tests.support.leaks import ROOT, Watch
 from tests.support.sources import SECRET
 

@@ -13,23 +13,23 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.exc import SQLAlchemyError
 
-from serve_app.jobs import database as database_module
-from serve_app.jobs import holder
-from serve_app.jobs.database import Database
-from serve_app.jobs.leases import LEASE_S, LONGEST_STEP_S, Lease, Watch
-from serve_app.jobs.model import Attempt, JobOptions, NewJob, Outcome
+from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import JobState
-from serve_app.jobs.store import JobStore
-from serve_app.jobs.tables import leases
+from serve_app.storage import database as database_module
+from serve_app.storage import holder
+from serve_app.storage.database import Database
+from serve_app.storage.job_store import JobStore
+from serve_app.storage.leases import LEASE_S, LONGEST_STEP_S, Lease, Watch
+from serve_app.storage.tables import leases
 
 DONE = Outcome(result=b'{"text":"by the second"}', duration_s=1.0, processing_s=2.0)
 WORKER = """
 import sys
-from serve_app.jobs.database import Database
-from serve_app.jobs.model import Attempt, Outcome
+from serve_app.storage.database import Database
+from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.progress import Progress, Stage
-from serve_app.jobs.store import JobStore
+from serve_app.storage.job_store import JobStore
 
 store = JobStore(Database(sys.argv[1]), queue_limit=3, running_limit=2)
 job = store.begin_attempt("a", 1)
@@ -191,7 +191,7 @@ def test_d14_who_leaves_makes_room_at_once(database):
 
 def test_d14_a_process_that_has_ended_keeps_nobody_waiting(database):
     """D14: on one machine a dead manager's successor sees that it is dead."""
-    program = "from serve_app.jobs.holder import new_holder; print(new_holder())"
+    program = "from serve_app.storage.holder import new_holder; print(new_holder())"
     dead = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.strip()
     with database.write() as db:
         db.execute(insert(leases).values(name="m", holder=dead, beats=7))

@@ -8,10 +8,10 @@ import string
 import pytest
 from fastapi.testclient import TestClient
 
-from serve_app.api.doorkeeper import Doorkeeper
-from serve_app.jobs.database import Database
-from serve_app.jobs.store import JobStore
+from serve_app.api.proxy_guard import Doorkeeper
 from serve_app.settings import Settings
+from serve_app.storage.database import Database
+from serve_app.storage.job_store import JobStore
 from tests.support.edge import edge as edge_over
 from tests.support.process import ROOT
 

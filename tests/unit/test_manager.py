@@ -16,16 +16,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from deployments.net.client import Answer, CallbackClient
 from serve_app.callbacks import sender as sender_module
-from serve_app.callbacks.outbox import Outbox
 from serve_app.callbacks.sender import ProgressTeller, Sender
-from serve_app.jobs import database as database_module
-from serve_app.jobs import leases, manager
-from serve_app.jobs.model import Attempt, Outcome
-from serve_app.jobs.opening import open_database, open_store
+from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import JobState
-from serve_app.jobs.store import JobStore
-from serve_app.jobs.wall_clock import WallClock
+from serve_app.orchestration import manager
+from serve_app.storage import database as database_module
+from serve_app.storage import leases
+from serve_app.storage.clock_jumps import WallClock
+from serve_app.storage.job_store import JobStore
+from serve_app.storage.opening import open_database, open_store
+from serve_app.storage.outbox import Outbox
 from tests.support import managers
 from tests.support.backend import Backend
 from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until, waiting

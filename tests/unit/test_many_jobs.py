@@ -9,11 +9,11 @@ from sqlalchemy import event, insert
 
 from serve_app.api import feed as feed_module
 from serve_app.api import service as service_module
-from serve_app.jobs.database import Database
-from serve_app.jobs.model import JobOptions
-from serve_app.jobs.store import JobStore
-from serve_app.jobs.tables import jobs
+from serve_app.jobs.job import JobOptions
 from serve_app.settings import Settings
+from serve_app.storage.database import Database
+from serve_app.storage.job_store import JobStore
+from serve_app.storage.tables import jobs
 from tests.support.edge import edge as edge_over
 
 STORED = 10_000

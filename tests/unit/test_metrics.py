@@ -11,9 +11,9 @@ from ray.serve.metrics import Counter as ServesCounter
 
 import deployments.metrics
 from deployments.metrics import OTHER, PREFIX, Counter, Gauge, Histogram
-from serve_app import metrics
 from serve_app.api import errors
-from serve_app.jobs import pipeline
+from serve_app.observability import metrics
+from serve_app.pipeline import pipeline
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")

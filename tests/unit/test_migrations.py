@@ -9,12 +9,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from serve_app.callbacks.outbox import Outbox
-from serve_app.jobs import migrations
-from serve_app.jobs.database import Database
-from serve_app.jobs.migrations import DatabaseTooNewError
-from serve_app.jobs.store import JobStore
-from serve_app.jobs.tables import metadata
+from serve_app.storage import migrations
+from serve_app.storage.database import Database
+from serve_app.storage.job_store import JobStore
+from serve_app.storage.migrations import DatabaseTooNewError
+from serve_app.storage.outbox import Outbox
+from serve_app.storage.tables import metadata
 
 STEPS = ["0001", "0002", "0003", "0004", "0005"]
 BEFORE_COUNTING = STEPS[:3]

@@ -35,10 +35,10 @@ from ml_server_client import client as client_module
 from ml_server_client.signatures import TOLERANCE_S, key_of, verify
 from serve_app.api import schemas
 from serve_app.api.errors import ApiError, body
-from serve_app.jobs.database import Database
-from serve_app.jobs.model import Attempt, Outcome
-from serve_app.jobs.store import JobStore
+from serve_app.jobs.job import Attempt, Outcome
 from serve_app.settings import Settings
+from serve_app.storage.database import Database
+from serve_app.storage.job_store import JobStore
 from tests.support.contract import Completed
 from tests.support.edge import edge
 from tests.support.fake_ml_server import result_for

@@ -19,14 +19,14 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from serve_app.api import feed, schemas
-from serve_app.api.document import EXAMPLE_RESULT
 from serve_app.api.errors import ApiError
+from serve_app.api.openapi import EXAMPLE_RESULT
 from serve_app.api.schemas import A_VIDEO, ErrorResponse
 from serve_app.callbacks.payloads import dump
-from serve_app.jobs.database import Database
-from serve_app.jobs.model import Attempt, Outcome
-from serve_app.jobs.store import JobStore
+from serve_app.jobs.job import Attempt, Outcome
 from serve_app.settings import Settings
+from serve_app.storage.database import Database
+from serve_app.storage.job_store import JobStore
 from tests.support.edge import edge as edge_over
 
 CHECKS = [

@@ -15,8 +15,8 @@ from deployments.errors import AudioExtractionError, DeviceError, TranscriptionE
 from deployments.transcriber.config import TranscriberConfig
 from deployments.types import Emotion, Span, Tracks, Transcript
 from deployments.warnings import ResultWarning, WarningCode
-from serve_app.jobs.pipeline import Pipeline, Stages
 from serve_app.jobs.progress import ProgressMeter, Stage
+from serve_app.pipeline.pipeline import Pipeline, Stages
 from serve_app.sentences import sentence
 from serve_app.settings import Settings
 from tests.support.fake_graph import EARS, SECONDS, Response, Stub, fails, graph, heard, job, measure
@@ -226,7 +226,7 @@ def test_a_failed_extraction_ends_everything():
 
 def test_a_dead_replica_is_asked_again(monkeypatch):
     """ActorDied is retried, a stage's own error is not."""
-    monkeypatch.setattr("serve_app.jobs.calls.WAITS_ALONE_S", (0.001, 0.001))
+    monkeypatch.setattr("serve_app.pipeline.stage_client.WAITS_ALONE_S", (0.001, 0.001))
     deaths = iter([ActorDiedError(), ActorDiedError()])
 
     def dies_twice(audio: Any, piece: Span) -> Any:
@@ -243,7 +243,7 @@ def test_a_dead_replica_is_asked_again(monkeypatch):
 
 def test_a_failed_device_is_asked_again(monkeypatch):
     """A replica whose device failed costs its chunks a retry and not the job; the batcher's job is the caller's."""
-    monkeypatch.setattr("serve_app.jobs.calls.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("serve_app.pipeline.stage_client.FIRST_WAIT_S", 0.001)
     failures = iter([DeviceError(), DeviceError()])
     asked: list[Any] = []
 

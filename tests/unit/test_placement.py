@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from serve_app.app import build
-from serve_app.jobs.placement import DatabaseOutOfReachError, beside, check_reach
+from serve_app.orchestration.placement import DatabaseOutOfReachError, beside, check_reach
 from serve_app.settings import Settings
 
 A, B = "a" * 56, "b" * 56

@@ -12,10 +12,12 @@ from ray.serve._private.common import DeploymentID
 from ray.serve._private.router import AsyncioRouter
 
 from deployments.errors import InternalJobError
-from serve_app.jobs import calls, leases, quarantine
-from serve_app.jobs.calls import StageCalls
-from serve_app.jobs.database import Database
-from serve_app.jobs.quarantine import Quarantine
+from serve_app.orchestration import isolation as quarantine
+from serve_app.orchestration.isolation import Quarantine
+from serve_app.pipeline import stage_client as calls
+from serve_app.pipeline.stage_client import StageCalls
+from serve_app.storage import leases
+from serve_app.storage.database import Database
 
 CALL_S = 0.02
 RESTART_S = 0.1

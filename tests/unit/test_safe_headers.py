@@ -5,9 +5,9 @@ import re
 import pytest
 from fastapi.testclient import TestClient
 
-from serve_app.jobs.database import Database
-from serve_app.jobs.store import JobStore
 from serve_app.settings import Settings
+from serve_app.storage.database import Database
+from serve_app.storage.job_store import JobStore
 from tests.support.edge import edge as edge_over
 from tests.support.process import ROOT
 

@@ -9,7 +9,7 @@ from hypothesis import given
 
 from deployments.sentence_ends import ends_sentence
 from deployments.types import Turn, Utterance, Word
-from serve_app.jobs.segments import LONGEST_S, SHORT_S, parts_of, segments_of
+from serve_app.pipeline.segments import LONGEST_S, SHORT_S, parts_of, segments_of
 from tests.unit.test_speakers import A, B, in_sequence, some_turns, some_words, turn, words
 
 

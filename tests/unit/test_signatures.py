@@ -12,7 +12,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from deployments.net.client import Answer
 from serve_app.callbacks import sender as sender_module
 from serve_app.callbacks.sender import Sender
-from serve_app.jobs.model import DueCallback
+from serve_app.jobs.job import DueCallback
 
 SECRETS = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
 DUE = DueCallback(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.types import Turn, Word
-from serve_app.jobs.speakers import EDGE_S, LONGEST_WORD_S, ONLY_SPEAKER, REACH_S, Turns, costs_of, speakers_of
+from serve_app.pipeline.speakers import EDGE_S, LONGEST_WORD_S, ONLY_SPEAKER, REACH_S, Turns, costs_of, speakers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,8 +17,8 @@ from deployments.models.lock import Lock, LockedFile, LockedModel, write
 from serve_app.cli.checks import StartError, check_database, ensure_models, free_port_or_any
 from serve_app.cli.child_process import free_port
 from serve_app.cli.local import RayLostError, UpOptions, _check_ray, _in_the_background, _ray, reason_in, up
-from serve_app.jobs.database import Database
 from serve_app.settings import Settings
+from serve_app.storage.database import Database
 from tests.support.model_hub import FILES, REPOSITORY, REVISION, place, sha256, snapshot
 from tests.support.wheels import copying_pip, in_two_wheels
 

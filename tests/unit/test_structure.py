@@ -19,12 +19,12 @@ RAY = {
     "deployments/metrics.py",
     "serve_app/app.py",
     "serve_app/ingress.py",
-    "serve_app/jobs/calls.py",
-    "serve_app/jobs/actor.py",
-    "serve_app/jobs/placement.py",
-    "serve_app/jobs/driver.py",
-    "serve_app/jobs/drivers.py",
-    "serve_app/jobs/manager.py",
+    "serve_app/pipeline/stage_client.py",
+    "serve_app/orchestration/job_actor.py",
+    "serve_app/orchestration/placement.py",
+    "serve_app/orchestration/job_runner.py",
+    "serve_app/orchestration/job_actors.py",
+    "serve_app/orchestration/manager.py",
     "serve_app/cli/local.py",
 }
 OUTWARDS = {"httpx", "httpcore", "requests", "urllib.request", "urllib3", "http.client", "aiohttp", "websockets"}

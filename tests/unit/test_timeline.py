@@ -3,16 +3,16 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from serve_app.callbacks.outbox import CLAIM_S, Outbox
-from serve_app.callbacks.schedule import RetrySchedule
+from serve_app.callbacks.retry_schedule import RetrySchedule
 from serve_app.cli.main import main
-from serve_app.jobs import events
-from serve_app.jobs.events import EventKind, Mark
-from serve_app.jobs.model import Attempt, JobOptions, NewJob, Outcome
+from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
-from serve_app.jobs.resuming import Clock
-from serve_app.jobs.store import JobStore
+from serve_app.pipeline.resume import Clock
 from serve_app.settings import Settings
+from serve_app.storage import timeline as events
+from serve_app.storage.job_store import JobStore
+from serve_app.storage.outbox import CLAIM_S, Outbox
+from serve_app.storage.timeline import EventKind, Mark
 from tests.support.edge import edge as edge_over
 from tests.support.live_server import serving
 

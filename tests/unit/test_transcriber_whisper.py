@@ -15,7 +15,7 @@ from deployments.errors import ModelLoadError
 from deployments.transcriber.attention import Attended, Tokenized
 from deployments.transcriber.config import Guard, TranscriberConfig
 from deployments.transcriber.engine import AUTO, BRIEF_S, Chunk, Question, Recognizer, answer, create
-from deployments.transcriber.guard import Hypothesis
+from deployments.transcriber.hallucinations import Hypothesis
 from deployments.transcriber.passages import likeliest
 from deployments.transcriber.whisper import WhisperRecognizer
 from deployments.transcriber.whisper_model import Whisper, load

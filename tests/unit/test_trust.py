@@ -22,7 +22,7 @@ from serve_app.api.schemas import ProcessVideoRequest
 from serve_app.cli import local
 from serve_app.cli.local import UpOptions
 from serve_app.exposure import ExposedError, check_token
-from serve_app.jobs.actor import MANAGER_NAME, actor_name
+from serve_app.orchestration.job_actor import MANAGER_NAME, actor_name
 from serve_app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -61,9 +61,11 @@ def test_r1_only_settings_and_handles_are_pickled():
         for name, tree in TREES.items()
         if {part for dotted in imported(tree) for part in dotted.split(".")} & UNPICKLERS
     }
-    assert users == {"serve_app/jobs/actor.py"}
+    assert users == {"serve_app/orchestration/job_actor.py"}
     pickled = [
-        ast.unparse(call.args[0]) for name, call in calls(TREES["serve_app/jobs/actor.py"]) if name.endswith(".dumps")
+        ast.unparse(call.args[0])
+        for name, call in calls(TREES["serve_app/orchestration/job_actor.py"])
+        if name.endswith(".dumps")
     ]
     assert pickled == ["(settings, stages)"]
 
@@ -102,7 +104,7 @@ def test_r1_no_runtime_env_and_two_kinds_of_actor_names():
     assert named == {
         ("serve_app/app.py", "deployment.name + suffix"),
         ("serve_app/ingress.py", "MANAGER_NAME"),
-        ("serve_app/jobs/actor.py", "actor_name(job.job_id, job.run)"),
+        ("serve_app/orchestration/job_actor.py", "actor_name(job.job_id, job.run)"),
     }
 
 

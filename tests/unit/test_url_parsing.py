@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from deployments.net.addresses import refused
 from deployments.net.download import time_left_s
 from deployments.net.policy import AddressRefusedError, CallbackPolicy, VideoPolicy, check_callback_url, check_video_url
-from serve_app.jobs.assemble import filename_of
+from serve_app.pipeline.assemble import filename_of
 
 LISTED = "ecg-backend"
 CALLBACKS = CallbackPolicy(origins=(f"http://{LISTED}:8000",))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.jobs.assemble import filename_of
+from serve_app.pipeline.assemble import filename_of
 from tests.support.sources import SECRET
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)

@@ -17,8 +17,8 @@ from deployments.batcher import Batcher
 from deployments.errors import StageTimeoutError, StuckError
 from deployments.replica import Compute
 from deployments.watchdog import HARD_S
-from serve_app.jobs import calls
-from serve_app.jobs.calls import StageCalls
+from serve_app.pipeline import stage_client as calls
+from serve_app.pipeline.stage_client import StageCalls
 from tests.support.process import ROOT
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from serve_app import metrics
+from serve_app.observability import metrics
 from tests.support import promtool as tool
 from tests.support.promtool import promtool
 

@@ -3,9 +3,9 @@
 Needs espeak-ng, flite, festival (with its voice cmu_us_slt_arctic_hts) and sox, which the tests do not. The committed
 files are what the tests use; run this only to make others: `python tests/data/turn_taking/make.py`.
 
-`tune_*` were there to choose the settings of serve_app/jobs/speakers.py; `held_*` (other voices, other talk) were seen
-when the diarizer's activity threshold was chosen. `alike_*` are two of them with voices that no diarizer here tells
-apart. A line of a script begins some seconds after the line before it has ended; less than 0 is an overlap. With
+`tune_*` were there to choose the settings of serve_app/pipeline/speakers.py; `held_*` (other voices, other talk) were
+seen when the diarizer's activity threshold was chosen. `alike_*` are two of them with voices that no diarizer here
+tells apart. A line of a script begins some seconds after the line before it has ended; less than 0 is an overlap. With
 `WITHIN` it is a back-channel: it begins at that share of the line before it, and the next line does not wait for it.
 A line that ends without a full stop goes on after what the other one throws in.
 """

@@ -15,7 +15,7 @@ from multiprocessing.connection import wait
 
 import pytest
 
-from serve_app.jobs.model import JobOptions, NewJob
+from serve_app.jobs.job import JobOptions, NewJob
 from tests.chaos.checker import comparable
 from tests.chaos.fuse import EDGES, Fuse
 from tests.chaos.light import drive, nursery, opened

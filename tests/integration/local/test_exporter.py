@@ -11,10 +11,10 @@ import yaml
 from sqlalchemy import func, select
 
 from deployments.metrics import PREFIX
-from serve_app import metrics
 from serve_app.cli.child_process import ChildProcess, free_port
-from serve_app.jobs.database import Database
-from serve_app.jobs.tables import jobs
+from serve_app.observability import metrics
+from serve_app.storage.database import Database
+from serve_app.storage.tables import jobs
 from tests.support import servers
 from tests.support.backend import Backend
 from tests.support.counted import Scrape

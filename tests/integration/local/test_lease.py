@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.cli.child_process import session_members
-from serve_app.jobs.leases import LEASE_S
+from serve_app.storage.leases import LEASE_S
 
 
 def drivers(server) -> list[int]:

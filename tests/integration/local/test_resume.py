@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import select
 
 from serve_app.cli.child_process import session_members
-from serve_app.jobs.checkpoints import Checkpoints
-from serve_app.jobs.database import Database
-from serve_app.jobs.tables import checkpoints, jobs
+from serve_app.storage.checkpoints import Checkpoints
+from serve_app.storage.database import Database
+from serve_app.storage.tables import checkpoints, jobs
 
 KEPT = {"extraction", "detection", "transcription", "diarization", "tracks", "prosody"}
 """All that is there when only the moods are missing."""

@@ -1,0 +1,188 @@
+"""The OpenAPI document: every status of every route, with an example of each refusal. Knows no route's work.
+
+`python -m serve_app.api.openapi > docs/openapi.json` writes the committed copy (`make openapi`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from serve_app.api import errors, schemas
+from serve_app.callbacks.payloads import dump
+from serve_app.exports.formats import MEDIA_TYPES, export
+from serve_app.exports.options import ExportOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fastapi import FastAPI
+
+    from serve_app.settings import Settings
+
+Responses = dict[int | str, dict[str, Any]]
+
+EVERYWHERE = (
+    errors.UnauthorizedError,
+    errors.ClientNotAllowedError,
+    errors.MethodNotAllowedError,
+    errors.RequestTimeoutError,
+    errors.RequestTooLargeError,
+    errors.RateLimitedError,
+    errors.InternalError,
+    errors.UnavailableError,
+)
+SUBMITTING = (
+    errors.InvalidRequestError,
+    errors.CallbackNotAllowedError,
+    errors.VideoUrlNotAllowedError,
+    errors.JobConflictError,
+    errors.QueueFullError,
+)
+LISTING = (errors.InvalidRequestError, errors.JobNotFoundError)
+OF_A_JOB = (errors.InvalidRequestError, errors.JobNotFoundError, errors.NotFoundError)
+EXAMPLES = {
+    errors.InvalidRequestError: "job_id is required",
+    errors.JobConflictError: errors.JobConflictError.default,
+}
+EXAMPLE_RESULT = {
+    "text": "안녕하세요 반갑습니다",
+    "language": "ko",
+    "duration": 1.5,
+    "metadata": {},
+    "segments": [
+        {
+            "start_time": 0.2,
+            "end_time": 1.4,
+            "speaker": {"speaker_id": "SPEAKER_00"},
+            "text": "안녕하세요 반갑습니다",
+            "words": [
+                {"word": "안녕하세요", "start": 0.2, "end": 0.8},
+                {"word": "반갑습니다", "start": 0.9, "end": 1.4},
+            ],
+        }
+    ],
+}
+RETRY_AFTER = {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}
+HEADERS = {
+    401: {"WWW-Authenticate": {"description": "The kind of key that is wanted", "schema": {"const": "Bearer"}}},
+    429: {"Retry-After": RETRY_AFTER},
+    503: {"Retry-After": RETRY_AFTER},
+}
+
+
+def refusals(*classes: type[errors.ApiError]) -> Responses:
+    """What a route may refuse with, beside what every route may."""
+    by_status: dict[int, list[type[errors.ApiError]]] = defaultdict(list)
+    all_of_them: tuple[type[errors.ApiError], ...] = (*classes, *EVERYWHERE)
+    for refusal in all_of_them:
+        by_status[refusal.status].append(refusal)
+    return {status: _response(status, by_status[status]) for status in sorted(by_status)}
+
+
+def changes() -> Responses:
+    """What the stream of changes answers."""
+    example = "event: open\ndata: {}\n\nevent: job\ndata: {…}\n\n"
+    told = "`open` once, `job` for each change with a `JobLine` as its data, and comments in between"
+    return {200: {"description": told, "content": {"text/event-stream": {"example": example}}}, **refusals()}
+
+
+def _response(status: int, classes: Iterable[type[errors.ApiError]]) -> dict[str, Any]:
+    examples = {
+        refusal.code: {
+            "summary": (refusal.__doc__ or "").strip(),
+            "value": errors.body(refusal.code, EXAMPLES.get(refusal, refusal.default), _job_of(refusal)),
+        }
+        for refusal in classes
+    }
+    return {
+        "model": schemas.ErrorResponse,
+        "description": ", ".join(examples),
+        "content": {"application/json": {"examples": examples}},
+        **({"headers": HEADERS[status]} if status in HEADERS else {}),
+    }
+
+
+def exported() -> dict[str, Any]:
+    """An export, in each of its media types, with an example of each format."""
+    content: dict[str, Any] = {}
+    for name, media_type in MEDIA_TYPES.items():
+        text = export(dump(EXAMPLE_RESULT), ExportOptions(format=name), job_id=schemas.A_JOB)
+        is_json = media_type == "application/json"
+        media = content.setdefault(media_type, {"schema": {"type": "object" if is_json else "string"}, "examples": {}})
+        media["examples"][name] = {"value": EXAMPLE_RESULT if is_json else text.decode()}
+    disposition = {"description": "`attachment`, with a file name", "schema": {"type": "string"}}
+    return {
+        "description": "The result as a file",
+        "content": content,
+        "headers": {"Content-Disposition": disposition},
+    }
+
+
+def _job_of(refusal: type[errors.ApiError]) -> str | None:
+    return schemas.A_JOB if refusal in (*SUBMITTING, errors.JobNotFoundError) else None
+
+
+def _put_null_back(responses: dict[str, Any]) -> None:
+    """FastAPI leaves null out of everything, examples too."""
+    for response in responses.values():
+        for example in response["content"].get("application/json", {}).get("examples", {}).values():
+            if "error" in example["value"]:
+                example["value"]["error"].setdefault("job_id", None)
+
+
+def _refuse_in_json(responses: dict[str, Any]) -> None:
+    """FastAPI gives refusals the media type of the route's own answer."""
+    for status, response in responses.items():
+        if int(status) >= HTTPStatus.BAD_REQUEST:
+            json = response["content"]["application/json"]
+            for other in response["content"].keys() - {"application/json"}:
+                json.update(response["content"].pop(other))
+
+
+def complete(app: FastAPI, settings: Settings) -> None:
+    """Take out of the app's document what no route does, and put in who may ask."""
+    made = app.openapi
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            content = made()
+            operations = [operation for path in content["paths"].values() for operation in path.values()]
+            for operation in operations:
+                operation["responses"].pop("422", None)  # FastAPI's own; ours are 400s
+                _refuse_in_json(operation["responses"])
+                _put_null_back(operation["responses"])
+            for name in ("HTTPValidationError", "ValidationError"):
+                content["components"]["schemas"].pop(name, None)
+            if settings.auth.mode == "keys":
+                content["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+                for path, operations_of in content["paths"].items():
+                    for operation in operations_of.values():
+                        operation["security"] = [] if path == "/health" else [{"key": []}]
+        return app.openapi_schema or {}
+
+    setattr(app, "openapi", document)  # noqa: B010 - FastAPI's documented way; mypy sees a method there
+
+
+def committed() -> str:
+    """The document of a server with the default settings, as docs/openapi.json holds it."""
+    from serve_app.api.app import create_api
+    from serve_app.settings import Settings
+
+    nobody: Any = _Nobody()
+    app = create_api(Settings(profile="local"), nobody, nobody)
+    return json.dumps(app.openapi(), ensure_ascii=False, indent=1) + "\n"
+
+
+class _Nobody:
+    """In the place of whoever does the routes' work: none is asked for here."""
+
+    def __getattr__(self, _: str) -> None:
+        return None
+
+
+if __name__ == "__main__":
+    sys.stdout.write(committed())

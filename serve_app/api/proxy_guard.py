@@ -1,0 +1,201 @@
+"""What stands before the graph, in Serve's own HTTP proxy: no body over the limit gets in, no answer of Serve's out.
+
+Without it the proxy reads bodies of any size into memory, holds a place in the ingress for whoever sends slowly, obeys
+headers that are meant for Ray, and answers some requests itself, as plain text (no app, no replica, too late).
+`ml-server up` sets it up; on a Ray that is joined, RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH does (docs/cluster.md).
+Knows nothing of jobs, keys or settings: the proxies start before the app.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from starlette.middleware import Middleware
+
+from deployments import logs
+from serve_app.api import errors
+from serve_app.api.refusal import messages, refuse
+from serve_app.observability import metrics
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+IMPORT_PATH = "serve_app.api.proxy_guard.middlewares"
+MAX_BYTES_VARIABLE = "ML_SERVER_LIMITS__REQUEST_BYTES"
+MAX_BYTES = 65_536
+BODY_S = 10.0
+"""For a body to arrive whole: 64 kB at the speed of a modem. The request's own deadline begins after it."""
+RETRY_AFTER_S = 5
+"""Serve restarts a replica in about so long."""
+LINGER_S, LINGER_BYTES = 2.0, 1_000_000
+"""How long, and for how much, a refused body is still read (and forgotten): a client that writes reads no answer."""
+OF_SERVE = frozenset({"/-/routes"})
+"""Tells the names of apps to all who ask. `/-/healthz` says no more than `success`, and load balancers want it."""
+PASSED = frozenset(
+    (
+        b"accept",
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"if-none-match",
+        b"traceparent",
+        b"user-agent",
+    )
+)
+"""Others stay outside: with some of them a client could switch off Serve's deadline, or choose its replica."""
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+log = logs.get_logger("proxy")
+
+
+def middlewares() -> list[Middleware]:
+    """What Serve asks for."""
+    metrics.ANSWERS.begin(status="500")
+    return [Middleware(Doorkeeper, max_bytes=int(os.environ.get(MAX_BYTES_VARIABLE) or MAX_BYTES))]
+
+
+class Doorkeeper:
+    """ASGI middleware around the whole proxy."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the body, pass on what is small enough and came in time, and see to the answer's form."""
+        counted = _Counted(scope["path"], send)
+        if scope["type"] == "websocket" or scope["path"] in OF_SERVE:
+            await refuse(scope, counted, errors.NotFoundError())
+            return
+        try:
+            content = await self._read(scope, receive)
+        except errors.ApiError as refusal:
+            await _dismiss(receive, counted, refusal)
+            return
+        if content is None:
+            return
+        counted.begin()
+        answer = _Answer(counted)
+        try:
+            await self._app({**scope, "headers": _passed(scope["headers"])}, _replay(content, receive), answer)
+        except Exception as error:
+            if answer.started:
+                raise
+            log.exception("the proxy failed", exc_info=error)
+        if not answer.started:  # so does Serve with what it calls a 500; and then nobody may be there any more
+            await refuse(scope, counted, errors.InternalError())
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None: the client went away. Raises the contract's refusals."""
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self._max_bytes:
+            raise errors.RequestTooLargeError
+        content = bytearray()
+        try:
+            async with asyncio.timeout(BODY_S):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    content += message.get("body", b"")
+                    if len(content) > self._max_bytes:
+                        raise errors.RequestTooLargeError
+                    if not message.get("more_body", False):
+                        return bytes(content)
+        except TimeoutError as late:
+            raise errors.RequestTimeoutError from late
+
+
+def _passed(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    return [
+        (name, value)
+        for name, value in headers
+        if (name in PASSED and value.isascii()) or (name == b"x-request-id" and REQUEST_ID.fullmatch(value))
+    ]
+
+
+def _replay(content: bytes, receive: Receive) -> Receive:
+    """The body that was read, then what comes after it: the end of the connection."""
+    parts: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
+
+    async def replayed() -> Message:
+        return parts.pop() if parts else await receive()
+
+    return replayed
+
+
+async def _dismiss(receive: Receive, send: Send, refusal: errors.ApiError) -> None:
+    """Answer while the body still comes, let the client see it, and close the connection."""
+    start, body = messages(refusal, headers=[(b"connection", b"close")])
+    await send(start)
+    await send({**body, "more_body": True})
+    seen = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while seen < LINGER_BYTES:
+                message = await receive()
+                seen += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    break
+    await send({"type": "http.response.body", "body": b""})
+
+
+class _Counted:
+    """Counts the answer, and how long it took since the request was whole, if it ever was."""
+
+    def __init__(self, path: str, send: Send) -> None:
+        self._route = metrics.route_of(path)
+        self._send = send
+        self._began: float | None = None
+
+    def begin(self) -> None:
+        """The request is whole."""
+        self._began = time.monotonic()
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            metrics.ANSWERS.inc(route=self._route, status=str(message["status"]))
+            if self._began is not None:
+                metrics.ANSWER_S.observe(time.monotonic() - self._began, route=self._route)
+        await self._send(message)
+
+
+class _Answer:
+    """Lets answers of the graph through, and puts the contract's form in the place of Serve's own errors."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._replaced = False
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = dict(message["headers"])
+            self._replaced = message["status"] >= 400 and headers.get(b"content-type", b"").startswith(b"text/plain")  # noqa: PLR2004 - errors begin there
+            if self._replaced:
+                kept = [(name, value) for name, value in headers.items() if name in {b"retry-after", b"x-request-id"}]
+                for replacement in messages(_refusal(message["status"], headers), headers=kept):
+                    await self._send(replacement)
+        if not self._replaced:
+            await self._send(message)
+
+
+def _refusal(status: int, headers: dict[bytes, bytes]) -> errors.ApiError:
+    """What the contract calls an answer of Serve's; its own words stay inside."""
+    known = {
+        404: errors.NotFoundError,
+        408: errors.RequestTimeoutError,
+        429: errors.RateLimitedError,
+        503: errors.UnavailableError,
+    }
+    made = known.get(status, errors.InternalError)
+    waits = status in {429, 503} and b"retry-after" not in headers
+    return made(retry_after_s=RETRY_AFTER_S if waits else None)

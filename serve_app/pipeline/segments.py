@@ -1,0 +1,108 @@
+"""Cuts what was said into segments as a person would write them down: one speaker, whole sentences.
+
+Plain functions over words and turns; knows nothing of the wire or of Ray.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING
+
+from deployments.sentence_ends import ends_clause, ends_sentence
+from deployments.types import Segment
+from serve_app.pipeline.speakers import Turns, speakers_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from deployments.types import Turn, Utterance, Word
+
+PAUSE_S = 0.8
+"""So long a silence ends a segment, whatever is said: subtitles do the same (serve_app/exports/cues.py)."""
+SHORT_S = 1.0
+"""A shorter sentence shares a segment with its speaker's next or last one: `Yes. The red house.`"""
+CLOSE_S = 0.4
+"""But only where no more than this lies between them."""
+LONGEST_S = 15.0
+"""A longer sentence, or speech without full stops, is cut at its longest pause."""
+CLAUSE_BONUS_S = 0.3
+"""A comma counts as so much more of a pause there."""
+
+Words = tuple["Word", ...]
+
+
+def segments_of(utterances: Iterable[Utterance], turns: Sequence[Turn]) -> list[Segment]:
+    """Segments in order of time, each word spoken by one of `turns`; speakers numbered in order of first speech."""
+    words = [word for each in sorted(utterances, key=lambda each: each.start_s) for word in each.words]
+    spoken = zip(speakers_of(words, Turns(turns)), words, strict=True)
+    return _renumbered(
+        [
+            _segment(speaker, part)
+            for speaker, run in groupby(spoken, key=lambda pair: pair[0])
+            for part in parts_of([word for _, word in run])
+        ]
+    )
+
+
+def parts_of(words: Sequence[Word]) -> list[Words]:
+    """One speaker's `words`, cut at sentence ends and pauses, short sentences joined, long ones cut again."""
+    return [part for sentence in _joined(_cut(words, _ends)) for part in _shortened(sentence)]
+
+
+def _ends(before: Word, after: Word) -> bool:
+    return after.start_s - before.end_s >= PAUSE_S or ends_sentence(before, after)
+
+
+def _cut(words: Sequence[Word], at: Callable[[Word, Word], bool]) -> list[Words]:
+    cuts = [i for i, (before, after) in enumerate(pairwise(words), 1) if at(before, after)]
+    return [tuple(words[first:end]) for first, end in pairwise([0, *cuts, len(words)])]
+
+
+def _joined(sentences: Sequence[Words]) -> list[Words]:
+    """`sentences`, those shorter than `SHORT_S` together with a neighbour that is close."""
+    joined: list[Words] = []
+    for sentence in sentences:
+        short = joined and min(_length_s(joined[-1]), _length_s(sentence)) < SHORT_S
+        if short and sentence[0].start_s - joined[-1][-1].end_s <= CLOSE_S:
+            joined[-1] += sentence
+        else:
+            joined.append(sentence)
+    return joined
+
+
+def _shortened(words: Words) -> list[Words]:
+    """`words`, cut at the longest pause of their middle half until no part is longer than `LONGEST_S`."""
+    if _length_s(words) <= LONGEST_S or len(words) == 1:
+        return [words]
+    quarter = len(words) // 4
+    inner = range(max(1, quarter), max(2, len(words) - quarter))
+    cut = max(inner, key=lambda i: _break_s(words[i - 1], words[i]))
+    return _shortened(words[:cut]) + _shortened(words[cut:])
+
+
+def _break_s(before: Word, after: Word) -> float:
+    return after.start_s - before.end_s + CLAUSE_BONUS_S * ends_clause(before)
+
+
+def _length_s(words: Words) -> float:
+    return words[-1].end_s - words[0].start_s
+
+
+def _segment(speaker: int, words: Words) -> Segment:
+    known = [word.confidence for word in words if word.confidence is not None]
+    return Segment(
+        start_s=words[0].start_s,
+        end_s=max(word.end_s for word in words),
+        speaker=speaker,
+        words=words,
+        confidence=sum(known) / len(known) if known else None,
+    )
+
+
+def _renumbered(segments: Sequence[Segment]) -> list[Segment]:
+    """Speakers numbered in order of their first speech."""
+    order: dict[int, int] = {}
+    for segment in segments:
+        order.setdefault(segment.speaker, len(order))
+    return [replace(segment, speaker=order[segment.speaker]) for segment in segments]

@@ -1,0 +1,1 @@
+"""All that is durable: the tables and every question asked of them."""

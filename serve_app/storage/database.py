@@ -1,0 +1,152 @@
+"""Opens the database: SQLite (WAL, durable commits) by default, PostgreSQL by URL.
+
+Knows the two dialects' differences and nothing of jobs.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import TimeoutError as WaitedTooLongError
+
+from serve_app.storage.migrations import is_newest, migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from sqlalchemy import URL
+    from sqlalchemy.engine import ExceptionContext
+
+BUSY_TIMEOUT_S = 4
+"""Longest wait for a lock or a connection: a request has five seconds; whoever can wait longer tries again."""
+GONE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+"""When a PostgreSQL server that vanished without a word is given up; the system's own defaults take hours."""
+IDLE_TRANSACTION_S = 10
+"""PostgreSQL ends a transaction that says nothing for so long: a process that hangs inside one stops nobody else."""
+LINE_POLL_S = 0.002
+"""SQLite's own waiters sleep up to 0.1 s between looks and overtake each other."""
+_ADMISSION_LOCK = 7_201_984
+"""Key of PostgreSQL's advisory lock: writers that count the queue take it, as SQLite's writers do by nature."""
+
+
+class Database:
+    """A pool of connections with two ways in: `write` (one transaction, serialised on SQLite) and `read`."""
+
+    def __init__(self, url: str) -> None:
+        parsed = _with_driver(make_url(url))
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        # an error's text would hold presigned URLs
+        options: dict[str, Any] = {"hide_parameters": True, "pool_timeout": BUSY_TIMEOUT_S}
+        writing: dict[str, Any] = {}
+        if self.is_sqlite:
+            options["connect_args"] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+        else:
+            options["pool_pre_ping"] = True
+            limits = {"connect_timeout": BUSY_TIMEOUT_S, **GONE}
+            options["connect_args"] = {name: limit for name, limit in limits.items() if name not in parsed.query}
+            writing["isolation_level"] = "READ COMMITTED"  # who waited for the lock must see what others committed
+        self._engine: Engine = create_engine(parsed, **options, **writing)
+        self._reader: Engine = create_engine(parsed, isolation_level="AUTOCOMMIT", **options)
+        self._turn = _line(f"{parsed.database}.lock") if self.is_sqlite else nullcontext
+        for engine in (self._engine, self._reader):
+            event.listen(engine, "connect", _prepare_sqlite if self.is_sqlite else _prepare_postgresql)
+            event.listen(engine, "handle_error", _forget_values)
+        if self.is_sqlite:
+            event.listen(self._engine, "begin", _begin_immediate)
+
+    def create(self) -> None:
+        """Bring the tables to their newest form; a look suffices where they have it. Raises `DatabaseTooNewError`.
+
+        In line even for the look: SQLite's first connection changes the file's journal mode, and whoever comes at
+        that moment is refused at once, whatever its patience.
+        """
+        with self._turn(), self._reader.connect() as connection:
+            if is_newest(connection):
+                return
+        with self.write(admission=True) as connection:
+            migrate(connection)
+
+    @contextmanager
+    def write(self, *, admission: bool = False) -> Iterator[Connection]:
+        """One transaction, committed durably at the end.
+
+        `admission`: others that count the queue, or change several jobs (in whatever order), wait.
+        SQLite has one writer at a time, over all processes: they wait in a line of ours.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: It was not this writer's turn for `BUSY_TIMEOUT_S`.
+        """
+        with self._turn(), self._engine.begin() as connection:
+            if admission and not self.is_sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADMISSION_LOCK})
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Statements that each see the newest committed state."""
+        with self._reader.connect() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+        self._reader.dispose()
+
+
+def _with_driver(url: URL) -> URL:
+    """`postgresql://` and `postgres://`, as operators write them, mean psycopg 3, whatever SQLAlchemy's default is."""
+    return url.set(drivername="postgresql+psycopg") if url.drivername in {"postgresql", "postgres"} else url
+
+
+def _line(path: str) -> Callable[[], AbstractContextManager[None]]:
+    """A line of writers, of this process and others; the lock of one that dies is free at once."""
+    lock = FileLock(path, BUSY_TIMEOUT_S, poll_interval=LINE_POLL_S)
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        try:
+            lock.acquire()
+        except OSError as late:  # a timeout, or no room for the lock's file
+            raise WaitedTooLongError("the database is busy") from late
+        try:
+            yield
+        finally:
+            lock.release()
+
+    return turn
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver's own implicit BEGIN would be a deferred one
+    # what is deleted or shortened, a URL's signature above all, is overwritten: by default only in some builds
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    """Bounded waits, and a commit that has reached the disk where the server's default would not wait for it."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('lock_timeout', %s, false),"
+            " set_config('idle_in_transaction_session_timeout', %s, false),"
+            " set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), false)",
+            (f"{round(BUSY_TIMEOUT_S * 1000)}ms", f"{round(IDLE_TRANSACTION_S * 1000)}ms"),
+        )
+    connection.commit()
+
+
+def _forget_values(context: ExceptionContext) -> None:
+    """PostgreSQL's DETAIL repeats the row that broke a rule, presigned URL and all: keep the first line only."""
+    error, shown = context.original_exception, context.sqlalchemy_exception
+    primary = getattr(getattr(error, "diag", None), "message_primary", None)
+    if primary and shown is not None:
+        error.args = (primary,)
+        shown.args = (f"({type(error).__name__}) {primary}",)
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,129 @@
+"""Who may go on working: whoever raises its beats in the database. Blocking: call it from a thread.
+
+No clock of one process is compared with another's. A worker counts up a number in a row; others see that it stands
+still, by their own monotonic clocks, and only for as long as they look and can write themselves. So a clock that is
+set, a machine that sleeps or a database that is away costs nobody a lease.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from serve_app.storage.holder import is_gone, new_holder
+from serve_app.storage.tables import leases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from sqlalchemy import RowMapping
+
+    from serve_app.storage.database import Database
+
+BEAT_S = 5.0
+LEASE_S = 30.0
+"""Beats that stand still for so long have no worker any more: several beats, one of which may wait for its turn."""
+LONGEST_STEP_S = 3.0
+"""What the time between two looks counts for at most: who was held up itself must not blame others for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    value: object
+    at: float
+    still_s: float
+
+
+class Watch:
+    """How long numbers stand still, in the time that this process has watched them."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: dict[str, _Seen] = {}
+
+    def still_s(self, key: str, value: object) -> float:
+        """Look: seconds since `value` was first seen in a row under `key`."""
+        now = self._clock()
+        seen = self._seen.get(key)
+        still_s = 0.0
+        if seen is not None and seen.value == value:
+            still_s = seen.still_s + min(now - seen.at, LONGEST_STEP_S)
+        self._seen[key] = _Seen(value=value, at=now, still_s=still_s)
+        return still_s
+
+    def forget(self, key: str) -> None:
+        """Begin anew with one."""
+        self._seen.pop(key, None)
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Forget all others."""
+        for key in self._seen.keys() - keys:
+            del self._seen[key]
+
+    def forgive(self) -> None:
+        """Begin anew with all: what stood in the way of this process may have stood in theirs."""
+        self._seen.clear()
+
+
+class Lease:
+    """A named lease, of which one process at a time has hold."""
+
+    def __init__(self, database: Database, name: str, *, watch: Watch | None = None) -> None:
+        self._db = database
+        self._name = name
+        self._holder = new_holder()
+        self._watch = watch or Watch()
+        self._left = False
+        self._turn = threading.Lock()
+
+    def hold(self) -> bool:
+        """Renew it, or take it where it is free; whether it is ours now.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: The database is away.
+        """
+        with self._turn:
+            try:
+                return not self._left and self._hold()
+            except SQLAlchemyError:
+                self._watch.forgive()
+                raise
+
+    def give_back(self) -> None:
+        """Leave it to whoever comes next, without a wait; it is not taken again."""
+        with self._turn:
+            self._left = True
+            with self._db.write() as db:
+                db.execute(delete(leases).where(leases.c.name == self._name, leases.c.holder == self._holder))
+
+    def _hold(self) -> bool:
+        with self._db.read() as db:
+            row = db.execute(select(leases).where(leases.c.name == self._name)).mappings().one_or_none()
+        if row is None:
+            return self._begin()
+        if row["holder"] != self._holder and not self._is_free(row):
+            return False
+        return self._renew(row)
+
+    def _is_free(self, row: RowMapping) -> bool:
+        still_s = self._watch.still_s(self._name, (row["holder"], row["beats"]))
+        return still_s > LEASE_S or is_gone(row["holder"])
+
+    def _begin(self) -> bool:
+        try:
+            with self._db.write() as db:
+                db.execute(insert(leases).values(name=self._name, holder=self._holder, beats=0))
+        except IntegrityError:  # somebody else was faster
+            return False
+        return True
+
+    def _renew(self, row: RowMapping) -> bool:
+        as_seen = and_(*(leases.c[name] == row[name] for name in ("name", "holder", "beats")))
+        ours: dict[str, Any] = {"holder": self._holder, "beats": row["beats"] + 1}
+        with self._db.write() as db:
+            return db.execute(update(leases).where(as_seen).values(**ours)).rowcount > 0

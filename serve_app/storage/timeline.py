@@ -1,0 +1,92 @@
+"""A job's timeline: its states, attempts and callbacks, each written in the transaction of the change that it tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Float, String, insert, literal, select
+
+from serve_app.storage.tables import events, jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+    from serve_app.jobs.job import Attempt
+
+NEWEST = 1000
+"""How many events of a job are shown; 72 hours of retries are some 210."""
+
+
+class EventKind(StrEnum):
+    """What may happen to a job."""
+
+    QUEUED = "queued"
+    """A POST began a run."""
+    STARTED = "started"
+    """The run got a slot."""
+    ATTEMPT = "attempt"
+    """A driver began to work."""
+    GIVEN_BACK = "given_back"
+    """A driver left in good order, because the server stops; its attempt does not count."""
+    STAGE_STARTED = "stage_started"
+    """With the stage's name, as in the result's `metadata.stages`; stages run side by side."""
+    STAGE_ENDED = "stage_ended"
+    """The same, whatever came of it."""
+    CANCEL_REQUESTED = "cancel_requested"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    """With the error's code."""
+    CALLBACK_DELIVERED = "callback_delivered"
+    CALLBACK_FAILED = "callback_failed"
+    """With the kind of error; it is tried again."""
+    CALLBACK_UNDELIVERED = "callback_undelivered"
+    """It is not tried again."""
+    CALLBACK_RENEWED = "callback_renewed"
+    """Somebody asked for it once more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """`at` in epoch seconds; `attempt` is the newest one at that time."""
+
+    at: float
+    kind: EventKind
+    run: int
+    attempt: int
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A stage began or ended, `at` in epoch seconds; noted beside the work, and stored with the next write."""
+
+    at: float
+    kind: EventKind
+    stage: str
+
+
+def mark(db: Connection, attempt: Attempt, marks: Sequence[Mark]) -> None:
+    """Add what the stages of an attempt did."""
+    whose = {"job_id": attempt.job_id, "run": attempt.run, "attempt": attempt.number}
+    if marks:
+        rows = [whose | {"at": mark.at, "kind": str(mark.kind), "detail": mark.stage} for mark in marks]
+        db.execute(insert(events), rows)
+
+
+def record(db: Connection, job_id: str, kind: EventKind, *, at: float, detail: str | None = None) -> None:
+    """Add an event, with the run and the attempt that the job's row has now."""
+    row = select(jobs.c.job_id, jobs.c.run, jobs.c.attempt).where(jobs.c.job_id == job_id)
+    told = (literal(at, Float), literal(str(kind), String), literal(detail, String))
+    db.execute(insert(events).from_select(["job_id", "run", "attempt", "at", "kind", "detail"], row.add_columns(*told)))
+
+
+def timeline(db: Connection, job_id: str) -> Sequence[Event]:
+    """The newest events of a job, oldest first."""
+    columns = [events.c[name] for name in Event.__dataclass_fields__]
+    newest = select(*columns).where(events.c.job_id == job_id).order_by(events.c.id.desc()).limit(NEWEST)
+    found = [Event(**{**row, "kind": EventKind(row["kind"])}) for row in db.execute(newest).mappings()]
+    return found[::-1]

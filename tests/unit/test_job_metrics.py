@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from sqlalchemy import delete, event, text
+
+from deployments.metrics import OTHER
+from serve_app.callbacks.retry_schedule import RetrySchedule
+from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
+from serve_app.observability import job_metrics as figures
+from serve_app.observability.job_metrics import NEWEST, Figures
+from serve_app.orchestration import manager
+from serve_app.orchestration.job_actor import MANAGER_NAME
+from serve_app.settings import Limits
+from serve_app.storage.job_store import JobStore
+from serve_app.storage.opening import open_store
+from serve_app.storage.outbox import Outbox
+from serve_app.storage.tables import events, jobs, leases
+from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until, waiting
+
+BODY = {"text": "", "segments": [], "metadata": {"stages": {"extraction": 2.0, "transcription": 30.0, "/x?s=1": 1.0}}}
+DONE = Outcome(result=json.dumps(BODY).encode(), duration_s=100.0, processing_s=40.0)
+BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
+NOW = 1_000_000.0
+
+
+class World:
+    """Store, outbox and figures under one clock."""
+
+    def __init__(self, database) -> None:
+        self.now = NOW
+        self.database = database
+        clock = lambda: self.now  # noqa: E731
+        self.store = JobStore(database, queue_limit=2000, running_limit=10, clock=clock)
+        self.outbox = Outbox(database, schedule=RetrySchedule(spread=0), clock=clock)
+        self.figures = Figures(database, Limits(running_jobs=10, queued_jobs=20), clock)
+
+    def submit(self, job_id="a", callback="http://127.0.0.1:9/result") -> None:
+        job = {"video_url": "https://v/1.mp4?X-Amz-Signature=secret", "video_expires_at": 2e9, "fingerprint": "f"}
+        self.store.submit(NewJob(job_id=job_id, callback_url=callback, options=JobOptions(), **job))
+
+    def begin(self, job_id="a") -> Attempt:
+        self.store.admit()
+        job = self.store.begin_attempt(job_id, self.store.get(job_id).run)
+        return Attempt(job_id=job_id, run=job.run, number=job.attempt)
+
+    def end(self, job_id="a", outcome=DONE) -> str:
+        self.submit(job_id)
+        return self.store.finish(self.begin(job_id), outcome).callback_id
+
+
+@pytest.fixture
+def world(database, counted):
+    world = World(database)
+    world.figures.look()
+    return world
+
+
+def ended(counted, **labels):
+    return counted.total("jobs_ended", **labels)
+
+
+def test_each_end_is_counted_once(world, counted):
+    """Completed and failed runs, with their code, whoever ended them, and however often one looks."""
+    world.end("a")
+    world.end("b", BROKEN)
+    world.end("b", DONE)  # its second run
+    world.submit("c")
+    world.store.cancel("c", Outcome(error_code="CANCELLED", error_message="no"))  # by a request, from the queue
+    for _ in range(3):
+        world.figures.look()
+    assert ended(counted, state="completed", code="none") == 2
+    assert ended(counted, state="failed", code="DOWNLOAD_ERROR") == 1
+    assert ended(counted, state="failed", code="CANCELLED") == 1
+    assert ended(counted) == 4
+    world.end("d")
+    world.figures.look()
+    assert ended(counted) == 5
+
+
+def test_what_a_job_took(world, counted):
+    """Wait, stages and real-time factor of a completed job; a stage that nobody knows is `other`."""
+    world.submit()
+    world.now += 42
+    attempt = world.begin()
+    world.store.finish(attempt, DONE)
+    world.figures.look()
+    assert counted.values("queue_wait_seconds") == [42]
+    assert counted.values("real_time_factor") == [0.4]
+    assert counted.total("video_seconds") == 100
+    assert counted.total("processing_seconds") == 40
+    assert counted.values("stage_seconds", stage="extraction") == [2.0]
+    assert counted.values("stage_seconds", stage="transcription") == [30.0]
+    assert counted.values("stage_seconds", stage=OTHER) == [1.0]
+
+
+def test_every_try_of_a_callback_is_counted(world, counted):
+    """By what came of it and by the class of the fault: a retry, a success, a refusal for good."""
+    first, second = world.end("a"), world.end("b")
+    world.outbox.failed(world.outbox.claim(first), error="http_503")
+    world.now += 10
+    world.outbox.failed(world.outbox.claim(first), error="unreachable")
+    world.now += 10
+    world.outbox.delivered(world.outbox.claim(first))
+    world.outbox.refused(world.outbox.claim(second), error="http_410")
+    world.figures.look()
+    tries = {
+        ("to_be_retried", "http_5xx"): 1,
+        ("to_be_retried", "unreachable"): 1,
+        ("delivered", "none"): 1,
+        ("given_up", "http_4xx"): 1,
+    }
+    for (outcome, fault), count in tries.items():
+        assert counted.total("callback_tries", outcome=outcome, fault=fault) == count
+    assert counted.total("callback_tries") == 4
+
+
+def test_how_things_stand(world, counted):
+    """Jobs by state, the queue's age, what is owed and since when; and when there is nothing, 0."""
+    world.figures.look()
+    for gauge in ("oldest_queued_seconds", "pending_callbacks", "oldest_undelivered_callback_seconds"):
+        assert counted.last(gauge) == 0
+    world.end("a")
+    world.now += 5
+    world.submit("b")
+    world.begin("b")
+    world.submit("c")
+    world.now += 30
+    world.figures.look()
+    standing = {state: counted.last("jobs", state=state) for state in ("queued", "running", "completed", "failed")}
+    assert standing == {"queued": 1, "running": 1, "completed": 1, "failed": 0}
+    assert counted.last("oldest_queued_seconds") == 30
+    assert counted.last("pending_callbacks") == 1
+    assert counted.last("oldest_undelivered_callback_seconds") == 35
+    assert counted.last("manager_seen_timestamp_seconds") == world.now
+    limits = [counted.last("jobs_limit", state=state) for state in ("running", "queued")]
+    assert limits == [10, 20]
+
+
+def test_a_series_begins_with_0(world, counted):
+    """The first failure is a rise, and so is the first callback that is not taken."""
+    assert counted.values("jobs_ended", state="failed", code="INTERNAL_ERROR") == [0]
+    assert counted.values("callback_tries", outcome="given_up", fault="http_4xx") == [0]
+
+
+def test_what_was_before_is_not_counted(world, counted):
+    """A manager that begins, or comes back to work, counts what happens from then on, also where rows are deleted."""
+    for number in range(3):
+        world.end(str(number))
+    world.now += 10
+    later = Figures(world.database, Limits(), lambda: world.now)
+    later.look()
+    world.store.delete("2")
+    later.look()
+    assert ended(counted) == 0
+    world.now += 1
+    world.end("new")
+    later.look()
+    assert ended(counted) == 1
+    later.rest()
+    assert counted.last("jobs", state="completed") == 0
+    world.now += 1
+    world.end("meanwhile")
+    world.now += 1
+    later.look()
+    assert ended(counted) == 1
+    assert counted.last("jobs", state="completed") == 4
+
+
+def test_ids_that_come_again_are_other_events(world, counted):
+    """SQLite gives the ids of deleted rows to new ones: those are counted, too."""
+    for _ in range(3):
+        world.now += 1
+        world.end("a")
+        world.figures.look()
+        world.store.delete("a")
+    assert ended(counted) == 3
+
+
+def test_events_that_come_late_are_counted(world, counted):
+    """A transaction that began before another may end after it: its event has the lower id."""
+    world.end("a")
+    world.submit("b")  # or SQLite would give the id again
+    with world.database.write() as db:
+        row = db.execute(events.select().where(events.c.kind == "completed")).mappings().one()
+        db.execute(delete(events).where(events.c.id == row["id"]))
+    world.figures.look()
+    assert ended(counted) == 0
+    world.end("c")
+    world.figures.look()
+    with world.database.write() as db:
+        db.execute(events.insert().values(**row))
+    world.figures.look()
+    assert ended(counted) == 2
+
+
+def test_a_clock_that_is_set_back_stops_no_counting(world, counted):
+    """An hour back: what ends then is counted, and nothing twice."""
+    world.end("a")
+    world.figures.look()
+    world.now -= 3600
+    world.figures.look()
+    world.end("b")
+    world.figures.look()
+    assert ended(counted) == 2
+
+
+def test_a_look_is_cheap(world, counted):
+    """Four questions to the database, however many jobs and events there are; each uses an index."""
+    world.submit("a")
+    with world.database.write() as db:
+        row = dict(db.execute(jobs.select()).mappings().one())
+        db.execute(jobs.insert(), [row | {"job_id": f"old-{n}", "state": "completed"} for n in range(3000)])
+        known = [{"job_id": "a", "at": NOW - 1, "run": 1, "attempt": 0, "kind": "started"} for _ in range(3 * NEWEST)]
+        db.execute(events.insert(), known)
+    asked = []
+    engine = world.database._reader
+    event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: asked.append(statement))
+    world.figures.look()
+    statements = tuple(asked)
+    assert len(statements) == 4
+    if world.database.is_sqlite:
+        with world.database.read() as db:
+            for statement in statements:
+                plan = str(db.execute(text("EXPLAIN QUERY PLAN " + statement.replace("?", "'queued'"))).all())
+                assert "USING" in plan or plan.endswith("SCAN events')]"), plan  # these by id, the newest first
+
+
+def test_the_manager_that_works_counts(tmp_path, counted, monkeypatch):
+    """What its drivers do is counted while it works; when another one works, it shows nothing of its own."""
+    monkeypatch.setattr(figures, "EVERY_S", 0.05)
+    monkeypatch.setattr(manager, "TURN_S", 0.05)
+    settings = settings_in(tmp_path)
+    store, _ = open_store(settings)
+
+    async def finishes(store, attempt):
+        await asyncio.to_thread(store.finish, attempt, DONE)
+
+    async def work():
+        async with running_manager(settings, ScriptedDrivers(store, finishes)) as working:
+            await until(lambda: counted.recorded["manager_seen_timestamp_seconds"])
+            store.submit(waiting("a"))
+            await until(lambda: ended(counted, state="completed") == 1)
+            assert counted.last("jobs", state="completed") == 1
+            with store._db.write() as db:
+                db.execute(leases.update().where(leases.c.name == MANAGER_NAME).values(holder="another", beats=0))
+            await until(lambda: working._leads is False)
+            assert counted.last("jobs", state="completed") == 0
+
+    asyncio.run(work())

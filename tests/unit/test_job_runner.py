@@ -1,0 +1,241 @@
+"""The driver without Ray and without stages: its lease, its fence, and a database that is away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from contextlib import closing
+from types import SimpleNamespace
+from typing import Self
+
+import pytest
+
+from deployments.net.client import Answer
+from serve_app.callbacks import sender as sender_module
+from serve_app.jobs.job import Attempt, Outcome
+from serve_app.jobs.states import JobState
+from serve_app.orchestration import job_runner as driver_module
+from serve_app.storage import database as database_module
+from serve_app.storage.opening import open_database, open_store
+from tests.support.managers import STAGES, settings_in, until, waiting
+
+
+class Work:
+    """In place of the pipeline: done when the test says so."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        Work.running.append(self)
+        self.cancelled = False
+
+    running: list[Work]
+    done: asyncio.Event
+
+    async def run(self, *_: object, **__: object) -> dict[str, object]:
+        try:
+            await Work.done.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        return {"text": "", "segments": [], "duration": 1.0, "metadata": {"warnings": []}}
+
+
+@pytest.fixture(autouse=True)
+def _no_ray(monkeypatch):
+    """Short beats, and an actor that is this process."""
+    context = SimpleNamespace(current_actor=None)
+    ray = SimpleNamespace(get_runtime_context=lambda: context, kill=lambda _: None)
+    monkeypatch.setattr(driver_module, "ray", ray)
+    monkeypatch.setattr(driver_module, "Pipeline", Work)
+    monkeypatch.setattr(driver_module, "BEAT_S", 0.1)
+    monkeypatch.setattr(driver_module, "AWAY_WAITS_S", (0.05,))
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
+    Work.running = []
+    Work.done = asyncio.Event()
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return settings_in(tmp_path)
+
+
+@pytest.fixture
+def store(settings):
+    database = open_database(settings)
+    store = open_store(settings, database)[0]
+    store.submit(waiting("a"))
+    store.admit()
+    yield store
+    database.close()
+
+
+def driven(settings, job_id: str = "a"):
+    """A driver of the job; awaiting it awaits its end."""
+    return start(settings, job_id)._task
+
+
+def start(settings, job_id: str = "a"):
+    """A driver of the job."""
+    manager = SimpleNamespace(poke=SimpleNamespace(remote=lambda: None))
+    return driver_module.Driver(job_id, 1, settings, STAGES, manager)
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Wait for it, without cancelling it."""
+    done, _ = await asyncio.wait([task], timeout=20)
+    assert done
+
+
+def test_d4_a_driver_beats_while_it_works(settings, store):
+    """D4: its beats rise and its time is counted, although there is nothing to tell."""
+
+    async def run() -> None:
+        task = driven(settings)
+        await until(lambda: store.get("a").beats >= 5)
+        Work.done.set()
+        await ended(task)
+
+    asyncio.run(run())
+    job = store.get("a")
+    assert (job.state, job.attempt) == (JobState.COMPLETED, 1)
+    assert job.spent_s > 0.3
+
+
+def test_d4_a_driver_that_is_followed_stops(settings, store):
+    """D4: another attempt has begun: the work is cancelled, and neither result nor failure is stored."""
+
+    async def run() -> None:
+        task = driven(settings)
+        await until(lambda: store.get("a").beats > 0)
+        store.begin_attempt("a", 1)
+        await ended(task)
+
+    asyncio.run(run())
+    assert [work.cancelled for work in Work.running] == [True]
+    job = store.get("a")
+    assert (job.state, job.attempt, job.error_code) == (JobState.RUNNING, 2, None)
+    assert store.finish(Attempt(job_id="a", run=1, number=2), Outcome(result=b"{}")) is not None
+
+
+def test_d9_a_job_that_used_up_its_time(settings, store):
+    """D9: the work is cancelled at the deadline, time of earlier attempts included, and the job fails."""
+    store.begin_attempt("a", 1)
+    store.beat(Attempt(job_id="a", run=1, number=1), spent_s=1799.5)
+    began = time.monotonic()
+    asyncio.run(ended_in_time(settings))
+    assert time.monotonic() - began < 10
+    assert [work.cancelled for work in Work.running] == [True]
+    assert (store.get("a").state, store.get("a").error_code) == (JobState.FAILED, "PROCESSING_TIMEOUT")
+
+
+async def ended_in_time(settings):
+    await ended(driven(settings))
+
+
+def test_d7_a_driver_that_is_told_to_leave(settings, store):
+    """D7: the work stops, the attempt is uncounted and its time kept; often enough that crashes would be poison."""
+
+    async def run() -> None:
+        for _ in range(settings.limits.attempts + 1):
+            begun = len(Work.running)
+            driver = start(settings)
+            await until(lambda begun=begun: len(Work.running) > begun and store.get("a").beats > 0)
+            driver.leave()
+            await ended(driver._task)
+            job = store.get("a")
+            assert (job.state, job.attempt, job.error_code) == (JobState.RUNNING, 0, None)
+        Work.done.set()
+        await ended(driven(settings))
+
+    asyncio.run(run())
+    assert [work.cancelled for work in Work.running] == [True] * (settings.limits.attempts + 1) + [False]
+    job = store.get("a")
+    assert (job.state, job.attempt) == (JobState.COMPLETED, 1)
+    assert job.spent_s > 0
+
+
+def test_d7_a_cancelled_job_does_not_go_on(settings, store):
+    """D7: a job that is cancelled just before the server stops ends as cancelled."""
+
+    async def run() -> None:
+        driver = start(settings)
+        await until(lambda: bool(Work.running))
+        driver.cancel()
+        driver.leave()
+        await ended(driver._task)
+
+    asyncio.run(run())
+    assert (store.get("a").state, store.get("a").error_code) == (JobState.FAILED, "CANCELLED")
+
+
+def test_d10_a_locked_database_costs_no_work(settings, store):
+    """D10: locked when the attempt is to begin, and again when the result is to be stored: one attempt, one result."""
+    path = settings.directory / "ml-server.db"
+
+    async def locked(other: sqlite3.Connection) -> None:
+        other.execute("BEGIN IMMEDIATE")
+        await asyncio.sleep(0.6)  # several tries
+        other.execute("ROLLBACK")
+
+    async def run() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            holding = asyncio.create_task(locked(other))
+            await asyncio.sleep(0)
+            task = driven(settings)
+            await holding
+            await until(lambda: bool(Work.running))
+            other.execute("BEGIN IMMEDIATE")
+            Work.done.set()
+            await asyncio.sleep(0.6)
+            assert not task.done()
+            other.execute("ROLLBACK")
+            await ended(task)
+
+    asyncio.run(run())
+    job = store.get("a")
+    assert (job.state, job.attempt, len(Work.running)) == (JobState.COMPLETED, 1, 1)
+    assert store.result("a") is not None
+
+
+class Client:
+    """In place of `CallbackClient`: progress is refused, or a try of it never ends; ends are taken."""
+
+    hangs: bool
+    posts: list[str]
+
+    def __init__(self, _policy: object) -> None:
+        pass
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def post(self, _url, body, _headers) -> Answer:
+        Client.posts.append(json.loads(body)["status"])
+        if Client.posts[-1] != "processing":
+            return Answer(status=200, retry_after_s=None)
+        if Client.hangs:
+            await asyncio.Event().wait()
+        return Answer(status=500, retry_after_s=None)
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["fails", "hangs"])
+def test_w4_progress_that_is_never_taken_holds_up_no_end(settings, store, hangs, monkeypatch):
+    """W4: a try of progress hangs without a limit, or its next one is far away: the end waits for nothing of it."""
+    monkeypatch.setattr(sender_module, "MIN_INTERVAL_S", 1e6)
+    monkeypatch.setattr(driver_module, "CallbackClient", Client)
+    Client.hangs, Client.posts = hangs, []
+
+    async def run() -> None:
+        store.submit(waiting("b", "http://127.0.0.1:9/result"))
+        store.admit()
+        task = driven(settings, "b")
+        await until(lambda: bool(Client.posts))
+        Work.done.set()
+        await ended(task)
+
+    asyncio.run(run())
+    assert Client.posts == ["processing", "completed"]
