@@ -44,7 +44,7 @@ def is_dead_device(error: Exception) -> bool:
     )
 
 
-class Ladder(Generic[Item, Answer]):
+class BatchBackoff(Generic[Item, Answer]):
     """`work` on batches, with the steps above. Calling it raises nothing: failures stand in their items' places.
 
     `relieve` is called after each lack of memory, such as `torch.cuda.empty_cache`; `stage`: whose trouble is counted.

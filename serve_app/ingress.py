@@ -14,7 +14,7 @@ from ray.exceptions import RayActorError
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
 from deployments import logs
-from serve_app.api import proxy_guard as doorkeeper
+from serve_app.api import proxy_guard
 from serve_app.api.app import create_api
 from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
@@ -157,8 +157,8 @@ class _Ingress:
     def __init__(self, settings: Settings, **stages: Any) -> None:
         logs.configure()
         placement.check_reach(settings.database)  # again: nodes may have joined since the app was built
-        if os.environ.get(doorkeeper.VARIABLE) != doorkeeper.IMPORT_PATH:
-            log.warning("%s is not set: Serve's proxies read bodies of any size", doorkeeper.VARIABLE)
+        if os.environ.get(proxy_guard.VARIABLE) not in proxy_guard.IMPORT_PATHS:
+            log.warning("%s is not set: Serve's proxies read bodies of any size", proxy_guard.VARIABLE)
         check_exposure(settings)  # again: `serve run` builds the app before there is a proxy
         self._settings = settings
         self._line = ManagerLine(settings, Stages(**stages))

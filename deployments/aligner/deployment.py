@@ -12,7 +12,7 @@ from deployments import logs, replica
 from deployments.aligner.engine import AlignItem, create
 from deployments.aligner.hallucination_check import without_unheard
 from deployments.aligner.proportional import interpolated
-from deployments.batch_backoff import Ladder
+from deployments.batch_backoff import BatchBackoff
 from deployments.batcher import Batcher
 from deployments.device import release_memory
 from deployments.errors import DeviceError, StuckError
@@ -38,7 +38,7 @@ class Aligner:
         replica.prepare(threads=config.threads)
         self._config = config
         self._engine = create(config, locate=lambda name: str(resolve(name, "aligner", models)))
-        self._ladder: Ladder[AlignItem, Transcript] = Ladder(
+        self._ladder: BatchBackoff[AlignItem, Transcript] = BatchBackoff(
             self._engine.align,
             max_batch=config.batch_items,
             relieve=partial(release_memory, config.device),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 
 from deployments import replica
-from deployments.batch_backoff import Ladder
+from deployments.batch_backoff import BatchBackoff
 from deployments.models.store import located
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Diarizer:
         self._config = config
         self._engine = create(located(config, "diarizer", models))
         self._compute = replica.Compute(longest_s=config.longest_call_s)
-        self._ladder: Ladder[Callable[[], Any], Any] = Ladder(_run, max_batch=1, stage="diarizer")
+        self._ladder: BatchBackoff[Callable[[], Any], Any] = BatchBackoff(_run, max_batch=1, stage="diarizer")
 
     async def segment(self, audio: Audio, piece: Span) -> Segmentation:
         """The local speakers in the windows that start inside `piece` of the whole video's `audio`."""

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deployments.batch_backoff import Ladder
+from deployments.batch_backoff import BatchBackoff
 from deployments.device import check_device, release_memory
 from deployments.diarizer.engine import Embeddings, Segmentation
 from deployments.diarizer.pieces import spread, unheard, until, whole
@@ -77,10 +77,10 @@ class PretrainedEngine:
         self._voices = self._pipeline._embedding  # noqa: SLF001
         self._powerset = self._network.model.specifications.powerset
         relieve = partial(release_memory, config.device)
-        self._segmenting: Ladder[_Window, Scores] = Ladder(
+        self._segmenting: BatchBackoff[_Window, Scores] = BatchBackoff(
             self._segment, max_batch=config.segmentation_batch_size, relieve=relieve, stage="diarizer"
         )
-        self._embedding: Ladder[_Window, Vectors] = Ladder(
+        self._embedding: BatchBackoff[_Window, Vectors] = BatchBackoff(
             self._embed, max_batch=config.embedding_batch_size, relieve=relieve, stage="diarizer"
         )
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-from deployments.batch_backoff import Ladder
+from deployments.batch_backoff import BatchBackoff
 from deployments.device import check_device, release_memory
 from deployments.emotion.labels import merged
 from deployments.emotion.windows import cut_windows
@@ -46,7 +46,7 @@ class ClassifierEngine:
         self._extractor, self._model = load(config)
         labels = self._model.config.id2label
         self.names, self._sums = merged([labels[i] for i in range(len(labels))])
-        self._ladder: Ladder[Audio, Shares] = Ladder(
+        self._ladder: BatchBackoff[Audio, Shares] = BatchBackoff(
             self._forward,
             max_batch=config.batch_size,
             relieve=partial(release_memory, config.device),

@@ -22,7 +22,7 @@ from deployments.models.digests import Digests, measured, names_in
 from deployments.models.hub import NEWEST, needed
 from deployments.models.lock import LockedModel
 from deployments.models.packages import STAGING, unpack
-from deployments.models.store import FETCH, ModelState, Standing, stand, usable
+from deployments.models.store import FETCH, ModelState, ModelStatus, stand, usable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -69,7 +69,7 @@ def fetch(
     pin: bool,
     command: str = FETCH,
     watcher: Watcher | None = None,
-) -> Standing:
+) -> ModelStatus:
     """Make one model usable: fetch its pinned revision, or, with `pin`, the newest one, whose digests enter the lock.
 
     A pinned entry never changes here. A folder of the operator's is only pinned. Without `pin`, an unpinned model is
@@ -100,7 +100,7 @@ def _fetch(
     pin: bool,
     command: str,
     watcher: Watcher | None,
-) -> Standing:
+) -> ModelStatus:
     lock = locks.read(lock_path)
     standing = stand(wanted, lock, config, hub)
     if standing.state is ModelState.OK:  # another process has fetched it meanwhile
@@ -135,7 +135,7 @@ def _alone(path: Path, watcher: Watcher | None) -> Iterator[None]:
         lock.release()
 
 
-def _fetch_again(standing: Standing, entry: LockedModel, hub: Hub, command: str, watcher: Watcher | None) -> None:
+def _fetch_again(standing: ModelStatus, entry: LockedModel, hub: Hub, command: str, watcher: Watcher | None) -> None:
     """From the first source that has it. Raises `ModelLoadError` with every source's reason."""
     wrong = [name for name in entry.files if standing.folder is None or name in standing.problems]
     if entry.revision is None or not wrong:
@@ -208,7 +208,7 @@ def _bytes_below(folder: Path) -> int:
     return total
 
 
-def _pinned(standing: Standing, config: ModelsConfig, hub: Hub) -> LockedModel:
+def _pinned(standing: ModelStatus, config: ModelsConfig, hub: Hub) -> LockedModel:
     """The lock's entry for what lies in the operator's folder, or for the newest revision that the hub has."""
     wanted = standing.wanted
     digests = Digests(config.memory_dir)

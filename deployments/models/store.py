@@ -53,7 +53,7 @@ class ModelState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class ModelStatus:
     """What the store knows of one model."""
 
     wanted: Wanted
@@ -127,24 +127,24 @@ def located(stage: Stage, kind: Kind, config: ModelsConfig) -> Stage:
     return stage.model_copy(update={"model": str(resolve(getattr(stage, "model", ""), kind, config))})
 
 
-def usable(standing: Standing, config: ModelsConfig) -> bool:
+def usable(standing: ModelStatus, config: ModelsConfig) -> bool:
     """Whether the settings let this model be loaded."""
     return standing.state is ModelState.OK or (standing.state is ModelState.UNPINNED and config.allow_unpinned)
 
 
-def stand(wanted: Wanted, lock: Lock, config: ModelsConfig, hub: Hub) -> Standing:
+def stand(wanted: Wanted, lock: Lock, config: ModelsConfig, hub: Hub) -> ModelStatus:
     """How a model stands on this machine; connects to nobody and changes nothing."""
     entry = lock.find(wanted.kind, wanted.name)
     folder = _folder(wanted, entry, hub)
     if folder is None:
-        return Standing(wanted=wanted, state=ModelState.MISSING, entry=entry, folder=None)
+        return ModelStatus(wanted=wanted, state=ModelState.MISSING, entry=entry, folder=None)
     if entry is None or not entry.pinned:
-        return Standing(wanted=wanted, state=ModelState.UNPINNED, entry=entry, folder=folder)
+        return ModelStatus(wanted=wanted, state=ModelState.UNPINNED, entry=entry, folder=folder)
     wrong = differences(folder, entry.files, Digests(config.memory_dir))
     strangers = set(needed(wanted.kind, names_in(folder) | entry.files.keys())) - entry.files.keys()
     wrong |= dict.fromkeys(sorted(strangers), STRANGER)
     state = ModelState.DAMAGED if wrong else ModelState.OK
-    return Standing(wanted=wanted, state=state, entry=entry, folder=folder, problems=wrong)
+    return ModelStatus(wanted=wanted, state=state, entry=entry, folder=folder, problems=wrong)
 
 
 def _folder(wanted: Wanted, entry: LockedModel | None, hub: Hub) -> Path | None:

@@ -9,7 +9,7 @@ from ray import serve
 
 from deployments import logs, replica
 from deployments.aligner.config import timed_by_ctc
-from deployments.batch_backoff import Ladder
+from deployments.batch_backoff import BatchBackoff
 from deployments.batcher import Batcher
 from deployments.errors import DeviceError, StuckError, TranscriptionError
 from deployments.metrics import DROPPED_TEXTS
@@ -37,7 +37,7 @@ class Transcriber:
         replica.prepare()
         self._config = config
         engine = create(located(config, "asr", models), timed_by_ctc(aligner))
-        self._ladder = Ladder(partial(answer, engine), max_batch=config.batch_size, stage="transcriber")
+        self._ladder = BatchBackoff(partial(answer, engine), max_batch=config.batch_size, stage="transcriber")
         compute = replica.Compute(longest_s=config.longest_call_s)
         self._batcher = Batcher(self._ladder, max_batch=config.batch_size, compute=compute, stage="transcriber")
         DROPPED_TEXTS.begin(by="guard")

@@ -33,7 +33,7 @@ log = logs.get_logger("api")
 class BodyLimit:
     """ASGI middleware: answers 413 to a body over `max_bytes`, by its header or while it is read.
 
-    The second line, for a Ray whose proxies have no doorkeeper.
+    The second line, for a Ray whose proxies have no proxy_guard.
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 IMPORT_PATH = "serve_app.api.proxy_guard.middlewares"
+IMPORT_PATHS = frozenset({IMPORT_PATH, "serve_app.api.doorkeeper.middlewares"})
+"""With its old name, which operators may still have set."""
 MAX_BYTES_VARIABLE = "ML_SERVER_LIMITS__REQUEST_BYTES"
 MAX_BYTES = 65_536
 BODY_S = 10.0
@@ -58,10 +60,10 @@ log = logs.get_logger("proxy")
 def middlewares() -> list[Middleware]:
     """What Serve asks for."""
     metrics.ANSWERS.begin(status="500")
-    return [Middleware(Doorkeeper, max_bytes=int(os.environ.get(MAX_BYTES_VARIABLE) or MAX_BYTES))]
+    return [Middleware(ProxyGuard, max_bytes=int(os.environ.get(MAX_BYTES_VARIABLE) or MAX_BYTES))]
 
 
-class Doorkeeper:
+class ProxyGuard:
     """ASGI middleware around the whole proxy."""
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:

@@ -22,7 +22,7 @@ import httpx
 import yaml
 
 from deployments.logs import LOG_FILE_VARIABLE
-from serve_app.api import proxy_guard as doorkeeper
+from serve_app.api import proxy_guard
 from serve_app.cli import checks
 from serve_app.cli.checks import StartError
 from serve_app.cli.logview import LogView
@@ -84,7 +84,7 @@ def up(options: UpOptions) -> None:
     metrics_port = 0
     if options.address is None:
         settings = checks.check_settings(config)
-        os.environ[doorkeeper.MAX_BYTES_VARIABLE] = str(settings.limits.request_bytes)  # the proxies know no config
+        os.environ[proxy_guard.MAX_BYTES_VARIABLE] = str(settings.limits.request_bytes)  # the proxies know no config
         checks.check_host(config, settings)
         checks.check_devices(settings)
         checks.ensure_models(options.config)
@@ -157,7 +157,7 @@ def _environment(state_dir: Path, options: UpOptions) -> None:
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's node is 127.0.0.1 then, and listens there only
     os.environ["no_grpc_proxy"] = "127.0.0.1"  # noqa: SIM112 - its name; else Ray would talk to itself by HTTPS_PROXY
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # glibc's arena per thread kept 600 MB of a diarizer's 1.2 GB
-    os.environ.setdefault(doorkeeper.VARIABLE, doorkeeper.IMPORT_PATH)
+    os.environ.setdefault(proxy_guard.VARIABLE, proxy_guard.IMPORT_PATH)
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default, for those that answer requests too
     if options.state_dir is not None:
         os.environ["ML_SERVER_STATE_DIR"] = str(options.state_dir.absolute())

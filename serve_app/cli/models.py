@@ -15,7 +15,7 @@ from deployments.models import lock as locks
 from deployments.models.digests import names_in
 from deployments.models.fetch import Source, fetch, sources
 from deployments.models.hub import needed
-from deployments.models.store import ModelState, Standing, hub_of, read_lock, stand, usable
+from deployments.models.store import ModelState, ModelStatus, hub_of, read_lock, stand, usable
 from serve_app.cli.download_bar import DownloadBar
 from serve_app.settings import Settings
 
@@ -33,7 +33,7 @@ UNITS = ("B", "kB", "MB", "GB")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shelf:
+class ModelInventory:
     """The models of one config, and where they come from."""
 
     wanted: Sequence[Wanted]
@@ -45,20 +45,20 @@ class Shelf:
     fetches_at_start: bool = False
     """Whether `ensure_models` may fetch."""
 
-    def standings(self) -> Iterator[Standing]:
+    def standings(self) -> Iterator[ModelStatus]:
         """How each model stands on this machine."""
         lock = read_lock(self.config)
         for wanted in self.wanted:
             yield stand(wanted, lock, self.config, self.hub)
 
 
-def open_shelf(config_path: Path, lock_path: Path | None = None, *, hub: Hub | None = None) -> Shelf:
+def open_shelf(config_path: Path, lock_path: Path | None = None, *, hub: Hub | None = None) -> ModelInventory:
     """The models that a Serve config names. Raises `click.ClickException` where it is none of ours."""
     settings = read_settings(config_path)
     path = (lock_path or settings.models.lock or locks.default_path()).expanduser()
     config = settings.model_store.model_copy(update={"lock": path})
     command = f"ml-server models fetch --config {config_path}" + (f" --lock {lock_path}" if lock_path else "")
-    return Shelf(
+    return ModelInventory(
         wanted=settings.wanted_models,
         config=config,
         lock_path=path,
@@ -79,13 +79,13 @@ def read_settings(path: Path) -> Settings:
         raise click.ClickException(f"{path}: {error}") from error
 
 
-def fetch_models(shelf: Shelf, *, pin: bool) -> int:
+def fetch_models(inventory: ModelInventory, *, pin: bool) -> int:
     """Fetch what is missing or damaged, one model after the other; those that fail do not keep the others back."""
     failed = 0
-    for wanted in shelf.wanted:
+    for wanted in inventory.wanted:
         click.echo(f"{wanted} …")
         try:
-            standing = fetch_one(shelf, wanted, pin=pin)
+            standing = fetch_one(inventory, wanted, pin=pin)
         except ModelLoadError as error:
             click.echo(f"  {error}", err=True)
             failed += 1
@@ -94,13 +94,23 @@ def fetch_models(shelf: Shelf, *, pin: bool) -> int:
     return EXIT_WRONG if failed else EXIT_OK
 
 
-def fetch_one(shelf: Shelf, wanted: Wanted, *, pin: bool = False, console: Console | None = None) -> Standing:
+def fetch_one(
+    inventory: ModelInventory, wanted: Wanted, *, pin: bool = False, console: Console | None = None
+) -> ModelStatus:
     """`fetch`, with a bar. Raises `ModelLoadError`."""
     with DownloadBar(str(wanted), console) as bar:
-        return fetch(wanted, shelf.config, shelf.lock_path, shelf.hub, pin=pin, command=shelf.command, watcher=bar)
+        return fetch(
+            wanted,
+            inventory.config,
+            inventory.lock_path,
+            inventory.hub,
+            pin=pin,
+            command=inventory.command,
+            watcher=bar,
+        )
 
 
-def ensure_models(shelf: Shelf, console: Console | None = None) -> None:
+def ensure_models(inventory: ModelInventory, console: Console | None = None) -> None:
     """See to it that every model is here, before anything starts: fetch what is not, where a start may.
 
     Raises:
@@ -109,31 +119,31 @@ def ensure_models(shelf: Shelf, console: Console | None = None) -> None:
     """
     console = console or Console()
     faults = []
-    for standing in [standing for standing in shelf.standings() if not usable(standing, shelf.config)]:
-        if not shelf.fetches_at_start:
-            faults.append(standing.sentence(shelf.command))
+    for standing in [standing for standing in inventory.standings() if not usable(standing, inventory.config)]:
+        if not inventory.fetches_at_start:
+            faults.append(standing.sentence(inventory.command))
             continue
         console.print(f"The {standing.wanted} is {standing.state}: fetching it", markup=False, soft_wrap=True)
         try:
-            fetch_one(shelf, standing.wanted, console=console)
+            fetch_one(inventory, standing.wanted, console=console)
         except ModelLoadError as error:
             faults.append(str(error))
     if faults:
         raise ModelLoadError("; ".join(faults))
 
 
-def verify_models(shelf: Shelf) -> int:
+def verify_models(inventory: ModelInventory) -> int:
     """Compare every file with the lock; the exit code tells whether the server would start with these models."""
     failed = 0
-    for standing in shelf.standings():
-        good = usable(standing, shelf.config)
+    for standing in inventory.standings():
+        good = usable(standing, inventory.config)
         note = " (models.allow_unpinned lets it be used)" if good and standing.state is ModelState.UNPINNED else ""
-        click.echo(f"{standing.sentence(shelf.command)}{note}{_credit(standing) if good else ''}", err=not good)
+        click.echo(f"{standing.sentence(inventory.command)}{note}{_credit(standing) if good else ''}", err=not good)
         failed += not good
     return EXIT_WRONG if failed else EXIT_OK
 
 
-def list_models(shelf: Shelf) -> int:
+def list_models(inventory: ModelInventory) -> int:
     """A line per model: kind, name, revision, size, state, where it is fetched from, licence."""
     rows = [("KIND", "NAME", "REVISION", "SIZE", "STATE", "FROM", "LICENCE")]
     rows += [
@@ -146,7 +156,7 @@ def list_models(shelf: Shelf) -> int:
             _sources(one),
             _licence(one),
         )
-        for one in shelf.standings()
+        for one in inventory.standings()
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
@@ -154,31 +164,31 @@ def list_models(shelf: Shelf) -> int:
     return EXIT_OK
 
 
-def _revision(standing: Standing) -> str:
+def _revision(standing: ModelStatus) -> str:
     if not standing.wanted.is_repository:
         return "a folder"
     entry = standing.entry
     return entry.revision[:12] if entry and entry.revision else "not pinned"
 
 
-def _sources(standing: Standing) -> str:
+def _sources(standing: ModelStatus) -> str:
     if not standing.wanted.is_repository:
         return "-"
     return ", ".join(sources(standing.entry)) if standing.entry else Source.HUB
 
 
-def _licence(standing: Standing) -> str:
+def _licence(standing: ModelStatus) -> str:
     """With whom to name."""
     entry = standing.entry
     return ", ".join(part for part in (entry.licence, entry.attribution) if part) if entry else ""
 
 
-def _credit(standing: Standing) -> str:
+def _credit(standing: ModelStatus) -> str:
     licence = _licence(standing)
     return f" ({licence})" if licence else ""
 
 
-def _bytes(standing: Standing) -> int | None:
+def _bytes(standing: ModelStatus) -> int | None:
     """As the lock says, else as it lies here."""
     entry, folder = standing.entry, standing.folder
     if entry is not None and entry.pinned:

@@ -87,7 +87,7 @@ class ProgressMeter:
         return Progress(percent=self._percent, stage=stage)
 
 
-class Counted:
+class ProgressCounter:
     """Tells the done share of `total` after each piece of work."""
 
     def __init__(self, total: float, tell: Callable[[float], None]) -> None:

@@ -39,7 +39,7 @@ TRIES = {
 COUNTED = (EventKind.STARTED, EventKind.COMPLETED, EventKind.FAILED, *TRIES)
 
 
-class Figures:
+class JobMetrics:
     """Tells how things stand, and counts each event once."""
 
     def __init__(self, database: Database, limits: Limits, clock: Callable[[], float] = time.time) -> None:

@@ -46,7 +46,7 @@ def launch(job: Job, settings: Settings, stages: Stages, manager: ActorHandle[An
     """The actor of the job's present run: a new one, or the one that is there."""
     pickled: bytes = cloudpickle.dumps((settings, stages))  # type: ignore[no-untyped-call]
     actor: Any = (
-        ray.remote(JobDriver)
+        ray.remote(JobActor)
         .options(
             name=actor_name(job.job_id, job.run),
             namespace=NAMESPACE,
@@ -67,7 +67,7 @@ def _show(doing: str) -> None:
 
     Ray puts its own title back with each call of the actor, so this is to be said again now and then.
     """
-    ray._raylet.setproctitle(f"ray::JobDriver {doing}")  # type: ignore[attr-defined]  # noqa: SLF001 - Ray's own way
+    ray._raylet.setproctitle(f"ray::JobActor {doing}")  # type: ignore[attr-defined]  # noqa: SLF001 - Ray's own way
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def _lean_imports() -> Iterator[None]:
             del sys.modules[name]
 
 
-class JobDriver:
+class JobActor:
     """A driver in an actor of its own. It works from the moment it exists; the calls only look in."""
 
     def __init__(self, job_id: str, run: int, pickled: bytes, manager: ActorHandle[Any]) -> None:
@@ -93,13 +93,13 @@ class JobDriver:
         os.nice(NICENESS)
         self._name = actor_name(job_id, run)
         with _lean_imports():
-            from serve_app.orchestration.job_runner import Driver
+            from serve_app.orchestration.job_runner import JobRunner
 
             settings, stages = cloudpickle.loads(pickled)
-        self._driver = Driver(job_id, run, settings, stages, manager, show=_show)
+        self._driver = JobRunner(job_id, run, settings, stages, manager, show=_show)
 
     def __repr__(self) -> str:
-        return f"JobDriver({self._name})"
+        return f"JobActor({self._name})"
 
     async def ping(self) -> None:
         """Answer, which proves that the actor is there."""

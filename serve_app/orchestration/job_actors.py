@@ -22,7 +22,7 @@ PREFIX = "job:"
 ANSWER_S = 10.0
 
 
-class Drivers:
+class JobActors:
     """One per running job. To be used inside the manager's actor, to which the drivers report."""
 
     def __init__(self, settings: Settings, stages: Stages) -> None:

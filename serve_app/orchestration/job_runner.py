@@ -33,9 +33,9 @@ from serve_app.observability.canonical_log import log_end
 from serve_app.observability.tracing import Tracer
 from serve_app.orchestration.isolation import Quarantine
 from serve_app.pipeline.pipeline import Pipeline, Stages
-from serve_app.pipeline.resume import Clock
+from serve_app.pipeline.resume import StageTimer
 from serve_app.pipeline.stage_client import TRANSIENT
-from serve_app.storage.checkpoints import Checkpoints, Keeper
+from serve_app.storage.checkpoints import Checkpoints, CheckpointWriter
 from serve_app.storage.leases import BEAT_S
 from serve_app.storage.opening import open_database, open_store
 
@@ -56,7 +56,7 @@ Answer = TypeVar("Answer")
 log = logs.get_logger("driver")
 
 
-class Driver:
+class JobRunner:
     """Runs one job from its row to its stored end, and makes the first try to tell it."""
 
     def __init__(
@@ -130,7 +130,7 @@ class Driver:
             secrets = [secret.get_secret_value() for secret in self._settings.webhook_secrets]
             sender = Sender(client, self._outbox, secrets=secrets, trace_of=trace_of)
             meter = ProgressMeter(job.progress)
-            spent, clock = _Spent(), Clock(trace=trace)
+            spent, clock = _Spent(), StageTimer(trace=trace)
 
             async def report(now: Progress) -> int | None:
                 self._show(f"{job.job_id}: {now.stage} {now.percent} %")
@@ -151,7 +151,7 @@ class Driver:
                 self._stages,
                 meter=meter,
                 changed=teller.changed,
-                kept=Keeper(self._checkpoints, attempt),
+                kept=CheckpointWriter(self._checkpoints, attempt),
                 alone=self._quarantine.alone,
                 clock=clock,
                 trace=trace,

@@ -26,11 +26,11 @@ from serve_app.callbacks.sender import Sender
 from serve_app.jobs.job import Attempt, Job, Outcome
 from serve_app.jobs.progress import Progress
 from serve_app.jobs.states import JobState
-from serve_app.observability import job_metrics as figures
+from serve_app.observability import job_metrics
 from serve_app.observability.canonical_log import log_end
 from serve_app.observability.tracing import Tracer
 from serve_app.orchestration.job_actor import MANAGER_NAME
-from serve_app.orchestration.job_actors import Drivers
+from serve_app.orchestration.job_actors import JobActors
 from serve_app.pipeline.stage_client import TRANSIENT
 from serve_app.storage import drain
 from serve_app.storage.clock_jumps import WallClock, bring_back, plan_anew
@@ -54,13 +54,13 @@ DEADLINE_GRACE_S = 5.0
 """How long after its deadline a driver may take to end its job itself."""
 CANCEL_GRACE_S = 10.0
 STARTS_PER_ATTEMPT = 3
-"""Drivers that die before they can count an attempt are not started for ever."""
+"""JobActors that die before they can count an attempt are not started for ever."""
 FETCH_TRIES, FETCH_AGAIN_S = 3, 2.0
 """Of fetching ahead, where the video is not to blame: its replica died, or the disk was full."""
 URL_MARGIN_S = 60.0
 """A driver starts and asks for the video in less."""
 DRIVER_STARTS = max(1, (os.cpu_count() or 1) // 2)
-"""Drivers that start at the same time: each takes a core for a second or more, and requests want answers meanwhile."""
+"""Job actors that start at the same time: each takes a core for a second or more, and requests want answers."""
 DRIVER_ANSWER_S = 60.0
 """A driver that does not answer for so long after its start is looked at as one that works: its beats tell."""
 
@@ -70,13 +70,13 @@ log = logs.get_logger("manager")
 class JobManager:
     """Ten at once, the others in order."""
 
-    def __init__(self, settings: Settings, stages: Stages, since: float, drivers: Drivers | None = None) -> None:
+    def __init__(self, settings: Settings, stages: Stages, since: float, drivers: JobActors | None = None) -> None:
         """`since` is when the release that this manager belongs to began: a later one replaces it."""
         logs.configure()
         self._settings = settings
         self._stages = stages
         self._since = since
-        self._drivers = drivers or Drivers(settings, stages)
+        self._drivers = drivers or JobActors(settings, stages)
         self._database = open_database(settings)
         self._store, self._outbox = open_store(settings, self._database)
         self._lease = Lease(self._database, MANAGER_NAME)
@@ -87,7 +87,7 @@ class JobManager:
         self._beats = Watch()
         self._slots = Watch()
         self._strays: set[str] = set()
-        self._figures = figures.Figures(self._database, settings.limits)
+        self._job_metrics = job_metrics.JobMetrics(self._database, settings.limits)
         self._client = CallbackClient(settings.callback_policy)
         secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
         self._tracer = Tracer(settings, self._store, process="manager")
@@ -182,20 +182,20 @@ class JobManager:
         try:
             leads = await asyncio.to_thread(self._lease.hold)
         except SQLAlchemyError:
-            self._beats.forgive()  # drivers cannot write either
+            self._beats.reset()  # drivers cannot write either
             if self._leads and time.monotonic() - self._renewed_at > LEASE_S:
                 self._once("unblock", self._unblock())
             raise
         self._renewed_at = time.monotonic()
         if leads and not self._leads:
             log.info("this manager works")
-            self._beats.forgive()
+            self._beats.reset()
             await asyncio.to_thread(drain.end, self._database)
             await asyncio.to_thread(self._store.reset_prefetch)
             await asyncio.to_thread(plan_anew, self._database)
         elif not leads and self._leads is not False:
             log.warning("another manager works on this database: this one stands by")
-            self._figures.rest()
+            self._job_metrics.rest()
         self._leads = leads
         return leads
 
@@ -209,19 +209,19 @@ class JobManager:
         for kept in (self._starts, self._cancelled_at):
             for job_id in kept.keys() - ids:
                 del kept[job_id]
-        self._beats.keep(ids)
-        self._slots.keep(ids)
-        for job in await asyncio.to_thread(self._store.untold, since_s=self._settings.heartbeat_s):
+        self._beats.retain_only(ids)
+        self._slots.retain_only(ids)
+        for job in await asyncio.to_thread(self._store.take_due_heartbeats, since_s=self._settings.heartbeat_s):
             self._once(f"tell:{job.job_id}", self._tell(job))
         await self._deliver_due()
         await self._fetch_ahead()
-        if time.monotonic() - self._looked_at > figures.EVERY_S:
+        if time.monotonic() - self._looked_at > job_metrics.EVERY_S:
             self._looked_at = time.monotonic()
-            self._once("figures", asyncio.to_thread(self._figures.look))
+            self._once("job metrics", asyncio.to_thread(self._job_metrics.look))
         if time.monotonic() - self._pruned_at > PRUNE_EVERY_S:
             self._pruned_at = time.monotonic()
             self._once("prune", self._prune())
-            self._once("strays", self._end_strays(running))
+            self._once("strays", self._kill_orphans(running))
 
     def _once(self, key: str, work: Coroutine[Any, Any, object]) -> None:
         """Do `work` beside the loop unless the same is being done."""
@@ -248,7 +248,7 @@ class JobManager:
                     await self._end(job, InternalJobError())
                 elif not self._has_to_wait(job):
                     await self._start_driver(job)
-            elif self._beats.still_s(job.job_id, (job.run, job.attempt, job.beats)) > LEASE_S:
+            elif self._beats.unchanged_s(job.job_id, (job.run, job.attempt, job.beats)) > LEASE_S:
                 log.warning("a driver stands still", extra=logs.about(job.job_id, run=job.run, attempt=job.attempt))
                 self._beats.forget(job.job_id)
                 await self._drivers.kill(job)
@@ -275,7 +275,7 @@ class JobManager:
         if job.cancel_requested:
             since = self._cancelled_at.setdefault(job.job_id, time.monotonic())
             return CancelledJobError() if time.monotonic() - since > CANCEL_GRACE_S else None
-        idle_s = self._slots.still_s(job.job_id, job.run) - job.spent_s
+        idle_s = self._slots.unchanged_s(job.job_id, job.run) - job.spent_s
         if max(job.spent_s, idle_s) > longest_s:
             return ProcessingTimeoutError(limit_min=limits.processing_s / 60)
         if job.attempt > limits.attempts or self._starts.get(job.job_id, 0) > STARTS_PER_ATTEMPT * limits.attempts:
@@ -380,7 +380,7 @@ class JobManager:
             if job_now is None or job_now.state.ended:
                 await self._discard(job_id)
 
-    async def _end_strays(self, running: Sequence[Job]) -> None:
+    async def _kill_orphans(self, running: Sequence[Job]) -> None:
         """Kill drivers whose job has ended long ago, or is gone: what was stray at the last look, too."""
         strays = await self._drivers.strays({(job.job_id, job.run) for job in running})
         for name in strays & self._strays:

@@ -26,7 +26,7 @@ class Step(StrEnum):
 
     EXTRACTION = "extraction"
     DETECTION = "detection"
-    HEARING = "hearing"
+    PARTIAL_TRANSCRIPT = "hearing"
     """Of a transcription that is under way: what is heard so far."""
     TRANSCRIPTION = "transcription"
     DIARIZATION = "diarization"
@@ -36,7 +36,7 @@ class Step(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class PartialTranscript:
     """The chunks, each with the language to hear it in, and the transcripts of those that are heard, by number."""
 
     chunks: list[Passage]
@@ -50,8 +50,8 @@ class Heard:
 _FORMS: dict[Step, Any] = {
     Step.EXTRACTION: AudioInfo,
     Step.DETECTION: list[Span],
-    Step.HEARING: Heard,
-    Step.TRANSCRIPTION: Heard,
+    Step.PARTIAL_TRANSCRIPT: PartialTranscript,
+    Step.TRANSCRIPTION: PartialTranscript,
     Step.DIARIZATION: list[Turn],
     Step.PROSODY: list[list[WordProsody]],
     Step.EMOTION: list[Emotion | None],

@@ -32,13 +32,13 @@ from deployments.transcriber.loops import without_repeats
 from deployments.transcriber.passages import chunks_of, whole
 from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcript, join_tracks, pieces
 from deployments.warnings import ResultWarning, WarningCode, merged
-from serve_app.jobs.progress import Counted, ProgressMeter, Stage
+from serve_app.jobs.progress import ProgressCounter, ProgressMeter, Stage
 from serve_app.observability.tracing import UNTRACED
 from serve_app.pipeline.assemble import Analysis, filename_of, result_of
-from serve_app.pipeline.checkpoint_codec import Heard, Step, spans_as_bytes
+from serve_app.pipeline.checkpoint_codec import PartialTranscript, Step, spans_as_bytes
 from serve_app.pipeline.languages import planned
 from serve_app.pipeline.languages import warnings as told_of
-from serve_app.pipeline.resume import Clock, NothingKept, Resumer, source_of
+from serve_app.pipeline.resume import NoCheckpoints, Resumer, StageTimer, source_of
 from serve_app.pipeline.segments import segments_of
 from serve_app.pipeline.stage_client import TRANSIENT, StageCalls, together
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from deployments.types import Emotion, Segment, Turn, WordProsody
     from serve_app.jobs.job import Job
     from serve_app.observability.tracing import Trace
-    from serve_app.pipeline.resume import Kept
+    from serve_app.pipeline.resume import CheckpointSource
     from serve_app.settings import Settings
 
 PROSODY_PIECE_S = 300.0
@@ -103,9 +103,9 @@ class Pipeline:
         *,
         meter: ProgressMeter,
         changed: Callable[[], None],
-        kept: Kept | None = None,
+        kept: CheckpointSource | None = None,
         alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
-        clock: Clock | None = None,
+        clock: StageTimer | None = None,
         trace: Trace = UNTRACED,
     ) -> None:
         self._job = job
@@ -114,9 +114,9 @@ class Pipeline:
         self._meter = meter
         self._changed = changed
         self._calls = StageCalls(job.job_id, job.options.max_workers, alone, trace)
-        self._clock = clock or Clock(trace=trace)
+        self._clock = clock or StageTimer(trace=trace)
         self._trace = trace
-        self._resumer = Resumer(kept or NothingKept(), self._clock)
+        self._resumer = Resumer(kept or NoCheckpoints(), self._clock)
         self._warnings: list[ResultWarning] = []
         self._reporter: ActorHandle[Any] | None = None
         self._fetching = asyncio.Lock()
@@ -213,8 +213,8 @@ class Pipeline:
         self._progress(Stage.EXTRACTION, 1)
         return info
 
-    async def _transcribe(self, info: AudioInfo) -> Heard:
-        async def work() -> Heard:
+    async def _transcribe(self, info: AudioInfo) -> PartialTranscript:
+        async def work() -> PartialTranscript:
             speech = await self._resumer.once(
                 Step.DETECTION, self._source, lambda: self._detect(info), timed_as="detection"
             )
@@ -229,7 +229,7 @@ class Pipeline:
 
     async def _detect(self, info: AudioInfo) -> list[Span]:
         todo = list(pieces(_audio_s(info), DETECTION_PIECE_S))
-        counted = Counted(len(todo), lambda fraction: self._progress(Stage.DETECTION, fraction))
+        counted = ProgressCounter(len(todo), lambda fraction: self._progress(Stage.DETECTION, fraction))
 
         async def detect(piece: Span) -> list[Span]:
             with counted.one():
@@ -239,7 +239,7 @@ class Pipeline:
         found = await self._calls.map(detect, todo)
         return join_spans(found)
 
-    async def _recognise(self, speech: Sequence[Span]) -> Heard:
+    async def _recognise(self, speech: Sequence[Span]) -> PartialTranscript:
         source = source_of(self._source, spans_as_bytes(speech))
 
         async def recognise(numbered: tuple[int, Passage]) -> None:
@@ -247,17 +247,17 @@ class Pipeline:
             with counted.one(chunk.duration_s):
                 if number not in transcripts:
                     transcripts[number] = await self._hear(chunk, speech)
-                    self._resumer.keep_now_and_then(Step.HEARING, source, so_far, every_s=KEEP_EVERY_S)
+                    self._resumer.keep_now_and_then(Step.PARTIAL_TRANSCRIPT, source, so_far, every_s=KEEP_EVERY_S)
 
-        def so_far() -> Heard:
+        def so_far() -> PartialTranscript:
             return replace(heard, transcripts=dict(sorted(transcripts.items())))
 
         try:
-            before: Heard | None = await self._resumer.find(Step.HEARING, source)
+            before: PartialTranscript | None = await self._resumer.find(Step.PARTIAL_TRANSCRIPT, source)
             heard = before or await self._to_hear(speech)
             transcripts = dict(heard.transcripts)
             total_s = sum(chunk.duration_s for chunk in heard.chunks)
-            counted = Counted(total_s, lambda fraction: self._progress(Stage.TRANSCRIPTION, fraction))
+            counted = ProgressCounter(total_s, lambda fraction: self._progress(Stage.TRANSCRIPTION, fraction))
             await self._calls.map(recognise, enumerate(heard.chunks))
         except (JobError, MemoryError, *TRANSIENT):
             raise
@@ -274,7 +274,7 @@ class Pipeline:
             transcript = await self._on_audio("aligner.align", transcript, self._job.job_id)
         return without_strays(transcript, speech)
 
-    async def _to_hear(self, speech: Sequence[Span]) -> Heard:
+    async def _to_hear(self, speech: Sequence[Span]) -> PartialTranscript:
         """The chunks, none heard yet, in the asked language or those found; `auto` where the engine cannot tell."""
 
         async def hear(spans: Sequence[Span], brief: bool) -> list[dict[str, float]]:  # noqa: FBT001  `Hear`
@@ -290,7 +290,7 @@ class Pipeline:
         if language == AUTO and detects_language(config):
             plan = await planned(speech, config.max_chunk_s, hear)
         found = plan.passages if plan else whole(speech, language)
-        return Heard(
+        return PartialTranscript(
             chunks=with_margins(chunks_of(found, speech, config.max_chunk_s), config.max_chunk_s),
             language_probability=plan.probability if plan else None,
             warnings=told_of(plan, speech) if plan else [],
@@ -308,7 +308,7 @@ class Pipeline:
 
     async def _find_turns(self, info: AudioInfo) -> list[Turn]:
         todo = list(pieces(_audio_s(info), DIARIZATION_PIECE_S))
-        counted = Counted(len(todo) + 1, lambda fraction: self._progress(Stage.DIARIZATION, fraction))
+        counted = ProgressCounter(len(todo) + 1, lambda fraction: self._progress(Stage.DIARIZATION, fraction))
 
         async def embed(piece: Span) -> tuple[Any, Any]:
             with counted.one():
@@ -324,7 +324,7 @@ class Pipeline:
 
     async def _track(self, info: AudioInfo) -> Tracks | None:
         todo = list(pieces(_audio_s(info), PROSODY_PIECE_S))
-        counted = Counted(len(todo) * 2, lambda fraction: self._progress(Stage.ANALYSIS, fraction))
+        counted = ProgressCounter(len(todo) * 2, lambda fraction: self._progress(Stage.ANALYSIS, fraction))
 
         async def track(piece: Span) -> Tracks:
             with counted.one():
@@ -384,7 +384,7 @@ class Pipeline:
             return None
 
         parts = emotion_config.parts(config, segments)
-        counted = Counted(len(parts), lambda fraction: self._progress(Stage.ANALYSIS, 0.6 + 0.4 * fraction))
+        counted = ProgressCounter(len(parts), lambda fraction: self._progress(Stage.ANALYSIS, 0.6 + 0.4 * fraction))
 
         async def judge(part: Sequence[Segment]) -> list[Emotion | None]:
             with counted.one():

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 
-class Kept(Protocol):
+class CheckpointSource(Protocol):
     """Where answers are kept. `source` is one line that tells what an answer was made from."""
 
     async def steps(self) -> frozenset[str]:
@@ -36,7 +36,7 @@ class Kept(Protocol):
         """Keep an answer beside the work."""
 
 
-class NothingKept:
+class NoCheckpoints:
     """For a run that nobody resumes."""
 
     async def steps(self) -> frozenset[str]:
@@ -51,7 +51,7 @@ class NothingKept:
 
 
 @dataclass(slots=True)
-class Clock:
+class StageTimer:
     """Wall time of each stage; stages overlap, so the sum is more than the whole."""
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Clock:
 class Resumer:
     """Does each step once over all attempts. Only work that succeeded is kept, and only work is timed."""
 
-    def __init__(self, kept: Kept, clock: Clock) -> None:
+    def __init__(self, kept: CheckpointSource, clock: StageTimer) -> None:
         self._kept = kept
         self._clock = clock
         self._there: frozenset[str] = frozenset()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from deployments.sentence_ends import ends_clause, ends_sentence
 from deployments.types import Segment
-from serve_app.pipeline.speakers import Turns, speakers_of
+from serve_app.pipeline.speakers import Turns, assign_word_speakers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -35,7 +35,7 @@ Words = tuple["Word", ...]
 def segments_of(utterances: Iterable[Utterance], turns: Sequence[Turn]) -> list[Segment]:
     """Segments in order of time, each word spoken by one of `turns`; speakers numbered in order of first speech."""
     words = [word for each in sorted(utterances, key=lambda each: each.start_s) for word in each.words]
-    spoken = zip(speakers_of(words, Turns(turns)), words, strict=True)
+    spoken = zip(assign_word_speakers(words, Turns(turns)), words, strict=True)
     return _renumbered(
         [
             _segment(speaker, part)

@@ -72,7 +72,7 @@ def _later(first: Turn, second: Turn) -> Turn:
     return second if second.end_s > first.end_s else first
 
 
-def speakers_of(words: Sequence[Word], turns: Turns) -> list[int]:
+def assign_word_speakers(words: Sequence[Word], turns: Turns) -> list[int]:
     """The speaker of each of `words`, which are in order of time."""
     speakers = turns.speakers
     totals = [0.0] * len(speakers)

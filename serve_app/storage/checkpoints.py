@@ -1,7 +1,7 @@
 """What an attempt has worked out, kept for the next one: rows that live as long as their job's run.
 
-`Checkpoints` knows rows and digests, `Keeper` one attempt's writes, which go on beside its work. A row that is not
-what was written, or was made from something else, is as good as none: the stage runs again.
+`Checkpoints` knows rows and digests, `CheckpointWriter` one attempt's writes, which go on beside its work. A row that
+is not what was written, or was made from something else, is as good as none: the stage runs again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Checkpoints:
         return bytes(row.body)
 
 
-class Keeper:
+class CheckpointWriter:
     """Finds and keeps the answers of one attempt. A database that fails costs time at most, never the job."""
 
     def __init__(self, checkpoints: Checkpoints, attempt: Attempt) -> None:

@@ -16,8 +16,7 @@ from serve_app.callbacks.payloads import completed, failed
 from serve_app.jobs.job import Attempt, CallbackState, Counts, Job, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import JobState, check
-from serve_app.storage import drain, numbering
-from serve_app.storage import timeline as events
+from serve_app.storage import drain, numbering, timeline
 from serve_app.storage.job_list import Board
 from serve_app.storage.outbox import owe
 from serve_app.storage.tables import callbacks, checkpoints, jobs, results
@@ -135,7 +134,7 @@ class JobStore:
         else:
             row = {"job_id": new.job_id, "fingerprint": new.fingerprint, "run": 1, "created_at": now}
             db.execute(insert(jobs).values(**row, **fresh, sequence=numbering.start(db)))
-        events.record(db, new.job_id, EventKind.QUEUED, at=now)
+        timeline.record(db, new.job_id, EventKind.QUEUED, at=now)
 
     def _renew_url(self, db: Connection, known: Job, new: NewJob) -> None:
         """A retry carries a newly signed URL, which counts while the download is not done."""
@@ -160,10 +159,10 @@ class JobStore:
         with self._db.read() as db:
             return db.execute(select(results.c.body).where(results.c.job_id == job_id)).scalar()
 
-    def timeline(self, job_id: str) -> Sequence[events.Event]:
+    def timeline(self, job_id: str) -> Sequence[timeline.Event]:
         """What happened to the job, oldest first."""
         with self._db.read() as db:
-            return events.timeline(db, job_id)
+            return timeline.timeline(db, job_id)
 
     def queue_position(self, job: Job) -> int:
         """1 for the job that is next."""
@@ -211,7 +210,7 @@ class JobStore:
                 self._end(db, job, outcome)
             elif job and job.state is JobState.RUNNING:
                 db.execute(update(jobs).where(jobs.c.job_id == job_id).values(cancel_requested=True))
-                events.record(db, job_id, EventKind.CANCEL_REQUESTED, at=self._clock())
+                timeline.record(db, job_id, EventKind.CANCEL_REQUESTED, at=self._clock())
             return _get(db, job_id)
 
     def delete(self, job_id: str) -> bool:
@@ -241,7 +240,7 @@ class JobStore:
                     .where(jobs.c.job_id == job.job_id)
                     .values(state=JobState.RUNNING, stage=Stage.STARTING, started_at=now)
                 )
-                events.record(db, job.job_id, EventKind.STARTED, at=now)
+                timeline.record(db, job.job_id, EventKind.STARTED, at=now)
             return [started for job in waiting if (started := _get(db, job.job_id))]
 
     def _oldest(self, db: Connection, limit: int) -> list[Job]:
@@ -254,7 +253,7 @@ class JobStore:
         with self._db.read() as db:
             return [Job.of(row) for row in db.execute(select(jobs).where(jobs.c.state == JobState.RUNNING)).mappings()]
 
-    def untold(self, *, since_s: float) -> Sequence[Job]:
+    def take_due_heartbeats(self, *, since_s: float) -> Sequence[Job]:
         """Jobs whose backend heard nothing for `since_s` seconds, marked as told now.
 
         Those that run are told by their drivers, so only after `DRIVER_GRACE_S` more: while a driver starts, or died.
@@ -324,7 +323,7 @@ class JobStore:
             )
             if not changed.rowcount:
                 return None
-            events.record(db, job_id, EventKind.ATTEMPT, at=self._clock())
+            timeline.record(db, job_id, EventKind.ATTEMPT, at=self._clock())
             return _get(db, job_id)
 
     def give_back(self, attempt: Attempt, *, spent_s: float, marks: Sequence[Mark] = ()) -> bool:
@@ -336,8 +335,8 @@ class JobStore:
         with self._db.write() as db:
             if not db.execute(update(jobs).where(fence(attempt)).values(**unspent)).rowcount:
                 return False
-            events.mark(db, attempt, marks)
-            events.record(db, attempt.job_id, EventKind.GIVEN_BACK, at=self._clock())
+            timeline.mark(db, attempt, marks)
+            timeline.record(db, attempt.job_id, EventKind.GIVEN_BACK, at=self._clock())
             return True
 
     def beat(self, attempt: Attempt, *, spent_s: float) -> bool:
@@ -366,7 +365,7 @@ class JobStore:
                 .returning(jobs.c.sequence)
             ).scalar()
             if sequence is not None:
-                events.mark(db, attempt, marks)
+                timeline.mark(db, attempt, marks)
             return sequence
 
     def finish(self, attempt: Attempt, outcome: Outcome, marks: Sequence[Mark] = ()) -> Ending | None:
@@ -375,7 +374,7 @@ class JobStore:
             job = _get(db, attempt.job_id, lock=True)
             if job is None or (job.run, job.attempt) != (attempt.run, attempt.number) or job.state.ended:
                 return None
-            events.mark(db, attempt, marks)
+            timeline.mark(db, attempt, marks)
             return Ending(self._end(db, job, outcome))
 
     def _end(self, db: Connection, job: Job, outcome: Outcome) -> str | None:
@@ -402,7 +401,7 @@ class JobStore:
             row = {"job_id": job.job_id, "body": outcome.result, "duration_s": outcome.duration_s}
             row |= {"processing_s": outcome.processing_s, "warnings": outcome.warnings}
             db.execute(insert(results).values(**row))
-        events.record(db, job.job_id, EventKind(outcome.state), at=now, detail=outcome.error_code)
+        timeline.record(db, job.job_id, EventKind(outcome.state), at=now, detail=outcome.error_code)
         return owe(db, job, self._body(job, outcome), now=now) if job.callback_url else None
 
     def _body(self, job: Job, outcome: Outcome) -> bytes:

@@ -36,7 +36,7 @@ LONGEST_STEP_S = 3.0
 class _Seen:
     value: object
     at: float
-    still_s: float
+    unchanged_s: float
 
 
 class Watch:
@@ -46,26 +46,26 @@ class Watch:
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
 
-    def still_s(self, key: str, value: object) -> float:
+    def unchanged_s(self, key: str, value: object) -> float:
         """Look: seconds since `value` was first seen in a row under `key`."""
         now = self._clock()
         seen = self._seen.get(key)
-        still_s = 0.0
+        unchanged_s = 0.0
         if seen is not None and seen.value == value:
-            still_s = seen.still_s + min(now - seen.at, LONGEST_STEP_S)
-        self._seen[key] = _Seen(value=value, at=now, still_s=still_s)
-        return still_s
+            unchanged_s = seen.unchanged_s + min(now - seen.at, LONGEST_STEP_S)
+        self._seen[key] = _Seen(value=value, at=now, unchanged_s=unchanged_s)
+        return unchanged_s
 
     def forget(self, key: str) -> None:
         """Begin anew with one."""
         self._seen.pop(key, None)
 
-    def keep(self, keys: Collection[str]) -> None:
+    def retain_only(self, keys: Collection[str]) -> None:
         """Forget all others."""
         for key in self._seen.keys() - keys:
             del self._seen[key]
 
-    def forgive(self) -> None:
+    def reset(self) -> None:
         """Begin anew with all: what stood in the way of this process may have stood in theirs."""
         self._seen.clear()
 
@@ -91,7 +91,7 @@ class Lease:
             try:
                 return not self._left and self._hold()
             except SQLAlchemyError:
-                self._watch.forgive()
+                self._watch.reset()
                 raise
 
     def give_back(self) -> None:
@@ -111,8 +111,8 @@ class Lease:
         return self._renew(row)
 
     def _is_free(self, row: RowMapping) -> bool:
-        still_s = self._watch.still_s(self._name, (row["holder"], row["beats"]))
-        return still_s > LEASE_S or is_gone(row["holder"])
+        unchanged_s = self._watch.unchanged_s(self._name, (row["holder"], row["beats"]))
+        return unchanged_s > LEASE_S or is_gone(row["holder"])
 
     def _begin(self) -> bool:
         try:

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from serve_app.callbacks.payloads import new_message_id
 from serve_app.callbacks.retry_schedule import RetrySchedule
 from serve_app.jobs.job import CallbackState, CallbackStatus, DueCallback
-from serve_app.storage import timeline as events
+from serve_app.storage import timeline
 from serve_app.storage.tables import callbacks, jobs, receivers
 from serve_app.storage.timeline import EventKind
 
@@ -119,7 +119,7 @@ class Outbox:
             if kind and settled.rowcount:
                 error = values["last_error"]
                 detail = f"try {callback.attempts}" + (f": {error}" if error else "")
-                events.record(db, callback.job_id, kind, at=self._clock(), detail=detail)
+                timeline.record(db, callback.job_id, kind, at=self._clock(), detail=detail)
 
     def redeliver(self, job_id: str) -> bool:
         """Start the newest terminal callback of a job over; False where the job has none."""
@@ -130,7 +130,7 @@ class Outbox:
                 return False
             fresh = {"state": CallbackState.PENDING, "attempts": 0, "due_since": now, "next_try_at": now}
             db.execute(update(callbacks).where(callbacks.c.id == newest["id"]).values(**fresh))
-            events.record(db, job_id, EventKind.CALLBACK_RENEWED, at=now)
+            timeline.record(db, job_id, EventKind.CALLBACK_RENEWED, at=now)
             return True
 
     def status(self, job_id: str) -> CallbackStatus:

@@ -20,7 +20,7 @@ from deployments.transcriber.config import TranscriberConfig
 from deployments.transcriber.passages import chunks_of, whole
 from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ, AudioInfo, Emotion, Span, Tracks, Turn, WordProsody, pieces
 from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
-from serve_app.pipeline.checkpoint_codec import Heard, Step, decode, encode
+from serve_app.pipeline.checkpoint_codec import PartialTranscript, Step, decode, encode
 from serve_app.pipeline.segments import segments_of
 from serve_app.storage.checkpoints import Checkpoints
 from serve_app.storage.database import Database
@@ -93,7 +93,7 @@ def _answers() -> dict[Step, Any]:
     dice = np.random.default_rng(0)
     spans = join_spans([canned.detect(None, np.zeros(0, np.int16), piece) for piece in pieces(DURATION_S, PIECE_S)])
     chunks = chunks_of(whole(spans, "en"), spans, TranscriberConfig(engine="whisperx").max_chunk_s)
-    heard = Heard(
+    heard = PartialTranscript(
         chunks=chunks,
         language_probability=0.9,
         warnings=[],
@@ -109,7 +109,7 @@ def _answers() -> dict[Step, Any]:
     return {
         Step.EXTRACTION: AudioInfo(duration_s=DURATION_S, samples=round(DURATION_S * SAMPLE_RATE_HZ), sha256="0" * 64),
         Step.DETECTION: spans,
-        Step.HEARING: heard,
+        Step.PARTIAL_TRANSCRIPT: heard,
         Step.TRANSCRIPTION: heard,
         Step.DIARIZATION: turns,
         Step.TRACKS: Tracks(start_s=0.0, f0_hz=frames[0], level_dbfs=frames[1]),

@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 from sqlalchemy import create_engine, insert
 
-from serve_app.api import proxy_guard as doorkeeper
+from serve_app.api import proxy_guard
 from serve_app.cli.child_process import session_members
 from serve_app.storage.tables import jobs, metadata
 from tests.benchmarks.bench_load import cancel_all
@@ -47,7 +47,7 @@ POST = "/api/upload-video/process-video"
 
 
 def main(arguments: Sequence[str] = ()) -> None:
-    """Print a table; `bare` adds the slow senders against a proxy without its doorkeeper."""
+    """Print a table; `bare` adds the slow senders against a proxy without its proxy_guard."""
     say(table(["against", "measured"], []))
     with running_server(environment=ROOMY) as server, Sources() as sources:
         post, holding = prepared(server, sources)
@@ -61,10 +61,10 @@ def main(arguments: Sequence[str] = ()) -> None:
         many_jobs(server)
         cancel_all(server, holding)
     if "bare" in arguments:
-        with running_server(environment=ROOMY | {doorkeeper.VARIABLE: ""}) as server, Sources() as sources:
+        with running_server(environment=ROOMY | {proxy_guard.VARIABLE: ""}) as server, Sources() as sources:
             post, _ = prepared(server, sources)
             with idle(server), slow(server):
-                answers("the same without the doorkeeper", server, post)
+                answers("the same without the proxy guard", server, post)
 
 
 def prepared(server: RunningServer, sources: Sources) -> tuple[Ask, list[str]]:

@@ -110,7 +110,7 @@ class Graph:
 
     def _batchers(self) -> tuple[Any, Any, Any]:
         """The queues of recogniser, aligner and emotion, which take what several jobs ask at a time."""
-        from deployments.batch_backoff import Ladder
+        from deployments.batch_backoff import BatchBackoff
         from deployments.batcher import Batcher
 
         ask = align = judge = None
@@ -118,7 +118,7 @@ class Graph:
             from deployments.transcriber.engine import answer
 
             engine, config = self._engines["transcription"]
-            ladder: Any = Ladder(partial(answer, engine), max_batch=config.batch_size)
+            ladder: Any = BatchBackoff(partial(answer, engine), max_batch=config.batch_size)
             ask = Batcher(ladder, max_batch=config.batch_size)
         if "alignment" in self._engines:
             engine, config = self._engines["alignment"]

@@ -26,7 +26,7 @@ from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
 from serve_app.callbacks.sender import Sender
 from serve_app.orchestration import job_runner as driver_module
-from serve_app.orchestration.job_runner import Driver
+from serve_app.orchestration.job_runner import JobRunner
 from serve_app.pipeline.pipeline import Stages
 from serve_app.settings import Settings
 from serve_app.storage import outbox as outbox_module
@@ -140,7 +140,7 @@ async def _drive(settings: Settings, job_ids: Sequence[str], fuse: Fuse | None) 
 async def _one(settings: Settings, job_id: str, run: int, reach: Callable[[str], None]) -> None:
     ray = NoRay()
     driver_module.ray = ray
-    driver = Driver(job_id, run, settings, stages(reach, ray), Silent())
+    driver = JobRunner(job_id, run, settings, stages(reach, ray), Silent())
     ray.driver = driver
     finish = driver._store.finish
 

@@ -26,7 +26,7 @@ ALIGNER = str(ROOT / "tests" / "models" / "aligner")
 """A model's folder for the Aligner to be in the graph; it is looked for, and not loaded."""
 REPLICAS = ("Ingress", "AudioExtractor", *STAGES)
 TITLES = {
-    "driver": re.compile(r"ray::JobDriver\b"),
+    "driver": re.compile(r"ray::JobActor\b"),
     "manager": re.compile(r"ray::JobManager\b"),
     "proxy": re.compile(r"ray::ProxyActor\b"),
     "controller": re.compile(r"ray::ServeController\b"),

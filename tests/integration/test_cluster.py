@@ -138,8 +138,8 @@ def test_recognisers_come_and_go_with_the_load(cluster, config, sources, tmp_pat
         nodes.add("gpu-2", num_cpus=16, num_gpus=2)
         until(lambda: hold() == ["gpu-1", "gpu-1", "gpu-2", "gpu-2"], within_s=30)
         assert "head" not in {place for places in nodes.replicas().values() for place in places}
-        assert "head" not in nodes.actors("JobDriver") + nodes.actors("JobManager")
-        assert len(nodes.actors("JobDriver")) == JOBS
+        assert "head" not in nodes.actors("JobActor") + nodes.actors("JobManager")
+        assert len(nodes.actors("JobActor")) == JOBS
     for job_id in ids:
         state = server.wait(job_id, within_s=60)
         assert state["status"] == "completed", state

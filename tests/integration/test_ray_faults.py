@@ -38,7 +38,7 @@ STAGE_S = 2.0
 QUICK_STAGE_S = 0.1
 STAGES = ("AudioExtractor", "SpeechDetector", "Transcriber", "Diarizer", "ProsodyAnalyzer", "EmotionAnalyzer")
 PROCESSES = {
-    "driver": "ray::JobDriver",
+    "driver": "ray::JobActor",
     "manager": "ray::JobManager",
     "proxy": "ray::ProxyActor",
     "controller": "ray::ServeController",

@@ -40,7 +40,7 @@ def waiting(job_id: str, callback_url: str | None = None) -> NewJob:
 
 
 class ScriptedDrivers:
-    """In place of `Drivers`: each start counts an attempt and then does what the test says of that job.
+    """In place of `JobActors`: each start counts an attempt and then does what the test says of that job.
 
     A behaviour that returns is a process that has ended, whatever it did.
     """

@@ -15,7 +15,7 @@ from deployments.aligner.config import AlignerConfig
 from deployments.aligner.ctc import CtcAligner, batches, emit
 from deployments.aligner.engine import AlignItem, create
 from deployments.aligner.proportional import timed
-from deployments.batch_backoff import Ladder
+from deployments.batch_backoff import BatchBackoff
 from deployments.errors import ModelLoadError
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance, Word
 from deployments.warnings import ResultWarning, WarningCode
@@ -443,7 +443,7 @@ def test_too_little_memory_halves_the_items(
 
     monkeypatch.setattr(acoustic.AcousticModel, "emissions", narrow)
     monkeypatch.setattr(aligner, "_batch_samples", 10**9)
-    ladder = Ladder(aligner.align, max_batch=16)
+    ladder = BatchBackoff(aligner.align, max_batch=16)
     for answer, before in zip(ladder(items), expected, strict=True):
         assert isinstance(answer, Transcript)
         assert_same(answer, before)

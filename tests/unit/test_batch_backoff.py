@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deployments.batch_backoff import CLEAN_RUNS, Ladder, is_dead_device, is_out_of_memory
+from deployments.batch_backoff import CLEAN_RUNS, BatchBackoff, is_dead_device, is_out_of_memory
 from deployments.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def test_out_of_memory_halves_the_batch(counted: Counted, error: Exception) -> N
     """Eight do not fit, four do not, two do: all are answered in order, and the next batches are of two."""
     relieved: list[int] = []
     engine = Engine(error, fits=2)
-    ladder = Ladder(engine, max_batch=8, relieve=lambda: relieved.append(1), stage="aligner")
+    ladder = BatchBackoff(engine, max_batch=8, relieve=lambda: relieved.append(1), stage="aligner")
     assert ladder(range(8)) == [0, 2, 4, 6, 8, 10, 12, 14]
     assert engine.sizes == [8, 4, 2, 2, 4, 2, 2]
     assert len(relieved) == 3
@@ -62,7 +62,7 @@ def test_out_of_memory_halves_the_batch(counted: Counted, error: Exception) -> N
 def test_memory_that_came_back_is_used() -> None:
     """After enough clean batches twice the size is tried again, up to the configured one."""
     engine = Engine(SCARCE[0], fits=2)
-    ladder = Ladder(engine, max_batch=8)
+    ladder = BatchBackoff(engine, max_batch=8)
     ladder(range(8))
     engine.fits = 100
     for _ in range(2 * CLEAN_RUNS):
@@ -76,7 +76,7 @@ def test_memory_that_came_back_is_used() -> None:
 def test_no_memory_for_a_single_item_is_the_replicas_end(error: Exception) -> None:
     """Down to one and still no memory: an error that another replica may heal, and the health check fails."""
     engine = Engine(error, fits=0)
-    ladder = Ladder(engine, max_batch=4)
+    ladder = BatchBackoff(engine, max_batch=4)
     answers = ladder(range(4))
     assert engine.sizes == [4, 2, 1]
     assert [type(answer) for answer in answers] == [DeviceError] * 4
@@ -90,7 +90,7 @@ def test_no_memory_for_a_single_item_is_the_replicas_end(error: Exception) -> No
 def test_a_dead_context_is_the_replicas_end(counted: Counted, error: Exception) -> None:
     """What the device's library calls fatal is not tried again: this batch and all later ones fail at once."""
     engine = Engine(error, poison=[2])
-    ladder = Ladder(engine, max_batch=4)
+    ladder = BatchBackoff(engine, max_batch=4)
     ladder.check()
     assert [type(answer) for answer in ladder([1, 2, 3])] == [DeviceError] * 3
     assert [type(answer) for answer in ladder([5])] == [DeviceError]
@@ -124,14 +124,14 @@ def test_memory_is_let_go_before_it_is_tried_again() -> None:
         return list(items)
 
     relieve = lambda: alive.append(any(each() is not None for each in held))  # noqa: E731
-    assert Ladder(work, max_batch=2, relieve=relieve)([1, 2]) == [1, 2]
+    assert BatchBackoff(work, max_batch=2, relieve=relieve)([1, 2]) == [1, 2]
     assert (len(held), alive) == (1, [False] * 4)
 
 
 def test_a_ladder_below_knows_the_device() -> None:
     """An engine with a ladder of its own says DeviceError: the replica is unwell, and nothing is tried again."""
     engine = Engine(DeviceError(), poison=[2])
-    ladder = Ladder(engine, max_batch=4)
+    ladder = BatchBackoff(engine, max_batch=4)
     assert [type(answer) for answer in ladder([1, 2])] == [DeviceError] * 2
     assert engine.sizes == [2]
     with pytest.raises(DeviceError):
@@ -149,7 +149,7 @@ def test_a_panic_is_an_items_failure() -> None:
             raise Panic("index out of bounds")
         return list(items)
 
-    one, two, three = Ladder(work, max_batch=4)([1, 2, 3])
+    one, two, three = BatchBackoff(work, max_batch=4)([1, 2, 3])
     assert (one, three) == (1, 3)
     assert isinstance(two, RuntimeError)
     assert "index out of bounds" in str(two)
@@ -159,7 +159,7 @@ def test_any_other_error_is_the_poisoned_items() -> None:
     """A batch that raises is halved until the items that fail stand alone; the replica stays healthy."""
     error = ValueError("bad item")
     engine = Engine(error, poison=[3, 6])
-    ladder = Ladder(engine, max_batch=8)
+    ladder = BatchBackoff(engine, max_batch=8)
     assert ladder(range(8)) == [0, 2, 4, error, 8, 10, error, 14]
     ladder.check()
     engine.sizes.clear()
@@ -169,7 +169,7 @@ def test_any_other_error_is_the_poisoned_items() -> None:
 
 def test_lost_answers_are_an_error() -> None:
     """Work that returns too few answers fails instead of running for ever."""
-    [answer] = Ladder(lambda _: [], max_batch=2)([1])
+    [answer] = BatchBackoff(lambda _: [], max_batch=2)([1])
     assert isinstance(answer, ValueError)
 
 

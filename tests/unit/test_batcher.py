@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deployments.batch_backoff import Ladder
+from deployments.batch_backoff import BatchBackoff
 from deployments.batcher import Batcher
 from deployments.errors import DeviceError
 
@@ -249,7 +249,7 @@ def test_the_ladder_under_the_batcher() -> None:
         return [item * 2 for item in items]
 
     async def work() -> list[int]:
-        batcher = Batcher(Ladder(narrow, max_batch=8), max_batch=8)
+        batcher = Batcher(BatchBackoff(narrow, max_batch=8), max_batch=8)
         return await asyncio.gather(*ask(batcher, "a", *range(12)))
 
     assert asyncio.run(work()) == [2 * i for i in range(12)]
@@ -262,7 +262,7 @@ def test_a_lost_device_is_told_to_all() -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     async def work() -> list[int | BaseException]:
-        batcher = Batcher(Ladder(dead, max_batch=8), max_batch=2)
+        batcher = Batcher(BatchBackoff(dead, max_batch=8), max_batch=2)
         return await asyncio.gather(*ask(batcher, "a", 1, 2, 3), return_exceptions=True)
 
     assert [type(answer) for answer in asyncio.run(work())] == [DeviceError] * 3

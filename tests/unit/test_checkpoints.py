@@ -30,11 +30,11 @@ from deployments.types import (
 from deployments.warnings import ResultWarning, WarningCode
 from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import ProgressMeter
-from serve_app.pipeline.checkpoint_codec import Heard, Step, decode, encode
+from serve_app.pipeline.checkpoint_codec import PartialTranscript, Step, decode, encode
 from serve_app.pipeline.pipeline import Pipeline
 from serve_app.settings import Settings
 from serve_app.storage import checkpoints as checkpoints_module
-from serve_app.storage.checkpoints import Checkpoints, Keeper
+from serve_app.storage.checkpoints import Checkpoints, CheckpointWriter
 from serve_app.storage.database import Database
 from serve_app.storage.job_store import JobStore
 from serve_app.storage.tables import checkpoints as rows
@@ -204,7 +204,7 @@ def answers() -> dict[Step, Any]:
     scored = replace(word, probability=None, alignment_score=dice.random())
     spoken = Utterance(start_s=1 / 3, end_s=2e22, text="", words=(word, scored))
     transcript = Transcript(language="ko", device="cuda", utterances=(spoken,), warnings=(UNSURE,), dropped=2)
-    hearing = Heard(
+    hearing = PartialTranscript(
         chunks=[Passage(start_s=dice.random(), end_s=9.0, language="ko")],
         language_probability=dice.random(),
         warnings=[UNSURE],
@@ -213,7 +213,7 @@ def answers() -> dict[Step, Any]:
     return {
         Step.EXTRACTION: AudioInfo(duration_s=dice.random(), samples=5, sha256="0", warnings=(UNSURE, DAMAGED)),
         Step.DETECTION: [Span(start_s=dice.random(), end_s=dice.random()) for _ in range(1000)],
-        Step.HEARING: hearing,
+        Step.PARTIAL_TRANSCRIPT: hearing,
         Step.TRANSCRIPTION: replace(hearing, language_probability=None),
         Step.DIARIZATION: [Turn(start_s=dice.random(), end_s=9.0, speaker=3)],
         Step.TRACKS: TRACKS,
@@ -247,7 +247,7 @@ def test_d5_what_is_no_answer_is_not_read_as_one(step):
             decode(step, bad)
 
 
-@pytest.mark.parametrize("step", [Step.EXTRACTION, Step.HEARING, Step.TRANSCRIPTION])
+@pytest.mark.parametrize("step", [Step.EXTRACTION, Step.PARTIAL_TRANSCRIPT, Step.TRANSCRIPTION])
 def test_d5_warnings_of_earlier_releases_are_not_read(step):
     """They were sentences: the stage runs again, and warns in codes. Without any warning the answer is as good."""
     body = encode(step, answers()[step])
@@ -310,7 +310,7 @@ def calls(stages) -> set[str]:
     return {call for name in names for call in getattr(stages, name).calls}
 
 
-class Dying(Keeper):
+class Dying(CheckpointWriter):
     """Ends its attempt as a crash would, as soon as a step is kept."""
 
     def __init__(self, checkpoints: Checkpoints, attempt: Attempt, last: Step) -> None:
@@ -352,7 +352,7 @@ class Story:
     def ends(self, stages, *, settings: Settings | None = None) -> dict[str, Any]:
         """The result of an attempt that nobody disturbs, without what may differ."""
         self._settings = settings or self._settings
-        keeper = Keeper(self.checkpoints, attempt(self.store, self._job_id))
+        keeper = CheckpointWriter(self.checkpoints, attempt(self.store, self._job_id))
 
         async def work() -> dict[str, Any]:
             result = await self._pipeline(stages, keeper).run(None, spent_s=0)
@@ -364,7 +364,7 @@ class Story:
         self.stages_s = result["metadata"].pop("stages")
         return result
 
-    def _pipeline(self, stages, keeper: Keeper) -> Pipeline:
+    def _pipeline(self, stages, keeper: CheckpointWriter) -> Pipeline:
         def changed() -> None:
             self.told.append(self.meter.now.percent)
 
@@ -418,7 +418,7 @@ def test_d5_a_long_transcription_goes_on_where_it_was(story, tmp_path, monkeypat
 
     first, second, whole = stages(), stages(), stages()
     kept = Story(story.database, settings=settings, max_workers=1, job_id="b")
-    assert Step.TRANSCRIPTION not in kept.dies_after(Step.HEARING, first)
+    assert Step.TRANSCRIPTION not in kept.dies_after(Step.PARTIAL_TRANSCRIPT, first)
     result = kept.ends(second)
     assert second.transcriber.calls.count("transcribe") < len(spans)
     assert second.transcriber.calls.count("detect_language") == 0

@@ -103,17 +103,17 @@ def test_d10_the_queue_keeps_its_order_and_is_told_of(store, clock, database):
     bring_back(database, HOUR_S, clock)
     assert [store.queue_position(store.get(job_id)) for job_id in "abcd"] == [1, 2, 3, 4]
     clock.now += 26
-    assert {job.job_id for job in store.untold(since_s=25)} == set("abcd")
+    assert {job.job_id for job in store.take_due_heartbeats(since_s=25)} == set("abcd")
 
 
 def test_d10_heartbeats_go_on_although_nobody_noticed(store, clock):
     """D10: the clock was set back while no manager lived: waiting jobs are told of at once, then as ever."""
     submit(store, "a")
     clock.now -= HOUR_S
-    assert [job.job_id for job in store.untold(since_s=25)] == ["a"]
-    assert store.untold(since_s=25) == []
+    assert [job.job_id for job in store.take_due_heartbeats(since_s=25)] == ["a"]
+    assert store.take_due_heartbeats(since_s=25) == []
     clock.now += 26
-    assert [job.job_id for job in store.untold(since_s=25)] == ["a"]
+    assert [job.job_id for job in store.take_due_heartbeats(since_s=25)] == ["a"]
 
 
 def test_d10_a_new_manager_lets_no_callback_wait_long(store, outbox, clock, database):
@@ -134,7 +134,7 @@ def test_d10_nothing_runs_late_when_the_clock_is_set_forward(store, outbox, cloc
     submit(store, "b")
     clock.now += HOUR_S
     assert outbox.due(1) == [(callback_id, "a")]
-    assert [job.job_id for job in store.untold(since_s=25)] == ["b"]
+    assert [job.job_id for job in store.take_due_heartbeats(since_s=25)] == ["b"]
     assert [job.job_id for job in store.admit()] == ["b"]
 
 

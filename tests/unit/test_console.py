@@ -14,9 +14,8 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from serve_app.api import console
+from serve_app.api import console, proxy_guard
 from serve_app.api import feed as feed_module
-from serve_app.api import proxy_guard as doorkeeper
 from serve_app.jobs.job import Outcome
 from serve_app.jobs.progress import Stage
 from serve_app.sentences import SENTENCES
@@ -83,7 +82,7 @@ def test_e1_the_page_may_do_little(http):
         again = http.get(path, headers={"If-None-Match": headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
         assert again.headers["content-security-policy"] == headers["content-security-policy"]
-    assert b"if-none-match" in doorkeeper.PASSED
+    assert b"if-none-match" in proxy_guard.PASSED
     page = (FILES / "index.html").read_text()
     assert not re.search(r"<script(?![^>]*src=)|<style|\son\w+=|style=", page)
 

@@ -1,4 +1,4 @@
-"""The console in a browser: the short essence. Figures and the rest are behind the marker `full`."""
+"""The console in a browser: the short essence. JobMetrics and the rest are behind the marker `full`."""
 
 from __future__ import annotations
 

@@ -250,7 +250,7 @@ def test_w5_progress_of_before_is_not_sent_after_the_end(store, outbox):
     receiver = Receiver()
     attempt = started(store)
     of_the_driver = store.tell(attempt, HALF, spent_s=0)
-    [waiting] = store.untold(since_s=-100)
+    [waiting] = store.take_due_heartbeats(since_s=-100)
     store.begin_attempt("a", 1)
     callback_id = store.finish(Attempt(job_id="a", run=1, number=2), DONE).callback_id
 
@@ -353,5 +353,5 @@ def test_w5_a_post_of_a_job_that_was_told_tells_nothing(store, outbox, clock):
     assert not store.submit(new()).started
     clock.now += 100 * HOUR_S
     assert outbox.due(10) == []
-    assert store.untold(since_s=0) == []
+    assert store.take_due_heartbeats(since_s=0) == []
     assert store.get("a").state is JobState.COMPLETED

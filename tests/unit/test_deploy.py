@@ -24,7 +24,7 @@ from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 from deployments.models.lock import default_path, read
 from deployments.net.addresses import parse, refused
 from deployments.net.policy import check_callback_url, check_video_url
-from serve_app.api import proxy_guard as doorkeeper
+from serve_app.api import proxy_guard
 from serve_app.cli import local
 from serve_app.exposure import check_bind
 from serve_app.settings import Settings
@@ -130,7 +130,7 @@ def test_the_image_tells_nobody_and_has_its_doorkeeper():
     """What `ml-server up` puts into the environment is in the image's, for those who start Ray themselves."""
     settings = dict(re.findall(r"([A-Za-z_]+)=(\S+)", DOCKERFILE))
     assert settings | local.SILENT == settings
-    assert settings[doorkeeper.VARIABLE] == doorkeeper.IMPORT_PATH
+    assert settings[proxy_guard.VARIABLE] == proxy_guard.IMPORT_PATH
 
 
 def test_the_image_has_the_models_that_it_starts_with():

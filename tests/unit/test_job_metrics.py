@@ -9,8 +9,8 @@ from sqlalchemy import delete, event, text
 from deployments.metrics import OTHER
 from serve_app.callbacks.retry_schedule import RetrySchedule
 from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
-from serve_app.observability import job_metrics as figures
-from serve_app.observability.job_metrics import NEWEST, Figures
+from serve_app.observability import job_metrics
+from serve_app.observability.job_metrics import NEWEST, JobMetrics
 from serve_app.orchestration import manager
 from serve_app.orchestration.job_actor import MANAGER_NAME
 from serve_app.settings import Limits
@@ -35,7 +35,7 @@ class World:
         clock = lambda: self.now  # noqa: E731
         self.store = JobStore(database, queue_limit=2000, running_limit=10, clock=clock)
         self.outbox = Outbox(database, schedule=RetrySchedule(spread=0), clock=clock)
-        self.figures = Figures(database, Limits(running_jobs=10, queued_jobs=20), clock)
+        self.job_metrics = JobMetrics(database, Limits(running_jobs=10, queued_jobs=20), clock)
 
     def submit(self, job_id="a", callback="http://127.0.0.1:9/result") -> None:
         job = {"video_url": "https://v/1.mp4?X-Amz-Signature=secret", "video_expires_at": 2e9, "fingerprint": "f"}
@@ -54,7 +54,7 @@ class World:
 @pytest.fixture
 def world(database, counted):
     world = World(database)
-    world.figures.look()
+    world.job_metrics.look()
     return world
 
 
@@ -70,13 +70,13 @@ def test_each_end_is_counted_once(world, counted):
     world.submit("c")
     world.store.cancel("c", Outcome(error_code="CANCELLED", error_message="no"))  # by a request, from the queue
     for _ in range(3):
-        world.figures.look()
+        world.job_metrics.look()
     assert ended(counted, state="completed", code="none") == 2
     assert ended(counted, state="failed", code="DOWNLOAD_ERROR") == 1
     assert ended(counted, state="failed", code="CANCELLED") == 1
     assert ended(counted) == 4
     world.end("d")
-    world.figures.look()
+    world.job_metrics.look()
     assert ended(counted) == 5
 
 
@@ -86,7 +86,7 @@ def test_what_a_job_took(world, counted):
     world.now += 42
     attempt = world.begin()
     world.store.finish(attempt, DONE)
-    world.figures.look()
+    world.job_metrics.look()
     assert counted.values("queue_wait_seconds") == [42]
     assert counted.values("real_time_factor") == [0.4]
     assert counted.total("video_seconds") == 100
@@ -105,7 +105,7 @@ def test_every_try_of_a_callback_is_counted(world, counted):
     world.now += 10
     world.outbox.delivered(world.outbox.claim(first))
     world.outbox.refused(world.outbox.claim(second), error="http_410")
-    world.figures.look()
+    world.job_metrics.look()
     tries = {
         ("to_be_retried", "http_5xx"): 1,
         ("to_be_retried", "unreachable"): 1,
@@ -119,7 +119,7 @@ def test_every_try_of_a_callback_is_counted(world, counted):
 
 def test_how_things_stand(world, counted):
     """Jobs by state, the queue's age, what is owed and since when; and when there is nothing, 0."""
-    world.figures.look()
+    world.job_metrics.look()
     for gauge in ("oldest_queued_seconds", "pending_callbacks", "oldest_undelivered_callback_seconds"):
         assert counted.last(gauge) == 0
     world.end("a")
@@ -128,7 +128,7 @@ def test_how_things_stand(world, counted):
     world.begin("b")
     world.submit("c")
     world.now += 30
-    world.figures.look()
+    world.job_metrics.look()
     standing = {state: counted.last("jobs", state=state) for state in ("queued", "running", "completed", "failed")}
     assert standing == {"queued": 1, "running": 1, "completed": 1, "failed": 0}
     assert counted.last("oldest_queued_seconds") == 30
@@ -150,7 +150,7 @@ def test_what_was_before_is_not_counted(world, counted):
     for number in range(3):
         world.end(str(number))
     world.now += 10
-    later = Figures(world.database, Limits(), lambda: world.now)
+    later = JobMetrics(world.database, Limits(), lambda: world.now)
     later.look()
     world.store.delete("2")
     later.look()
@@ -174,7 +174,7 @@ def test_ids_that_come_again_are_other_events(world, counted):
     for _ in range(3):
         world.now += 1
         world.end("a")
-        world.figures.look()
+        world.job_metrics.look()
         world.store.delete("a")
     assert ended(counted) == 3
 
@@ -186,24 +186,24 @@ def test_events_that_come_late_are_counted(world, counted):
     with world.database.write() as db:
         row = db.execute(events.select().where(events.c.kind == "completed")).mappings().one()
         db.execute(delete(events).where(events.c.id == row["id"]))
-    world.figures.look()
+    world.job_metrics.look()
     assert ended(counted) == 0
     world.end("c")
-    world.figures.look()
+    world.job_metrics.look()
     with world.database.write() as db:
         db.execute(events.insert().values(**row))
-    world.figures.look()
+    world.job_metrics.look()
     assert ended(counted) == 2
 
 
 def test_a_clock_that_is_set_back_stops_no_counting(world, counted):
     """An hour back: what ends then is counted, and nothing twice."""
     world.end("a")
-    world.figures.look()
+    world.job_metrics.look()
     world.now -= 3600
-    world.figures.look()
+    world.job_metrics.look()
     world.end("b")
-    world.figures.look()
+    world.job_metrics.look()
     assert ended(counted) == 2
 
 
@@ -218,7 +218,7 @@ def test_a_look_is_cheap(world, counted):
     asked = []
     engine = world.database._reader
     event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: asked.append(statement))
-    world.figures.look()
+    world.job_metrics.look()
     statements = tuple(asked)
     assert len(statements) == 4
     if world.database.is_sqlite:
@@ -230,7 +230,7 @@ def test_a_look_is_cheap(world, counted):
 
 def test_the_manager_that_works_counts(tmp_path, counted, monkeypatch):
     """What its drivers do is counted while it works; when another one works, it shows nothing of its own."""
-    monkeypatch.setattr(figures, "EVERY_S", 0.05)
+    monkeypatch.setattr(job_metrics, "EVERY_S", 0.05)
     monkeypatch.setattr(manager, "TURN_S", 0.05)
     settings = settings_in(tmp_path)
     store, _ = open_store(settings)

@@ -78,7 +78,7 @@ def driven(settings, job_id: str = "a"):
 def start(settings, job_id: str = "a"):
     """A driver of the job."""
     manager = SimpleNamespace(poke=SimpleNamespace(remote=lambda: None))
-    return driver_module.Driver(job_id, 1, settings, STAGES, manager)
+    return driver_module.JobRunner(job_id, 1, settings, STAGES, manager)
 
 
 async def ended(task: asyncio.Task[None]) -> None:

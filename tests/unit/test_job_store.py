@@ -19,9 +19,8 @@ from serve_app.jobs.job import Attempt, CallbackState, JobOptions, NewJob, Outco
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import TRANSITIONS, IllegalTransitionError, JobState, check
 from serve_app.storage import database as database_module
-from serve_app.storage import drain
+from serve_app.storage import drain, timeline
 from serve_app.storage import job_store as store_module
-from serve_app.storage import timeline as events
 from serve_app.storage.database import Database
 from serve_app.storage.job_store import JobStore
 from serve_app.storage.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, Outbox
@@ -232,7 +231,7 @@ def test_writers_of_several_jobs_get_along(database, clock):
             store.finish(Attempt(job_id=job.job_id, run=job.run, number=job.attempt), BROKEN)
 
     with ThreadPoolExecutor(4) as pool:
-        others = [pool.submit(meanwhile, partial(store.untold, since_s=-60)) for _ in range(2)]
+        others = [pool.submit(meanwhile, partial(store.take_due_heartbeats, since_s=-60)) for _ in range(2)]
         others.append(pool.submit(meanwhile, store.reset_prefetch))
         try:
             for seed in range(4):
@@ -458,7 +457,7 @@ def test_d12_a_redelivery_that_has_just_begun_is_not_pruned(store, with_everythi
     def renew() -> None:
         with database.write() as db:
             db.execute(update(callbacks).values(state=CallbackState.PENDING))
-            events.record(db, "a", events.EventKind.CALLBACK_RENEWED, at=1.0)
+            timeline.record(db, "a", timeline.EventKind.CALLBACK_RENEWED, at=1.0)
             renewing.set()
             time.sleep(0.5)  # the pruner comes meanwhile
 
@@ -496,11 +495,11 @@ def test_pages_are_newest_first_and_do_not_overlap(store, clock, database):
 def test_a_waiting_job_is_told_of_at_most_once_per_interval(store, clock):
     """The manager's heartbeat for queued jobs: due after the interval, then not again before the next."""
     store.submit(new())
-    assert store.untold(since_s=25) == []
+    assert store.take_due_heartbeats(since_s=25) == []
     clock.now += 26
-    [told] = store.untold(since_s=25)
+    [told] = store.take_due_heartbeats(since_s=25)
     assert told.sequence == 1
-    assert store.untold(since_s=25) == []
+    assert store.take_due_heartbeats(since_s=25) == []
 
 
 def test_d13_least_time_left_is_fetched_first(store):

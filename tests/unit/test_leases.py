@@ -126,18 +126,18 @@ def test_d4_time_counts_only_while_one_looks():
     """D4: a manager that was held up itself does not take that time for a driver's silence."""
     clock = Steady()
     watch = Watch(clock)
-    assert watch.still_s("a", 1) == 0
+    assert watch.unchanged_s("a", 1) == 0
     clock.now += 3600
-    assert watch.still_s("a", 1) == LONGEST_STEP_S
+    assert watch.unchanged_s("a", 1) == LONGEST_STEP_S
     for _ in range(int(LEASE_S)):
         clock.now += 1
-        still_s = watch.still_s("a", 1)
-    assert still_s == LONGEST_STEP_S + LEASE_S
-    assert watch.still_s("a", 2) == 0
+        unchanged_s = watch.unchanged_s("a", 1)
+    assert unchanged_s == LONGEST_STEP_S + LEASE_S
+    assert watch.unchanged_s("a", 2) == 0
     clock.now += 1
-    assert watch.still_s("a", 2) == 1
-    watch.forgive()
-    assert watch.still_s("a", 2) == 0
+    assert watch.unchanged_s("a", 2) == 1
+    watch.reset()
+    assert watch.unchanged_s("a", 2) == 0
 
 
 def test_d14_one_of_two_managers_has_the_lease(database):
@@ -210,7 +210,7 @@ def test_d14_of_many_that_reach_for_it_one_has_it(database):
         for lease in others:
             for _ in range(12):
                 lease._watch._clock.now += LONGEST_STEP_S
-                lease._watch.still_s("m", _row(database))
+                lease._watch.unchanged_s("m", _row(database))
         assert len(holders) == 1
         assert sum(pool.map(Lease.hold, others)) == 1
 

@@ -8,7 +8,7 @@ import string
 import pytest
 from fastapi.testclient import TestClient
 
-from serve_app.api.proxy_guard import Doorkeeper
+from serve_app.api.proxy_guard import ProxyGuard
 from serve_app.settings import Settings
 from serve_app.storage.database import Database
 from serve_app.storage.job_store import JobStore
@@ -33,7 +33,7 @@ def http(tmp_path_factory):
     settings = Settings(profile="local")
     store = JobStore(database, queue_limit=1000, running_limit=1)
     app = edge_over(settings, database, store)
-    yield TestClient(Doorkeeper(app, max_bytes=settings.limits.request_bytes))
+    yield TestClient(ProxyGuard(app, max_bytes=settings.limits.request_bytes))
     assert store.counts().queued == 0  # none of it was taken for a job
     database.close()
 

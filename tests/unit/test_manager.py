@@ -259,7 +259,7 @@ def test_d10_a_driver_that_is_stopped_within_a_write(settings, store, monkeypatc
     """D10: it keeps everybody from writing until it is killed: the one that does not answer is found."""
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
 
-    class Drivers(ScriptedDrivers):
+    class JobActors(ScriptedDrivers):
         async def kill(self, job):
             if job.job_id == "stopped":
                 other.execute("ROLLBACK")
@@ -274,7 +274,7 @@ def test_d10_a_driver_that_is_stopped_within_a_write(settings, store, monkeypatc
     with closing(sqlite3.connect(settings.directory / "ml-server.db", isolation_level=None)) as other:
 
         async def run() -> list[str]:
-            drivers = Drivers(store, behaviour)
+            drivers = JobActors(store, behaviour)
             for job_id in ("stopped", "answers"):
                 store.submit(waiting(job_id))
             async with running_manager(settings, drivers):

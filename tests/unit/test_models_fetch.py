@@ -18,7 +18,7 @@ from deployments.models.names import SIZES, Wanted, wanted_by
 from deployments.models.store import ModelState, resolve
 from serve_app.cli.child_process import free_port
 from serve_app.cli.main import main
-from serve_app.cli.models import Shelf, fetch_models, list_models, verify_models
+from serve_app.cli.models import ModelInventory, fetch_models, list_models, verify_models
 from serve_app.settings import Settings
 from tests.support.live_server import serving
 from tests.support.model_hub import FILES, LATER, REPOSITORY, REVISION, FakeHub, http_hub, sha256, snapshot
@@ -49,8 +49,10 @@ def hub(config):
 
 
 @pytest.fixture
-def shelf(config, lock, hub):
-    return Shelf(wanted=[WHISPER], config=config, lock_path=lock, command="ml-server models fetch --config c", hub=hub)
+def inventory(config, lock, hub):
+    return ModelInventory(
+        wanted=[WHISPER], config=config, lock_path=lock, command="ml-server models fetch --config c", hub=hub
+    )
 
 
 def test_pinning_writes_down_what_came(config, lock, hub):
@@ -288,15 +290,15 @@ def test_memory_lies_in_the_state_directory(tmp_path):
     assert other.model_store.memory_dir == Path("/other")
 
 
-def test_the_commands_from_nothing_to_verified(shelf, hub, capsys):
+def test_the_commands_from_nothing_to_verified(inventory, hub, capsys):
     """Verify refuses, fetch without --pin refuses, with it fetches; then verify and list agree."""
-    assert verify_models(shelf) == 1
+    assert verify_models(inventory) == 1
     assert (
         f"{REPOSITORY} is missing: fetch it with `ml-server models fetch --config c --pin`" in capsys.readouterr().err
     )
-    assert fetch_models(shelf, pin=False) == 1
+    assert fetch_models(inventory, pin=False) == 1
     assert "--config c --pin" in capsys.readouterr().err
-    list_models(shelf)
+    list_models(inventory)
     assert capsys.readouterr().out.splitlines()[1].split() == [
         "asr",
         REPOSITORY,
@@ -307,10 +309,10 @@ def test_the_commands_from_nothing_to_verified(shelf, hub, capsys):
         "hub",
         "?",
     ]
-    assert fetch_models(shelf, pin=True) == 0
-    assert verify_models(shelf) == 0
+    assert fetch_models(inventory, pin=True) == 0
+    assert verify_models(inventory) == 0
     assert capsys.readouterr().err == ""
-    list_models(shelf)
+    list_models(inventory)
     assert capsys.readouterr().out.splitlines()[1].split() == [
         "asr",
         REPOSITORY,
@@ -323,40 +325,40 @@ def test_the_commands_from_nothing_to_verified(shelf, hub, capsys):
     ]
 
 
-def test_verify_names_the_altered_file_and_the_command(shelf, capsys):
+def test_verify_names_the_altered_file_and_the_command(inventory, capsys):
     """Exit code 1, the model, the file, and what to type."""
-    fetch_models(shelf, pin=True)
-    folder = snapshot(shelf.config.cache_dir, REPOSITORY, REVISION)
+    fetch_models(inventory, pin=True)
+    folder = snapshot(inventory.config.cache_dir, REPOSITORY, REVISION)
     (folder / "model.bin").resolve().write_bytes(b"weig")
     capsys.readouterr()
-    assert verify_models(shelf) == 1
+    assert verify_models(inventory) == 1
     assert capsys.readouterr().err == (
         f"the asr model {REPOSITORY} is damaged (model.bin is altered, with 4 bytes in place of 7000):"
         " fetch it with `ml-server models fetch --config c`\n"
     )
 
 
-def test_verify_refuses_what_is_not_pinned_unless_it_may_be_used(shelf, config, capsys):
+def test_verify_refuses_what_is_not_pinned_unless_it_may_be_used(inventory, config, capsys):
     """As the server would."""
-    laptop = Shelf(
-        wanted=shelf.wanted,
+    laptop = ModelInventory(
+        wanted=inventory.wanted,
         config=config.model_copy(update={"allow_unpinned": True}),
-        lock_path=shelf.lock_path,
-        command=shelf.command,
-        hub=shelf.hub,
+        lock_path=inventory.lock_path,
+        command=inventory.command,
+        hub=inventory.hub,
     )
     assert fetch_models(laptop, pin=False) == 0
     assert verify_models(laptop) == 0
     assert "allow_unpinned lets it be used" in capsys.readouterr().out
-    assert verify_models(shelf) == 1
+    assert verify_models(inventory) == 1
     assert "is not pinned" in capsys.readouterr().err
 
 
 def test_one_model_that_fails_keeps_no_other_back(config, lock, hub, capsys):
     """Each model is tried; the exit code tells that not all could be had."""
     gone = Wanted(kind="emotion", name="neither folder nor repository")
-    shelf = Shelf(wanted=[gone, WHISPER], config=config, lock_path=lock, command="fetch", hub=hub)
-    assert fetch_models(shelf, pin=True) == 1
+    inventory = ModelInventory(wanted=[gone, WHISPER], config=config, lock_path=lock, command="fetch", hub=hub)
+    assert fetch_models(inventory, pin=True) == 1
     assert "neither a folder nor the name of a repository" in capsys.readouterr().err
     assert read(lock).find("asr", REPOSITORY).pinned
 

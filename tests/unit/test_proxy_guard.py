@@ -9,8 +9,8 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from serve_app.api import proxy_guard as doorkeeper
-from serve_app.api.proxy_guard import Doorkeeper
+from serve_app.api import proxy_guard
+from serve_app.api.proxy_guard import ProxyGuard
 from tests.support.live_server import serving
 
 LIMIT = 1000
@@ -47,7 +47,7 @@ def proxy():
 
 @pytest.fixture
 def url(proxy):
-    keeper = Doorkeeper(proxy, max_bytes=LIMIT)
+    guard = ProxyGuard(proxy, max_bytes=LIMIT)
 
     async def without_lifespan(scope, receive, send):
         if scope["type"] == "lifespan":
@@ -55,7 +55,7 @@ def url(proxy):
                 await receive()
                 await send({"type": f"lifespan.{event}.complete"})
         else:
-            await keeper(scope, receive, send)
+            await guard(scope, receive, send)
 
     with serving(without_lifespan) as url:
         yield url
@@ -152,7 +152,7 @@ def test_a0_a_websocket_is_refused():
             got.append(message)
 
         scope = {"type": "websocket", "path": "/x", "headers": [], "extensions": extensions}
-        await Doorkeeper(Proxy(), max_bytes=LIMIT)(scope, None, send)
+        await ProxyGuard(Proxy(), max_bytes=LIMIT)(scope, None, send)
         return got
 
     start, body = asyncio.run(sent({"websocket.http.response": {}}))
@@ -170,7 +170,7 @@ def test_a1_a_small_body_arrives_whole(proxy, http):
 
 def test_a1_a_large_body_is_refused_by_its_length(proxy, url, monkeypatch):
     """A1: 413 before any of it was sent, also to a client that waits for 100 Continue, and the connection ends."""
-    monkeypatch.setattr(doorkeeper, "LINGER_S", 0.1)
+    monkeypatch.setattr(proxy_guard, "LINGER_S", 0.1)
     head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 400000000\r\nexpect: 100-continue\r\n\r\n"
     got = raw(url, head)
     assert got.startswith(b"HTTP/1.1 413 ")
@@ -202,8 +202,8 @@ def test_a1_a_body_without_end_is_cut(proxy, url):
 
 def test_a6_a_slow_sender_takes_no_place_in_the_graph(proxy, url, monkeypatch):
     """A6: nothing is passed on before the body is whole; one that does not come in time gets 408."""
-    monkeypatch.setattr(doorkeeper, "BODY_S", 0.2)
-    monkeypatch.setattr(doorkeeper, "LINGER_S", 0.1)
+    monkeypatch.setattr(proxy_guard, "BODY_S", 0.2)
+    monkeypatch.setattr(proxy_guard, "LINGER_S", 0.1)
     got = raw(url, b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n", b"x")
     assert got.startswith(b"HTTP/1.1 408 ")
     assert b"REQUEST_TIMEOUT" in got
@@ -212,8 +212,8 @@ def test_a6_a_slow_sender_takes_no_place_in_the_graph(proxy, url, monkeypatch):
 
 def test_answers_are_counted(proxy, http, url, counted, monkeypatch):
     """By route and status as the client got it; only a request that came whole is timed, not the client's slowness."""
-    monkeypatch.setattr(doorkeeper, "BODY_S", 0.1)
-    monkeypatch.setattr(doorkeeper, "LINGER_S", 0.1)
+    monkeypatch.setattr(proxy_guard, "BODY_S", 0.1)
+    monkeypatch.setattr(proxy_guard, "LINGER_S", 0.1)
     http.post(PLACE, content=b"{}")
     assert counted.total("answers", route="process-video", status="200") == 1
     [answered_s] = counted.values("answer_seconds", route="process-video")
@@ -243,8 +243,8 @@ def test_a1_a_client_that_leaves_is_forgotten(proxy, url):
 
 def test_a1_the_limit_comes_from_the_environment(monkeypatch):
     """A1: the proxy knows no config; 64 kB where nothing is said."""
-    monkeypatch.delenv(doorkeeper.MAX_BYTES_VARIABLE, raising=False)
-    [usual] = doorkeeper.middlewares()
-    monkeypatch.setenv(doorkeeper.MAX_BYTES_VARIABLE, "7")
-    [other] = doorkeeper.middlewares()
+    monkeypatch.delenv(proxy_guard.MAX_BYTES_VARIABLE, raising=False)
+    [usual] = proxy_guard.middlewares()
+    monkeypatch.setenv(proxy_guard.MAX_BYTES_VARIABLE, "7")
+    [other] = proxy_guard.middlewares()
     assert (usual.kwargs, other.kwargs) == ({"max_bytes": 65_536}, {"max_bytes": 7})

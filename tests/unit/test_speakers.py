@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.types import Turn, Word
-from serve_app.pipeline.speakers import EDGE_S, LONGEST_WORD_S, ONLY_SPEAKER, REACH_S, Turns, costs_of, speakers_of
+from serve_app.pipeline.speakers import (
+    EDGE_S,
+    LONGEST_WORD_S,
+    ONLY_SPEAKER,
+    REACH_S,
+    Turns,
+    assign_word_speakers,
+    costs_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +45,7 @@ def turn(speaker: int, start_s: float, end_s: float) -> Turn:
 def told(text: str, *turns: Turn) -> str:
     """The speakers' letters, word by word."""
     names = {A: "A", B: "B", C: "C", ONLY_SPEAKER: "0"}
-    return "".join(names[speaker] for speaker in speakers_of(words(text), Turns(turns)))
+    return "".join(names[speaker] for speaker in assign_word_speakers(words(text), Turns(turns)))
 
 
 @pytest.mark.parametrize("off_s", [-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3])
@@ -111,7 +119,7 @@ def in_sequence(parts: list[tuple[int, int, str]]) -> tuple[Word, ...]:
 @given(parts=some_words, turns=some_turns)
 def test_every_word_gets_a_speaker_of_the_turns(parts: list[tuple[int, int, str]], turns: list[Turn]) -> None:
     """Whatever the words and turns: one speaker each, and none that has no turn."""
-    speakers = speakers_of(in_sequence(parts), Turns(turns))
+    speakers = assign_word_speakers(in_sequence(parts), Turns(turns))
     assert len(speakers) == len(parts)
     assert set(speakers) <= ({each.speaker for each in turns} or {ONLY_SPEAKER})
 
@@ -133,7 +141,11 @@ def test_who_alone_speaks_around_a_sentence_says_it(parts: list[tuple[int, int, 
     """Whatever lies before and after."""
     line = words("Good for you.", 20)
     spoken = (*in_sequence(parts), *line, *words("w w. w", 30))
-    assert speakers_of(spoken, Turns([*turns, turn(B, 19.8, 21), turn(A, 28, 32)]))[len(parts) :][:3] == [B, B, B]
+    assert assign_word_speakers(spoken, Turns([*turns, turn(B, 19.8, 21), turn(A, 28, 32)]))[len(parts) :][:3] == [
+        B,
+        B,
+        B,
+    ]
 
 
 def spent_s(work: Callable[[], object]) -> float:
@@ -152,7 +164,7 @@ def test_an_hour_takes_ten_times_what_six_minutes_take() -> None:
     def attribute(rounds: int) -> float:
         line = tuple(word for at in range(rounds) for word in words("w " * 19 + "w.", at * 7, each_s=0.35))
         turns = Turns(turn(i % 3, i * 1.8, i * 1.8 + 1.9) for i in range(rounds * 4))
-        return spent_s(lambda: speakers_of(line, turns))
+        return spent_s(lambda: assign_word_speakers(line, turns))
 
     assert attribute(500) < 30 * attribute(50)
 

@@ -9,7 +9,7 @@ from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.pipeline.resume import Clock
 from serve_app.settings import Settings
-from serve_app.storage import timeline as events
+from serve_app.storage import timeline
 from serve_app.storage.job_store import JobStore
 from serve_app.storage.outbox import CLAIM_S, Outbox
 from serve_app.storage.timeline import EventKind, Mark
@@ -122,7 +122,7 @@ def test_the_event_and_the_change_are_one(world, monkeypatch):
     def fails(*_args, **_options):
         raise RuntimeError
 
-    monkeypatch.setattr(events, "record", fails)
+    monkeypatch.setattr(timeline, "record", fails)
     with pytest.raises(RuntimeError):
         world.store.finish(attempt, DONE)
     assert world.store.get("a").state == "running"
@@ -133,9 +133,9 @@ def test_the_timeline_goes_with_the_job(world):
     """Deleting a job leaves no event behind; a very long timeline shows its newest events."""
     world.submit(callback=None)
     with world.database.write() as db:
-        for number in range(events.NEWEST):
-            events.record(db, "a", events.EventKind.ATTEMPT, at=float(number))
-    assert len(world.told()) == events.NEWEST
+        for number in range(timeline.NEWEST):
+            timeline.record(db, "a", timeline.EventKind.ATTEMPT, at=float(number))
+    assert len(world.told()) == timeline.NEWEST
     assert world.told()[0][2] == "attempt"
     world.store.finish(world.begin(), DONE)
     assert world.store.delete("a")

@@ -80,7 +80,7 @@ class Server:
         plain = graph()
         extractor = Stub(**plain.extractor._methods | {"discard": lambda *_: None})
         manager = SimpleNamespace(poke=SimpleNamespace(remote=lambda: None))
-        return driver_module.Driver(job_id, 1, self.settings, graph(extractor=extractor, **stages), manager)
+        return driver_module.JobRunner(job_id, 1, self.settings, graph(extractor=extractor, **stages), manager)
 
     async def work(self, job_id: str = "a", **stages) -> None:
         """Admit, drive to the end."""

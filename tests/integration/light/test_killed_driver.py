@@ -171,7 +171,7 @@ def test_d2_kills_of_the_driver_lose_and_double_nothing(bed, undisturbed, delays
 
 
 def killed_before_the_post(bed, kills: int) -> None:
-    """Drivers killed between the commit and their first POST; then one process delivers what it finds."""
+    """JobActors killed between the commit and their first POST; then one process delivers what it finds."""
 
     def kill(number: int) -> str:
         job_id = bed.submit(f"w1-{number}-{uuid.uuid4()}")

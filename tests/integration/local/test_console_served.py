@@ -1,4 +1,4 @@
-"""The console behind Serve's own proxy and the doorkeeper: files, and a stream that flows."""
+"""The console behind Serve's own proxy and the proxy guard: files, and a stream that flows."""
 
 from __future__ import annotations
 

@@ -35,12 +35,12 @@ def test_actors_are_named_by_job_and_stage(server, dashboard, sources, short):
     """Name and repr tell the driver's job, the manager's bound, each replica's stage; a title what is done now."""
     with held_still(server.replicas("EmotionAnalyzer")):
         job_id = server.start(sources.file(short))
-        until(lambda: f"ray::JobDriver {job_id}: analysis" in titles(server))
+        until(lambda: f"ray::JobActor {job_id}: analysis" in titles(server))
         actors = dashboard.get("/api/v0/actors", params={"detail": 1, "limit": 1000}).json()["data"]["result"]["result"]
         serve = dashboard.get("/api/serve/applications/").json()["applications"]["ml-server"]["deployments"]
     server.wait(job_id, within_s=120)
     alive = {actor["name"]: actor for actor in actors if actor["state"] == "ALIVE"}
-    assert alive[f"job:{job_id}"]["repr_name"] == f"JobDriver(job:{job_id})"
+    assert alive[f"job:{job_id}"]["repr_name"] == f"JobActor(job:{job_id})"
     assert alive["job-manager"]["repr_name"] == "JobManager(10 jobs at once)"
     for stage in STAGES | {"Ingress"}:
         named = [actor for name, actor in alive.items() if name.startswith(f"SERVE_REPLICA::ml-server#{stage}#")]

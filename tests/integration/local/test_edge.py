@@ -1,4 +1,4 @@
-"""What Serve's own HTTP proxy does with requests: the doorkeeper is in it."""
+"""What Serve's own HTTP proxy does with requests: the proxy guard is in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a1_the_proxy_counts_bodies_without_a_length(server):
     """A1: a body over 64 kB in chunks is refused in the proxy itself, which then closes the connection."""
     answer = server.http.post(POST, content=(b"x" * 10_000 for _ in range(20)))
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "REQUEST_TOO_LARGE")
-    assert answer.headers["connection"] == "close"  # says the doorkeeper, and not the graph
+    assert answer.headers["connection"] == "close"  # says the proxy guard, and not the graph
 
 
 def test_a0_the_proxy_s_own_answers_have_the_contract_s_form(server):

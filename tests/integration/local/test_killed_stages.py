@@ -17,7 +17,7 @@ from tests.benchmarks.footprint import session_of
 from tests.chaos.checker import comparable, difference
 
 STAGES = ("AudioExtractor", "SpeechDetector", "Diarizer", "Transcriber", "ProsodyAnalyzer", "EmotionAnalyzer")
-DRIVER = re.compile(r"ray::JobDriver\b")
+DRIVER = re.compile(r"ray::JobActor\b")
 WITHIN_S = 180
 
 

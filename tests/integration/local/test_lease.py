@@ -21,7 +21,7 @@ def drivers(server) -> list[int]:
     found = []
     for pid in session_members(server.process._process.pid):
         with suppress(OSError):
-            if re.match(r"ray::JobDriver", Path(f"/proc/{pid}/cmdline").read_text()):
+            if re.match(r"ray::JobActor", Path(f"/proc/{pid}/cmdline").read_text()):
                 found.append(pid)
     return found
 

@@ -69,7 +69,7 @@ def drivers(server):
     for process in session_members(server.process._process.pid):
         with suppress(OSError):  # it ended meanwhile
             titles[process] = Path(f"/proc/{process}/cmdline").read_text()
-    return [process for process, title in titles.items() if title.startswith("ray::JobDriver")]
+    return [process for process, title in titles.items() if title.startswith("ray::JobActor")]
 
 
 def attempts(database, job_id):
