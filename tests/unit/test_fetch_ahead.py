@@ -271,8 +271,8 @@ def test_d12_orphans_are_swept_up_and_old_jobs_pruned(tmp_path, extractor):
     for job_id in ("ended", "runs", "waits", "unknown"):
         extractor.scratch.save(job_id, 1, SILENCE, duration_s=1.0, warnings=())
     (tmp_path / "scratch" / "unknown" / "1.npy.0123.tmp").write_bytes(b"half")
-    store.cancel("ended", Outcome(error_code="CANCELLED", error_message="no"))
     ended_at = time.time()
+    store.cancel("ended", Outcome(error_code="CANCELLED", error_message="no"))
 
     async def run() -> None:
         works = Works(extractor)

@@ -7,7 +7,7 @@ from serve_app.callbacks.retry_schedule import RetrySchedule
 from serve_app.cli.main import main
 from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
-from serve_app.pipeline.resume import Clock
+from serve_app.pipeline.resume import StageTimer
 from serve_app.settings import Settings
 from serve_app.storage import timeline
 from serve_app.storage.job_store import JobStore
@@ -169,7 +169,7 @@ def test_stages_are_told_with_the_next_write(world):
 
 def test_a_stage_whose_parts_overlap_is_told_once():
     """Began with its first part, ended with its last, also where that fails; each is taken once."""
-    clock = Clock()
+    clock = StageTimer()
     first, second = clock.time("analysis"), clock.time("analysis")
     first.__enter__()
     second.__enter__()
