@@ -32,10 +32,11 @@ from serve_app.jobs.progress import Progress, ProgressMeter
 from serve_app.observability.canonical_log import log_end
 from serve_app.observability.tracing import Tracer
 from serve_app.orchestration.isolation import Quarantine
+from serve_app.pipeline.checkpoint_writer import CheckpointWriter
 from serve_app.pipeline.pipeline import Pipeline, Stages
 from serve_app.pipeline.resume import StageTimer
 from serve_app.pipeline.stage_client import TRANSIENT
-from serve_app.storage.checkpoints import Checkpoints, CheckpointWriter
+from serve_app.storage.checkpoints import Checkpoints
 from serve_app.storage.leases import BEAT_S
 from serve_app.storage.opening import open_database, open_store
 

@@ -1,20 +1,16 @@
-"""What an attempt has worked out, kept for the next one: rows that live as long as their job's run.
+"""Checkpoints: the answers of finished steps, stored so that the next attempt of a run need not work them out again.
 
-`Checkpoints` knows rows and digests, `CheckpointWriter` one attempt's writes, which go on beside its work. A row that
-is not what was written, or was made from something else, is as good as none: the stage runs again.
+A row lives as long as its job's run. Knows rows and digests; knows nothing of what is in a body.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, insert, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from deployments import logs
-from serve_app.pipeline.checkpoint_codec import Step, decode, encode
 from serve_app.storage.job_store import fence
 from serve_app.storage.tables import checkpoints, jobs
 
@@ -57,68 +53,6 @@ class Checkpoints:
             log.warning("a checkpoint is damaged", extra=logs.about(job_id, stage=stage))
             return None
         return bytes(row.body)
-
-
-class CheckpointWriter:
-    """Finds and keeps the answers of one attempt. A database that fails costs time at most, never the job."""
-
-    def __init__(self, checkpoints: Checkpoints, attempt: Attempt) -> None:
-        self._checkpoints = checkpoints
-        self._attempt = attempt
-        self._one_by_one = asyncio.Lock()
-        self._writes: set[asyncio.Task[None]] = set()
-
-    async def steps(self) -> frozenset[str]:
-        """Those of which earlier attempts have kept something."""
-        try:
-            return await asyncio.to_thread(self._checkpoints.stages, self._attempt.job_id, self._attempt.run)
-        except SQLAlchemyError as error:
-            self._warn("checkpoints cannot be read", error)
-            return frozenset()
-
-    async def find(self, step: Step, source: str) -> Any:
-        """The answer that was kept of this step and made from `source`, None where there is none to rely on."""
-        try:
-            return await asyncio.to_thread(self._find, step, source)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the stage can run again
-            self._warn("a checkpoint cannot be used", error, step)
-            return None
-
-    def _find(self, step: Step, source: str) -> Any:
-        body = self._checkpoints.find(self._attempt.job_id, self._attempt.run, step)
-        if body is None:
-            return None
-        made_from, _, answer = body.partition(b"\n")
-        if made_from != source.encode():
-            log.info("a checkpoint is of something else", extra=logs.about(self._attempt.job_id, stage=step))
-            return None
-        return decode(step, answer)
-
-    def keep(self, step: Step, source: str, answer: Any) -> None:
-        """Keep an answer, and by what it was made from; returns at once. `source` is one line."""
-        write = asyncio.create_task(self._keep(step, source, answer))
-        self._writes.add(write)
-        write.add_done_callback(self._writes.discard)
-
-    async def _keep(self, step: Step, source: str, answer: Any) -> None:
-        """In turn, so that the later answer of a step stays."""
-        try:
-            async with self._one_by_one:
-                await asyncio.to_thread(self._write, step, source, answer)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the answer is there and the work goes on
-            self._warn("a checkpoint is not kept", error, step)
-
-    def _write(self, step: Step, source: str, answer: Any) -> None:
-        if not self._checkpoints.keep(self._attempt, step, source.encode() + b"\n" + encode(step, answer)):
-            log.info("this attempt no longer counts", extra=logs.about(self._attempt.job_id, stage=step))
-
-    async def settled(self) -> None:
-        """Wait until all that was to be kept is written."""
-        await asyncio.gather(*self._writes)
-
-    def _warn(self, message: str, error: Exception, step: Step | None = None) -> None:
-        about = logs.about(self._attempt.job_id, stage=step, error=type(error).__name__)
-        log.warning(message, extra=about)
 
 
 def _digest(body: bytes) -> str:

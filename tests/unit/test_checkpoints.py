@@ -31,10 +31,11 @@ from deployments.warnings import ResultWarning, WarningCode
 from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import ProgressMeter
 from serve_app.pipeline.checkpoint_codec import PartialTranscript, Step, decode, encode
+from serve_app.pipeline.checkpoint_writer import CheckpointWriter
 from serve_app.pipeline.pipeline import Pipeline
 from serve_app.settings import Settings
 from serve_app.storage import checkpoints as checkpoints_module
-from serve_app.storage.checkpoints import Checkpoints, CheckpointWriter
+from serve_app.storage.checkpoints import Checkpoints
 from serve_app.storage.database import Database
 from serve_app.storage.job_store import JobStore
 from serve_app.storage.tables import checkpoints as rows
