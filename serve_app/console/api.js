@@ -33,7 +33,8 @@ async function ask(place, { method = "GET", body, signal } = {}) {
   if (date) ahead = Math.abs(date - Date.now()) > 2000 ? date - Date.now() : 0;
   if (answer.ok) return answer;
   const said = await answer.json().catch(() => ({}));
-  if (answer.status === 401 && used === key.get()) window.dispatchEvent(new CustomEvent("key-wanted", { detail: Boolean(used) }));
+  if (answer.status === 401 && used === key.get())
+    window.dispatchEvent(new CustomEvent("key-wanted", { detail: Boolean(used) }));
   throw new Refusal(answer.status, said.error?.code ?? "", said.message ?? `HTTP ${answer.status}`);
 }
 
@@ -43,7 +44,8 @@ const about = (id, rest = "") => new URL(`jobs/${encodeURIComponent(id)}${rest}`
 /** `null` and "" are left out. */
 export function page({ state, callback, after, limit = 50 }) {
   const place = new URL("jobs", ROOT);
-  for (const [name, value] of Object.entries({ state, callback, after, limit })) if (value) place.searchParams.set(name, value);
+  for (const [name, value] of Object.entries({ state, callback, after, limit }))
+    if (value) place.searchParams.set(name, value);
   return json(place);
 }
 

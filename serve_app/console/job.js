@@ -62,8 +62,12 @@ export function Job({ id, say }) {
   if (error?.status === 404) {
     return html`<p class="empty">${t("not_found")} <a href="#/jobs">${t("back")}</a></p>`;
   }
-  if (!job) return html`<p class="empty" role=${error ? "alert" : null}>${error ? t("refresh_failed", error.message) : t("loading")}</p>`;
-  const now = line && line.status !== job.status && !ENDED.includes(job.status) ? { ...job, ...line, callback: job.callback } : job;
+  if (!job)
+    return html`<p class="empty" role=${error ? "alert" : null}>${error ? t("refresh_failed", error.message) : t("loading")}</p>`;
+  const now =
+    line && line.status !== job.status && !ENDED.includes(job.status)
+      ? { ...job, ...line, callback: job.callback }
+      : job;
   return html`
     <div class="head">
       <h1 class="id">${id}</h1>
@@ -83,7 +87,8 @@ export function Job({ id, say }) {
 
 /** The new status with the old result where that is the same: the transcript stays as it is, playhead and all. */
 function renewed(status) {
-  return (before) => (before?.result && before.finished_at === status.finished_at ? { ...status, result: before.result } : status);
+  return (before) =>
+    before?.result && before.finished_at === status.finished_at ? { ...status, result: before.result } : status;
 }
 
 function Standing({ job, line, events }) {
@@ -92,16 +97,31 @@ function Standing({ job, line, events }) {
   const progress = Math.max(job.progress, line?.status === job.status ? line.progress : 0);
   const queued = events.findLast((event) => event.event === "queued");
   const began = events.findLast((event) => event.event === "started");
-  const attempts = new Set(events.filter((event) => event.event === "attempt").map((event) => `${event.run}.${event.attempt}`)).size;
+  const attempts = new Set(
+    events.filter((event) => event.event === "attempt").map((event) => `${event.run}.${event.attempt}`),
+  ).size;
   const meta = result?.metadata;
   const facts = [
     [t("created"), moment(job.created_at)],
-    [t("waited"), queued && began && Date.parse(began.at) >= Date.parse(queued.at) ? length((Date.parse(began.at) - Date.parse(queued.at)) / 1000) : null],
+    [
+      t("waited"),
+      queued && began && Date.parse(began.at) >= Date.parse(queued.at)
+        ? length((Date.parse(began.at) - Date.parse(queued.at)) / 1000)
+        : null,
+    ],
     [t("finished"), job.finished_at && moment(job.finished_at)],
     [t("attempts"), attempts > 1 ? attempts : null],
     [t("duration"), meta && clock(result.duration)],
-    [t("processed"), meta && `${length(meta.processing_time)} (${speed({ duration: result.duration, processing_time: meta.processing_time })})`],
-    [t("spoken"), meta && result.language + (meta.language_probability ? ` (${Math.round(100 * meta.language_probability)} %)` : "")],
+    [
+      t("processed"),
+      meta &&
+        `${length(meta.processing_time)} (${speed({ duration: result.duration, processing_time: meta.processing_time })})`,
+    ],
+    [
+      t("spoken"),
+      meta &&
+        result.language + (meta.language_probability ? ` (${Math.round(100 * meta.language_probability)} %)` : ""),
+    ],
     [t("speakers"), meta?.unique_speakers],
     [t("words"), meta && number(result.segments.reduce((sum, segment) => sum + segment.words.length, 0))],
     [t("device"), meta?.device],
@@ -109,11 +129,13 @@ function Standing({ job, line, events }) {
   ];
   return html`
     <section class="card standing">
-      ${running &&
-      html`<p class="now">
+      ${
+        running &&
+        html`<p class="now">
         <${Bar} percent=${progress} label=${t("progress")} /><b>${progress} %</b>
         <span>${job.queue_position ? t("position", job.queue_position) : line?.status === "processing" ? t(line.stage) : job.message}</span>
-      </p>`}
+      </p>`
+      }
       ${job.error_code && html`<p class="bad"><b>${job.error_code}</b> ${job.error_message}</p>`}
       <dl>${facts.filter(([, value]) => value != null && value !== "").map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
       ${meta?.warnings.length > 0 && html`<div class="warnings"><b>${t("warned", meta.warnings.length)}</b><ul>${warnings(meta).map((text) => html`<li>${text}</li>`)}</ul></div>`}
@@ -151,11 +173,13 @@ function Actions({ job, say, refresh }) {
   };
   return html`
     <div class="actions">
-      ${job.result &&
-      html`<span class="downloads" role="group" aria-label=${t("download")}>
+      ${
+        job.result &&
+        html`<span class="downloads" role="group" aria-label=${t("download")}>
         <span aria-hidden="true">${t("download")}</span>
         ${FORMATS.map((format) => html`<button onClick=${() => tried(() => api.download(id, format, document.documentElement.lang), "")}>${format.toUpperCase()}</button>`)}
-      </span>`}
+      </span>`
+      }
       ${ended && html`<button onClick=${() => setAsk("redeliver")}>${t("redeliver")}</button>`}
       ${ended ? html`<button class="danger" onClick=${() => setAsk("delete")}>${t("delete")}</button>` : html`<button class="danger" onClick=${() => setAsk("cancel")}>${t("cancel")}</button>`}
       <${Ask} ask=${ask && t(`${ask}_ask`)} answer=${answer} />

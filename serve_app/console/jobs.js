@@ -135,7 +135,9 @@ const cell = (value) => (value == null ? "number unknown" : "number");
 
 function Row({ job, now }) {
   const running = job.status === "processing";
-  const doing = job.queue_position ? t("position", job.queue_position) : job.error_code ?? (running ? t(job.stage) : "");
+  const doing = job.queue_position
+    ? t("position", job.queue_position)
+    : (job.error_code ?? (running ? t(job.stage) : ""));
   return html`
     <tr class=${job.status}>
       <th scope="row" class="job"><a href=${`#/jobs/${encodeURIComponent(job.job_id)}`}>${job.job_id}</a></th>
@@ -144,7 +146,7 @@ function Row({ job, now }) {
       <td class="age" data-name=${t("age")}><time datetime=${job.created_at} title=${moment(job.created_at)}>${age(since(job.created_at, now))}</time></td>
       <td class=${cell(job.duration)} data-name=${t("duration")}>${length(job.duration)}</td>
       <td class=${cell(job.duration)} data-name=${t("speed")}>${speed(job)}</td>
-      <td class=${cell(job.warnings)} data-name=${t("warnings")}>${job.warnings ? html`<b class="warned">${job.warnings}</b>` : job.warnings ?? "–"}</td>
+      <td class=${cell(job.warnings)} data-name=${t("warnings")}>${job.warnings ? html`<b class="warned">${job.warnings}</b>` : (job.warnings ?? "–")}</td>
       <td class="callback ${job.callback}" data-name=${t("callback")}>${t(`cb_${job.callback}`)}</td>
     </tr>
   `;

@@ -105,7 +105,12 @@ export class Lanes {
     const height = half / Math.max(1, score.speakers.length);
     score.segments.forEach(({ start_time, end_time }, n) => {
       pen.fillStyle = colours.speakers[score.speaker[n] % colours.speakers.length];
-      pen.fillRect(start_time * scale, score.speaker[n] * height, Math.max(0.5, (end_time - start_time) * scale), Math.max(1, height - 1));
+      pen.fillRect(
+        start_time * scale,
+        score.speaker[n] * height,
+        Math.max(0.5, (end_time - start_time) * scale),
+        Math.max(1, height - 1),
+      );
     });
     const loudest = new Float32Array(Math.ceil(width)).fill(FLOOR_DB);
     for (let i = 0; i < score.words.count; i++) {
@@ -223,7 +228,11 @@ function palette(canvas) {
     return getComputedStyle(probe).color;
   };
   const found = {
-    text: colour("text"), muted: colour("muted"), line: colour("line"), faint: colour("faint"), playhead: colour("playhead"),
+    text: colour("text"),
+    muted: colour("muted"),
+    line: colour("line"),
+    faint: colour("faint"),
+    playhead: colour("playhead"),
     speakers: Array.from({ length: 8 }, (_, n) => colour(`s${n}`)),
     moods: MOODS.map((name) => colour(name)),
   };

@@ -58,7 +58,9 @@ function App() {
   const relock = () => (key.forget(), location.reload());
   const turn = () => (switchLanguage(), redraw((n) => n + 1));
   const pages = {
-    jobs: where.id ? html`<${Job} key=${where.id} id=${where.id} say=${say} />` : html`<${Jobs} query=${where.query} say=${say} />`,
+    jobs: where.id
+      ? html`<${Job} key=${where.id} id=${where.id} say=${say} />`
+      : html`<${Jobs} query=${where.query} say=${say} />`,
     submit: html`<${Submit} say=${say} />`,
   };
   const titles = { jobs: where.id || t("jobs"), submit: t("submit") };

@@ -41,18 +41,28 @@ export function score(result) {
   const spoken = words.hz.filter((hz) => hz > 0).sort();
 
   return {
-    segments, speaker, first, words,
+    segments,
+    speaker,
+    first,
+    words,
     speakers: names,
-    duration: Math.max(result.duration, words.end.reduce((most, end) => Math.max(most, end), 0), 0.1),
+    duration: Math.max(
+      result.duration,
+      words.end.reduce((most, end) => Math.max(most, end), 0),
+      0.1,
+    ),
     /** Most of the voiced words lie between these, in Hz. */
-    pitch: spoken.length ? [spoken[Math.floor(spoken.length * 0.02)] * 0.9, spoken[Math.floor(spoken.length * 0.98)] * 1.1] : [80, 400],
+    pitch: spoken.length
+      ? [spoken[Math.floor(spoken.length * 0.02)] * 0.9, spoken[Math.floor(spoken.length * 0.98)] * 1.1]
+      : [80, 400],
     /** The word that has begun last at `time`, the first one before all. */
     at: (time) => order[Math.max(0, after(sorted, time) - 1)] ?? -1,
     /** The word that begins `steps` after `word`. */
     beside: (word, steps) => order[Math.min(count - 1, Math.max(0, rank[word] + steps))] ?? -1,
     /** All words that sound between the two times, and perhaps some more. */
     *within(from, until) {
-      for (let place = after(sorted, from - longest); place < count && sorted[place] <= until; place++) yield order[place];
+      for (let place = after(sorted, from - longest); place < count && sorted[place] <= until; place++)
+        yield order[place];
     },
     *segmentsWithin(from, until) {
       for (let n = after(begins, from - longestSegment - 1e-9); n < segments.length && begins[n] <= until; n++) yield n;

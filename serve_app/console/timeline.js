@@ -50,7 +50,10 @@ function Attempt({ attempt, many, now }) {
   const whole = Math.max(1, end - attempt.at);
   const bar = ({ name, at, until }) => {
     const last = until ?? end;
-    const style = { left: `${(100 * (at - attempt.at)) / whole}%`, width: `${Math.max(0.4, (100 * (last - at)) / whole)}%` };
+    const style = {
+      left: `${(100 * (at - attempt.at)) / whole}%`,
+      width: `${Math.max(0.4, (100 * (last - at)) / whole)}%`,
+    };
     const took = length((last - at) / 1000);
     const words = t(until === null ? "stage_runs" : "stage_row", t(name), length((at - attempt.at) / 1000), took);
     return html`

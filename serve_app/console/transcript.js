@@ -29,7 +29,8 @@ function Inside({ id, result }) {
     return () => view.current.close();
   }, [result]);
 
-  if (!result.segments.length) return html`<section class="card" ref=${root}><h2>${t("transcript")}</h2><p class="empty">${t("no_speech")}</p></section>`;
+  if (!result.segments.length)
+    return html`<section class="card" ref=${root}><h2>${t("transcript")}</h2><p class="empty">${t("no_speech")}</p></section>`;
   const { player, lanes } = view.current ?? {};
   return html`
     <section class="transcript" aria-labelledby="transcript" ref=${root}>
@@ -135,7 +136,8 @@ class View {
     const at = make("button", "at", clock(start_time, 1));
     at.tabIndex = -1; // the ruler is the keyboard's way
     at.word = first[n];
-    const mood = emotion && make("span", `mood ${emotion.label}`, `${t(emotion.label)} ${Math.round(100 * emotion.confidence)} %`);
+    const mood =
+      emotion && make("span", `mood ${emotion.label}`, `${t(emotion.label)} ${Math.round(100 * emotion.confidence)} %`);
     const head = make("div", "about");
     head.append(at, make("b", "who", t("speaker_n", speaker[n] + 1)), mood ?? "");
     head.lang = document.documentElement.lang;
@@ -170,13 +172,19 @@ class View {
     this.#tell(word);
     const element = this.elements[word];
     element?.classList.add("now");
-    if (segments.length && (byHand || this.player.playing) && this.find(".follow").checked) element?.scrollIntoView({ block: "nearest" });
+    if (segments.length && (byHand || this.player.playing) && this.find(".follow").checked)
+      element?.scrollIntoView({ block: "nearest" });
   }
 
   /** What is known of a word. */
   #tell(word) {
     const { text, db, hz, sure, start } = this.score.words;
-    const known = [`${clock(start[word], 2)}`, `${db[word].toFixed(1)} dBFS`, hz[word] ? `${Math.round(hz[word])} Hz` : null, sure[word] >= 0 ? `${Math.round(100 * sure[word])} %` : null];
+    const known = [
+      `${clock(start[word], 2)}`,
+      `${db[word].toFixed(1)} dBFS`,
+      hz[word] ? `${Math.round(hz[word])} Hz` : null,
+      sure[word] >= 0 ? `${Math.round(100 * sure[word])} %` : null,
+    ];
     this.find(".word").textContent = `“${text[word]}” ${known.filter(Boolean).join(" · ")}`;
   }
 
