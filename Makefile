@@ -39,6 +39,8 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/oxlint serve_app/console
+	$(BIN)/oxfmt --check 'serve_app/console/*.js'
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks

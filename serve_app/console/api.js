@@ -1,12 +1,12 @@
-// Asks the API, with the key where there is one. The key lives in this tab's sessionStorage and travels as a header only.
+// The API's client. Sends the API key where there is one: it is stored in this tab's sessionStorage and sent as a header only.
 
 const ROOT = new URL("../api/upload-video/", document.baseURI);
 const HEALTH = new URL("../health", document.baseURI);
 const KEY = "api-key";
-const AGAIN_MS = 3000;
+const RETRY_MS = 3000;
 
-/** How far the server's clock is ahead of ours, in ms. */
-export let ahead = 0;
+/** How far the server's clock is ahead of this machine's, in ms. */
+export let serverAheadMs = 0;
 
 export class Refusal extends Error {
   constructor(status, code, message) {
@@ -22,52 +22,55 @@ export const key = {
   forget: () => sessionStorage.removeItem(KEY),
 };
 
-/** The answer as it is; throws a Refusal for what is none. */
-async function ask(place, { method = "GET", body, signal } = {}) {
-  const headers = { Accept: "*/*" };
-  const used = key.get();
-  if (used) headers.Authorization = `Bearer ${used}`;
-  if (body) headers["Content-Type"] = "application/json";
-  const answer = await fetch(place, { method, headers, signal, body: body && JSON.stringify(body), cache: "no-store" });
-  const date = Date.parse(answer.headers.get("Date"));
-  if (date) ahead = Math.abs(date - Date.now()) > 2000 ? date - Date.now() : 0;
-  if (answer.ok) return answer;
-  const said = await answer.json().catch(() => ({}));
-  if (answer.status === 401 && used === key.get())
-    window.dispatchEvent(new CustomEvent("key-wanted", { detail: Boolean(used) }));
-  throw new Refusal(answer.status, said.error?.code ?? "", said.message ?? `HTTP ${answer.status}`);
+/** Send a request and return its response. Throw a Refusal for any status that is not 2xx. */
+async function request(url, { method, body, signal } = {}) {
+  const options = { method, signal, headers: { Accept: "*/*" }, cache: "no-store" };
+  const sentKey = key.get();
+  if (sentKey) options.headers.Authorization = `Bearer ${sentKey}`;
+  if (body) {
+    options.headers["Content-Type"] = "application/json";
+    options.body = JSON.stringify(body);
+  }
+  const response = await fetch(url, options);
+  const date = Date.parse(response.headers.get("Date"));
+  if (date) serverAheadMs = Math.abs(date - Date.now()) > 2000 ? date - Date.now() : 0;
+  if (response.ok) return response;
+  const refusal = await response.json().catch(() => ({}));
+  if (response.status === 401 && sentKey === key.get())
+    window.dispatchEvent(new CustomEvent("key-wanted", { detail: Boolean(sentKey) }));
+  throw new Refusal(response.status, refusal.error?.code ?? "", refusal.message ?? `HTTP ${response.status}`);
 }
 
-const json = async (place, options) => (await ask(place, options)).json();
-const about = (id, rest = "") => new URL(`jobs/${encodeURIComponent(id)}${rest}`, ROOT);
+const json = async (url, options) => (await request(url, options)).json();
+const jobUrl = (id, rest = "") => new URL(`jobs/${encodeURIComponent(id)}${rest}`, ROOT);
 
-/** `null` and "" are left out. */
+/** A page of the list of jobs; an empty filter is left out. */
 export function page({ state, callback, after, limit = 50 }) {
-  const place = new URL("jobs", ROOT);
+  const url = new URL("jobs", ROOT);
   for (const [name, value] of Object.entries({ state, callback, after, limit }))
-    if (value) place.searchParams.set(name, value);
-  return json(place);
+    if (value) url.searchParams.set(name, value);
+  return json(url);
 }
 
 export const status = (id, signal) => json(new URL(`status/${encodeURIComponent(id)}`, ROOT), { signal });
-export const timeline = (id, signal) => json(about(id, "/timeline"), { signal });
-export const remove = (id) => json(about(id), { method: "DELETE" });
-export const redeliver = (id) => json(about(id, "/redeliver"), { method: "POST" });
+export const timeline = (id, signal) => json(jobUrl(id, "/timeline"), { signal });
+export const remove = (id) => json(jobUrl(id), { method: "DELETE" });
+export const redeliver = (id) => json(jobUrl(id, "/redeliver"), { method: "POST" });
 export const submit = (body) => json(new URL("process-video", ROOT), { method: "POST", body });
-/** 503 is an answer, too. */
+/** The server's health; it has the same body when the status is 503. */
 export const health = async () => (await fetch(HEALTH, { cache: "no-store" })).json();
 
-/** Fetch an export with the key and hand it to the browser as a file; its warnings in the reader's language. */
+/** Fetch an export and save it as a file; `language` is that of the warnings in it. */
 export async function download(id, format, language) {
-  const answer = await ask(about(id, `/export?format=${format}&warnings=${language}`));
+  const response = await request(jobUrl(id, `/export?format=${format}&warnings=${language}`));
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(await answer.blob());
+  link.href = URL.createObjectURL(await response.blob());
   link.download = `${id.replace(/[^A-Za-z0-9._-]/g, "_")}.${format}`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-/** Messages of a stream of server-sent events. */
+/** Read server-sent events from a response's body: {event, data}. */
 async function* messages(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -84,18 +87,19 @@ async function* messages(body) {
 }
 
 /**
- * Hear of changes until `stop` is called. `onFresh` is called when everything shown should be asked for again: at the
- * start of each stream (they last 15 s), and every 3 s while there is none. A hidden tab does not listen.
+ * Follow the server's events until the returned function is called. `onJob` gets the summary of each changed job.
+ * `onFresh` is called when the page should fetch all it shows again: at the start of each stream (a stream lasts 15 s),
+ * and every 3 s while there is no stream. `onState` gets "live", "polling" or "offline". A hidden tab does not listen.
  */
 export function watch({ onJob, onFresh, onState }) {
   let stopped = false;
-  let leave = new AbortController();
-  const wake = () => document.hidden && leave.abort();
-  document.addEventListener("visibilitychange", wake);
+  let stream = new AbortController();
+  const onVisibility = () => document.hidden && stream.abort();
+  document.addEventListener("visibilitychange", onVisibility);
 
   async function listen() {
-    const answer = await ask(new URL("jobs/events", ROOT), { signal: leave.signal });
-    for await (const { event, data } of messages(answer.body)) {
+    const response = await request(new URL("jobs/events", ROOT), { signal: stream.signal });
+    for await (const { event, data } of messages(response.body)) {
       if (event === "open") {
         onState("live");
         onFresh();
@@ -105,28 +109,28 @@ export function watch({ onJob, onFresh, onState }) {
     }
   }
 
-  async function keep() {
+  async function listenUntilStopped() {
     while (!stopped) {
       if (document.hidden) {
         await new Promise((seen) => document.addEventListener("visibilitychange", seen, { once: true }));
         continue;
       }
-      leave = new AbortController();
+      stream = new AbortController();
       try {
         await listen();
       } catch (error) {
         if (stopped || document.hidden) continue;
         onState(error instanceof Refusal ? "polling" : "offline");
         onFresh();
-        await new Promise((later) => setTimeout(later, AGAIN_MS));
+        await new Promise((later) => setTimeout(later, RETRY_MS));
       }
     }
   }
 
-  keep();
+  listenUntilStopped();
   return () => {
     stopped = true;
-    leave.abort();
-    document.removeEventListener("visibilitychange", wake);
+    stream.abort();
+    document.removeEventListener("visibilitychange", onVisibility);
   };
 }

@@ -1,61 +1,65 @@
-// One job: how it stands, what ran when, its callbacks, what one can do with it, and its transcript.
+// The page of one job: its state, the stages' times, its callbacks, the actions on it, and its transcript.
 
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
 import * as api from "./api.js";
 import { clock, length, moment, number, t, warnings } from "./i18n.js";
-import { Ask, Bar, news, speed, State } from "./parts.js";
+import { Bar, Confirm, news, speed, State } from "./parts.js";
 import { Callbacks, Events, Stages } from "./timeline.js";
 import { Transcript } from "./transcript.js";
 
 const FORMATS = ["srt", "vtt", "txt", "json", "tsv", "rttm"];
-const ENDED = ["completed", "failed"];
-const SOON_MS = 1500;
+const hasEnded = (status) => status === "completed" || status === "failed";
+const REFRESH_MS = 1500; // one request for all changes of this time
 
-export function Job({ id, say }) {
+export function Job({ id, announce }) {
   const [job, setJob] = useState(null);
   const [events, setEvents] = useState([]);
-  const [line, setLine] = useState(null);
+  const [summary, setSummary] = useState(null);
   const [error, setError] = useState(null);
   const shown = useRef({});
-  Object.assign(shown.current, { job, error, told: events.length });
+  Object.assign(shown.current, { job, error, eventCount: events.length });
 
   useEffect(() => {
-    const leave = new AbortController();
-    let soon = null;
+    const requests = new AbortController();
+    let timer = null;
     const refresh = async () => {
       try {
-        const [status, { events }] = await Promise.all([api.status(id, leave.signal), api.timeline(id, leave.signal)]);
-        setJob(renewed(status));
-        setEvents(events);
+        const [status, timeline] = await Promise.all([
+          api.status(id, requests.signal),
+          api.timeline(id, requests.signal),
+        ]);
+        setJob(withOldResult(status));
+        setEvents(timeline.events);
         setError(null);
       } catch (problem) {
-        if (!leave.signal.aborted) setError(problem);
+        if (!requests.signal.aborted) setError(problem);
       }
     };
-    const fresh = async () => {
-      const { job, error, told } = shown.current;
-      if (!job && !error) return; // it comes
-      const now = ENDED.includes(job?.status) ? await api.timeline(id, leave.signal).catch(() => null) : null;
-      if (now === null || now.events.length !== told) refresh(); // results are large: only where something happened
+    const refreshIfChanged = async () => {
+      const before = shown.current;
+      if (!before.job && !before.error) return; // the first request is under way
+      const ended = hasEnded(before.job?.status);
+      const timeline = ended ? await api.timeline(id, requests.signal).catch(() => null) : null;
+      if (timeline?.events.length !== before.eventCount) refresh(); // results are large: only after a new event
     };
-    const heard = ({ detail }) => {
+    const jobChanged = ({ detail }) => {
       if (detail.job_id !== id) return;
-      setLine((before) => {
-        const words = detail.status === "processing" ? t(detail.stage) : t(detail.status);
-        if (before?.status !== detail.status || before?.stage !== detail.stage) say(t("job_now", id, words));
+      setSummary((before) => {
+        const text = detail.status === "processing" ? t(detail.stage) : t(detail.status);
+        if (before?.status !== detail.status || before?.stage !== detail.stage) announce(t("job_now", id, text));
         return detail;
       });
-      soon ??= setTimeout(() => ((soon = null), refresh()), SOON_MS);
+      timer ??= setTimeout(() => ((timer = null), refresh()), REFRESH_MS);
     };
     shown.current.refresh = refresh;
     refresh();
-    news.addEventListener("fresh", fresh);
-    news.addEventListener("job", heard);
+    news.addEventListener("fresh", refreshIfChanged);
+    news.addEventListener("job", jobChanged);
     return () => {
-      leave.abort();
-      clearTimeout(soon);
-      news.removeEventListener("fresh", fresh);
-      news.removeEventListener("job", heard);
+      requests.abort();
+      clearTimeout(timer);
+      news.removeEventListener("fresh", refreshIfChanged);
+      news.removeEventListener("job", jobChanged);
     };
   }, [id]);
 
@@ -65,19 +69,19 @@ export function Job({ id, say }) {
   if (!job)
     return html`<p class="empty" role=${error ? "alert" : null}>${error ? t("refresh_failed", error.message) : t("loading")}</p>`;
   const now =
-    line && line.status !== job.status && !ENDED.includes(job.status)
-      ? { ...job, ...line, callback: job.callback }
+    summary && summary.status !== job.status && !hasEnded(job.status)
+      ? { ...job, ...summary, callback: job.callback }
       : job;
   return html`
     <div class="head">
       <h1 class="id">${id}</h1>
       <${State} status=${now.status} />
-      <${Actions} job=${now} say=${say} refresh=${() => shown.current.refresh()} />
+      <${Actions} job=${now} announce=${announce} refresh=${() => shown.current.refresh()} />
     </div>
     ${error && html`<p role="alert" class="bad">${t("refresh_failed", error.message)}</p>`}
-    <${Standing} job=${now} line=${line} events=${events} />
+    <${Summary} job=${now} summary=${summary} events=${events} />
     <div class="columns">
-      <section class="card" aria-labelledby="times"><h2 id="times">${t("times")}</h2><${Stages} events=${events} ended=${ENDED.includes(now.status)} /></section>
+      <section class="card" aria-labelledby="times"><h2 id="times">${t("times")}</h2><${Stages} events=${events} ended=${hasEnded(now.status)} /></section>
       <section class="card" aria-labelledby="callbacks"><h2 id="callbacks">${t("callbacks")}</h2><${Callbacks} callback=${job.callback} events=${events} /></section>
     </div>
     <${Events} events=${events} />
@@ -85,16 +89,16 @@ export function Job({ id, say }) {
   `;
 }
 
-/** The new status with the old result where that is the same: the transcript stays as it is, playhead and all. */
-function renewed(status) {
+/** The new status, with the old result object where the result is the same: the transcript is not drawn again. */
+function withOldResult(status) {
   return (before) =>
     before?.result && before.finished_at === status.finished_at ? { ...status, result: before.result } : status;
 }
 
-function Standing({ job, line, events }) {
-  const running = !ENDED.includes(job.status);
+function Summary({ job, summary, events }) {
+  const running = !hasEnded(job.status);
   const { result } = job;
-  const progress = Math.max(job.progress, line?.status === job.status ? line.progress : 0);
+  const progress = Math.max(job.progress, summary?.status === job.status ? summary.progress : 0);
   const queued = events.findLast((event) => event.event === "queued");
   const began = events.findLast((event) => event.event === "started");
   const attempts = new Set(
@@ -128,12 +132,12 @@ function Standing({ job, line, events }) {
     [t("model"), meta?.model_version],
   ];
   return html`
-    <section class="card standing">
+    <section class="card summary">
       ${
         running &&
         html`<p class="now">
         <${Bar} percent=${progress} label=${t("progress")} /><b>${progress} %</b>
-        <span>${job.queue_position ? t("position", job.queue_position) : line?.status === "processing" ? t(line.stage) : job.message}</span>
+        <span>${job.queue_position ? t("position", job.queue_position) : summary?.status === "processing" ? t(summary.stage) : job.message}</span>
       </p>`
       }
       ${job.error_code && html`<p class="bad"><b>${job.error_code}</b> ${job.error_message}</p>`}
@@ -143,33 +147,33 @@ function Standing({ job, line, events }) {
   `;
 }
 
-function Actions({ job, say, refresh }) {
-  const [ask, setAsk] = useState(null);
+function Actions({ job, announce, refresh }) {
+  const [asked, setAsked] = useState(null); // "cancel", "delete" or "redeliver": waits for a yes or no
   const id = job.job_id;
-  const ended = ENDED.includes(job.status);
-  useEffect(() => setAsk(null), [ended]); // what was asked is no longer the question
-  const tried = async (work, done) => {
+  const ended = hasEnded(job.status);
+  useEffect(() => setAsked(null), [ended]); // cancel and delete are for different states
+  const perform = async (work, done) => {
     try {
       await work();
-      say(done);
+      announce(done);
       return true;
     } catch (problem) {
-      say(problem.message);
+      announce(problem.message);
       return false;
     }
   };
   const cancel = async () => {
-    if (ENDED.includes((await api.status(id)).status)) throw new Error(t("ended_meanwhile")); // the same request would delete it
+    if (hasEnded((await api.status(id)).status)) throw new Error(t("ended_meanwhile")); // DELETE would delete the job now
     await api.remove(id);
   };
-  const doing = {
-    cancel: () => tried(cancel, t("cancelled")).then(refresh),
-    delete: async () => (await tried(() => api.remove(id), t("deleted"))) && (location.hash = "#/jobs"),
-    redeliver: () => tried(() => api.redeliver(id), t("redelivered")).then(refresh),
+  const actions = {
+    cancel: () => perform(cancel, t("cancelled")).then(refresh),
+    delete: async () => (await perform(() => api.remove(id), t("deleted"))) && (location.hash = "#/jobs"),
+    redeliver: () => perform(() => api.redeliver(id), t("redelivered")).then(refresh),
   };
   const answer = (yes) => {
-    setAsk(null);
-    if (yes) doing[ask]();
+    setAsked(null);
+    if (yes) actions[asked]();
   };
   return html`
     <div class="actions">
@@ -177,12 +181,12 @@ function Actions({ job, say, refresh }) {
         job.result &&
         html`<span class="downloads" role="group" aria-label=${t("download")}>
         <span aria-hidden="true">${t("download")}</span>
-        ${FORMATS.map((format) => html`<button onClick=${() => tried(() => api.download(id, format, document.documentElement.lang), "")}>${format.toUpperCase()}</button>`)}
+        ${FORMATS.map((format) => html`<button onClick=${() => perform(() => api.download(id, format, document.documentElement.lang), "")}>${format.toUpperCase()}</button>`)}
       </span>`
       }
-      ${ended && html`<button onClick=${() => setAsk("redeliver")}>${t("redeliver")}</button>`}
-      ${ended ? html`<button class="danger" onClick=${() => setAsk("delete")}>${t("delete")}</button>` : html`<button class="danger" onClick=${() => setAsk("cancel")}>${t("cancel")}</button>`}
-      <${Ask} ask=${ask && t(`${ask}_ask`)} answer=${answer} />
+      ${ended && html`<button onClick=${() => setAsked("redeliver")}>${t("redeliver")}</button>`}
+      ${ended ? html`<button class="danger" onClick=${() => setAsked("delete")}>${t("delete")}</button>` : html`<button class="danger" onClick=${() => setAsked("cancel")}>${t("cancel")}</button>`}
+      <${Confirm} question=${asked && t(`${asked}_ask`)} answer=${answer} />
     </div>
   `;
 }

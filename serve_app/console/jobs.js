@@ -1,4 +1,4 @@
-// The jobs, newest first, a page at a time; what changes on the page changes as it happens.
+// The list of jobs, newest first, a page at a time, updated by the server's events.
 
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
 import * as api from "./api.js";
@@ -12,10 +12,10 @@ const FILTERS = [
 ];
 const LIMIT = 50;
 
-export function Jobs({ query, say }) {
+export function Jobs({ query, announce }) {
   const { state = "", callback = "", after = "" } = query;
   const [page, setPage] = useState(null);
-  const [full, setFull] = useState(null);
+  const [health, setHealth] = useState(null);
   const [error, setError] = useState("");
   const now = useNow();
   const shown = useRef(null);
@@ -25,22 +25,22 @@ export function Jobs({ query, say }) {
     let gone = false;
     const refresh = async () => {
       try {
-        const [found, health] = await Promise.all([api.page({ state, callback, after, limit: LIMIT }), api.health()]);
+        const [found, standing] = await Promise.all([api.page({ state, callback, after, limit: LIMIT }), api.health()]);
         if (gone) return;
         setPage(found);
-        setFull(health);
+        setHealth(standing);
         setError("");
       } catch (problem) {
         if (!gone) setError(t("refresh_failed", problem.message));
       }
     };
-    const heard = (event) => {
+    const jobChanged = (event) => {
       const before = shown.current;
       if (!before) return;
-      const line = event.detail;
-      const known = before.jobs.find((job) => job.job_id === line.job_id);
-      if (known && known.status !== line.status) say(t("job_now", line.job_id, t(line.status)));
-      const next = { ...before, jobs: merged(before.jobs, line, { state, callback, first: !after }) };
+      const summary = event.detail;
+      const known = before.jobs.find((job) => job.job_id === summary.job_id);
+      if (known && known.status !== summary.status) announce(t("job_now", summary.job_id, t(summary.status)));
+      const next = { ...before, jobs: merged(before.jobs, summary, { state, callback, first: !after }) };
       shown.current = next;
       setPage(next);
     };
@@ -48,18 +48,18 @@ export function Jobs({ query, say }) {
     shown.current = null;
     refresh();
     news.addEventListener("fresh", refresh);
-    news.addEventListener("job", heard);
+    news.addEventListener("job", jobChanged);
     return () => {
       gone = true;
       news.removeEventListener("fresh", refresh);
-      news.removeEventListener("job", heard);
+      news.removeEventListener("job", jobChanged);
     };
   }, [state, callback, after]);
 
   return html`
     <div class="head">
       <h1>${t("jobs")}</h1>
-      <${Fullness} health=${full} />
+      <${Load} health=${health} />
       <${OpenJob} />
     </div>
     <nav class="tabs" aria-label=${t("filter")}>
@@ -77,14 +77,14 @@ export function Jobs({ query, say }) {
   `;
 }
 
-/** The list with what was heard of a job: in its place, new on the first page, gone where the filter lets it through no more. */
-function merged(jobs, line, { state, callback, first }) {
-  const wanted = (!state || line.status === state) && (!callback || line.callback === callback);
-  const place = jobs.findIndex((job) => job.job_id === line.job_id);
-  if (place >= 0) return wanted ? jobs.with(place, line) : jobs.toSpliced(place, 1);
+/** The list with a changed job: replaced in its place, inserted on the first page, or removed when the filter no longer takes it. */
+function merged(jobs, summary, { state, callback, first }) {
+  const wanted = (!state || summary.status === state) && (!callback || summary.callback === callback);
+  const place = jobs.findIndex((job) => job.job_id === summary.job_id);
+  if (place >= 0) return wanted ? jobs.with(place, summary) : jobs.toSpliced(place, 1);
   if (!first || !wanted) return jobs;
-  const before = jobs.findIndex((job) => job.created_at < line.created_at);
-  return jobs.toSpliced(before < 0 ? jobs.length : before, 0, line).slice(0, LIMIT);
+  const before = jobs.findIndex((job) => job.created_at < summary.created_at);
+  return jobs.toSpliced(before < 0 ? jobs.length : before, 0, summary).slice(0, LIMIT);
 }
 
 function link({ state, callback, after }) {
@@ -92,11 +92,11 @@ function link({ state, callback, after }) {
   return `#/jobs${query.size ? `?${query}` : ""}`;
 }
 
-function Fullness({ health }) {
+function Load({ health }) {
   if (!health?.jobs) return null;
   const { running, queued, limit, queue_limit } = health.jobs;
   return html`
-    <p class="fullness">
+    <p class="load">
       <span>${t("running_of", running, limit)}</span><span>${t("waiting_of", queued, queue_limit)}</span>
       ${!health.accepting && html`<strong class="bad">${t("full")}</strong>`}
       ${health.failing.length > 0 && html`<strong class="bad">${t("failing", health.failing.join(", "))}</strong>`}

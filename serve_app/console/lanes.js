@@ -1,5 +1,5 @@
-// Draws a score on two canvases: the whole video, and a window of it with lanes for the speakers, level and pitch.
-// Only what the window shows is looked at, once a frame at most.
+// Draws a score on two canvases: the whole video, and a window of it with a lane per speaker, the level and the pitch.
+// It draws only what the window shows, at most once a frame.
 
 import { clock, t } from "./i18n.js";
 
@@ -13,7 +13,7 @@ const MOODS = ["happy", "sad", "angry", "fearful", "disgusted", "surprised"]; //
 const TEXT_PX = 6; // width of a letter, about
 
 export class Lanes {
-  /** `player` is asked where the playhead is, and moved by the pointer. */
+  /** `player` has the playhead; the pointer moves it. */
   constructor(score, player, { overview, detail }) {
     Object.assign(this, { score, player, overview, detail });
     this.span = Math.min(score.duration, USUAL_S);
@@ -38,7 +38,7 @@ export class Lanes {
     cancelAnimationFrame(this.frame);
   }
 
-  /** Show the playhead; a window that it has left is moved. */
+  /** Draw the playhead; when it has left the window, move the window. */
   follow() {
     const { time } = this.player;
     const margin = this.span * 0.05;
@@ -76,7 +76,7 @@ export class Lanes {
     canvas.addEventListener("pointermove", (event) => canvas.hasPointerCapture(event.pointerId) && seek(event));
   }
 
-  /** Sideways: along the video; with Ctrl, as a pinch says too: closer and wider. Up and down is the page's. */
+  /** Sideways scrolls along the video; with Ctrl (or a pinch) it zooms. Up and down scrolls the page. */
   #wheel(event) {
     const sideways = Math.abs(event.deltaX) > Math.abs(event.deltaY);
     if (!event.ctrlKey && !sideways) return;
@@ -96,7 +96,7 @@ export class Lanes {
     this.draw();
   }
 
-  /** What does not change in the overview: who speaks where, how loud. */
+  /** Draw the part of the overview that stays: speakers and level. */
   #drawWhole() {
     const { score, width, colours } = this;
     const pen = start(this.whole, this.ratio, width, OVERVIEW);
@@ -152,7 +152,7 @@ export class Lanes {
       const { start_time, end_time, emotion } = score.segments[n];
       const top = lanes + score.speaker[n] * lane;
       pen.globalAlpha = 0.22;
-      pen.fillStyle = this.#of(n);
+      pen.fillStyle = this.#speakerColour(n);
       pen.fillRect(x(start_time), top + 1, Math.max(1, (end_time - start_time) * scale), lane - 2);
       pen.globalAlpha = 1;
       if (MOODS.includes(emotion?.label)) {
@@ -164,7 +164,7 @@ export class Lanes {
       const n = words.segment[i];
       const [left, wide] = [x(words.start[i]), Math.max(1, (words.end[i] - words.start[i]) * scale - 1)];
       const top = lanes + score.speaker[n] * lane;
-      pen.fillStyle = this.#of(n);
+      pen.fillStyle = this.#speakerColour(n);
       const written = lane >= 14 && wide > TEXT_PX * words.text[i].length;
       pen.globalAlpha = written ? 0.18 : 0.35 + 0.65 * (words.sure[i] >= 0 ? words.sure[i] : 1);
       pen.fillRect(left, top + 3, wide, lane - 7);
@@ -190,7 +190,7 @@ export class Lanes {
 
   #ruler(pen, x) {
     const { colours, from, span, width } = this;
-    const step = STEPS_S.find((step) => (step / span) * width >= 60) ?? STEPS_S.at(-1);
+    const step = STEPS_S.find((seconds) => (seconds / span) * width >= 60) ?? STEPS_S.at(-1);
     for (let n = Math.ceil(from / step); n * step <= from + span; n++) {
       const left = Math.round(x(n * step));
       pen.fillStyle = colours.line;
@@ -200,7 +200,7 @@ export class Lanes {
     }
   }
 
-  #of(segment) {
+  #speakerColour(segment) {
     return this.colours.speakers[this.score.speaker[segment] % this.colours.speakers.length];
   }
 }
@@ -220,7 +220,7 @@ function start(canvas, ratio, width, height) {
   return pen;
 }
 
-/** The page's colours as they are now; `light-dark()` in a variable is only resolved where it is used. */
+/** The page's colours in the current theme. A probe element is needed: `light-dark()` in a variable resolves on use only. */
 function palette(canvas) {
   const probe = canvas.parentElement.appendChild(document.createElement("i"));
   const colour = (name) => {

@@ -1,4 +1,4 @@
-// The frame around the pages: where the hash leads, the key, the language, and what is heard of the server.
+// The frame around the pages: routes by the URL's hash, the API key, the language, the theme, and the server's events.
 
 import { html, render, useEffect, useRef, useState } from "./vendor/preact-htm.js";
 import { key, watch } from "./api.js";
@@ -11,7 +11,7 @@ import { Submit } from "./submit.js";
 const THEME = "theme";
 
 /** {page, id, query} of `#/jobs?state=failed`, `#/jobs/ID`, `#/submit`. */
-function place() {
+function currentRoute() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?", 2);
   const [page = "", id = ""] = path.split("/", 2);
   return { page: page || "jobs", id: decode(id), query: Object.fromEntries(new URLSearchParams(query)) };
@@ -26,46 +26,49 @@ function decode(text) {
 }
 
 function App() {
-  const [where, setWhere] = useState(place);
-  const [heard, setHeard] = useState("connecting");
-  const [said, say] = useState("");
-  const [wanted, setWanted] = useState(null);
+  const [route, setRoute] = useState(currentRoute);
+  const [connection, setConnection] = useState("connecting");
+  const [announced, announce] = useState("");
+  const [keyWanted, setKeyWanted] = useState(null);
   const [, redraw] = useState(0);
   const main = useRef();
 
   useEffect(() => {
-    const moved = () => {
-      setWhere(place());
+    const navigate = () => {
+      setRoute(currentRoute());
       window.scrollTo(0, 0);
       main.current.focus({ preventScroll: true });
     };
-    const locked = (event) => setWanted({ wrong: event.detail });
-    window.addEventListener("hashchange", moved);
-    window.addEventListener("key-wanted", locked);
-    return () => (window.removeEventListener("hashchange", moved), window.removeEventListener("key-wanted", locked));
+    const askForKey = (event) => setKeyWanted({ wrong: event.detail });
+    window.addEventListener("hashchange", navigate);
+    window.addEventListener("key-wanted", askForKey);
+    return () => (
+      window.removeEventListener("hashchange", navigate),
+      window.removeEventListener("key-wanted", askForKey)
+    );
   }, []);
 
   useEffect(() => {
-    if (wanted) return undefined; // nothing is heard without a key
+    if (keyWanted) return undefined; // the server sends no events without a key
     return watch({
-      onJob: (line) => news.dispatchEvent(new CustomEvent("job", { detail: line })),
+      onJob: (summary) => news.dispatchEvent(new CustomEvent("job", { detail: summary })),
       onFresh: () => news.dispatchEvent(new Event("fresh")),
-      onState: setHeard,
+      onState: setConnection,
     });
-  }, [!wanted]);
+  }, [!keyWanted]);
 
-  const unlock = (value) => (key.set(value), setWanted(null), news.dispatchEvent(new Event("fresh")));
-  const relock = () => (key.forget(), location.reload());
-  const turn = () => (switchLanguage(), redraw((n) => n + 1));
+  const enterKey = (value) => (key.set(value), setKeyWanted(null), news.dispatchEvent(new Event("fresh")));
+  const forgetKey = () => (key.forget(), location.reload());
+  const changeLanguage = () => (switchLanguage(), redraw((n) => n + 1));
   const pages = {
-    jobs: where.id
-      ? html`<${Job} key=${where.id} id=${where.id} say=${say} />`
-      : html`<${Jobs} query=${where.query} say=${say} />`,
-    submit: html`<${Submit} say=${say} />`,
+    jobs: route.id
+      ? html`<${Job} key=${route.id} id=${route.id} announce=${announce} />`
+      : html`<${Jobs} query=${route.query} announce=${announce} />`,
+    submit: html`<${Submit} announce=${announce} />`,
   };
-  const titles = { jobs: where.id || t("jobs"), submit: t("submit") };
+  const titles = { jobs: route.id || t("jobs"), submit: t("submit") };
   useEffect(() => {
-    document.title = `${titles[where.page] ?? t("console")} · ${t("title")}`;
+    document.title = `${titles[route.page] ?? t("console")} · ${t("title")}`;
   });
 
   return html`
@@ -73,33 +76,33 @@ function App() {
     <header class="bar">
       <a class="brand" href="#/jobs"><img src="icon.svg" alt="" width="22" height="22" />${t("title")}</a>
       <nav aria-label=${t("console")}>
-        <a href="#/jobs" aria-current=${where.page === "jobs" && !where.id ? "page" : null}>${t("jobs")}</a>
-        <a href="#/submit" aria-current=${where.page === "submit" ? "page" : null}>${t("submit")}</a>
+        <a href="#/jobs" aria-current=${route.page === "jobs" && !route.id ? "page" : null}>${t("jobs")}</a>
+        <a href="#/submit" aria-current=${route.page === "submit" ? "page" : null}>${t("submit")}</a>
       </nav>
-      <span class="heard ${heard}"><i aria-hidden="true"></i><span>${t(heard)}</span></span>
-      ${key.get() && html`<button class="quiet" onClick=${relock}>${t("forget_key")}</button>`}
-      <button class="quiet" lang=${t("language") === "English" ? "en" : "ko"} onClick=${turn}>${t("language")}</button>
+      <span class="connection ${connection}"><i aria-hidden="true"></i><span>${t(connection)}</span></span>
+      ${key.get() && html`<button class="quiet" onClick=${forgetKey}>${t("forget_key")}</button>`}
+      <button class="quiet" lang=${t("language") === "English" ? "en" : "ko"} onClick=${changeLanguage}>${t("language")}</button>
       <button class="quiet" aria-label=${t("theme")} title=${t("theme")} onClick=${switchTheme}>◐</button>
     </header>
-    <p class="said" role="status">${said}</p>
+    <p class="announced" role="status">${announced}</p>
     <main id="main" tabindex="-1" ref=${main}>
-      ${pages[where.page] ?? html`<p class="empty">${t("no_page")} <a href="#/jobs">${t("back")}</a></p>`}
+      ${pages[route.page] ?? html`<p class="empty">${t("no_page")} <a href="#/jobs">${t("back")}</a></p>`}
     </main>
-    ${wanted && html`<${KeyDialog} wrong=${wanted.wrong} use=${unlock} />`}
+    ${keyWanted && html`<${KeyDialog} wrong=${keyWanted.wrong} use=${enterKey} />`}
   `;
 }
 
 function KeyDialog({ wrong, use }) {
   const dialog = useRef();
   useEffect(() => dialog.current.showModal(), []);
-  const sent = (event) => {
+  const submit = (event) => {
     event.preventDefault();
     const value = new FormData(event.target).get("key").trim();
     if (value) use(value);
   };
   return html`
     <dialog ref=${dialog} aria-labelledby="key-title" onCancel=${(event) => event.preventDefault()}>
-      <form onSubmit=${sent}>
+      <form onSubmit=${submit}>
         <h2 id="key-title">${t("key")}</h2>
         <p>${t("key_ask")}</p>
         ${wrong && html`<p role="alert" class="bad">${t("key_wrong")}</p>`}
@@ -113,21 +116,21 @@ function KeyDialog({ wrong, use }) {
 function switchTheme() {
   const next = isDark() ? "light" : "dark";
   localStorage.setItem(THEME, next);
-  wear(next);
+  applyTheme(next);
 }
 
 function isDark() {
-  const worn = document.documentElement.dataset.theme;
-  return worn ? worn === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
-function wear(theme) {
+function applyTheme(theme) {
   if (theme) document.documentElement.dataset.theme = theme;
   window.dispatchEvent(new Event("theme"));
 }
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => window.dispatchEvent(new Event("theme")));
-wear(localStorage.getItem(THEME));
+applyTheme(localStorage.getItem(THEME));
 const app = document.getElementById("app");
 app.replaceChildren();
 render(html`<${App} />`, app);

@@ -1,17 +1,17 @@
-// Small parts that more than one page shows.
+// Components that more than one page uses.
 
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
-import { ahead } from "./api.js";
+import { serverAheadMs } from "./api.js";
 import { t } from "./i18n.js";
 
-/** What the pages hear: `job` with a line of the list, and `fresh` when all that is shown should be asked for again. */
+/** Events for the pages: `job` with the summary of a changed job, `fresh` when a page should fetch all it shows again. */
 export const news = new EventTarget();
 
-/** The server's time in ms, anew every second. */
+/** The server's time in ms, updated every second. */
 export function useNow() {
-  const [now, setNow] = useState(Date.now() + ahead);
+  const [now, setNow] = useState(Date.now() + serverAheadMs);
   useEffect(() => {
-    const timer = setInterval(() => setNow(Date.now() + ahead), 1000);
+    const timer = setInterval(() => setNow(Date.now() + serverAheadMs), 1000);
     return () => clearInterval(timer);
   }, []);
   return now;
@@ -31,16 +31,16 @@ export function Bar({ percent, label }) {
   `;
 }
 
-/** Asks before something is done. `ask` null: closed. */
-export function Ask({ ask, answer }) {
+/** A dialog that asks `question` and calls `answer` with true or false; closed while `question` is null. */
+export function Confirm({ question, answer }) {
   const dialog = useRef();
   useEffect(() => {
-    if (ask) dialog.current.showModal();
+    if (question) dialog.current.showModal();
     else dialog.current.close();
-  }, [ask]);
+  }, [question]);
   return html`
-    <dialog ref=${dialog} aria-labelledby="ask" onCancel=${() => answer(false)}>
-      <p id="ask">${ask}</p>
+    <dialog ref=${dialog} aria-labelledby="question" onCancel=${() => answer(false)}>
+      <p id="question">${question}</p>
       <p class="actions">
         <button onClick=${() => answer(false)}>${t("no")}</button>
         <button class="main" onClick=${() => answer(true)}>${t("yes")}</button>
@@ -54,4 +54,5 @@ export function speed(job) {
   return job.duration && job.processing_time ? `${(job.duration / job.processing_time).toFixed(1)}×` : "–";
 }
 
+/** Seconds from `iso` to `now` (ms). */
 export const since = (iso, now) => (now - Date.parse(iso)) / 1000;

@@ -1,6 +1,6 @@
-// The playhead, with a sound behind it or without.
+// The playhead, with or without media that plays.
 
-/** Tells `moved` when the playhead moves (its `detail`: whether by a hand), `changed` when playing or the sound change. */
+/** Dispatches `moved` when the playhead moves (`detail`: whether the user moved it), `changed` when play state or source do. */
 export class Player extends EventTarget {
   constructor(duration, media) {
     super();
@@ -10,9 +10,9 @@ export class Player extends EventTarget {
     this.playing = false;
     this.source = null;
     this.failed = false;
-    for (const event of ["play", "pause", "ended"]) media.addEventListener(event, () => this.#state());
+    for (const event of ["play", "pause", "ended"]) media.addEventListener(event, () => this.#playStateChanged());
     media.addEventListener("loadedmetadata", () => (media.currentTime = this.time));
-    media.addEventListener("error", () => this.source && this.#lose());
+    media.addEventListener("error", () => this.source && this.#sourceFailed());
   }
 
   seek(time, byHand = true) {
@@ -21,7 +21,7 @@ export class Player extends EventTarget {
     this.dispatchEvent(new CustomEvent("moved", { detail: byHand }));
   }
 
-  /** Play from a URL; null: without sound. */
+  /** Play from a URL; null: no media. */
   use(url) {
     this.failed = false;
     this.source = url;
@@ -45,23 +45,23 @@ export class Player extends EventTarget {
     this.playing = false;
   }
 
-  #lose() {
+  #sourceFailed() {
     this.source = null;
     this.failed = true;
     this.playing = false;
     this.dispatchEvent(new Event("changed"));
   }
 
-  #state() {
+  #playStateChanged() {
     const began = !this.media.paused && !this.playing;
     this.playing = !this.media.paused;
     this.dispatchEvent(new Event("changed"));
-    if (began) this.#run();
+    if (began) this.#followMedia();
   }
 
-  #run() {
+  #followMedia() {
     if (!this.playing) return;
     this.seek(this.media.currentTime, false);
-    requestAnimationFrame(() => this.#run());
+    requestAnimationFrame(() => this.#followMedia());
   }
 }

@@ -1,13 +1,13 @@
-// A result as arrays that can be looked up by time. Knows nothing of the page.
+// A result as arrays that can be searched by time. Knows nothing of the page.
 
-/** How long the lists of a result are is known only here: words lie flat, in the transcript's order. */
-export function score(result) {
+/** The words of all segments in flat arrays, in the transcript's order, and searches over them. */
+export function createScore(result) {
   const { segments } = result;
   const names = [...new Set(segments.map((segment) => segment.speaker.speaker_id))].sort();
   const count = segments.reduce((sum, segment) => sum + segment.words.length, 0);
   const words = {
     count,
-    text: new Array(count),
+    text: Array.from({ length: count }),
     start: new Float64Array(count),
     end: new Float64Array(count),
     db: new Float32Array(count),
@@ -51,15 +51,15 @@ export function score(result) {
       words.end.reduce((most, end) => Math.max(most, end), 0),
       0.1,
     ),
-    /** Most of the voiced words lie between these, in Hz. */
+    /** The range of most voiced words, in Hz: the 2nd to the 98th percentile with a margin. */
     pitch: spoken.length
       ? [spoken[Math.floor(spoken.length * 0.02)] * 0.9, spoken[Math.floor(spoken.length * 0.98)] * 1.1]
       : [80, 400],
-    /** The word that has begun last at `time`, the first one before all. */
+    /** The last word that begins at or before `time`; before the first word, the first. */
     at: (time) => order[Math.max(0, after(sorted, time) - 1)] ?? -1,
-    /** The word that begins `steps` after `word`. */
+    /** The word `steps` places after `word`, by their begins. */
     beside: (word, steps) => order[Math.min(count - 1, Math.max(0, rank[word] + steps))] ?? -1,
-    /** All words that sound between the two times, and perhaps some more. */
+    /** All words that sound between the two times, and perhaps a few beside them. */
     *within(from, until) {
       for (let place = after(sorted, from - longest); place < count && sorted[place] <= until; place++)
         yield order[place];

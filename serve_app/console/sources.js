@@ -1,4 +1,4 @@
-// Where the sound of a job comes from, by its ID: a URL that was submitted or given here, or a chosen file's object URL.
-// In memory only: a presigned URL is a secret, and the server gives none out.
+// The media of each job, by job ID: a URL that was submitted or entered here, or the object URL of a chosen file.
+// Stored in memory only: a presigned URL is a secret, and the server returns none.
 
 export const sources = new Map();

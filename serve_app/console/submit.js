@@ -1,4 +1,4 @@
-// A form that submits a job as the backend does.
+// The form that submits a job, as the backend does.
 
 import { html, useState } from "./vendor/preact-htm.js";
 import * as api from "./api.js";
@@ -7,7 +7,7 @@ import { sources } from "./sources.js";
 
 const LANGUAGES = ["auto", "ko", "en", "ja", "zh", "es", "fr", "de"];
 
-export function Submit({ say }) {
+export function Submit({ announce }) {
   const [id, setId] = useState(newId);
   const [error, setError] = useState("");
   const [busy, setBusy] = useState(false);
@@ -30,7 +30,7 @@ export function Submit({ say }) {
       };
       const { job_id, message } = await api.submit(body);
       sources.set(job_id, body.video_url);
-      say(message);
+      announce(message);
       location.hash = `#/jobs/${encodeURIComponent(job_id)}`;
     } catch (problem) {
       setError(problem.message);
@@ -65,7 +65,7 @@ export function Submit({ say }) {
   `;
 }
 
-/** A UUID, also where the page is no secure context. */
+/** A random UUID; `crypto.randomUUID` exists in secure contexts only. */
 function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;

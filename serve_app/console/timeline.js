@@ -1,4 +1,4 @@
-// What a job's events say: which stage ran when beside which, how its callback was answered, and all of them in a table.
+// A job's history: which stage ran when, beside which other; its callbacks; and all events in a table.
 
 import { html } from "./vendor/preact-htm.js";
 import { length, moment, t } from "./i18n.js";
@@ -7,8 +7,8 @@ import { useNow } from "./parts.js";
 const ENDS = new Set(["completed", "failed", "given_back"]);
 
 /**
- * The attempts of a job: [{run, attempt, at, until, left, stages: [{name, at, until}]}], times in ms. `until` is null for
- * what still runs; a dead attempt ends where the next event of the job is. `left`: it was given back.
+ * The attempts of a job: [{run, attempt, at, until, givenBack, stages: [{name, at, until}]}], times in ms. `until` is
+ * null while an attempt or a stage runs; an attempt whose process died ends where the next attempt begins.
  */
 export function attempts(events) {
   const found = [];
@@ -23,15 +23,15 @@ export function attempts(events) {
     const at = Date.parse(iso);
     if (event === "attempt") {
       close(at);
-      open = { run, attempt, at, until: null, left: false, stages: [] };
+      open = { run, attempt, at, until: null, givenBack: false, stages: [] };
       found.push(open);
     } else if (open && event === "stage_started") {
       open.stages.push({ name: detail, at, until: null });
     } else if (open && event === "stage_ended") {
-      const stage = open.stages.findLast((stage) => stage.name === detail && stage.until === null);
+      const stage = open.stages.findLast(({ name, until }) => name === detail && until === null);
       if (stage) stage.until = at;
     } else if (open && ENDS.has(event)) {
-      open.left = event === "given_back";
+      open.givenBack = event === "given_back";
       close(at);
     }
   }
@@ -66,20 +66,20 @@ function Attempt({ attempt, many, now }) {
     `;
   };
   return html`
-    ${many && html`<h3>${t("attempt_n", attempt.run, attempt.attempt)}${attempt.left ? ` · ${t("given_back")}` : ""}</h3>`}
+    ${many && html`<h3>${t("attempt_n", attempt.run, attempt.attempt)}${attempt.givenBack ? ` · ${t("given_back")}` : ""}</h3>`}
     <ol class="stages">${attempt.stages.map(bar)}</ol>
     <p class="axis" aria-hidden="true"><span>0</span><span>${length(whole / 1000)}</span></p>
   `;
 }
 
 export function Callbacks({ callback, events }) {
-  const told = events.filter(({ event }) => event.startsWith("callback_"));
-  if (callback.state === "none" && !told.length) return html`<p class="empty">${t("no_callbacks")}</p>`;
+  const tries = events.filter(({ event }) => event.startsWith("callback_"));
+  if (callback.state === "none" && !tries.length) return html`<p class="empty">${t("no_callbacks")}</p>`;
   return html`
     <p><b class="callback ${callback.state}">${t("callback_now", t(`cb_${callback.state}`), callback.attempts)}</b>
       ${callback.last_error && html` <span>${t("last_error", callback.last_error)}</span>`}</p>
     <ol class="tries">
-      ${told.map(({ at, event, detail }) => html`<li class=${event}><time datetime=${at}>${moment(at)}</time><span>${t(`ev_${event}`)}</span><span>${detail ?? ""}</span></li>`)}
+      ${tries.map(({ at, event, detail }) => html`<li class=${event}><time datetime=${at}>${moment(at)}</time><span>${t(`ev_${event}`)}</span><span>${detail ?? ""}</span></li>`)}
     </ol>
   `;
 }

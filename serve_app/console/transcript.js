@@ -1,24 +1,24 @@
 // The transcript by speaker, under a ruler with lanes and curves. A click on a word moves the playhead.
 //
-// Words are written once, a few milliseconds at a time, and the browser lays out what is in view (content-visibility):
-// so an hour of talk scrolls smoothly, and finding in the page and screen readers still see all of it.
+// Words are added to the page once, a few milliseconds at a time, and the browser lays out only what is in view
+// (content-visibility): an hour of speech scrolls smoothly, and find-in-page and screen readers still get all of it.
 
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
 import { clock, t } from "./i18n.js";
 import { Lanes } from "./lanes.js";
 import { Player } from "./player.js";
-import { score } from "./score.js";
+import { createScore } from "./score.js";
 import { sources } from "./sources.js";
 
 const WRITE_MS = 6;
-const PER_LINE = 14; // words, about: for the height of what is not laid out yet
+const WORDS_PER_LINE = 14; // an estimate, for the height of segments that are not laid out yet
 const [STEP_S, PAGE_S] = [5, 30];
 
 export function Transcript(props) {
-  return html`<${Inside} key=${document.documentElement.lang} ...${props} />`; // written anew in another language
+  return html`<${TranscriptInOneLanguage} key=${document.documentElement.lang} ...${props} />`; // created again when the language changes
 }
 
-function Inside({ id, result }) {
+function TranscriptInOneLanguage({ id, result }) {
   const root = useRef();
   const view = useRef(null);
   const [, redraw] = useState(0);
@@ -64,8 +64,8 @@ function Sound({ id, player }) {
     else sources.delete(id);
     player.use(url);
   };
-  const chosen = (event) => event.target.files[0] && use(URL.createObjectURL(event.target.files[0]));
-  const given = (event) => {
+  const chooseFile = (event) => event.target.files[0] && use(URL.createObjectURL(event.target.files[0]));
+  const submitUrl = (event) => {
     event.preventDefault();
     use(new FormData(event.target).get("url").trim());
   };
@@ -78,37 +78,37 @@ function Sound({ id, player }) {
       <summary>${t("source")} <span class="muted">${t("source_none")}</span></summary>
       ${player?.failed && html`<p role="alert" class="bad">${t("source_gone")}</p>`}
       <div class="row">
-        <label>${t("source_file")}<input type="file" accept="video/*,audio/*" onChange=${chosen} /></label>
-        <form onSubmit=${given}><label>${t("source_url")}<span class="beside"><input name="url" type="url" required spellcheck="false" autocomplete="off" /><button>${t("source_use")}</button></span></label></form>
+        <label>${t("source_file")}<input type="file" accept="video/*,audio/*" onChange=${chooseFile} /></label>
+        <form onSubmit=${submitUrl}><label>${t("source_url")}<span class="beside"><input name="url" type="url" required spellcheck="false" autocomplete="off" /><button>${t("source_use")}</button></span></label></form>
       </div>
     </details>
   `;
 }
 
 class View {
-  /** `changed` is called when the player's state does. */
+  /** `changed` is called whenever the player's state changes. */
   constructor(root, result, changed) {
-    this.score = score(result);
+    this.score = createScore(result);
     this.find = (selector) => root.querySelector(selector);
     this.list = this.find(".segments");
     this.closed = false;
     this.player = new Player(this.score.duration, this.find("video") ?? document.createElement("video"));
     if (!this.list) return;
-    this.elements = new Array(this.score.words.count);
+    this.elements = Array.from({ length: this.score.words.count });
     this.now = -1;
     this.lanes = new Lanes(this.score, this.player, { overview: this.find(".overview"), detail: this.find(".detail") });
     this.slider = this.find(".ruler");
     this.slider.setAttribute("aria-valuemax", Math.round(this.score.duration));
-    this.player.addEventListener("moved", ({ detail }) => this.#moved(detail));
+    this.player.addEventListener("moved", ({ detail }) => this.#playheadMoved(detail));
     this.player.addEventListener("changed", changed);
     this.player.media.addEventListener("loadedmetadata", ({ target }) => (target.hidden = !target.videoWidth));
     this.player.addEventListener("changed", () => this.player.source || (this.player.media.hidden = true));
     this.slider.addEventListener("keydown", (event) => this.#key(event));
-    this.list.addEventListener("click", ({ target }) => this.#clicked(target));
-    this.list.addEventListener("pointerover", ({ target }) => target.word >= 0 && this.#tell(target.word));
+    this.list.addEventListener("click", ({ target }) => this.#seekToWord(target));
+    this.list.addEventListener("pointerover", ({ target }) => target.word >= 0 && this.#showWord(target.word));
     this.list.replaceChildren();
     this.#write(0);
-    this.#moved(false);
+    this.#playheadMoved(false);
   }
 
   close() {
@@ -117,7 +117,7 @@ class View {
     this.player.close();
   }
 
-  /** Write segments from `n` on, for some milliseconds; the rest later. */
+  /** Add segments from number `n` on for WRITE_MS, the rest in later turns of the event loop. */
   #write(n) {
     if (this.closed) return;
     const until = performance.now() + WRITE_MS;
@@ -132,9 +132,9 @@ class View {
     const { segments, speaker, first, words } = this.score;
     const { start_time, emotion } = segments[n];
     const item = make("li", `segment s${speaker[n] % 8}`);
-    item.style.containIntrinsicBlockSize = `auto ${2.1 + 1.6 * Math.ceil((first[n + 1] - first[n]) / PER_LINE)}rem`;
+    item.style.containIntrinsicBlockSize = `auto ${2.1 + 1.6 * Math.ceil((first[n + 1] - first[n]) / WORDS_PER_LINE)}rem`;
     const at = make("button", "at", clock(start_time, 1));
-    at.tabIndex = -1; // the ruler is the keyboard's way
+    at.tabIndex = -1; // the keyboard moves the playhead by the ruler
     at.word = first[n];
     const mood =
       emotion && make("span", `mood ${emotion.label}`, `${t(emotion.label)} ${Math.round(100 * emotion.confidence)} %`);
@@ -153,11 +153,11 @@ class View {
     return item;
   }
 
-  #clicked(target) {
+  #seekToWord(target) {
     if (target.word >= 0 && getSelection().isCollapsed) this.player.seek(this.score.words.start[target.word]);
   }
 
-  #moved(byHand) {
+  #playheadMoved(byHand) {
     const { words, at, segments, speaker } = this.score;
     const { time } = this.player;
     const word = at(time);
@@ -169,15 +169,15 @@ class View {
     this.now = word;
     const who = t("speaker_n", speaker[words.segment[word]] + 1);
     this.slider.setAttribute("aria-valuetext", t("at_word", clock(time, 1), who, words.text[word]));
-    this.#tell(word);
+    this.#showWord(word);
     const element = this.elements[word];
     element?.classList.add("now");
     if (segments.length && (byHand || this.player.playing) && this.find(".follow").checked)
       element?.scrollIntoView({ block: "nearest" });
   }
 
-  /** What is known of a word. */
-  #tell(word) {
+  /** Show a word's time, level, pitch and confidence. */
+  #showWord(word) {
     const { text, db, hz, sure, start } = this.score.words;
     const known = [
       `${clock(start[word], 2)}`,
@@ -219,7 +219,7 @@ function make(tag, name, text = "") {
   return element;
 }
 
-/** The class of a word's shading: the less sure, the stronger. */
+/** The CSS class of a word's shading: the lower the confidence, the stronger. */
 function shade(sure) {
   if (!(sure < 0.85)) return "";
   return sure < 0.5 ? "c3" : sure < 0.7 ? "c2" : "c1";

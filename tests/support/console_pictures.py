@@ -75,7 +75,7 @@ def _past(world: World) -> None:
 def _pictures(browser: Browser, url: str) -> Iterator[tuple[str, bytes]]:
     with _tab(browser, locale="en-US", viewport={"width": 1200, "height": 720}) as page:
         page.goto(f"{url}#/jobs")
-        page.wait_for_selector(".heard.live")
+        page.wait_for_selector(".connection.live")
         page.wait_for_selector("tbody tr >> nth=10")
         yield "jobs", page.screenshot()
     with _tab(browser, locale="en-US", viewport={"width": 1200, "height": 1180}) as page:
@@ -101,7 +101,7 @@ def _open(page: Page, url: str) -> None:
     """The job's page, with the playhead at a word and the curves a little closer."""
     page.goto(f"{url}#/jobs/completed")
     page.wait_for_selector(".segments[data-complete]")
-    page.wait_for_selector(".heard.live")
+    page.wait_for_selector(".connection.live")
     page.locator(".segments p span").nth(AT_WORD).click()
     page.evaluate("scrollTo(0, 0)")
     page.mouse.move(0, 0)

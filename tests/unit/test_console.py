@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -23,6 +25,7 @@ from serve_app.storage import drain
 from serve_app.storage.database import Database
 from tests.support.console_world import World, a_talk
 from tests.support.live_server import serving
+from tests.support.pages import ROOT
 
 FILES = Path(str(console.FILES))
 JOBS = "/api/upload-video/jobs"
@@ -68,6 +71,24 @@ def test_e1_the_warnings_sentences_are_the_servers(http):
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
     head, _, table = answer.text.rstrip(";\n").partition(" = ")
     assert (head, json.loads(table)) == ("export const SENTENCES", SENTENCES)
+
+
+@pytest.mark.parametrize(
+    ("script", "rule"),
+    [
+        ("const unused = 1;\n", "no-unused-vars"),
+        ("export const broken = () => nowhere();\n", "no-undef"),
+        ('import { t } from "./none.js";\n', "no-unused-vars"),
+        ("export const fine = (a) => a;\n", None),
+    ],
+)
+def test_the_linter_of_make_check_finds_mistakes_in_scripts(script, rule, tmp_path):
+    """`make check` fails on a variable that is not used or not defined: oxlint with the project's own configuration."""
+    (tmp_path / "script.js").write_text(script, encoding="utf-8")
+    oxlint = [Path(sys.executable).with_name("oxlint"), "--config", ROOT / ".oxlintrc.json", tmp_path]
+    found = subprocess.run(oxlint, capture_output=True, text=True, check=False)
+    assert found.returncode == (1 if rule else 0)
+    assert rule is None or rule in found.stdout
 
 
 def test_e1_the_page_may_do_little(http):

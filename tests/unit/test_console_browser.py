@@ -87,7 +87,7 @@ def checked(page):
 def test_e1_the_jobs_are_seen_as_they_go(world, url, page):
     """E1: a page of jobs, filtered by a deep link; what a job does shows without a reload, and a new one comes in."""
     page.goto(f"{url}#/jobs?state=processing")
-    page.wait_for_selector(".heard.live")
+    page.wait_for_selector(".connection.live")
     page.wait_for_selector("tbody tr")
     assert page.locator("tbody tr").count() == 1
     assert "Running Speakers 46 %" in text(page, "tbody tr")
@@ -102,14 +102,14 @@ def test_e1_the_jobs_are_seen_as_they_go(world, url, page):
     world.store.finish(world.running, Outcome(error_code="X", error_message="no"))
     page.wait_for_selector("text=new-one")
     page.wait_for_selector("tr.failed >> text=running")
-    page.wait_for_selector(".said >> text=Job running: Failed")
+    page.wait_for_selector(".announced >> text=Job running: Failed")
     assert page.locator("tbody th").all_inner_texts()[0] == "new-one"
 
 
 def test_e1_what_enters_a_filter_is_seen_whatever_its_age(world, url, page):
     """E1: an old job that fails comes in below the newer ones; whose callback is owed has a list of its own."""
     page.goto(f"{url}#/jobs?state=failed")
-    page.wait_for_selector(".heard.live")
+    page.wait_for_selector(".connection.live")
     page.wait_for_selector("tr.failed")
     world.ago_s = 3600
     world.submit("oldest")
@@ -137,7 +137,7 @@ def test_e1_a_cancel_that_comes_too_late_deletes_nothing(world, url, page):
     sent = []
     page.on("request", lambda request: sent.append(request.method))
     page.click("dialog[open] >> text=Yes")
-    page.wait_for_selector(".said >> text=The job has ended meanwhile.")
+    page.wait_for_selector(".announced >> text=The job has ended meanwhile.")
     assert "DELETE" not in sent
     assert world.store.get("waiting-2") is not None
     page.unroute_all(behavior="ignoreErrors")  # the page asks again and again, also while it is closed
@@ -278,7 +278,7 @@ def test_e1_the_key_stays_in_the_tab(database, browser):
         page.fill("dialog [name=key]", key)
         page.click("dialog >> text=Use")
         page.wait_for_selector("tbody >> text=secret-job")
-        page.wait_for_selector(".heard.live")
+        page.wait_for_selector(".connection.live")
         assert page.evaluate("[JSON.stringify(localStorage), document.cookie, location.href].join()").count(key) == 0
         page.click("text=Forget the key")
         page.wait_for_selector("dialog[open]")
@@ -315,7 +315,7 @@ def test_e1_without_a_stream_the_page_asks_again_and_again(world, url, page, mon
     world.submit("polled")
     page.wait_for_selector("tbody >> text=polled")
     monkeypatch.setattr(feed, "LISTENERS", 32)
-    page.wait_for_selector(".heard.live")
+    page.wait_for_selector(".connection.live")
     world.submit("streamed")
     page.wait_for_selector("tbody >> text=streamed")
 
@@ -326,12 +326,12 @@ def test_e1_a_server_that_is_away_is_told_of_until_it_is_back(world, page):
     with serving(world.app) as url:
         page.goto(f"{url}/console/#/jobs")
         page.wait_for_selector("tbody >> text=running")
-    page.wait_for_selector(".heard.offline")
+    page.wait_for_selector(".connection.offline")
     page.wait_for_selector("[role=alert] >> text=does not answer")
     page.evaluate("location.hash = '#/jobs/completed'")
     page.wait_for_selector("[role=alert] >> text=does not answer")
     with serving(world.app, port=int(url.rpartition(":")[2])):
-        page.wait_for_selector(".heard.live")
+        page.wait_for_selector(".connection.live")
         page.wait_for_selector(".segments[data-complete]")
 
 
