@@ -2,10 +2,9 @@
 
     python -m tests.benchmarks [NAME …]
 
-NAME is one of server, load, length, whisperx, overhead, checkpoints, edge, durability, prosody, diarization,
-transcription, quality, segments, alignment, word_times; numbers after `length` and `overhead` are their minutes, so
-`length 1 10` leaves the hour out. `whisperx`, `segments` and `word_times` need what `ML_SERVER_REAL_MODELS` names.
-Without any name: all of them, one and a half hours on two cores.
+NAME is one of server, load, length, whisperx, overhead, edge, durability, diarization, transcription, quality,
+segments; numbers after `length` and `overhead` are their minutes, so `length 1 10` leaves the hour out. `whisperx` and
+`segments` need what `ML_SERVER_REAL_MODELS` names. Without any name: all of them, more than an hour on two cores.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.benchmarks import (
-    bench_checkpoints,
     bench_durability,
     bench_edge,
     bench_length,
@@ -51,16 +49,12 @@ BENCHES: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "length": ("Length", bench_length.main),
     "whisperx": ("Bare whisperX and faster-whisper in turn", bench_whisperx.main),
     "overhead": ("The server's own share of a job", bench_overhead.main),
-    "checkpoints": ("Checkpoints", bench_checkpoints.main),
     "edge": ("Callers who mean no good", bench_edge.main),
     "durability": ("What durability costs", bench_durability.main),
-    "prosody": ("Prosody", _script("bench_prosody")),
     "diarization": ("Diarization and speech detection", _script("bench_diarization")),
     "transcription": ("Transcription", _script("bench_transcription")),
     "quality": ("Words, times and speakers on held-out recordings", _script("bench_quality")),
     "segments": ("Who said what, in whole sentences", _script("bench_segments")),
-    "alignment": ("Alignment", _script("bench_alignment")),
-    "word_times": ("Word times from Whisper's attention", _script("bench_word_times")),
 }
 
 
