@@ -22,6 +22,7 @@ from serve_app.exposure import check_bind, check_forwarding, check_token
 from serve_app.orchestration import placement
 from serve_app.orchestration.job_actor import MANAGER_NAME, NAMESPACE
 from serve_app.orchestration.manager import JobManager
+from serve_app.orchestration.renamed_methods import remote_method
 from serve_app.pipeline.pipeline import Stages
 from serve_app.storage.opening import open_database, open_store
 
@@ -56,7 +57,7 @@ class ManagerLine:
     def poke(self) -> None:
         """There is something new in the job table."""
         if self._manager is not None:
-            self._manager.poke.remote()
+            remote_method(self._manager, "wake").remote()
 
     def discard(self, job_id: str) -> None:
         """A job's files may go."""
@@ -95,14 +96,14 @@ class ManagerLine:
     async def _look(self) -> tuple[str, ...]:
         """Find or make the manager. One of an earlier release leaves; jobs that run keep their drivers."""
         manager: Any = await asyncio.to_thread(self._get_or_create)
-        identity, since, silent_s = await manager.look.remote()
+        identity, since, silent_s = await remote_method(manager, "status").remote()
         if identity != self._settings.identity and since < self._since:
             log.info("the job manager of another release is replaced")
             self._manager = None
             with suppress(RayActorError):
-                await manager.leave.remote()
+                await remote_method(manager, "step_down").remote()
             manager = await asyncio.to_thread(self._get_or_create)
-            _, _, silent_s = await manager.look.remote()
+            _, _, silent_s = await remote_method(manager, "status").remote()
         self._manager = manager
         return ("job manager",) if silent_s > MANAGER_SILENCE_S else ()
 

@@ -379,9 +379,11 @@ def _dismiss_manager() -> None:
     import ray
 
     from serve_app.orchestration.job_actor import MANAGER_NAME, NAMESPACE
+    from serve_app.orchestration.renamed_methods import remote_method
 
     with suppress(ValueError, ray.exceptions.RayError):  # there is none; it is gone, or too slow
-        ray.get(ray.get_actor(MANAGER_NAME, NAMESPACE).leave.remote(), timeout=LEAVE_S)
+        manager = ray.get_actor(MANAGER_NAME, NAMESPACE)
+        ray.get(remote_method(manager, "step_down").remote(), timeout=LEAVE_S)
 
 
 def _end_our_actors() -> None:

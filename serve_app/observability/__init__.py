@@ -1,1 +1,1 @@
-"""What operators see of the server: metrics, traces, the log line of each job's end."""
+"""What operators see of the server: metrics, traces, and one log line at the end of each run."""

@@ -1,4 +1,4 @@
-"""The canonical log line of a run's end, whoever ended it: driver, manager or a request."""
+"""The canonical log line of a run's end, whether its job actor, the manager or a request ended it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logs.get_logger("jobs")
 
 
 def log_end(job: Job, outcome: Outcome, *, seconds: float = 0.0) -> None:
-    """The canonical line: one per run that ended, with all that one wants to count by."""
+    """Log the one line per ended run that has everything one may want to count by; `seconds` is its processing time."""
     fields: dict[str, Any] = {
         "run": job.run,
         "attempt": job.attempt,

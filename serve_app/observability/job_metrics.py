@@ -1,8 +1,7 @@
-"""What Prometheus is told of jobs and callbacks, read from the database by the manager that works.
+"""The metrics of jobs and callbacks, which the manager that works reads from the database.
 
-Drivers count nothing: each is a process of its own, so that every job would be a series, and ends itself before Ray
-has collected what it counted. What they do stands in the timeline, and is counted from there, whoever did it.
-Blocking: call it from a thread.
+Job actors count nothing: each is a process of its own, so that every job would be a series, and ends before Ray has
+collected what it counted. What they do is in the timeline, and is counted from there. Blocking: call it from a thread.
 """
 
 from __future__ import annotations
@@ -28,51 +27,51 @@ if TYPE_CHECKING:
     from serve_app.storage.database import Database
 
 EVERY_S = 5.0
-NEWEST = 500
-"""Events that are read at a time; ten jobs that end each second make a third of it."""
-REMEMBERED = 4 * NEWEST
-TRIES = {
+EVENTS_READ = 500
+"""The newest events that are read each time; ten jobs that end each second make a third of it."""
+EVENTS_REMEMBERED = 4 * EVENTS_READ
+CALLBACK_OUTCOMES = {
     EventKind.CALLBACK_DELIVERED: "delivered",
     EventKind.CALLBACK_FAILED: "to_be_retried",
     EventKind.CALLBACK_UNDELIVERED: "given_up",
 }
-COUNTED = (EventKind.STARTED, EventKind.COMPLETED, EventKind.FAILED, *TRIES)
+COUNTED_EVENTS = (EventKind.STARTED, EventKind.COMPLETED, EventKind.FAILED, *CALLBACK_OUTCOMES)
 
 
 class JobMetrics:
-    """Tells how things stand, and counts each event once."""
+    """Set the gauges from the tables, and count each event of the timeline once."""
 
     def __init__(self, database: Database, limits: Limits, clock: Callable[[], float] = time.time) -> None:
         self._db = database
         self._limits = limits
         self._clock = clock
         self._since: float | None = None
-        """What happened before is not counted; None before the first look."""
+        """Older events are not counted; None before the first collection."""
         self._known: dict[tuple[int, float], None] = {}
-        """Events that are counted, by id and time: SQLite gives the ids of deleted rows to new ones."""
+        """Events that have been counted, by id and time: SQLite gives the ids of deleted rows to new ones."""
         for counter in (metrics.JOBS_ENDED, metrics.CALLBACK_TRIES, metrics.VIDEO_S, metrics.PROCESSING_S):
             counter.begin()
 
-    def look(self) -> None:
-        """Read the database and tell. What happened before the first look is not counted."""
+    def collect(self) -> None:
+        """Read the database and record what is new. Events before the first collection are not counted."""
         with self._db.read() as db:
-            self._tell_standing(db)
+            self._set_gauges(db)
             for event in self._new_events(db):
                 self._count(db, event)
                 self._known[event.id, event.at] = None
-        for key in list(self._known)[:-REMEMBERED]:
+        for key in list(self._known)[:-EVENTS_REMEMBERED]:
             del self._known[key]
         metrics.MANAGER_SEEN_S.set(self._clock())
 
-    def rest(self) -> None:
-        """Another manager works: what this one has told is no longer so."""
+    def clear(self) -> None:
+        """Set the gauges to 0 and stop counting until the next collection: another manager works now."""
         for gauge in (metrics.OLDEST_QUEUED_S, metrics.PENDING_CALLBACKS, metrics.OLDEST_CALLBACK_S):
             gauge.set(0)
         for state in JobState:
             metrics.JOBS.set(0, state=state)
         self._since = None
 
-    def _tell_standing(self, db: Connection) -> None:
+    def _set_gauges(self, db: Connection) -> None:
         by_state = select(jobs.c.state, func.count()).group_by(jobs.c.state)
         counts: dict[str, int] = {row[0]: row[1] for row in db.execute(by_state)}
         for state in JobState:
@@ -92,20 +91,20 @@ class JobMetrics:
         return 0.0 if since is None else max(0.0, self._clock() - since)
 
     def _new_events(self, db: Connection) -> Sequence[Row[Any]]:
-        """Those that the last look did not see, oldest first: transactions may end in another order than they begin."""
-        query = select(events).where(events.c.kind.in_(COUNTED)).order_by(events.c.id.desc()).limit(NEWEST)
+        """Return events that are not counted yet, oldest first. They may be committed in another order than begun."""
+        query = select(events).where(events.c.kind.in_(COUNTED_EVENTS)).order_by(events.c.id.desc()).limit(EVENTS_READ)
         newest = db.execute(query).all()[::-1]
         if self._since is None:
             self._since = self._clock()
             self._known |= {(event.id, event.at): None for event in newest}
-        since = self._since = min(self._since, self._clock())  # a clock that is set back takes the limit along
+        since = self._since = min(self._since, self._clock())  # a clock that is set back moves the limit
         return [event for event in newest if event.at >= since and (event.id, event.at) not in self._known]
 
     def _count(self, db: Connection, event: Row[Any]) -> None:
         kind = EventKind(event.kind)
-        if kind in TRIES:
+        if kind in CALLBACK_OUTCOMES:
             error = (event.detail or "").partition(": ")[2]
-            metrics.CALLBACK_TRIES.inc(outcome=TRIES[kind], fault=metrics.fault_of(error))
+            metrics.CALLBACK_TRIES.inc(outcome=CALLBACK_OUTCOMES[kind], fault=metrics.fault_class(error))
         elif kind is EventKind.STARTED:
             run = select(jobs.c.queued_at).where(jobs.c.job_id == event.job_id, jobs.c.run == event.run)
             if (queued_at := db.execute(run).scalar()) is not None:
@@ -116,7 +115,7 @@ class JobMetrics:
                 self._count_work(db, event.job_id)
 
     def _count_work(self, db: Connection, job_id: str) -> None:
-        """How long a completed job took; its result tells by stage."""
+        """Count how long a completed job and its stages took, as its result says."""
         found = db.execute(select(results).where(results.c.job_id == job_id)).one_or_none()
         if found is None or not found.duration_s:
             return

@@ -1,4 +1,4 @@
-"""What the server itself counts for Prometheus; what its stages count is in `deployments/metrics.py`.
+"""The server's own metrics for Prometheus; those of its stages are in `deployments/metrics.py`.
 
 Jobs and callbacks are counted from the database by the manager (`serve_app/observability/job_metrics.py`), answers by
 Serve's proxies (`serve_app/api/proxy_guard.py`).
@@ -16,9 +16,9 @@ from serve_app.jobs.states import JobState
 UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 CODES = frozenset(error.code for error in errors.JobError.__subclasses__())
 NO_CODE = "none"
-"""The error code of a job that completed."""
+"""In place of an error code, for a job that completed."""
 STAGES = ("extraction", "detection", "transcription", "diarization", "prosody", "analysis")
-"""As the result's `stages` names them."""
+"""The names in a result's `metadata.stages`."""
 OUTCOMES = ("delivered", "to_be_retried", "given_up")
 FAULTS = ("none", "unreachable", "timeout", "cut_off", "not_allowed", "http_3xx", "http_4xx", "http_5xx")
 ROUTES = {
@@ -36,12 +36,13 @@ JOBS = Gauge("jobs", "Jobs in the database.", state=JobState)
 JOBS_LIMIT = Gauge(
     "jobs_limit", "How many jobs may be in this state; beyond both, a POST is answered 503.", state=UNFINISHED
 )
-OLDEST_QUEUED_S = Gauge("oldest_queued_seconds", "How long the first of the queue has waited; 0 where nobody waits.")
-PENDING_CALLBACKS = Gauge("pending_callbacks", "Ends of jobs that are still to be told.")
+OLDEST_QUEUED_S = Gauge("oldest_queued_seconds", "How long the first job has waited in the queue; 0 where it is empty.")
+PENDING_CALLBACKS = Gauge("pending_callbacks", "Terminal callbacks that are not acknowledged yet.")
 OLDEST_CALLBACK_S = Gauge(
-    "oldest_undelivered_callback_seconds", "How long the longest owed end has been owed; 0 where none is."
+    "oldest_undelivered_callback_seconds",
+    "Age of the oldest callback that is not acknowledged; 0 where there is none.",
 )
-MANAGER_SEEN_S = Gauge("manager_seen_timestamp_seconds", "When the manager last looked at the database, epoch seconds.")
+MANAGER_SEEN_S = Gauge("manager_seen_timestamp_seconds", "When the manager last read the database, epoch seconds.")
 
 JOBS_ENDED = Counter(
     "jobs_ended", "Runs that ended.", state=(JobState.COMPLETED, JobState.FAILED), code=(NO_CODE, *CODES)
@@ -62,7 +63,7 @@ REAL_TIME_FACTOR = Histogram(
 )
 VIDEO_S = Counter("video_seconds", "Length of the videos of completed jobs.")
 PROCESSING_S = Counter("processing_seconds", "Processing time of completed jobs.")
-CALLBACK_TRIES = Counter("callback_tries", "Tries to tell the end of a job.", outcome=OUTCOMES, fault=FAULTS)
+CALLBACK_TRIES = Counter("callback_tries", "Tries of terminal callbacks.", outcome=OUTCOMES, fault=FAULTS)
 
 ANSWER_S = Histogram(
     "answer_seconds",
@@ -82,10 +83,10 @@ ALL: tuple[Metric, ...] = (
 
 
 def route_of(path: str) -> str:
-    """Which of `ROUTES` a request asks for; of the path, nothing else is kept."""
+    """Return the name in `ROUTES` of a request's path, `other` where there is none."""
     return next((name for name, pattern in ROUTES.items() if re.fullmatch(pattern, path)), stages.OTHER)
 
 
-def fault_of(error: str | None) -> str:
-    """The class of a callback's error, such as `http_5xx` for `http_503`."""
+def fault_class(error: str | None) -> str:
+    """Return the class of a callback's error: `http_5xx` for `http_503`, `none` for no error."""
     return re.sub(r"^http_(\d)\d\d$", r"http_\1xx", error) if error else "none"

@@ -1,1 +1,1 @@
-"""Who works on jobs: the manager that admits them, and the actor that runs one."""
+"""The manager, which admits jobs and watches over them, and the actors, each of which runs one job."""

@@ -1,7 +1,7 @@
-"""The process of one job: `job:<id>` in the Ray dashboard.
+"""The Ray actor of one job, a process of its own: `job:<id>` in the Ray dashboard.
 
-Knows nothing of the work, which is the driver's. Imports little: loading the rest takes a second of a core, and the
-requests of others come first, so this process yields before it loads.
+The work is done by the `JobRunner` in it. This module imports little: loading the rest takes a second of a core, and
+the process lowers its priority first, so that requests are answered meanwhile.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 NAMESPACE = "ml-server"
 MANAGER_NAME = "job-manager"
 NICENESS = 15
-"""Between those that answer requests (0) and those that compute (idle)."""
+"""Between the processes that answer requests (0) and those that compute (idle)."""
 NEVER_USED = ("pandas", "rich")
-"""Serve and httpx do without these where they are not installed; they take a quarter of the driver's start."""
+"""Serve and httpx do without these where they are not installed; they would take a quarter of the actor's start."""
 
 
 def actor_name(job_id: str, run: int) -> str:
-    """What the dashboard shows: `job:<id>`, from the second run on with its number.
+    """Return the actor's name: `job:<id>`, from the second run on with `#` and the run's number.
 
     A job_id has been checked against the contract's alphabet, which has no `#`.
     """
@@ -43,7 +43,7 @@ def actor_name(job_id: str, run: int) -> str:
 
 
 def launch(job: Job, settings: Settings, stages: Stages, manager: ActorHandle[Any]) -> ActorHandle[Any]:
-    """The actor of the job's present run: a new one, or the one that is there."""
+    """Return the actor of the job's present run; create it if there is none."""
     pickled: bytes = cloudpickle.dumps((settings, stages))  # type: ignore[no-untyped-call]
     actor: Any = (
         ray.remote(JobActor)
@@ -62,19 +62,19 @@ def launch(job: Job, settings: Settings, stages: Stages, manager: ActorHandle[An
     return cast("ActorHandle[Any]", actor)
 
 
-def _show(doing: str) -> None:
-    """Put what this driver does into its process' title, which `ps` and the dashboard's page of the cluster show.
+def _set_title(doing: str) -> None:
+    """Set the title of this process, which `ps` and the dashboard's page of the cluster show.
 
-    Ray puts its own title back with each call of the actor, so this is to be said again now and then.
+    Ray sets its own title again with each call of the actor, so this has to be repeated.
     """
     ray._raylet.setproctitle(f"ray::JobActor {doing}")  # type: ignore[attr-defined]  # noqa: SLF001 - Ray's own way
 
 
 @contextmanager
 def _lean_imports() -> Iterator[None]:
-    """Import without what the driver never uses, and without the garbage collector, which would find that all stays."""
+    """Hide modules that a job never uses, and stop the garbage collector, which would find nothing to free."""
     left_out = [name for name in NEVER_USED if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(left_out))  # type: ignore[arg-type]  # None: an ImportError for those who try
+    sys.modules.update(dict.fromkeys(left_out))  # type: ignore[arg-type]  # None: importing it raises ImportError
     gc.disable()
     try:
         yield
@@ -86,32 +86,34 @@ def _lean_imports() -> Iterator[None]:
 
 
 class JobActor:
-    """A driver in an actor of its own. It works from the moment it exists; the calls only look in."""
+    """A job runner in an actor of its own. It works from the moment it exists; the calls only control it."""
 
     def __init__(self, job_id: str, run: int, pickled: bytes, manager: ActorHandle[Any]) -> None:
-        """`pickled` is settings and stages: Ray would unpickle them, with all that they import, before we can yield."""
+        """`pickled` is settings and stages: Ray would unpickle, and import, them before the priority is lowered."""
         os.nice(NICENESS)
         self._name = actor_name(job_id, run)
         with _lean_imports():
             from serve_app.orchestration.job_runner import JobRunner
 
             settings, stages = cloudpickle.loads(pickled)
-        self._driver = JobRunner(job_id, run, settings, stages, manager, show=_show)
+        self._runner = JobRunner(job_id, run, settings, stages, manager, show=_set_title)
 
     def __repr__(self) -> str:
         return f"JobActor({self._name})"
 
     async def ping(self) -> None:
-        """Answer, which proves that the actor is there."""
+        """Return, which shows that the actor's process runs."""
 
     async def stage_progress(self, step: str, fraction: float) -> None:
-        """The extractor's report on its way."""
-        self._driver.stage_progress(step, fraction)
+        """Take a progress report of the extractor."""
+        self._runner.stage_progress(step, fraction)
 
-    async def leave(self) -> None:
-        """Stop the work; the job goes on with another driver, later."""
-        self._driver.leave()
+    async def give_back(self) -> None:
+        """Stop the work, so that the job goes on later with another actor."""
+        self._runner.give_back()
 
     async def cancel(self) -> None:
-        """Stop the work; the job ends as cancelled."""
-        self._driver.cancel()
+        """Stop the work and end the job as cancelled."""
+        self._runner.cancel()
+
+    leave = give_back  # what a manager of the release before calls; to be removed with the release after this one

@@ -1,8 +1,7 @@
-"""Runs one job, inside the actor that `actor.py` makes.
+"""Runs one job, inside the actor that `job_actor.py` makes.
 
-It starts itself from the job's row, so it does not matter who created it or whether that one still lives, nor
-whether Ray restarted it: an attempt is counted before its work starts, and only the newest attempt may write.
-While it works it raises the row's beats: its lease, which the manager watches.
+It starts itself from the job's row, so it does not matter who created it, whether that one still lives, or whether Ray
+restarted it. What an attempt writes to the row is in `attempt.py`, the work itself in `serve_app/pipeline`.
 """
 
 from __future__ import annotations
@@ -10,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from itertools import chain, repeat
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import ray
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from deployments import logs
 from deployments.errors import (
@@ -27,17 +24,17 @@ from deployments.errors import (
 from deployments.net.client import CallbackClient
 from serve_app.callbacks.payloads import dump
 from serve_app.callbacks.sender import ProgressTeller, Sender
-from serve_app.jobs.job import Attempt, Job, Outcome
-from serve_app.jobs.progress import Progress, ProgressMeter
+from serve_app.jobs.job import Outcome
+from serve_app.jobs.progress import ProgressMeter
 from serve_app.observability.canonical_log import log_end
 from serve_app.observability.tracing import Tracer
+from serve_app.orchestration.attempt import RunningAttempt, until_stored
 from serve_app.orchestration.isolation import Quarantine
 from serve_app.pipeline.checkpoint_writer import CheckpointWriter
 from serve_app.pipeline.pipeline import Pipeline, Stages
 from serve_app.pipeline.resume import StageTimer
 from serve_app.pipeline.stage_client import TRANSIENT
 from serve_app.storage.checkpoints import Checkpoints
-from serve_app.storage.leases import BEAT_S
 from serve_app.storage.opening import open_database, open_store
 
 if TYPE_CHECKING:
@@ -45,20 +42,19 @@ if TYPE_CHECKING:
 
     from ray.actor import ActorHandle
 
+    from serve_app.jobs.job import Job
+    from serve_app.jobs.progress import Progress
     from serve_app.observability.tracing import Trace
     from serve_app.settings import Settings
     from serve_app.storage.job_store import Ending
 
-AWAY_WAITS_S = (1.0, 2.0, 5.0)
-"""Between tries to reach a database that is away: for as long as it takes, for what is done must not be lost."""
 DISCARD_S = 10.0
 
-Answer = TypeVar("Answer")
 log = logs.get_logger("driver")
 
 
 class JobRunner:
-    """Runs one job from its row to its stored end, and makes the first try to tell it."""
+    """Run one job from its row to its stored end, and make the first try of its terminal callback."""
 
     def __init__(
         self,
@@ -70,7 +66,7 @@ class JobRunner:
         *,
         show: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`show` is told in a few words what is done, about once a second."""
+        """`show` gets a few words about the present state, about once a second."""
         logs.configure()
         self._show = show
         self._job_id = job_id
@@ -84,148 +80,116 @@ class JobRunner:
         self._checkpoints = Checkpoints(database)
         self._quarantine = Quarantine(database)
         self._pipeline: Pipeline | None = None
-        self._cancelled = False
-        self._leaving = False
         self._work: asyncio.Task[Outcome] | None = None
+        self._cancelled = False
+        self._giving_back = False
         self._task = asyncio.get_running_loop().create_task(self._live())
 
     def stage_progress(self, step: str, fraction: float) -> None:
-        """The extractor's report on its way."""
+        """Take a progress report of the extractor."""
         if self._pipeline is not None:
             self._pipeline.extraction_progress(step, fraction)
 
     def cancel(self) -> None:
         """Stop the work; the job ends as cancelled."""
         self._cancelled = True
-        if self._work is not None:
-            self._work.cancel()
+        self._stop_work()
 
-    def leave(self) -> None:
-        """Stop the work and give the attempt back: the job goes on where it stands, with another driver, later."""
-        self._leaving = True
+    def give_back(self) -> None:
+        """Stop the work and give the attempt back: the job goes on where it is, with another actor, later."""
+        self._giving_back = True
+        self._stop_work()
+
+    def _stop_work(self) -> None:
         if self._work is not None:
             self._work.cancel()
 
     async def _live(self) -> None:
         try:
-            job = await self._stored(self._store.begin_attempt, self._job_id, self._run)
+            job = await until_stored(self._job_id, partial(self._store.begin_attempt, self._job_id, self._run))
             if job is not None:
                 await self._attempt(job)
         except Exception:
-            log.exception("driver failed", extra=logs.about(self._job_id))
+            log.exception("job runner failed", extra=logs.about(self._job_id))
         finally:
-            self._manager.poke.remote()
+            self._manager.wake.remote()
             await self._tracer.close()
             # Gone at once, name and all, and not restarted. `exit_actor` would wait for Serve's long polls: 45 s.
             ray.kill(ray.get_runtime_context().current_actor)
 
     async def _attempt(self, job: Job) -> None:
-        attempt = Attempt(job_id=job.job_id, run=job.run, number=job.attempt)
+        """Work on a job of which an attempt has just been counted, and bring that attempt to its end."""
         started = time.monotonic()
         trace = await self._tracer.of_attempt(job)
-
-        async def trace_of(_: str) -> Trace:
-            return trace
-
+        timer = StageTimer(trace=trace)
+        attempt = RunningAttempt(job, self._store, timer)
         async with CallbackClient(self._settings.callback_policy) as client:
-            secrets = [secret.get_secret_value() for secret in self._settings.webhook_secrets]
-            sender = Sender(client, self._outbox, secrets=secrets, trace_of=trace_of)
+            sender = self._sender(client, trace)
             meter = ProgressMeter(job.progress)
-            spent, clock = _Spent(), StageTimer(trace=trace)
-
-            async def report(now: Progress) -> int | None:
-                self._show(f"{job.job_id}: {now.stage} {now.percent} %")
-                return await asyncio.to_thread(self._store.tell, attempt, now, spent_s=spent.take(), marks=clock.take())
-
-            teller = ProgressTeller(
-                sender,
-                job_id=job.job_id,
-                url=job.callback_url,
-                locale=self._settings.locale,
-                now=lambda: meter.now,
-                report=report,
-                heartbeat_s=self._settings.heartbeat_s,
-            )
+            teller = self._progress_sender(job, sender, meter, attempt)
             self._pipeline = Pipeline(
                 job,
                 self._settings,
                 self._stages,
                 meter=meter,
                 changed=teller.changed,
-                kept=CheckpointWriter(self._checkpoints, attempt),
+                kept=CheckpointWriter(self._checkpoints, attempt.id),
                 alone=self._quarantine.alone,
-                clock=clock,
+                clock=timer,
                 trace=trace,
             )
             self._work = asyncio.create_task(self._outcome(job, self._pipeline))
-            if self._cancelled or self._leaving or job.cancel_requested:
+            if self._cancelled or self._giving_back or job.cancel_requested:
                 self._work.cancel()
-            lease = asyncio.create_task(self._hold(attempt, spent, self._work))
-            outcome = await self._ended(self._work)
+            lease = asyncio.create_task(attempt.hold_lease(self._work))
+            outcome = await self._outcome_or_none(self._work)
             await teller.close()
             if outcome is None:
                 lease.cancel()
-                await self._stored(partial(self._store.give_back, spent_s=spent.take(), marks=clock.take()), attempt)
-                log.info("left", extra=logs.about(job.job_id, run=job.run, attempt=job.attempt))
+                await attempt.give_back()
                 return
-            ending = await self._stored(self._store.finish, attempt, outcome, clock.take())
+            ending = await attempt.finish(outcome)
             lease.cancel()
-            self._manager.poke.remote()
-            if ending is None:
-                return
-            log_end(job, outcome, seconds=time.monotonic() - started)
-            await asyncio.gather(self._discard(), self._deliver(sender, ending), self._tracer.ended(job))
+            self._manager.wake.remote()
+            if ending is not None:
+                log_end(job, outcome, seconds=time.monotonic() - started)
+                await asyncio.gather(self._discard(), _deliver(sender, ending), self._tracer.ended(job))
 
-    async def _hold(self, attempt: Attempt, spent: _Spent, work: asyncio.Task[Outcome]) -> None:
-        """Keep the lease; an attempt that no longer counts stops its work. Telling progress is a beat, too."""
-        while True:
-            await asyncio.sleep(max(0.0, BEAT_S - spent.so_far_s))
-            if spent.so_far_s < BEAT_S:
-                continue
-            try:
-                held = await asyncio.to_thread(self._store.beat, attempt, spent_s=spent.take())
-            except SQLAlchemyError:
-                log.exception("beat not stored", extra=logs.about(self._job_id))
-                continue
-            if not held:
-                log.warning("this attempt no longer counts", extra=logs.about(self._job_id, attempt=attempt.number))
-                work.cancel()
-                return
+    def _sender(self, client: CallbackClient, trace: Trace) -> Sender:
+        async def trace_of(_job_id: str) -> Trace:
+            return trace
 
-    async def _stored(self, change: Callable[..., Answer], *args: Any) -> Answer:
-        """Change the row; a database that is away for a while does not throw the work away."""
-        for wait_s in chain(AWAY_WAITS_S, repeat(AWAY_WAITS_S[-1])):
-            try:
-                return await asyncio.to_thread(change, *args)
-            except (DataError, IntegrityError):  # no wait helps
-                raise
-            except SQLAlchemyError:
-                log.exception("not stored yet", extra=logs.about(self._job_id))
-                await asyncio.sleep(wait_s)
-        raise AssertionError
+        secrets = [secret.get_secret_value() for secret in self._settings.webhook_secrets]
+        return Sender(client, self._outbox, secrets=secrets, trace_of=trace_of)
 
-    async def _deliver(self, sender: Sender, ending: Ending) -> None:
-        if ending.callback_id is not None:
-            await sender.deliver(ending.callback_id)
+    def _progress_sender(
+        self, job: Job, sender: Sender, meter: ProgressMeter, attempt: RunningAttempt
+    ) -> ProgressTeller:
+        async def report(now: Progress) -> int | None:
+            self._show(f"{job.job_id}: {now.stage} {now.percent} %")
+            return await attempt.save_progress(now)
 
-    async def _discard(self) -> None:
-        """The audio of this run may go."""
-        try:
-            async with asyncio.timeout(DISCARD_S):
-                await self._stages.extractor.discard.remote(self._job_id, self._run)
-        except Exception as error:  # noqa: BLE001 - the manager sweeps up what is left
-            log.warning("audio not discarded", extra=logs.about(self._job_id, error=type(error).__name__))
+        return ProgressTeller(
+            sender,
+            job_id=job.job_id,
+            url=job.callback_url,
+            locale=self._settings.locale,
+            now=lambda: meter.now,
+            report=report,
+            heartbeat_s=self._settings.heartbeat_s,
+        )
 
-    async def _ended(self, work: asyncio.Task[Outcome]) -> Outcome | None:
-        """How the run ended; None where only this attempt did."""
+    async def _outcome_or_none(self, work: asyncio.Task[Outcome]) -> Outcome | None:
+        """Return how the run ends; None where only this attempt does."""
         try:
             return await work
         except asyncio.CancelledError:
-            if self._leaving and not self._cancelled:
+            if self._giving_back and not self._cancelled:
                 return None
             return self._failure(CancelledJobError())
 
     async def _outcome(self, job: Job, pipeline: Pipeline) -> Outcome:
+        """Run the pipeline within the job's deadline; return its result or its error."""
         limits = self._settings.limits
         if job.attempt > limits.attempts:
             return self._failure(InternalJobError())
@@ -255,20 +219,15 @@ class JobRunner:
     def _failure(self, error: JobError) -> Outcome:
         return Outcome(error_code=error.code, error_message=error.sentence(self._settings.locale))
 
+    async def _discard(self) -> None:
+        """Delete the audio of this run; what is left after a failure is deleted by the manager."""
+        try:
+            async with asyncio.timeout(DISCARD_S):
+                await self._stages.extractor.discard.remote(self._job_id, self._run)
+        except Exception as error:  # noqa: BLE001 - see above
+            log.warning("audio not discarded", extra=logs.about(self._job_id, error=type(error).__name__))
 
-class _Spent:
-    """Seconds since the last time somebody asked."""
 
-    def __init__(self) -> None:
-        self._since = time.monotonic()
-
-    @property
-    def so_far_s(self) -> float:
-        """How many they are."""
-        return time.monotonic() - self._since
-
-    def take(self) -> float:
-        """How many they are, and begin anew."""
-        now = time.monotonic()
-        seconds, self._since = now - self._since, now
-        return seconds
+async def _deliver(sender: Sender, ending: Ending) -> None:
+    if ending.callback_id is not None:
+        await sender.deliver(ending.callback_id)

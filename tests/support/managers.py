@@ -56,7 +56,7 @@ class ScriptedDrivers:
     async def exists(self, job: Job) -> bool:
         return job.job_id in self.alive
 
-    async def answers(self, job: Job) -> bool:
+    async def is_responsive(self, job: Job) -> bool:
         return job.job_id not in self.hanging
 
     async def start(self, job: Job) -> None:
@@ -69,7 +69,7 @@ class ScriptedDrivers:
         if begun is not None:
             await self._behaviour(self._store, Attempt(job_id=job.job_id, run=job.run, number=begun.attempt))
 
-    async def leave(self, job: Job) -> None:
+    async def give_back(self, job: Job) -> None:
         if task := self.alive.get(job.job_id):
             task.cancel()
 
@@ -83,10 +83,10 @@ class ScriptedDrivers:
             task.cancel()
         return task is not None
 
-    async def strays(self, running: set[tuple[str, int]]) -> set[str]:
+    async def find_orphans(self, running: set[tuple[str, int]]) -> set[str]:
         return set(self.alive) - {job_id for job_id, _ in running}
 
-    async def end(self, name: str) -> None:
+    async def kill_by_name(self, name: str) -> None:
         self.alive.pop(name).cancel()
 
 
@@ -123,7 +123,7 @@ async def running_manager(settings: Settings, drivers: Any) -> AsyncIterator[Job
         yield manager
     finally:
         await manager._stop()
-        await asyncio.gather(manager._task, *manager._busy.values(), return_exceptions=True)
+        await asyncio.gather(manager._loop, *manager._tasks.cancel_all(), return_exceptions=True)
         manager._database.close()
 
 

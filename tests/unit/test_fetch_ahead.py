@@ -16,7 +16,7 @@ from deployments.extraction.scratch import Scratch
 from deployments.types import SAMPLE_RATE_HZ
 from serve_app.jobs.job import JobOptions, NewJob, Outcome
 from serve_app.jobs.states import JobState
-from serve_app.orchestration import manager
+from serve_app.orchestration import janitor, job_supervisor, manager, prefetcher
 from serve_app.settings import Settings
 from serve_app.storage.opening import open_database, open_store
 from tests.support import managers
@@ -66,9 +66,14 @@ class Extractor:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    for name, value in (("TURN_S", 0.05), ("PRUNE_EVERY_S", 0.1), ("FETCH_AGAIN_S", 0.05), ("DRIVER_STARTS", 4)):
-        monkeypatch.setattr(manager, name, value)
-    monkeypatch.setattr(manager.JobManager, "_free_bytes", lambda _: 10**12)
+    for module, name, value in (
+        (manager, "TURN_S", 0.05),
+        (janitor, "PRUNE_EVERY_S", 0.1),
+        (prefetcher, "RETRY_WAIT_S", 0.05),
+        (job_supervisor, "STARTS_AT_ONCE", 4),
+    ):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(prefetcher.Prefetcher, "_free_bytes", lambda _: 10**12)
 
 
 @pytest.fixture
@@ -176,7 +181,7 @@ def test_d13_the_real_extractor_needs_no_url_in_its_turn(settings, store, monkey
 def test_d13_least_time_left_first_and_bounded_by_disk(settings, store, extractor, monkeypatch):
     """D13: nothing is fetched ahead while the disk is short; then, two at a time, in the order in which URLs expire."""
     free = [0]
-    monkeypatch.setattr(manager.JobManager, "_free_bytes", lambda _: free[0])
+    monkeypatch.setattr(prefetcher.Prefetcher, "_free_bytes", lambda _: free[0])
     posted(store, extractor, "runs")
     for number, life_s in enumerate((300, 100, 400, 200)):
         posted(store, extractor, f"{life_s}-{number}", life_s)

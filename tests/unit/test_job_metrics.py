@@ -10,7 +10,7 @@ from deployments.metrics import OTHER
 from serve_app.callbacks.retry_schedule import RetrySchedule
 from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
 from serve_app.observability import job_metrics
-from serve_app.observability.job_metrics import NEWEST, JobMetrics
+from serve_app.observability.job_metrics import EVENTS_READ, JobMetrics
 from serve_app.orchestration import manager
 from serve_app.orchestration.job_actor import MANAGER_NAME
 from serve_app.settings import Limits
@@ -54,7 +54,7 @@ class World:
 @pytest.fixture
 def world(database, counted):
     world = World(database)
-    world.job_metrics.look()
+    world.job_metrics.collect()
     return world
 
 
@@ -70,13 +70,13 @@ def test_each_end_is_counted_once(world, counted):
     world.submit("c")
     world.store.cancel("c", Outcome(error_code="CANCELLED", error_message="no"))  # by a request, from the queue
     for _ in range(3):
-        world.job_metrics.look()
+        world.job_metrics.collect()
     assert ended(counted, state="completed", code="none") == 2
     assert ended(counted, state="failed", code="DOWNLOAD_ERROR") == 1
     assert ended(counted, state="failed", code="CANCELLED") == 1
     assert ended(counted) == 4
     world.end("d")
-    world.job_metrics.look()
+    world.job_metrics.collect()
     assert ended(counted) == 5
 
 
@@ -86,7 +86,7 @@ def test_what_a_job_took(world, counted):
     world.now += 42
     attempt = world.begin()
     world.store.finish(attempt, DONE)
-    world.job_metrics.look()
+    world.job_metrics.collect()
     assert counted.values("queue_wait_seconds") == [42]
     assert counted.values("real_time_factor") == [0.4]
     assert counted.total("video_seconds") == 100
@@ -105,7 +105,7 @@ def test_every_try_of_a_callback_is_counted(world, counted):
     world.now += 10
     world.outbox.delivered(world.outbox.claim(first))
     world.outbox.refused(world.outbox.claim(second), error="http_410")
-    world.job_metrics.look()
+    world.job_metrics.collect()
     tries = {
         ("to_be_retried", "http_5xx"): 1,
         ("to_be_retried", "unreachable"): 1,
@@ -119,7 +119,7 @@ def test_every_try_of_a_callback_is_counted(world, counted):
 
 def test_how_things_stand(world, counted):
     """Jobs by state, the queue's age, what is owed and since when; and when there is nothing, 0."""
-    world.job_metrics.look()
+    world.job_metrics.collect()
     for gauge in ("oldest_queued_seconds", "pending_callbacks", "oldest_undelivered_callback_seconds"):
         assert counted.last(gauge) == 0
     world.end("a")
@@ -128,7 +128,7 @@ def test_how_things_stand(world, counted):
     world.begin("b")
     world.submit("c")
     world.now += 30
-    world.job_metrics.look()
+    world.job_metrics.collect()
     standing = {state: counted.last("jobs", state=state) for state in ("queued", "running", "completed", "failed")}
     assert standing == {"queued": 1, "running": 1, "completed": 1, "failed": 0}
     assert counted.last("oldest_queued_seconds") == 30
@@ -151,20 +151,20 @@ def test_what_was_before_is_not_counted(world, counted):
         world.end(str(number))
     world.now += 10
     later = JobMetrics(world.database, Limits(), lambda: world.now)
-    later.look()
+    later.collect()
     world.store.delete("2")
-    later.look()
+    later.collect()
     assert ended(counted) == 0
     world.now += 1
     world.end("new")
-    later.look()
+    later.collect()
     assert ended(counted) == 1
-    later.rest()
+    later.clear()
     assert counted.last("jobs", state="completed") == 0
     world.now += 1
     world.end("meanwhile")
     world.now += 1
-    later.look()
+    later.collect()
     assert ended(counted) == 1
     assert counted.last("jobs", state="completed") == 4
 
@@ -174,7 +174,7 @@ def test_ids_that_come_again_are_other_events(world, counted):
     for _ in range(3):
         world.now += 1
         world.end("a")
-        world.job_metrics.look()
+        world.job_metrics.collect()
         world.store.delete("a")
     assert ended(counted) == 3
 
@@ -186,24 +186,24 @@ def test_events_that_come_late_are_counted(world, counted):
     with world.database.write() as db:
         row = db.execute(events.select().where(events.c.kind == "completed")).mappings().one()
         db.execute(delete(events).where(events.c.id == row["id"]))
-    world.job_metrics.look()
+    world.job_metrics.collect()
     assert ended(counted) == 0
     world.end("c")
-    world.job_metrics.look()
+    world.job_metrics.collect()
     with world.database.write() as db:
         db.execute(events.insert().values(**row))
-    world.job_metrics.look()
+    world.job_metrics.collect()
     assert ended(counted) == 2
 
 
 def test_a_clock_that_is_set_back_stops_no_counting(world, counted):
     """An hour back: what ends then is counted, and nothing twice."""
     world.end("a")
-    world.job_metrics.look()
+    world.job_metrics.collect()
     world.now -= 3600
-    world.job_metrics.look()
+    world.job_metrics.collect()
     world.end("b")
-    world.job_metrics.look()
+    world.job_metrics.collect()
     assert ended(counted) == 2
 
 
@@ -213,12 +213,14 @@ def test_a_look_is_cheap(world, counted):
     with world.database.write() as db:
         row = dict(db.execute(jobs.select()).mappings().one())
         db.execute(jobs.insert(), [row | {"job_id": f"old-{n}", "state": "completed"} for n in range(3000)])
-        known = [{"job_id": "a", "at": NOW - 1, "run": 1, "attempt": 0, "kind": "started"} for _ in range(3 * NEWEST)]
+        known = [
+            {"job_id": "a", "at": NOW - 1, "run": 1, "attempt": 0, "kind": "started"} for _ in range(3 * EVENTS_READ)
+        ]
         db.execute(events.insert(), known)
     asked = []
     engine = world.database._reader
     event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: asked.append(statement))
-    world.job_metrics.look()
+    world.job_metrics.collect()
     statements = tuple(asked)
     assert len(statements) == 4
     if world.database.is_sqlite:
@@ -246,7 +248,7 @@ def test_the_manager_that_works_counts(tmp_path, counted, monkeypatch):
             assert counted.last("jobs", state="completed") == 1
             with store._db.write() as db:
                 db.execute(leases.update().where(leases.c.name == MANAGER_NAME).values(holder="another", beats=0))
-            await until(lambda: working._leads is False)
+            await until(lambda: working._leadership.held is False)
             assert counted.last("jobs", state="completed") == 0
 
     asyncio.run(work())

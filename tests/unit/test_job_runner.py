@@ -16,6 +16,7 @@ from deployments.net.client import Answer
 from serve_app.callbacks import sender as sender_module
 from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.states import JobState
+from serve_app.orchestration import attempt as attempt_module
 from serve_app.orchestration import job_runner as driver_module
 from serve_app.storage import database as database_module
 from serve_app.storage.opening import open_database, open_store
@@ -48,8 +49,8 @@ def _no_ray(monkeypatch):
     ray = SimpleNamespace(get_runtime_context=lambda: context, kill=lambda _: None)
     monkeypatch.setattr(driver_module, "ray", ray)
     monkeypatch.setattr(driver_module, "Pipeline", Work)
-    monkeypatch.setattr(driver_module, "BEAT_S", 0.1)
-    monkeypatch.setattr(driver_module, "AWAY_WAITS_S", (0.05,))
+    monkeypatch.setattr(attempt_module, "BEAT_S", 0.1)
+    monkeypatch.setattr(attempt_module, "RETRY_WAITS_S", (0.05,))
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
     Work.running = []
     Work.done = asyncio.Event()
@@ -77,7 +78,7 @@ def driven(settings, job_id: str = "a"):
 
 def start(settings, job_id: str = "a"):
     """A driver of the job."""
-    manager = SimpleNamespace(poke=SimpleNamespace(remote=lambda: None))
+    manager = SimpleNamespace(wake=SimpleNamespace(remote=lambda: None))
     return driver_module.JobRunner(job_id, 1, settings, STAGES, manager)
 
 
@@ -141,7 +142,7 @@ def test_d7_a_driver_that_is_told_to_leave(settings, store):
             begun = len(Work.running)
             driver = start(settings)
             await until(lambda begun=begun: len(Work.running) > begun and store.get("a").beats > 0)
-            driver.leave()
+            driver.give_back()
             await ended(driver._task)
             job = store.get("a")
             assert (job.state, job.attempt, job.error_code) == (JobState.RUNNING, 0, None)
@@ -162,7 +163,7 @@ def test_d7_a_cancelled_job_does_not_go_on(settings, store):
         driver = start(settings)
         await until(lambda: bool(Work.running))
         driver.cancel()
-        driver.leave()
+        driver.give_back()
         await ended(driver._task)
 
     asyncio.run(run())

@@ -20,7 +20,7 @@ from serve_app.callbacks.sender import ProgressTeller, Sender
 from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import JobState
-from serve_app.orchestration import manager
+from serve_app.orchestration import deadlines, janitor, job_supervisor, leadership, manager
 from serve_app.storage import database as database_module
 from serve_app.storage import leases
 from serve_app.storage.clock_jumps import WallClock
@@ -42,11 +42,12 @@ def _quick(monkeypatch):
     """Turns and leases of fractions of a second."""
     for module, name, value in (
         (manager, "TURN_S", 0.05),
-        (manager, "BEAT_S", 0.1),
-        (manager, "LEASE_S", LEASE_S),
+        (leadership, "BEAT_S", 0.1),
+        (leadership, "LEASE_S", LEASE_S),
+        (job_supervisor, "LEASE_S", LEASE_S),
         (leases, "LEASE_S", LEASE_S),
-        (manager, "PRUNE_EVERY_S", 0.2),
-        (manager, "DRIVER_STARTS", 4),
+        (janitor, "PRUNE_EVERY_S", 0.2),
+        (job_supervisor, "STARTS_AT_ONCE", 4),
     ):
         monkeypatch.setattr(module, name, value)
 
@@ -109,7 +110,7 @@ def test_d4_a_driver_that_stands_still_is_replaced(settings, store):
 
 def test_d6_a_file_that_kills_its_driver(settings, store, monkeypatch):
     """D6: three attempts, counted before each, then `failed`; its nine neighbours finish."""
-    monkeypatch.setattr(manager, "LEASE_S", FOR_EVER_S)  # a busy machine holds drivers up, and that is no crash
+    monkeypatch.setattr(job_supervisor, "LEASE_S", FOR_EVER_S)  # a busy machine holds drivers up, and that is no crash
     attempts = []
 
     async def behaviour(store, attempt):
@@ -146,7 +147,7 @@ def test_d6_a_driver_that_never_counts_an_attempt(settings, store, monkeypatch):
 
     starts = asyncio.run(run()).starts
     assert state(store, "a") is JobState.FAILED
-    assert len(starts) == manager.STARTS_PER_ATTEMPT * settings.limits.attempts + 1
+    assert len(starts) == deadlines.STARTS_PER_ATTEMPT * settings.limits.attempts + 1
 
 
 def test_d7_a_server_that_stops_leaves_its_jobs_to_the_next(settings, store):
@@ -220,8 +221,8 @@ def test_d7_a_video_that_was_being_fetched_ahead_is_fetched_again(settings, stor
 def test_d10_a_locked_database_costs_no_driver_its_lease(settings, store, monkeypatch):
     """D10: locked by somebody else for several leases: no driver is killed, and all goes on by itself afterwards."""
     lease_s = 1.5  # of five beats, for a busy machine
-    monkeypatch.setattr(manager, "LEASE_S", lease_s)
-    monkeypatch.setattr(leases, "LEASE_S", lease_s)
+    for module in (leadership, job_supervisor, leases):
+        monkeypatch.setattr(module, "LEASE_S", lease_s)
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
     quick = open_database(settings)
     impatient = JobStore(quick, queue_limit=9, running_limit=10)
@@ -293,13 +294,13 @@ def test_d10_the_clock_ends_no_job(settings, store, monkeypatch):
     """D10: an hour forward, two back: no driver is killed, no job times out, and plans are brought back."""
     wall, moved_s, brought = time.time, [0.0], []
     monkeypatch.setattr(time, "time", lambda: wall() + moved_s[-1])
-    monkeypatch.setattr(manager, "bring_back", lambda _, by_s: brought.append(by_s))
+    monkeypatch.setattr(leadership, "bring_back", lambda _, by_s: brought.append(by_s))
 
     async def run() -> ScriptedDrivers:
         drivers = ScriptedDrivers(store, works)
         store.submit(waiting("a"))
         async with running_manager(settings, drivers) as running:
-            running._clock = WallClock(time.time)
+            running._leadership._clock = WallClock(time.time)
             await until(lambda: store.get("a").beats > 0)
             moved_s.append(3600.0)
             await asyncio.sleep(LEASE_S)
@@ -315,7 +316,7 @@ def test_d10_the_clock_ends_no_job(settings, store, monkeypatch):
 
 def test_d9_a_job_whose_driver_never_comes_is_timed_out(tmp_path, monkeypatch):
     """D9: a slot is not held for ever where drivers cannot be started: measured by no wall clock."""
-    monkeypatch.setattr(manager, "DEADLINE_GRACE_S", 0.1)
+    monkeypatch.setattr(deadlines, "DEADLINE_GRACE_S", 0.1)
     settings = settings_in(tmp_path, processing_s=0.5)
     database = open_database(settings)
     store = open_store(settings, database)[0]
@@ -326,7 +327,7 @@ def test_d9_a_job_whose_driver_never_comes_is_timed_out(tmp_path, monkeypatch):
 
     async def run() -> None:
         store.submit(waiting("a"))
-        monkeypatch.setattr(manager, "STARTS_PER_ATTEMPT", 1000)
+        monkeypatch.setattr(deadlines, "STARTS_PER_ATTEMPT", 1000)
         async with running_manager(settings, NoDrivers(store, finishes)):
             await until(lambda: state(store, "a").ended)
 
@@ -343,9 +344,9 @@ def test_d14_a_second_manager_does_no_harm(settings, store, monkeypatch):
         first, second = ScriptedDrivers(store, finishes), ScriptedDrivers(store, finishes)
         async with AsyncExitStack() as stack:
             async with running_manager(settings, first) as works_now:
-                await until(lambda: works_now._leads is True)
+                await until(lambda: works_now._leadership.held is True)
                 stands_by = await stack.enter_async_context(running_manager(settings, second))
-                await until(lambda: stands_by._leads is False)
+                await until(lambda: stands_by._leadership.held is False)
                 for job_id in "ab":
                     store.submit(waiting(job_id))
                 await until(lambda: all(state(store, job_id).ended for job_id in "ab"))
@@ -364,15 +365,15 @@ def test_d14_who_hangs_is_followed_and_then_stands_by(settings, store, monkeypat
     async def run() -> tuple[list[str], list[str]]:
         first, second = ScriptedDrivers(store, finishes), ScriptedDrivers(store, finishes)
         async with running_manager(settings, first) as hangs:
-            await until(lambda: hangs._leads is True)
-            hangs._task.cancel()
+            await until(lambda: hangs._leadership.held is True)
+            hangs._loop.cancel()
             async with running_manager(settings, second) as follows:
-                assert follows._leads is not True
-                await until(lambda: follows._leads is True)
-                hangs._renewed_at = 0.0
-                hangs._task = asyncio.create_task(hangs._live())
+                assert follows._leadership.held is not True
+                await until(lambda: follows._leadership.held is True)
+                hangs._leadership._renewed_at = 0.0
+                hangs._loop = asyncio.create_task(hangs._run())
                 store.submit(waiting("a"))
-                await until(lambda: hangs._leads is False)
+                await until(lambda: hangs._leadership.held is False)
                 await until(lambda: state(store, "a").ended)
         return first.starts, second.starts
 
@@ -437,7 +438,7 @@ def refuses_every_third_end(new, before) -> int:
 @pytest.mark.usefixtures("_held_up")
 def test_w5_nothing_follows_an_acknowledged_end(settings, store, posts, monkeypatch):
     """W5: drivers' progress, heartbeats, starts, cancels, refused ends race: the acknowledged end is the last post."""
-    monkeypatch.setattr(manager, "LEASE_S", FOR_EVER_S)  # a driver that is killed over its POST makes another
+    monkeypatch.setattr(job_supervisor, "LEASE_S", FOR_EVER_S)  # a driver that is killed over its POST makes another
     hasty = settings.model_copy(update={"heartbeat_s": 0.001})
     ids = [f"job-{number:02}" for number in range(30)]
 

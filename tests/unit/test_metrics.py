@@ -105,7 +105,7 @@ def test_a_path_is_known_by_its_route(path, route):
 )
 def test_a_callbacks_error_is_known_by_its_class(error, fault):
     """As many faults as there are kinds of them."""
-    assert metrics.fault_of(error) == fault
+    assert metrics.fault_class(error) == fault
     assert fault in metrics.CALLBACK_TRIES.labels["fault"]
 
 

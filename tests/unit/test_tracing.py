@@ -79,7 +79,7 @@ class Server:
         """A driver that works; awaiting its `_task` awaits its end."""
         plain = graph()
         extractor = Stub(**plain.extractor._methods | {"discard": lambda *_: None})
-        manager = SimpleNamespace(poke=SimpleNamespace(remote=lambda: None))
+        manager = SimpleNamespace(wake=SimpleNamespace(remote=lambda: None))
         return driver_module.JobRunner(job_id, 1, self.settings, graph(extractor=extractor, **stages), manager)
 
     async def work(self, job_id: str = "a", **stages) -> None:
@@ -171,7 +171,7 @@ def test_a_resumed_job_goes_on_in_its_trace(server, collector):
             await held.wait()
             await until(lambda: Checkpoints(server.database).stages("a", 1) >= KEPT)
             if leaves:
-                driver.leave()
+                driver.give_back()
                 await driver._task
         await server.driver()._task
 

@@ -1,0 +1,112 @@
+"""One attempt at a job, as the job's row knows it: its lease, its progress, the time it has spent, its end.
+
+An attempt is counted before its work starts, and only the newest one may write: what an older one writes changes
+nothing. While it works it raises the row's beats, which the manager watches. Knows nothing of callbacks or stages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+
+from deployments import logs
+from serve_app.jobs.job import Attempt
+from serve_app.storage.leases import BEAT_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from serve_app.jobs.job import Job, Outcome
+    from serve_app.jobs.progress import Progress
+    from serve_app.pipeline.resume import StageTimer
+    from serve_app.storage.job_store import Ending, JobStore
+
+RETRY_WAITS_S = (1.0, 2.0, 5.0)
+"""Between tries to write to a database that is away. There are as many as it takes, so that no work is lost."""
+
+Answer = TypeVar("Answer")
+log = logs.get_logger("driver")
+
+
+class RunningAttempt:
+    """Write what an attempt does to its job's row."""
+
+    def __init__(self, job: Job, store: JobStore, timer: StageTimer) -> None:
+        self.id = Attempt(job_id=job.job_id, run=job.run, number=job.attempt)
+        self._store = store
+        self._timer = timer
+        self._spent = _Stopwatch()
+
+    async def save_progress(self, progress: Progress) -> int | None:
+        """Store progress; return the next callback's number, None where the attempt no longer counts.
+
+        This is a beat, too.
+        """
+        return await asyncio.to_thread(
+            self._store.tell, self.id, progress, spent_s=self._spent.restart(), marks=self._timer.take()
+        )
+
+    async def hold_lease(self, work: asyncio.Task[Any]) -> None:
+        """Raise the row's beats until cancelled; cancel `work` when the attempt no longer counts."""
+        while True:
+            await asyncio.sleep(max(0.0, BEAT_S - self._spent.elapsed_s))
+            if self._spent.elapsed_s < BEAT_S:  # progress was saved meanwhile
+                continue
+            try:
+                held = await asyncio.to_thread(self._store.beat, self.id, spent_s=self._spent.restart())
+            except SQLAlchemyError:
+                log.exception("beat not stored", extra=logs.about(self.id.job_id))
+                continue
+            if not held:
+                log.warning("this attempt no longer counts", extra=logs.about(self.id.job_id, attempt=self.id.number))
+                work.cancel()
+                return
+
+    async def give_back(self) -> None:
+        """Uncount the attempt, but not the time it took: the job goes on with another one, later."""
+        change = partial(self._store.give_back, self.id, spent_s=self._spent.restart(), marks=self._timer.take())
+        await until_stored(self.id.job_id, change)
+        log.info("left", extra=logs.about(self.id.job_id, run=self.id.run, attempt=self.id.number))
+
+    async def finish(self, outcome: Outcome) -> Ending | None:
+        """End the run; return what is to be sent now, None where the attempt no longer counted."""
+        change = partial(self._store.finish, self.id, outcome, self._timer.take())
+        return await until_stored(self.id.job_id, change)
+
+
+async def until_stored(job_id: str, change: Callable[[], Answer]) -> Answer:
+    """Call `change` in a thread, again and again while the database is away; return what it returns.
+
+    Raises:
+        sqlalchemy.exc.DataError: The value cannot be stored.
+        sqlalchemy.exc.IntegrityError: The value contradicts others.
+    """
+    for wait_s in chain(RETRY_WAITS_S, repeat(RETRY_WAITS_S[-1])):
+        try:
+            return await asyncio.to_thread(change)
+        except (DataError, IntegrityError):
+            raise
+        except SQLAlchemyError:
+            log.exception("not stored yet", extra=logs.about(job_id))
+            await asyncio.sleep(wait_s)
+    raise AssertionError
+
+
+class _Stopwatch:
+    def __init__(self) -> None:
+        self._started_at = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._started_at
+
+    def restart(self) -> float:
+        """Return the seconds since the last start, and start again."""
+        now = time.monotonic()
+        seconds, self._started_at = now - self._started_at, now
+        return seconds

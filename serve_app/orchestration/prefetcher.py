@@ -1,0 +1,106 @@
+"""Extracts the audio of waiting jobs ahead of their turn, before the URLs of their videos expire."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deployments import logs
+from deployments.errors import OutOfResourcesError
+from serve_app.pipeline.stage_client import TRANSIENT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from serve_app.jobs.job import Job
+    from serve_app.observability.tracing import Tracer
+    from serve_app.orchestration.background import BackgroundTasks
+    from serve_app.settings import Settings
+    from serve_app.storage.job_store import JobStore
+
+TRIES = 3
+"""For a video that is not to blame: the replica died, or the disk was full."""
+RETRY_WAIT_S = 2.0
+URL_MARGIN_S = 60.0
+"""A job's actor starts and asks for the video in less."""
+BLAMELESS = (*TRANSIENT, OutOfResourcesError)
+
+log = logs.get_logger("manager")
+
+
+class Prefetcher:
+    """Fetch while all slots are taken and the disk has room, the URL that expires first before the others."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: JobStore,
+        extractor: Any,
+        *,
+        tracer: Tracer,
+        tasks: BackgroundTasks,
+        wake: Callable[[], None],
+    ) -> None:
+        """`extractor` is the handle of the extractor's deployment; `wake` begins the manager's next turn."""
+        self._settings = settings
+        self._store = store
+        self._extractor = extractor
+        self._tracer = tracer
+        self._tasks = tasks
+        self._wake = wake
+        self._tries: dict[str, int] = {}
+
+    async def fetch_ahead(self) -> None:
+        """Start as many fetches as the limits and the disk allow."""
+        limits = self._settings.limits
+        free = limits.prefetches - self._tasks.count("fetch")
+        counts = await asyncio.to_thread(self._store.counts)
+        if free <= 0 or counts.running < limits.running_jobs or self._free_bytes() < limits.prefetch_bytes:
+            return
+        if not counts.queued:
+            self._tries.clear()
+        for job in await asyncio.to_thread(self._store.to_prefetch, free):
+            await asyncio.to_thread(self._store.set_prefetch, job, "running")
+            self._tasks.start("fetch", self._fetch(job), key=job.job_id)
+
+    def must_finish_first(self, job: Job) -> bool:
+        """Return whether a job that has its slot must wait for its fetch: another one might find the URL expired."""
+        fetched = self._tasks.is_running("fetch", job.job_id) and not job.cancel_requested
+        return fetched and job.video_expires_at < time.time() + URL_MARGIN_S
+
+    def cancel(self, job_id: str) -> None:
+        """Stop fetching a job's video."""
+        self._tasks.cancel("fetch", job_id)
+
+    def _free_bytes(self) -> int:
+        """Return the room for audio, and for a video meanwhile; scratch on remote storage is not looked at."""
+        extraction = self._settings.extraction
+        places = (Path(extraction.scratch_url.removeprefix("file://")), extraction.temp_dir)
+        return min((shutil.disk_usage(place).free for place in places if place and place.exists()), default=sys.maxsize)
+
+    async def _fetch(self, job: Job) -> None:
+        """Extract a job's audio; a fault of the video is left for the job's own attempt to report."""
+        state = "failed"
+        tries = self._tries[job.job_id] = self._tries.get(job.job_id, 0) + 1
+        fetching: Any = None
+        try:
+            with self._tracer.of(job).span("fetch ahead", number=tries):
+                fetching = self._extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
+                await fetching
+            state = "done"
+        except asyncio.CancelledError:
+            fetching.cancel()
+            state = "none"  # this server stops: the next one fetches it
+            raise
+        except Exception as error:  # noqa: BLE001 - the job's own attempt tries again and reports
+            log.info("fetching ahead failed", extra=logs.about(job.job_id, error=type(error).__name__))
+            if isinstance(getattr(error, "cause", error), BLAMELESS) and tries < TRIES:
+                await asyncio.sleep(RETRY_WAIT_S)
+                state = "none"  # fetch again: the URL may expire before the job's turn
+        finally:
+            await asyncio.to_thread(self._store.set_prefetch, job, state)
+            self._wake()  # the next fetch need not wait for a turn
