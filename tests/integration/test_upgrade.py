@@ -1,0 +1,198 @@
+"""`serve deploy` from the release before to this one, with ten jobs running: none is lost (D14).
+
+The old code runs from a folder behind a link; the upgrade points the link to this repository, as an installer would
+replace the package, and then deploys. Jobs are posted all the time, so some run under the old code only, some under
+the new one only, and some under both: their actors, the manager and the replicas are of either release meanwhile.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from operator import itemgetter
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from serve_app.cli.child_process import ChildProcess, free_port, session_members
+from tests.support.commands import BIN
+from tests.support.leaks import WATCH
+from tests.support.process import ROOT, clean_environment, wait_healthy
+from tests.support.production import MODELS
+from tests.support.sounds import in_a_row, speech, written
+from tests.support.steady_load import SteadyLoad
+
+pytestmark = pytest.mark.full
+
+RELEASE_BEFORE = "040e870"
+"""The last commit before modules, classes and remote methods were renamed."""
+JOBS = 10
+SAID = ("english_espeak", "english_espeak_f3") * 3
+ENGINES = {
+    "transcriber": {
+        "engine": "whisperx",
+        "model": str(MODELS / "asr"),
+        "device": "cpu",
+        "threads": 1,
+        "max_chunk_s": 4,
+    },
+    "aligner": {"engine": "ctc", "models": {"en": str(MODELS / "aligner")}},
+    "models": {"allow_unpinned": True},
+}
+"""Small, and with every stage in the graph."""
+PROCESSES = (
+    "ray::JobManager",
+    *(
+        f"ray::ServeReplica:[^:]*:{name}"
+        for name in (
+            *("Ingress", "AudioExtractor", "SpeechDetector", "Transcriber", "Aligner", "Diarizer"),
+            *("ProsodyAnalyzer", "EmotionAnalyzer"),
+        )
+    ),
+)
+"""What the deployment has to replace, by the titles that Ray gives its processes."""
+SERVE = "/api/serve/applications/"
+
+
+class Server:
+    """`ml-server up` whose code lies behind a link."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._config = yaml.safe_load((ROOT / "configs" / "local.yaml").read_text(encoding="utf-8"))
+        self._config["http_options"]["port"] = free_port()
+        application = self._config["applications"][0]
+        application["args"] |= ENGINES | {"state_dir": str(folder)}
+        for part in application["deployments"]:
+            part.pop("autoscaling_config", None)
+        path = folder / "config.yaml"
+        path.write_text(yaml.safe_dump(self._config), encoding="utf-8")
+        self.url = f"http://127.0.0.1:{self._config['http_options']['port']}"
+        self.database_url = f"sqlite:///{folder / 'ml-server.db'}"
+        # the script: `python -m` would look for modules in this repository first
+        self.process = ChildProcess(
+            [
+                str(BIN / "ml-server"),
+                "up",
+                "--config",
+                str(path),
+            ],
+            log_path=folder / "up.log",
+            environment=clean_environment()
+            | {"PYTHONPATH": str(folder / "code"), "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "180"},
+            stop_timeout_s=0.1,
+        )
+
+    def install(self, code: Path) -> None:
+        """Let every process that starts from now on run this code."""
+        new = self.folder / "code.new"
+        new.symlink_to(code)
+        new.rename(self.folder / "code")
+
+    def wait_healthy(self) -> None:
+        wait_healthy(self.url, lambda: self.process.exit_code is None, self.process.log_path)
+
+    def deploy(self, release: str) -> None:
+        """Do what `serve deploy` does with a file of another release; return when Serve has done all."""
+        self._config["applications"][0]["args"]["release"] = release
+        dashboard = re.findall(r"Ray dashboard (http://\S+)", self.process.log_path.read_text())[-1]
+        token = {"authorization": f"Bearer {(self.folder / 'ray-token').read_text()}"}
+        with httpx.Client(base_url=dashboard, headers=token, timeout=30, trust_env=False) as http:
+            http.put(SERVE, json=self._config).raise_for_status()
+            until(lambda: http.get(SERVE).json()["applications"]["ml-server"]["status"] == "RUNNING", within_s=300)
+
+    def pids(self, title: str) -> set[int]:
+        """Processes of this server whose title begins so."""
+        leader = self.process._process
+        assert leader is not None
+        found = set()
+        for pid in session_members(leader.pid):
+            with suppress(OSError):  # it ended meanwhile
+                if re.match(rf"{title}\b", Path(f"/proc/{pid}/cmdline").read_text()):
+                    found.add(pid)
+        return found
+
+
+@pytest.fixture(scope="module")
+def release_before(tmp_path_factory):
+    """The code of the release before, in a folder."""
+    folder = tmp_path_factory.mktemp("before")
+    archive = folder / "code.tar"
+    made = subprocess.run(
+        ["git", "archive", f"--output={archive}", RELEASE_BEFORE], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"the release before is not in this clone: {made.stderr.strip()}")
+    shutil.unpack_archive(archive, folder / "code", filter="data")
+    return folder / "code"
+
+
+@pytest.fixture
+def server(release_before):
+    """The release before, running."""
+    folder = Path(tempfile.mkdtemp(prefix="ml-"))  # short: Ray's sockets lie in it
+    try:
+        server = Server(folder)
+        server.install(release_before)
+        with server.process:
+            server.wait_healthy()
+            yield server
+            WATCH.running(folder)
+        WATCH.left(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.timeout(1500)
+def test_d14_an_upgrade_loses_no_job(server, sources, backend, tmp_path):
+    """0 lost: every job completes, with the same text, told once and in order; running jobs do not begin anew."""
+    video = sources.file(written(tmp_path / "talk.wav", in_a_row(*(speech(name) for name in SAID))))
+    with SteadyLoad(server.url, server.database_url, video, backend, in_flight=JOBS, told=itemgetter("text")) as load:
+        load.wait(all_run, within_s=240)
+        old = {title: server.pids(title) for title in PROCESSES}
+        assert all(old.values())
+        running = {job.job_id: job for job in load.running()}
+        began = time.monotonic()
+        server.install(ROOT)
+        server.deploy("next")
+        until(lambda: not any(old[title] & server.pids(title) for title in PROCESSES), within_s=120)
+        until(lambda: len(server.pids("ray::JobManager")) == 1, within_s=60)
+        upgraded_s = time.monotonic() - began
+        known = set(load.accepted)
+        load.wait(lambda rows: sum(job.state.ended for job in rows if job.job_id not in known) >= JOBS, within_s=240)
+        load.finish(within_s=300)
+        load.check()
+        rows = load.looks[-1].rows
+        print(f"upgraded in {upgraded_s:.0f} s; {len(rows)} jobs, of which {len(running)} ran at its beginning")
+        again = [job_id for job_id, job in running.items() if rows[job_id].attempt > max(1, job.attempt)]
+        print(f"begun anew: {len(again)} of those, {sum(job.attempt > 1 for job in rows.values())} of all")
+        for job_id in rows:
+            check_order(backend.of(job_id))
+        assert not again
+
+
+def all_run(rows):
+    return sum(job.state == "running" for job in rows) == JOBS
+
+
+def check_order(received):
+    """Numbers rise, progress does not fall, and the last is the end."""
+    sequences = [got.sequence for got in received]
+    assert sequences == sorted(sequences), sequences
+    told = [got.body["progress"] for got in received if not got.ended]
+    assert told == sorted(told), told
+    assert [got.ended for got in received] == sorted(got.ended for got in received)
+    assert received[-1].ended
+
+
+def until(true, *, within_s):
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
