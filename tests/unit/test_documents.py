@@ -467,6 +467,71 @@ def test_every_engine_is_told():
         assert f"class {protocol.strip('`')}(Protocol)" in (ROOT / "deployments" / name / "engine.py").read_text()
 
 
+def test_the_map_shows_the_house():
+    """docs/architecture.md: each place in its tree exists; each room of the server and each stage is in it."""
+    shown, folder = set(), Path()
+    for line in page("docs/architecture.md").block("serve_app/  ").content.splitlines():
+        name = line.split()[0]
+        folder = folder if line.startswith(" ") else Path(name)
+        shown.add(folder / name if line.startswith(" ") else folder)
+    assert [str(path) for path in sorted(shown) if not (ROOT / path).exists()] == []
+    rooms = {init.parent for top in ("serve_app", "deployments") for init in (ROOT / top).glob("*/__init__.py")}
+    assert {room.relative_to(ROOT) for room in rooms} - shown == set()
+
+
+def test_the_map_says_where_to_change_what():
+    """Twelve typical changes, each with a place to start that exists (`test_paths_and_links_lead_somewhere`)."""
+    rows = table("docs/architecture.md", "change | start here")
+    assert len(rows) == 12
+    assert all("`" in row[1] for row in rows)
+
+
+# Words
+
+PROSE = [
+    path
+    for place in ("serve_app", "deployments", "ml_server_client", "examples", "docs", "README.md", "SECURITY.md")
+    for path in ([ROOT / place] if (ROOT / place).is_file() else sorted((ROOT / place).rglob("*")))
+    if path.suffix in {".py", ".js", ".md"} and "vendor" not in path.parts
+]
+HISTORY = {"docs/decisions.md", "docs/glossary.md"}
+"""What was is told in the words of its day."""
+ALIASES = {"doorkeeper": {"serve_app/api/doorkeeper.py", "serve_app/api/proxy_guard.py"}}
+"""Where a word stays, since a released version has it."""
+
+
+def texts() -> dict[str, str]:
+    """Code and documents by name, in lower case, the history left out."""
+    named = {str(path.relative_to(ROOT)): path for path in PROSE}
+    return {name: path.read_text(encoding="utf-8").lower() for name, path in named.items() if name not in HISTORY}
+
+
+def glossary(head: str) -> list[str]:
+    """The first column of the glossary's tables with this head."""
+    tables = [rows for rows in page("docs/glossary.md").tables if rows[0][0] == head]
+    return [row[0] for rows in tables for row in rows[1:]]
+
+
+def test_each_term_of_the_glossary_is_used():
+    """A term occurs in code or documents, once in the glossary, with a Korean word and a meaning."""
+    everything = re.sub(r"[\s_-]+", " ", "\n".join(texts().values()))
+    terms = glossary("term")
+    assert len(terms) == len(set(terms)) > 60
+    assert [term for term in terms if not re.search(rf"\b{re.sub('[ -]', ' ?', term.lower())}", everything)] == []
+    rows = [row for rows in page("docs/glossary.md").tables if rows[0][0] == "term" for row in rows[1:]]
+    assert [row for row in rows if not all(cell.strip() for cell in row)] == []
+
+
+def test_words_of_no_field_are_gone():
+    """What the glossary names as not used occurs in no code and no document, except an alias of a released name."""
+    assert [
+        (word, name)
+        for word in glossary("not")
+        for name, text in texts().items()
+        if re.search(rf"(?<![a-z]){re.escape(word)}", text) and name not in ALIASES.get(word, ())
+    ] == []
+
+
 # Files
 
 
