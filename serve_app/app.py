@@ -35,7 +35,7 @@ def build(args: Settings) -> Application:
     A job's way through it is in `serve_app/pipeline/pipeline.py`; how many replicas each part has, in `configs/`.
     """
     logs.configure()
-    check_reach(args.database)
+    check_reach(args.database_url.get_secret_value())
     check_exposure(args)
     try:
         check_models(args)
@@ -45,11 +45,11 @@ def build(args: Settings) -> Application:
     return _bind(
         Ingress,
         args,
-        extractor=_bind(AudioExtractor, args.extraction),
+        extractor=_bind(AudioExtractor, args.extractor),
         detector=_bind(SpeechDetector, args.speech_detector),
         prosody=_bind(ProsodyAnalyzer, args.prosody),
-        **_with_models(args, args.model_store),
-        cpu=_with_models(pool, args.model_store, suffix="Cpu") if pool else None,
+        **_with_models(args, args.models),
+        cpu=_with_models(pool, args.models, suffix="Cpu") if pool else None,
     )
 
 

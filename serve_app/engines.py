@@ -20,4 +20,4 @@ def check_models(settings: Settings) -> None:
         ModelLoadError: One is not; the sentence names it and the command that heals it.
     """
     for model in settings.wanted_models if settings.profile == "local" else settings.pool_models:
-        resolve(model.name, model.kind, settings.model_store)
+        resolve(model.name, model.kind, settings.models)

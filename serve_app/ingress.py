@@ -157,7 +157,7 @@ class _Ingress:
 
     def __init__(self, settings: Settings, **stages: Any) -> None:
         logs.configure()
-        placement.check_reach(settings.database)  # again: nodes may have joined since the app was built
+        placement.check_reach(settings.database_url.get_secret_value())  # again: nodes may have joined since the build
         if os.environ.get(proxy_guard.VARIABLE) not in proxy_guard.IMPORT_PATHS:
             log.warning("%s is not set: Serve's proxies read bodies of any size", proxy_guard.VARIABLE)
         check_exposure(settings)  # again: `serve run` builds the app before there is a proxy

@@ -1,18 +1,21 @@
 """All settings: one class, a docstring per field, an environment name for each.
 
-Precedence: command line, environment, config file, default. The command line speaks through the environment too.
-Names: `ML_SERVER_` + the field, nested ones with `__`: `ML_SERVER_LIMITS__RUNNING_JOBS=4`.
+Precedence: command line, environment, config file, default. The command line sets environment variables, too.
+Names: `ML_SERVER_` + the field, nested ones with `__`: `ML_SERVER_LIMITS__RUNNING_JOBS=4`. A name with this prefix that
+nothing reads is refused (`environment.py`).
+
+Each field holds the value that is used: defaults that follow from other settings are filled in here, in the process
+that builds the app, and travel from there to all others. What the server decides itself is no field.
 """
 
 import hashlib
 import json
 import os
-from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -22,6 +25,8 @@ from pydantic import (
     Field,
     SecretStr,
     StringConstraints,
+    ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -36,14 +41,17 @@ from deployments.emotion.config import EmotionConfig
 from deployments.extraction.config import ExtractorConfig
 from deployments.models.config import ModelsConfig
 from deployments.models.names import Wanted, wanted_by
-from deployments.net.policy import CallbackPolicy, VideoPolicy
+from deployments.net.policy import CallbackPolicy
 from deployments.prosody.config import ProsodyConfig
 from deployments.speech_detector.config import SpeechDetectorConfig
 from deployments.transcriber import config as transcriber_config
 from deployments.transcriber.config import TranscriberConfig
+from serve_app.environment import PREFIX, unknown_names
 
 CALLBACK_PATHS = {"1.1": "/api/upload-video/result", "1.0": "/api/v1/ml/ml-results"}
 DEFAULT_STATE_DIR = Path("~/.local/state/ml-server")
+UNKNOWN_NAME = "{} in the environment is no setting of this release, and nothing reads it: did you mean {}?"
+_Config = TypeVar("_Config", bound=BaseModel)
 NO_ENGINE_FOR_ALL = (
     "the setting `engine` (ML_SERVER_ENGINE) is gone: remove it; each stage names its own, as the transcriber's"
     " {engine: whisperx, model: base} in configs/local.yaml"
@@ -51,64 +59,64 @@ NO_ENGINE_FOR_ALL = (
 
 
 class Limits(BaseModel):
-    """How much at once, how large, how long. The contract's numbers are the defaults."""
+    """Limits of number, size and time. The defaults are those of the contract."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     running_jobs: int = Field(default=10, ge=1)
-    """Jobs that are worked on at once."""
+    """Jobs that are processed at once."""
     queued_jobs: int = Field(default=100, ge=0)
-    """Jobs that wait beyond these; more get 503."""
+    """Jobs that may wait beside these; a POST beyond them is answered with 503."""
     processing_s: float = Field(default=1800, gt=0)
-    """Processing time of one run, its attempts added up; waiting in the queue does not count."""
+    """Processing time of one run, the sum of its attempts; waiting in the queue does not count."""
     request_bytes: int = 65_536
-    """Body of a request."""
+    """Largest body of a request."""
     callback_bytes: int = 50_000_000
-    """Body of a callback; over it the result is shortened."""
+    """Largest body of a callback; a larger result is shortened."""
     attempts: int = Field(default=3, ge=1)
-    """Tries of one run after crashes of the worker."""
+    """Attempts of one run after crashes of its worker."""
     prefetches: int = Field(default=2, ge=0)
-    """Waiting jobs whose video is fetched at the same time."""
+    """Waiting jobs whose videos are fetched at the same time."""
     prefetch_bytes: int = 5_000_000_000
     """Prefetching pauses while less disk than this is free."""
 
 
 class Auth(BaseModel):
-    """Who may ask."""
+    """Who may use the API."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Literal["none", "keys"] = "none"
-    """`keys`: every route but /health and /console wants `Authorization: Bearer <key>` (`ml-server keys`)."""
+    """`keys`: every route but /health and /console requires `Authorization: Bearer <key>` (`ml-server keys`)."""
     key_hashes: tuple[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")], ...] = ()
-    """SHA-256 of keys that are valid beside those in the database, hex."""
+    """SHA-256 (hex) of keys that are valid in addition to those in the database."""
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
-    """The clients' networks: who asks from elsewhere is refused, key or not, but for /health. Empty: from anywhere."""
+    """The clients' networks: requests from elsewhere are refused, with a key too, except for /health. Empty: any."""
     proxies: tuple[IPv4Network | IPv6Network, ...] = ()
-    """Proxies in front of the server: what they say in `X-Forwarded-For` is believed, and nobody else."""
+    """Proxies in front of the server. `X-Forwarded-For` is believed from these only."""
 
     @field_validator("networks", "proxies")
     @classmethod
-    def _not_everybody(cls, networks: tuple[IPv4Network | IPv6Network, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+    def _refuse_all(cls, networks: tuple[IPv4Network | IPv6Network, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
         if everybody := [str(network) for network in networks if network.prefixlen == 0]:
             raise ValueError(f"{', '.join(everybody)} is everybody: name those that you mean")
         return networks
 
 
 class Tracing(BaseModel):
-    """Whether jobs leave traces, by OpenTelemetry."""
+    """OpenTelemetry traces of jobs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     endpoint: str | None = None
-    """Where they go by OTLP/HTTP, such as `http://127.0.0.1:4318`. None: nowhere, there are none. What a collector
-    wants to be told of who sends is `OTEL_EXPORTER_OTLP_HEADERS` in the environment."""
+    """The collector's URL for OTLP/HTTP, such as `http://127.0.0.1:4318`. None: no traces are made. A collector that
+    requires credentials gets them from `OTEL_EXPORTER_OTLP_HEADERS` in the environment."""
     sampling_ratio: float = Field(default=1.0, ge=0, le=1)
-    """The share of jobs that are traced. Where a POST has a `traceparent`, its flag decides."""
+    """The share of jobs that are traced. If a POST has a `traceparent`, its flag decides instead."""
 
     @field_validator("endpoint")
     @classmethod
-    def _is_a_url(cls, endpoint: str | None) -> str | None:
+    def _check_url(cls, endpoint: str | None) -> str | None:
         parts = urlsplit(endpoint or "http://none")
         if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc or parts.query:
             raise ValueError("tracing.endpoint is a URL without credentials or query, such as http://127.0.0.1:4318")
@@ -116,13 +124,13 @@ class Tracing(BaseModel):
 
     @property
     def url(self) -> str:
-        """The endpoint with the protocol's path, unless it has one of its own."""
+        """Return the endpoint with OTLP's path, or with its own path if it has one."""
         endpoint = (self.endpoint or "").rstrip("/")
         return endpoint if urlsplit(endpoint).path else f"{endpoint}/v1/traces"
 
 
 class CpuPool(BaseModel):
-    """The stages that load models, a second time and on CPUs: for jobs that ask for no GPU."""
+    """Settings of a second set of the stages that load models, on CPUs: for jobs with `enable_gpu: false`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -132,17 +140,17 @@ class CpuPool(BaseModel):
     emotion: EmotionConfig
 
     @model_validator(mode="after")
-    def _on_cpus(self) -> "CpuPool":
+    def _check_devices(self) -> Self:
         if elsewhere := [name for name, stage in self if stage.device != "cpu"]:
             raise ValueError(f"cpu_pool: the device of {', '.join(elsewhere)} has to be cpu")
         return self
 
 
 class Settings(BaseSettings):
-    """The server's settings; also the `args` of the application in the config files."""
+    """The server's settings, which are the `args` of the application in the config files."""
 
     model_config = SettingsConfigDict(
-        env_prefix="ML_SERVER_",
+        env_prefix=PREFIX,
         env_nested_delimiter="__",
         env_ignore_empty=True,
         extra="forbid",
@@ -152,46 +160,48 @@ class Settings(BaseSettings):
     )
 
     profile: Literal["local", "production"] = "production"
-    """`production` refuses to start with settings that only a laptop may have."""
+    """`production` refuses to start with settings that are safe on a laptop only."""
     release: str = ""
-    """Changes with the code: a new value restarts every replica on `serve deploy`."""
+    """Any text that names the release of the code: after a change of it `serve deploy` restarts every replica."""
     contract_version: Literal["1.1", "1.0"] = "1.1"
-    """Chooses the words of the answer to a POST and the path of the callbacks."""
+    """Decides the wording of the response to a POST and the path of callbacks."""
     locale: Literal["ko", "en"] = "ko"
     """Language of progress and error messages."""
     state_dir: Path = DEFAULT_STATE_DIR
-    """Database, scratch and logs lie here."""
-    database_url: SecretStr | None = None
+    """Folder of the database, scratch files and logs; made absolute."""
+    database_url: SecretStr = Field(default=None, validate_default=True)
     """SQLAlchemy URL; default: SQLite in `state_dir`."""
     backend_url: str | None = Field(
         default=None, validation_alias=AliasChoices("ML_SERVER_BACKEND_URL", "FASTAPI_BASE_URL", "BACKEND_URL")
     )
-    """Base of the callback URL where a request names none; on the whitelist by itself."""
+    """Base of the callback URL for requests that name none; `callbacks.origins` gets its origin."""
     webhook_secrets: tuple[SecretStr, ...] = ()
-    """Standard Webhooks secrets (`whsec_…`); callbacks are signed with each."""
+    """Standard Webhooks secrets (`whsec_…`); each callback is signed with all of them."""
     auth: Auth = Auth()
     rate_limit: str | None = None
-    """Per client, in the notation of the `limits` library, such as `600/minute`."""
+    """Requests per client, in the notation of the `limits` library, such as `600/minute`."""
     rate_limit_store: SecretStr | None = None
-    """Redis URL where all ingress replicas count together; default: each for itself. Wants the extra `redis`."""
+    """Redis URL for counting requests over all ingress replicas; default: each counts its own. Needs the extra
+    `redis`."""
     docs: bool = False
-    """Whether there is a page at /docs, which needs no internet, and a document at /openapi.json."""
+    """Whether /docs, which needs no internet, and /openapi.json are served."""
     console: bool = True
-    """Whether there is a page for operators at /console, where / leads; it shows what its reader's key may ask for."""
+    """Whether the operators' page /console is served, to which / redirects. It shows what the reader's key allows."""
     metrics_port: int = Field(default=9464, ge=0, le=65_535)
-    """Where `ml-server up` lets Prometheus look, on 127.0.0.1; 0, or one that is taken: any. See docs/metrics.md."""
+    """Port on 127.0.0.1 of the metrics of `ml-server up`; 0, or a port that is taken: any. See docs/metrics.md."""
     heartbeat_s: float = Field(default=25, gt=0, le=30)
-    """A job's backend hears of it at least this often; the contract promises 30."""
+    """Longest time between two callbacks of a running job; the contract promises 30 s."""
     retention_days: float = Field(default=7, ge=0)
-    """Ended jobs are kept this long, and longer while their end could not be told."""
+    """Ended jobs are deleted after this time, but not before their last callback is delivered or given up."""
     limits: Limits = Limits()
     tracing: Tracing = Tracing()
     callbacks: CallbackPolicy = CallbackPolicy()
-    """Where callbacks may go."""
+    """Which callback URLs are allowed."""
     models: ModelsConfig = ModelsConfig()
-    """Where the models of the stages lie."""
+    """Where models are stored, and which may be used; `memory_dir` is `state_dir` by default."""
 
     extractor: ExtractorConfig = ExtractorConfig()
+    """`scratch_url` and `temp_dir` are in `state_dir` by default."""
     speech_detector: SpeechDetectorConfig = SpeechDetectorConfig()
     transcriber: TranscriberConfig = TranscriberConfig()
     aligner: AlignerConfig = AlignerConfig()
@@ -199,8 +209,8 @@ class Settings(BaseSettings):
     prosody: ProsodyConfig = ProsodyConfig()
     emotion: EmotionConfig = EmotionConfig()
     cpu_pool: CpuPool | None = None
-    """Where jobs with `enable_gpu: false` go, as deployments of their own (`TranscriberCpu`, …) that may scale to zero.
-    None: every job goes to the stages above."""
+    """Stages for jobs with `enable_gpu: false`, as separate deployments (`TranscriberCpu`, …) that may scale to zero.
+    None: every job uses the stages above."""
 
     @classmethod
     def settings_customise_sources(
@@ -211,28 +221,52 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment wins over what a config file passes in."""
+        """Give the environment precedence over what a config file passes in."""
         return env_settings, init_settings
 
     @model_validator(mode="before")
     @classmethod
-    def _names_no_engine_for_all(cls, fields: Any) -> Any:
-        if "engine" in fields or "ML_SERVER_ENGINE" in map(str.upper, os.environ):
+    def _check_names(cls, fields: Any) -> Any:
+        if "engine" in fields or f"{PREFIX}ENGINE" in map(str.upper, os.environ):
             raise ValueError(NO_ENGINE_FOR_ALL)
+        if unknown := unknown_names(os.environ, cls):
+            raise ValueError("; ".join(UNKNOWN_NAME.format(*names) for names in unknown.items()))
         return fields
 
+    @field_validator("state_dir")
+    @classmethod
+    def _make_absolute(cls, state_dir: Path) -> Path:
+        return state_dir.expanduser().absolute()
+
+    @field_validator("database_url", mode="before")
+    @classmethod
+    def _default_to_sqlite(cls, url: Any, others: ValidationInfo) -> Any:
+        return f"sqlite:///{others.data.get('state_dir')}/ml-server.db" if url is None else url
+
     @model_validator(mode="after")
-    def _backend_is_allowed(self) -> "Settings":
+    def _fill_in(self) -> Self:
+        places = {"scratch_url": str(self.state_dir / "scratch"), "temp_dir": self.state_dir / "tmp"}
+        vars(self).update(  # the instance is frozen
+            extractor=_with_defaults(self.extractor, places),
+            models=_with_defaults(self.models, {"memory_dir": self.state_dir}),
+            callbacks=self._callbacks_with_backend(),
+        )
+        return self
+
+    def _callbacks_with_backend(self) -> CallbackPolicy:
+        if self.backend_url is None:
+            return self.callbacks
+        parts = urlsplit(self.backend_url)
+        origins = dict.fromkeys((*self.callbacks.origins, f"{parts.scheme}://{parts.netloc}".lower()))
         try:
-            _ = self.callback_policy
+            return CallbackPolicy(**{**dict(self.callbacks), "origins": tuple(origins)})
         except ValueError as refused:
             raise ValueError(
                 "backend_url is no origin that callbacks may go to, such as http://ecg-backend:8000"
             ) from refused
-        return self
 
     @model_validator(mode="after")
-    def _rates_can_be_counted(self) -> "Settings":
+    def _check_rates(self) -> Self:
         if self.rate_limit:
             from limits import parse
 
@@ -240,24 +274,25 @@ class Settings(BaseSettings):
                 parse(self.rate_limit)
             except ValueError as wrong:
                 raise ValueError("rate_limit is none; write it like 600/minute") from wrong
-        if self.rate_storage is not None:
-            if urlsplit(self.rate_storage).scheme not in {"redis", "rediss"}:
+        if self.rate_limit_store is not None:
+            if urlsplit(self.rate_limit_store.get_secret_value()).scheme not in {"redis", "rediss"}:
                 raise ValueError("rate_limit_store is no Redis URL, such as redis://host:6379/0")
             if find_spec("redis") is None:
                 raise ValueError("rate_limit_store wants Redis's client: pip install 'ecg-ml-server[redis]'")
         return self
 
     @model_validator(mode="after")
-    def _safe_in_production(self) -> "Settings":
+    def _check_production(self) -> Self:
         if self.profile == "production":
+            videos = self.extractor.net
             if self.backend_url is None:
                 raise ValueError(
                     "no callback base: set backend_url in the config, or FASTAPI_BASE_URL (or BACKEND_URL) in the"
                     " environment, to the ECG Backend's address"
                 )
-            if "http" in self.videos.schemes:
+            if "http" in videos.schemes:
                 raise ValueError("extractor.net.schemes allows http: production takes videos by https only")
-            if self.videos.networks and not self.videos.names_hosts:
+            if videos.networks and not videos.names_hosts:
                 raise ValueError(
                     "extractor.net.networks opens private networks to every name that somebody lets lead there: name"
                     " the hosts in extractor.net.hosts"
@@ -270,65 +305,30 @@ class Settings(BaseSettings):
                 raise ValueError("models.allow_unpinned: production loads models only as the model lock pins them")
         return self
 
-    @cached_property
-    def directory(self) -> Path:
-        """`state_dir`, absolute."""
-        return self.state_dir.expanduser().absolute()
-
-    @property
-    def database(self) -> str:
-        """The database's URL."""
-        if self.database_url is not None:
-            return self.database_url.get_secret_value()
-        return f"sqlite:///{self.directory / 'ml-server.db'}"
-
-    @property
-    def rate_storage(self) -> str | None:
-        """Where rates are counted together."""
-        return None if self.rate_limit_store is None else self.rate_limit_store.get_secret_value()
-
-    @property
-    def videos(self) -> VideoPolicy:
-        """Where videos may come from."""
-        return self.extractor.net
-
-    @property
-    def extraction(self) -> ExtractorConfig:
-        """The extractor's settings, with a place in the state directory where the config names none."""
-        places = {"scratch_url": str(self.directory / "scratch"), "temp_dir": self.directory / "tmp"}
-        unset = {name: place for name, place in places.items() if name not in self.extractor.model_fields_set}
-        return self.extractor.model_copy(update=unset)
-
-    @property
-    def model_store(self) -> ModelsConfig:
-        """The store's settings, with its memory in the state directory where the config names no place."""
-        unset = {} if "memory_dir" in self.models.model_fields_set else {"memory_dir": self.directory}
-        return self.models.model_copy(update=unset)
-
     @property
     def fetches_models(self) -> bool:
-        """Whether `ml-server up` and `demo` fetch what is missing. Production never does."""
+        """Return whether `ml-server up` and `demo` fetch missing models. Production never does."""
         return self.profile == "local" and not self.models.offline
 
     @property
     def wanted_models(self) -> tuple[Wanted, ...]:
-        """The models that the stages' engines load, those of the CPU pool among them."""
+        """Return the models that the stages' engines load, those of the CPU pool included."""
         return tuple(dict.fromkeys((*_wanted(self), *self.pool_models)))
 
     @property
     def pool_models(self) -> tuple[Wanted, ...]:
-        """The models that the CPU pool's engines load; none where there is no pool."""
+        """Return the models that the CPU pool's engines load; none if there is no pool."""
         return () if self.cpu_pool is None else _wanted(self.cpu_pool)
 
     def on(self, *, enable_gpu: bool) -> "Settings":
-        """What a job works by: the CPU pool's stages in their places, where it asks for no GPU and there is a pool."""
+        """Return the settings of a job: with the CPU pool's stages, if it asks for no GPU and there is a pool."""
         if enable_gpu or self.cpu_pool is None:
             return self
         return self.model_copy(update=dict(self.cpu_pool))
 
     @property
     def model_version(self) -> str:
-        """What the result says of the engines that made it."""
+        """Return the result's `model_version`: the names of the engines, joined by "+"."""
         return "+".join(
             (
                 transcriber_config.model_version(self.transcriber),
@@ -339,33 +339,19 @@ class Settings(BaseSettings):
         )
 
     @property
-    def device(self) -> str:
-        """Where the recogniser is meant to compute."""
-        return self.transcriber.device
-
-    @property
     def identity(self) -> str:
-        """Changes with the code's version and with every setting."""
-        content = json.dumps(self.model_dump(), default=_in_order, sort_keys=True)
+        """Return a digest of the package's version and of all settings, the same in every process."""
+        content = json.dumps(self.model_dump(), default=_for_json, sort_keys=True)
         return hashlib.sha256(f"{version('ecg-ml-server')} {content}".encode()).hexdigest()[:16]
 
     @property
     def callback_path(self) -> str:
-        """The contract version's own."""
+        """Return the path of callbacks in this contract version."""
         return CALLBACK_PATHS[self.contract_version]
 
-    @property
-    def callback_policy(self) -> CallbackPolicy:
-        """The whitelist, the configured default included."""
-        if self.backend_url is None:
-            return self.callbacks
-        parts = urlsplit(self.backend_url)
-        origins = (*self.callbacks.origins, f"{parts.scheme}://{parts.netloc}".lower())
-        return CallbackPolicy(**{**dict(self.callbacks), "origins": origins})
-
     def prepare(self) -> None:
-        """Make the state directory, for nobody else to read."""
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Create the state directory, readable by this user only."""
+        self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _wanted(stages: Settings | CpuPool) -> tuple[Wanted, ...]:
@@ -374,8 +360,22 @@ def _wanted(stages: Settings | CpuPool) -> tuple[Wanted, ...]:
     )
 
 
-def _in_order(value: object) -> object:
-    """Sets in an order that is the same in every process, whatever its hash seed; secrets as they are, to be hashed."""
+def in_words(invalid: ValidationError) -> str:
+    """Return what is wrong with the settings as one line without their values."""
+    return "; ".join(
+        ".".join(str(part) for part in error["loc"]) + ": " * bool(error["loc"]) + error["msg"]
+        for error in invalid.errors()
+    )
+
+
+def _with_defaults(config: _Config, defaults: dict[str, Any]) -> _Config:
+    """Return `config` with those of `defaults` that it was not given."""
+    unset = {name: value for name, value in defaults.items() if name not in config.model_fields_set}
+    return config.model_copy(update=unset)
+
+
+def _for_json(value: object) -> object:
+    """Return sets as sorted lists, since their order differs between processes, and secrets in clear, to be hashed."""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     return sorted(value) if isinstance(value, frozenset) else str(value)

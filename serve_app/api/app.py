@@ -65,7 +65,7 @@ def create_api(settings: Settings, service: JobService, keys: KeyStore) -> FastA
         Gate,
         keys=ring,
         rate=settings.rate_limit,
-        storage=open_storage(settings.rate_storage),
+        storage=open_storage(settings.rate_limit_store),
         no_key=console.answers if settings.console else lambda _: False,
     )
     app.add_middleware(Clients, networks=settings.auth.networks, proxies=settings.auth.proxies)

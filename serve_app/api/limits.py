@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from limits import RateLimitItem
     from limits.aio.storage import Storage
+    from pydantic import SecretStr
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from serve_app.api.keys import KeyRing
@@ -123,8 +124,8 @@ async def _hit(limiter: MovingWindowRateLimiter, rate: RateLimitItem, client: st
     return max(1, math.ceil(reset_at - time.time()))
 
 
-def open_storage(url: str | None) -> Storage:
-    """Where rates are counted: in Redis for all replicas, or in this process. Makes no connection yet."""
+def open_storage(url: SecretStr | None) -> Storage:
+    """Return the store for counting requests: Redis for all replicas, or this process's memory. Does not connect."""
     if url is None:
         return MemoryStorage()
-    return RedisStorage(f"async+{url}", implementation="redispy", socket_timeout=STORAGE_S)
+    return RedisStorage(f"async+{url.get_secret_value()}", implementation="redispy", socket_timeout=STORAGE_S)

@@ -125,14 +125,14 @@ class JobService:
                 f"language is not one that this server can do: {known}", job_id=request.job_id
             )
         try:
-            check_video_url(request.video_url, settings.videos)
+            check_video_url(request.video_url, settings.extractor.net)
         except AddressRefusedError as refusal:
             raise errors.VideoUrlNotAllowedError(job_id=request.job_id) from refusal
         base = request.fastapi_base_url or settings.backend_url
         callback_url = None if base is None else base.rstrip("/") + settings.callback_path
         if callback_url is not None:
             try:
-                check_callback_url(callback_url, settings.callback_policy)
+                check_callback_url(callback_url, settings.callbacks)
             except AddressRefusedError as refusal:
                 raise errors.CallbackNotAllowedError(job_id=request.job_id) from refusal
         now = time.time()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from serve_app.exposure import ExposedError, check_bind
-from serve_app.settings import Settings
+from serve_app.settings import Settings, in_words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,11 +23,7 @@ def check_settings(config: dict[str, Any]) -> Settings:
     try:
         return Settings(**config["applications"][0].get("args", {}))
     except ValidationError as invalid:
-        sentences = (
-            ".".join(str(part) for part in error["loc"]) + ": " * bool(error["loc"]) + error["msg"]
-            for error in invalid.errors()
-        )
-        raise StartError("; ".join(sentences)) from invalid
+        raise StartError(in_words(invalid)) from invalid
 
 
 def check_host(config: dict[str, Any], settings: Settings) -> None:

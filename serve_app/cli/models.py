@@ -17,7 +17,7 @@ from deployments.models.fetch import Source, fetch, sources
 from deployments.models.hub import needed
 from deployments.models.store import ModelState, ModelStatus, hub_of, read_lock, stand, usable
 from serve_app.cli.download_bar import DownloadBar
-from serve_app.settings import Settings
+from serve_app.settings import Settings, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,7 +56,7 @@ def open_shelf(config_path: Path, lock_path: Path | None = None, *, hub: Hub | N
     """The models that a Serve config names. Raises `click.ClickException` where it is none of ours."""
     settings = read_settings(config_path)
     path = (lock_path or settings.models.lock or locks.default_path()).expanduser()
-    config = settings.model_store.model_copy(update={"lock": path})
+    config = settings.models.model_copy(update={"lock": path})
     command = f"ml-server models fetch --config {config_path}" + (f" --lock {lock_path}" if lock_path else "")
     return ModelInventory(
         wanted=settings.wanted_models,
@@ -76,7 +76,7 @@ def read_settings(path: Path) -> Settings:
     except (OSError, yaml.YAMLError, LookupError, TypeError) as error:
         raise click.ClickException(f"{path} is no Serve config of this server: {error}") from error
     except ValidationError as error:
-        raise click.ClickException(f"{path}: {error}") from error
+        raise click.ClickException(f"{path}: {in_words(error)}") from error
 
 
 def fetch_models(inventory: ModelInventory, *, pin: bool) -> int:

@@ -41,7 +41,7 @@ class JobActors:
         Raises:
             DatabaseOutOfReachError: The actor might run on a machine that does not have the database's file.
         """
-        await asyncio.to_thread(check_reach, self._settings.database)
+        await asyncio.to_thread(check_reach, self._settings.database_url.get_secret_value())
         await launch(job, self._settings, self._stages, ray.get_runtime_context().current_actor).ping.remote()
 
     async def is_responsive(self, job: Job) -> bool:

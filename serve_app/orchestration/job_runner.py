@@ -123,7 +123,7 @@ class JobRunner:
         trace = await self._tracer.of_attempt(job)
         timer = StageTimer(trace=trace)
         attempt = RunningAttempt(job, self._store, timer)
-        async with CallbackClient(self._settings.callback_policy) as client:
+        async with CallbackClient(self._settings.callbacks) as client:
             sender = self._sender(client, trace)
             meter = ProgressMeter(job.progress)
             teller = self._progress_sender(job, sender, meter, attempt)

@@ -54,7 +54,7 @@ class JobManager:
         self._actors = actors or JobActors(settings, stages)
         self._database = open_database(settings)
         self._store, outbox = open_store(settings, self._database)
-        self._client = CallbackClient(settings.callback_policy)
+        self._client = CallbackClient(settings.callbacks)
         self._tracer = Tracer(settings, self._store, process="manager")
         self._woken = asyncio.Event()
         self._tasks = tasks = BackgroundTasks()

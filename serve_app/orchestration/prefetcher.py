@@ -78,8 +78,8 @@ class Prefetcher:
 
     def _free_bytes(self) -> int:
         """Return the room for audio, and for a video meanwhile; scratch on remote storage is not looked at."""
-        extraction = self._settings.extraction
-        places = (Path(extraction.scratch_url.removeprefix("file://")), extraction.temp_dir)
+        extractor = self._settings.extractor
+        places = (Path(extractor.scratch_url.removeprefix("file://")), extractor.temp_dir)
         return min((shutil.disk_usage(place).free for place in places if place and place.exists()), default=sys.maxsize)
 
     async def _fetch(self, job: Job) -> None:

@@ -150,7 +150,7 @@ class Pipeline:
             emotions=emotions,
             filename=filename_of(self._job.video_url),
             model_version=self._settings.model_version,
-            device="+".join(sorted({each.device for each in transcripts})) or self._settings.device,
+            device="+".join(sorted({each.device for each in transcripts})) or self._settings.transcriber.device,
             processing_s=spent_s + time.monotonic() - started,
             stages_s=self._clock.seconds,
             warnings=merged(self._warnings),

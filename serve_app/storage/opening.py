@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def open_database(settings: Settings) -> Database:
     """The database, whose tables exist."""
     settings.prepare()
-    database = Database(settings.database)
+    database = Database(settings.database_url.get_secret_value())
     database.create()
     return database
 

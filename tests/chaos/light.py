@@ -92,7 +92,7 @@ def serve(options: Mapping[str, Any], port: int) -> None:
 def _log_to_file(settings: Settings) -> None:
     """As `up` has it; Ray Serve, imported, would write to the terminal."""
     settings.prepare()
-    os.environ[logs.LOG_FILE_VARIABLE] = str(settings.directory / "log.jsonl")
+    os.environ[logs.LOG_FILE_VARIABLE] = str(settings.state_dir / "log.jsonl")
     logging.getLogger(logs.ROOT).handlers.clear()
     logs.configure()
 
@@ -128,7 +128,7 @@ async def _drive(settings: Settings, job_ids: Sequence[str], fuse: Fuse | None) 
     await asyncio.gather(
         *(_one(settings, job.job_id, job.run, reach) for job in store.running() if job.job_id in job_ids)
     )
-    async with CallbackClient(settings.callback_policy) as client:
+    async with CallbackClient(settings.callbacks) as client:
         sender = Sender(client, outbox)
         while pending := [job_id for job_id in job_ids if outbox.status(job_id).state == "pending"]:
             for callback_id, job_id in outbox.due(MANY):

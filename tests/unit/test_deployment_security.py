@@ -65,13 +65,13 @@ def fetch(settings: Settings, url: str, to: Path, **names: str) -> str:
     """Why a download did not work; nothing answers, so it never does."""
     limits = DownloadLimits(max_tries=1, pause_s=0)
     with pytest.raises((DownloadError, OSError)) as error:
-        asyncio.run(download(url, to, policy=settings.videos, limits=limits, resolve=resolver(**names)))
+        asyncio.run(download(url, to, policy=settings.extractor.net, limits=limits, resolve=resolver(**names)))
     return str(error.value)
 
 
 def tell(settings: Settings, url: str, **names: str) -> None:
     async def main() -> None:
-        async with CallbackClient(settings.callback_policy, resolve=resolver(**names)) as client:
+        async with CallbackClient(settings.callbacks, resolve=resolver(**names)) as client:
             await client.post(url, b"{}", {})
 
     with pytest.raises((NetError, OSError)):
@@ -95,10 +95,10 @@ def test_r1_the_backend_gets_in_and_its_neighbours_do_not(settings):
 
 def test_w10_the_private_network_is_reached(settings, connected, tmp_path):
     """W10: http://ecg-backend:8000 and S3, by its endpoint and publicly: each is connected to where it was checked."""
-    check_callback_url("http://ecg-backend:8000/api/upload-video/result", settings.callback_policy)
+    check_callback_url("http://ecg-backend:8000/api/upload-video/result", settings.callbacks)
     tell(settings, "http://ecg-backend:8000/api/upload-video/result")
     for host in (ENDPOINT, BUCKET):
-        check_video_url(f"https://{host}/v.mp4?X-Amz-Signature=1", settings.videos)
+        check_video_url(f"https://{host}/v.mp4?X-Amz-Signature=1", settings.extractor.net)
         fetch(settings, f"https://{host}/v.mp4", tmp_path / "v")
     assert connected == ["10.20.0.9", "10.20.8.17", "52.219.60.1"]
 
@@ -120,7 +120,7 @@ def test_w10_the_private_network_is_reached(settings, connected, tmp_path):
 def test_w10_no_other_video_is_asked_for(settings, url):
     """W10: what is not a named host by https is refused when the job is posted."""
     with pytest.raises(AddressRefusedError):
-        check_video_url(url, settings.videos)
+        check_video_url(url, settings.extractor.net)
 
 
 @pytest.mark.parametrize("address", ["10.20.0.9", "10.20.9.1", "127.0.0.1", "169.254.169.254", "::ffff:10.20.8.17"])

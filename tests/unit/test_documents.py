@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import click
 import pytest
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.errors import JobError
@@ -23,6 +23,7 @@ from serve_app.api.errors import ApiError
 from serve_app.api.openapi import committed
 from serve_app.callbacks import payloads
 from serve_app.cli.main import main
+from serve_app.environment import PREFIX, unknown_names
 from serve_app.jobs.progress import SENTENCES, Progress, Stage
 from serve_app.sentences import amounts_of
 from serve_app.settings import CALLBACK_PATHS, Settings
@@ -42,7 +43,6 @@ OTHERS = {
     "redis-cli", "rm", "sqlite3", "ssh", "sudo", "systemctl", "tar", "useradd", "uv",
 }  # fmt: skip
 """Programs that are not ours: a test runs what matters of them. Add one where a page needs it."""
-NOT_SETTINGS = {"ML_SERVER_API_KEY", "ML_SERVER_ERROR", "ML_SERVER_REAL_MODELS"}
 """What the command line reads, a code of the client, and where real weights lie for benchmarks and optional tests."""
 FOLDERS = ("serve_app/", "deployments/", "docs/", "tests/", "configs/", "examples/", "ml_server_client/")
 ROUTES = {
@@ -240,15 +240,6 @@ def test_a_wrong_command_would_be_found(words):
 
 
 @on_each_page
-def test_environment_names_are_settings(text: Page):
-    """Every ML_SERVER_… is a setting's, nested ones too."""
-    names = set(re.findall(r"\bML_SERVER_[A-Z0-9_]*[A-Z0-9]\b(?!_)", text.text)) - NOT_SETTINGS
-    names = {name for name in names if not name.startswith("ML_SERVER_TEST_")}
-    unknown = [name for name in sorted(names) if not is_setting(name.removeprefix("ML_SERVER_").lower().split("__"))]
-    assert unknown == []
-
-
-@on_each_page
 def test_dotted_names_are_settings(text: Page):
     """`limits.running_jobs` and its like lead to a field."""
     named = [code.partition(":")[0].strip() for code in text.codes]
@@ -259,24 +250,9 @@ def test_dotted_names_are_settings(text: Page):
     assert [name for name in ours if not is_setting(name.split("."))] == []
 
 
-def is_setting(path: list[str], model: type[BaseModel] = Settings) -> bool:
+def is_setting(path: list[str]) -> bool:
     """Whether the fields lead there. Whatever is in a mapping is its own."""
-    name, *rest = path
-    if name not in model.model_fields:
-        return False
-    if not rest:
-        return True
-    kinds = parts_of(model.model_fields[name].annotation)
-    return dict in kinds or any(is_setting(rest, kind) for kind in kinds if issubclass(kind, BaseModel))
-
-
-def parts_of(annotation: Any) -> list[type]:
-    """The classes in an annotation."""
-    if get_args(annotation):
-        origin = getattr(annotation, "__origin__", None)
-        own = [origin] if isinstance(origin, type) else []
-        return own + [kind for part in get_args(annotation) for kind in parts_of(part)]
-    return [annotation] if isinstance(annotation, type) else []
+    return not unknown_names({PREFIX + "__".join(path): ""}, Settings)
 
 
 def test_a_wrong_name_would_be_found():

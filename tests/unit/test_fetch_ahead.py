@@ -90,7 +90,7 @@ def store(settings):
 
 @pytest.fixture
 def extractor(settings, monkeypatch):
-    extractor = Extractor(settings.directory / "scratch")
+    extractor = Extractor(settings.state_dir / "scratch")
     monkeypatch.setattr(managers, "STAGES", SimpleNamespace(extractor=extractor))
     return extractor
 
@@ -139,7 +139,7 @@ def test_d13_a_url_does_not_expire_in_the_queue(settings, store, extractor):
 
 def test_d13_the_real_extractor_needs_no_url_in_its_turn(settings, store, monkeypatch, tmp_path):
     """D13: videos are downloaded and decoded ahead, then their server refuses every URL: all jobs have their sound."""
-    real = extractor_in(settings.directory, monkeypatch)
+    real = extractor_in(settings.state_dir, monkeypatch)
     handle = SimpleNamespace(
         prepare=called(real.prepare),
         discard=called(partial(asyncio.to_thread, real.discard)),

@@ -172,7 +172,7 @@ def test_d7_a_cancelled_job_does_not_go_on(settings, store):
 
 def test_d10_a_locked_database_costs_no_work(settings, store):
     """D10: locked when the attempt is to begin, and again when the result is to be stored: one attempt, one result."""
-    path = settings.directory / "ml-server.db"
+    path = settings.state_dir / "ml-server.db"
 
     async def locked(other: sqlite3.Connection) -> None:
         other.execute("BEGIN IMMEDIATE")

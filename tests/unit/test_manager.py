@@ -240,7 +240,7 @@ def test_d10_a_locked_database_costs_no_driver_its_lease(settings, store, monkey
         store.submit(waiting("a"))
         async with running_manager(settings, drivers):
             await until(lambda: store.get("a").beats > 0)
-            with closing(sqlite3.connect(settings.directory / "ml-server.db", isolation_level=None)) as other:
+            with closing(sqlite3.connect(settings.state_dir / "ml-server.db", isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
                 await asyncio.sleep(3 * lease_s)
                 other.execute("ROLLBACK")
@@ -272,7 +272,7 @@ def test_d10_a_driver_that_is_stopped_within_a_write(settings, store, monkeypatc
             await finishes(store, attempt)
         await stands_still()
 
-    with closing(sqlite3.connect(settings.directory / "ml-server.db", isolation_level=None)) as other:
+    with closing(sqlite3.connect(settings.state_dir / "ml-server.db", isolation_level=None)) as other:
 
         async def run() -> list[str]:
             drivers = JobActors(store, behaviour)
@@ -446,7 +446,7 @@ def test_w5_nothing_follows_an_acknowledged_end(settings, store, posts, monkeypa
         url, outbox = f"{backend.url}/result", Outbox(store._db)
         for job_id in ids:
             store.submit(waiting(job_id, url))
-        async with CallbackClient(hasty.callback_policy) as client:
+        async with CallbackClient(hasty.callbacks) as client:
             drivers = ScriptedDrivers(store, driver_that_tells(Sender(client, outbox), url))
             async with running_manager(hasty, drivers) as running:
                 await until(lambda: all(backend.of(job_id) for job_id in ids[-5:]))

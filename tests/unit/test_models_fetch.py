@@ -285,9 +285,9 @@ def test_production_never_loads_what_is_not_pinned():
 
 def test_memory_lies_in_the_state_directory(tmp_path):
     """Unless the config names another place."""
-    assert Settings(profile="local", state_dir=tmp_path).model_store.memory_dir == tmp_path
+    assert Settings(profile="local", state_dir=tmp_path).models.memory_dir == tmp_path
     other = Settings(profile="local", state_dir=tmp_path, models={"memory_dir": "/other"})
-    assert other.model_store.memory_dir == Path("/other")
+    assert other.models.memory_dir == Path("/other")
 
 
 def test_the_commands_from_nothing_to_verified(inventory, hub, capsys):

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from limits.aio.storage import MemoryStorage
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from serve_app.api.keys import KeyRing
 from serve_app.api.limits import Gate, open_storage
@@ -79,7 +79,7 @@ def test_a3_a_refusal_says_when_to_come_back():
 @asynccontextmanager
 async def connected(url):
     """A replica's storage, whose connections end with it."""
-    storage = open_storage(url)
+    storage = open_storage(SecretStr(url))
     yield storage
     await storage.bridge.get_connection().aclose(close_connection_pool=True)
 

@@ -232,7 +232,7 @@ def test_a_database_of_a_later_release_ends_the_start(tmp_path: Path) -> None:
     """In a sentence, before anything runs; one that does not answer may come later."""
     settings = Settings(profile="local", state_dir=tmp_path)
     check_database(settings)
-    database = Database(settings.database)
+    database = Database(settings.database_url.get_secret_value())
     with database.write() as db:
         db.execute(text("UPDATE alembic_version SET version_num = '0999'"))
     database.close()
