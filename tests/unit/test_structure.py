@@ -19,6 +19,7 @@ RAY = {
     "deployments/metrics.py",
     "serve_app/app.py",
     "serve_app/ingress.py",
+    "serve_app/jobs/actor.py",
     "serve_app/pipeline/stage_client.py",
     "serve_app/orchestration/job_actor.py",
     "serve_app/orchestration/placement.py",
