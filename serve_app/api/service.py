@@ -94,7 +94,7 @@ class JobService:
     ) -> dict[str, object]:
         """Store the job, durably, and answer with its state. Raises the contract's refusals."""
         began_s = time.time()
-        new = self._check(request, self._tracer.taken(traceparent))
+        new = self._check(request, self._tracer.accepted(traceparent))
         submission, estimate_s = await self._change(self._submit, new)
         job = submission.job
         if submission.draining:

@@ -7,11 +7,11 @@
           ├─ terminal callback                                      each try
           └─ acknowledged                   from the run's end to the acknowledgement
 
-The ids of a trace, of its POST and of its attempts follow from the job's row and timeline, so that a process that
-knows the job adds to the trace that others began, perhaps hours ago. A span is told when it is over; that of an
-attempt when the run is, from the timeline, since a process that was killed tells nothing. For the same reason nothing
-else has spans below it: they would lose their parent. By default there is no collector, and then nothing is loaded,
-asked or kept. Knows nothing of how spans travel (`deployments/net/traces.py`).
+The ids of a trace, of its POST and of its attempts are computed from the job's row and timeline, so every process that
+knows the job can add to a trace that others began, perhaps hours ago. A span is sent when it has ended. The span of an
+attempt is sent when the run has ended, from the timeline, since a killed process sends nothing; for the same reason no
+other span has spans below it: they would lose their parent. By default there is no collector, and then nothing is
+loaded, queried or stored. Knows nothing of how spans are sent (`deployments/net/traces.py`).
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ SERVICE = "ecg-ml-server"
 POST = "POST process-video"
 NO_PARENT = 0
 FLUSH_S = 2.0
-"""What the end of a process waits for its last spans, at the most."""
+"""How long a process waits at its end until its last spans are sent."""
 
 Value: TypeAlias = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """A run's trace, to which this process adds. As it comes by itself: of a job that is not traced."""
+    """A run's trace, to which this process adds spans. The default is a trace that sends nothing."""
 
     send: Callable[..., None] | None = None
     trace_id: int = 0
     post_id: int = 0
-    """The span that all others are below."""
+    """The span of the POST, the root of the run's other spans."""
     within: int = 0
-    """The span that those are in for which nobody says otherwise: the POST's, in a driver its attempt's."""
+    """The parent of spans that name none: the POST's span, in a job actor that of its attempt."""
 
     def add(
         self,
@@ -69,7 +69,7 @@ class Trace:
         error: str | None = None,
         **attributes: Value,
     ) -> None:
-        """Tell of what is over. Times are epoch seconds; `error` is a word for what went wrong."""
+        """Send a span that has ended. Times are epoch seconds; `error` is a word for what went wrong."""
         if self.send is not None:
             self.send(
                 name,
@@ -84,7 +84,10 @@ class Trace:
 
     @contextmanager
     def span(self, name: str, *, parent_id: int | None = None, **attributes: Value) -> Iterator[dict[str, Any]]:
-        """Around a piece of work. What is put into the dictionary is told, too; an exception's class is its `error`."""
+        """Send a span of the block. What the block puts into the dictionary are attributes, too.
+
+        An exception's class is the span's `error`.
+        """
         notes: dict[str, Any] = {**attributes}
         start_s, began = time.time(), time.monotonic()
         try:
@@ -95,17 +98,17 @@ class Trace:
         finally:
             self.add(name, start_s, start_s + time.monotonic() - began, parent_id=parent_id, **notes)
 
-    def ended(self, events: Sequence[Event]) -> None:
-        """Tell what the timeline of the run knows: how long it waited, and its attempts, the killed ones, too."""
+    def add_timeline(self, events: Sequence[Event]) -> None:
+        """Send the spans that an ended run's timeline gives: its wait in the queue and all of its attempts."""
         begun: Event | None = None
         for event in events:
-            if begun is not None and event.kind in _AFTER[begun.kind]:
-                self._over(begun, event)
+            if begun is not None and event.kind in _ENDED_BY[begun.kind]:
+                self._add_event(begun, event)
                 begun = None
-            if event.kind in _AFTER:
+            if event.kind in _ENDED_BY:
                 begun = event
 
-    def _over(self, begun: Event, end: Event) -> None:
+    def _add_event(self, begun: Event, end: Event) -> None:
         if begun.kind is EventKind.QUEUED:
             self.add("queue", begun.at, end.at, parent_id=self.post_id, error=end.detail)
             return
@@ -115,24 +118,24 @@ class Trace:
         self.add("attempt", begun.at, end.at, span_id=span_id, parent_id=self.post_id, error=error, **about)
 
     def attempt_id(self, attempt: Event) -> int:
-        """An attempt's span, by when it began: a number comes again after an attempt was given back."""
+        """Return the id of an attempt's span, by when it began: the number of one given back is used again."""
         return _ids(f"{self.trace_id:x} {self.post_id:x} {attempt.at!r}")[1]
 
 
 UNTRACED = Trace()
 _ENDS = frozenset((EventKind.COMPLETED, EventKind.FAILED))
-_AFTER = {
+_ENDED_BY = {
     EventKind.QUEUED: _ENDS | {EventKind.STARTED},
     EventKind.ATTEMPT: _ENDS | {EventKind.GIVEN_BACK, EventKind.ATTEMPT},
 }
-"""What begins, and what ends it."""
+"""Events that begin a span, and those that end it."""
 
 
 class Tracer:
-    """The traces that one process adds to. It never fails for its own sake: what is not told is lost."""
+    """The traces that one process adds to. Its failures are never raised: a span that cannot be sent is lost."""
 
     def __init__(self, settings: Settings, store: JobStore, *, process: str) -> None:
-        """`process` is what the spans call it."""
+        """`process` is the name of this process in its spans."""
         self._store = store
         self._collector: Collector | None = None
         config = settings.tracing
@@ -143,11 +146,11 @@ class Tracer:
             self._collector = Collector(config.url, service=service, ratio=config.sampling_ratio)
 
     def of(self, job: Job) -> Trace:
-        """The trace of the job's run."""
+        """Return the trace of the job's present run."""
         return self._place(job)[0]
 
     async def of_id(self, job_id: str) -> Trace:
-        """The same, by the row as it is now."""
+        """Return the trace of the present run of the job with this id."""
         if self._collector is None:
             return UNTRACED
         try:
@@ -157,24 +160,24 @@ class Tracer:
         return UNTRACED if job is None else self.of(job)
 
     async def of_attempt(self, job: Job) -> Trace:
-        """For the driver that has just begun an attempt: what it does is below that."""
+        """Return the trace of a job for its newest attempt, whose span is the parent of what it adds."""
         trace = self.of(job)
         attempts = [event for event in await self._events(trace, job) if event.kind is EventKind.ATTEMPT]
         return replace(trace, within=trace.attempt_id(attempts[-1])) if attempts else trace
 
     def posted(self, job: Job, start_s: float) -> None:
-        """Tell of the POST that began the run, now that its answer is known."""
+        """Send the span of the POST that began the run, after its answer; `start_s` in epoch seconds."""
         trace, parent_id = self._place(job)
         about = {"job_id": job.job_id, "run": job.run, **job.options.content}
         trace.add(POST, start_s, time.time(), span_id=trace.post_id, parent_id=parent_id, **about)
 
     async def ended(self, job: Job) -> None:
-        """Tell of the run, which has just ended, what its timeline knows."""
+        """Send the spans that the timeline of a run that has just ended gives."""
         trace = self.of(job)
-        trace.ended(await self._events(trace, job))
+        trace.add_timeline(await self._events(trace, job))
 
     async def _events(self, trace: Trace, job: Job) -> Sequence[Event]:
-        """Of the job's present run; none where nobody wants to know."""
+        """Return the events of the job's present run; none where it is not traced or the database is away."""
         if trace.send is None:
             return ()
         try:
@@ -184,7 +187,7 @@ class Tracer:
         return [event for event in events if event.run == job.run]
 
     def _place(self, job: Job) -> tuple[Trace, int]:
-        """The trace, and what its POST is below: the backend's own span where the POST named one."""
+        """Return the trace and the parent of its POST: the backend's own span where the POST named one."""
         if self._collector is None:
             return UNTRACED, NO_PARENT
         trace_id, post_id = _ids(f"{job.job_id} {job.run} {job.created_at!r}")
@@ -194,18 +197,18 @@ class Tracer:
         send = self._collector.send if wanted else None
         return Trace(send=send, trace_id=trace_id, post_id=post_id, within=post_id), parent_id
 
-    def taken(self, traceparent: str | None) -> str | None:
-        """A POST's header as it is kept with the job: None where there is no trace to go on with."""
+    def accepted(self, traceparent: str | None) -> str | None:
+        """Return a POST's `traceparent` as it is stored with the job: None where it is invalid or nothing is traced."""
         return traceparent if self._collector and _parse(traceparent) else None
 
     async def close(self) -> None:
-        """Send what is not sent, as far as that is soon done."""
+        """Send the remaining spans; give up after `FLUSH_S`."""
         if self._collector is not None:
             await asyncio.to_thread(self._collector.flush, FLUSH_S)
 
 
 async def untraced(_job_id: str) -> Trace:
-    """For senders whose jobs are not traced."""
+    """Return a trace that sends nothing, for senders whose jobs are not traced."""
     return UNTRACED
 
 
@@ -218,7 +221,7 @@ def _parse(traceparent: str | None) -> tuple[int, int, bool] | None:
 
 
 def _ids(seed: str) -> tuple[int, int]:
-    """A trace's id and a span's, the same for the same seed."""
+    """Return the id of a trace and that of a span, the same for the same seed."""
     digest = hashlib.sha256(seed.encode()).digest()
     return int.from_bytes(digest[:16]), int.from_bytes(digest[16:24])
 

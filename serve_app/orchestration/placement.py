@@ -1,7 +1,7 @@
-"""On which node the actors of jobs run: not on a head that offers no cores.
+"""On which node the manager and the job actors run: not on a head that offers no cores.
 
-They claim no core, so that no job waits for one that replicas hold, and Ray would put such actors anywhere: ten drivers
-are 1.4 GB on a machine that an operator has kept free for the cluster's own state.
+They claim no core, so that no job waits for one that replicas hold, and Ray would place such actors anywhere: ten of
+them take 1.4 GB on a machine that an operator has kept free for the cluster's own state.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 def strategy() -> NodeAffinitySchedulingStrategy | str:
-    """For the options of an actor: one of the nodes with cores, by chance.
+    """Return an actor's `scheduling_strategy`: one of the nodes with cores, at random.
 
-    Hard, since Ray 2.60 does not heed a soft affinity of actors without resources (measured). Where the node is lost,
-    so is the actor, and who looks after it makes another one: the ingress the manager, the manager a driver.
+    The affinity is hard, since Ray 2.60 ignores a soft one for actors without resources (measured). An actor that is
+    lost with its node is made again: the manager by the ingress, a job actor by the manager.
     """
-    return beside(ray.nodes())  # type: ignore[no-untyped-call]
+    return strategy_for(ray.nodes())  # type: ignore[no-untyped-call]
 
 
-def beside(nodes: Sequence[Mapping[str, Any]]) -> NodeAffinitySchedulingStrategy | str:
-    """The strategy for what `ray.nodes()` tells: Ray's default where all living nodes have cores, or none has."""
+def strategy_for(nodes: Sequence[Mapping[str, Any]]) -> NodeAffinitySchedulingStrategy | str:
+    """Return the strategy for what `ray.nodes()` lists: Ray's default where all living nodes have cores, or none."""
     living = [node for node in nodes if node["Alive"]]
     with_cores = [node["NodeID"] for node in living if node["Resources"].get("CPU")]
     if not with_cores or len(with_cores) == len(living):
@@ -39,7 +39,11 @@ class DatabaseOutOfReachError(Exception):
 
 
 def check_reach(database_url: str) -> None:
-    """Raise `DatabaseOutOfReachError` for SQLite on a cluster: each machine would have jobs of its own."""
+    """Refuse SQLite on a cluster, where each machine would have jobs of its own.
+
+    Raises:
+        DatabaseOutOfReachError: The database is SQLite and the cluster has several machines.
+    """
     if database_url.startswith("sqlite") and ray.is_initialized():
         machines = machines_of(ray.nodes())  # type: ignore[no-untyped-call]
         if len(machines) > 1:
@@ -50,5 +54,5 @@ def check_reach(database_url: str) -> None:
 
 
 def machines_of(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of those that live; several nodes of one machine share its disk."""
+    """Return the host names of the living nodes; several nodes on one machine share its disk."""
     return sorted({node["NodeManagerHostname"] for node in nodes if node["Alive"]})

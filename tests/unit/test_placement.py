@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from serve_app.app import build
-from serve_app.orchestration.placement import DatabaseOutOfReachError, beside, check_reach
+from serve_app.orchestration.placement import DatabaseOutOfReachError, check_reach, strategy_for
 from serve_app.settings import Settings
 
 A, B = "a" * 56, "b" * 56
@@ -19,15 +19,15 @@ def node(name: str, *, cores: float = 0, alive: bool = True) -> dict[str, Any]:
 def test_a_head_without_cores_is_left_alone() -> None:
     """Jobs' actors go to the living nodes with cores, all of them in time."""
     nodes = [node("0" * 56), node(A, cores=4), node(B, cores=2), node("c" * 56, cores=8, alive=False)]
-    chosen = [beside(nodes) for _ in range(50)]
+    chosen = [strategy_for(nodes) for _ in range(50)]
     assert {each.node_id for each in chosen if not isinstance(each, str)} == {A, B}
 
 
 def test_else_ray_decides() -> None:
     """One machine, nodes that are all alike, and a cluster without any core."""
-    assert beside([node("a", cores=4)]) == "DEFAULT"
-    assert beside([node("a", cores=4), node("b", cores=1)]) == "DEFAULT"
-    assert beside([node("head"), node("b")]) == "DEFAULT"
+    assert strategy_for([node("a", cores=4)]) == "DEFAULT"
+    assert strategy_for([node("a", cores=4), node("b", cores=1)]) == "DEFAULT"
+    assert strategy_for([node("head"), node("b")]) == "DEFAULT"
 
 
 @pytest.mark.parametrize(("hosts", "refused"), [("aa", ""), ("ab", "a, b"), ("a", "")])
