@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from deployments.aligner.acoustic import AcousticModel
     from deployments.aligner.config import AlignerConfig
-    from deployments.aligner.engine import AlignItem
+    from deployments.aligner.protocol import AlignItem
     from deployments.types import Audio, Transcript, Utterance
 
 

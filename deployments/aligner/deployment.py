@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from ray import serve
 
 from deployments import logs, replica
-from deployments.aligner.engine import AlignItem, create
-from deployments.aligner.hallucination_check import without_unheard
 from deployments.aligner.proportional import interpolated
+from deployments.aligner.protocol import AlignItem, create
 from deployments.batch_backoff import BatchBackoff
 from deployments.batcher import Batcher
 from deployments.device import release_memory
 from deployments.errors import DeviceError, StuckError
+from deployments.hallucinations.unheard_words import without_unheard
 from deployments.metrics import DROPPED_TEXTS
 from deployments.models.store import resolve
 from deployments.warnings import ResultWarning, WarningCode

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from deployments.diarizer.config import DiarizerConfig
-    from deployments.diarizer.engine import Embeddings, Segmentation
+    from deployments.diarizer.protocol import Embeddings, Segmentation
     from deployments.models.config import ModelsConfig
     from deployments.types import Audio, Span, Turn
 
@@ -30,7 +30,7 @@ class Diarizer:
 
     def __init__(self, config: DiarizerConfig, models: ModelsConfig) -> None:
         replica.prepare(threads=config.threads)
-        from deployments.diarizer.engine import create
+        from deployments.diarizer.protocol import create
 
         self._config = config
         self._engine = create(located(config, "diarizer", models))

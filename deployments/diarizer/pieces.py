@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from deployments.diarizer.engine import Embeddings, Segmentation
+    from deployments.diarizer.protocol import Embeddings, Segmentation
 
 
 def whole(

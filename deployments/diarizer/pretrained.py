@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from deployments.batch_backoff import BatchBackoff
 from deployments.device import check_device, release_memory
-from deployments.diarizer.engine import Embeddings, Segmentation
 from deployments.diarizer.pieces import spread, unheard, until, whole
 from deployments.diarizer.piecewise import PiecewiseDiarization
+from deployments.diarizer.protocol import Embeddings, Segmentation
 from deployments.errors import ModelLoadError
 from deployments.speech_detector.network import Grid, cut_windows
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deployments.emotion.engine import LABELS
+from deployments.emotion.protocol import LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ from ray import serve
 
 from deployments import logs, replica
 from deployments.extraction import guarded
-from deployments.extraction.media import extract
+from deployments.extraction.ffmpeg_decoder import extract
 from deployments.extraction.scratch import Scratch
 from deployments.extraction.workdir import WorkDir
 from deployments.metrics import DOWNLOAD_BYTES

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import ffmpeg
 import soundfile
 
-from deployments.extraction import guarded, media
+from deployments.extraction import ffmpeg_decoder as media
+from deployments.extraction import guarded
 
 if TYPE_CHECKING:
     from pathlib import Path

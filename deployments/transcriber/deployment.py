@@ -16,7 +16,7 @@ from deployments.metrics import DROPPED_TEXTS
 from deployments.models.store import located
 from deployments.speech_detector.chunks import speech_share
 from deployments.transcriber.config import TranscriberConfig, model_version
-from deployments.transcriber.engine import AUTO, Chunk, Question, answer, create
+from deployments.transcriber.protocol import AUTO, Chunk, Question, answer, create
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,8 +13,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from deployments.speech_detector.chunks import cut_chunks, parts
-from deployments.transcriber.engine import BRIEF_S
 from deployments.transcriber.language import vote
+from deployments.transcriber.protocol import BRIEF_S
 from deployments.types import Span
 
 if TYPE_CHECKING:

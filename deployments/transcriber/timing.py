@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deployments.transcriber.attention import Attended, Tokenized
-    from deployments.transcriber.engine import Chunk
+    from deployments.transcriber.protocol import Chunk
     from deployments.types import Utterance
 
 log = logs.get_logger("word_times")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from deployments.hallucinations.hypotheses import Hypothesis, Verdict, best, judge, keep
 from deployments.sound import audible, is_quiet, is_steady, is_tonal
-from deployments.transcriber.engine import AUTO, BRIEF_S, Chunk
-from deployments.transcriber.hallucinations import Hypothesis, Verdict, best, judge, keep
+from deployments.transcriber.protocol import AUTO, BRIEF_S, Chunk
 from deployments.transcriber.timing import Untimed, with_words
 from deployments.transcriber.whisper_model import WINDOW_S
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from deployments.errors import ModelLoadError
+from deployments.hallucinations.hypotheses import Hypothesis
 from deployments.transcriber.attention import Attended, Tokenized
-from deployments.transcriber.hallucinations import Hypothesis
 from deployments.transcriber.tokens import encoding_of, tokenized
 from deployments.transcriber.whisper_languages import EVERY_MODELS
 

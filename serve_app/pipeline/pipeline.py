@@ -19,17 +19,17 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deployments import logs
-from deployments.aligner.hallucination_check import without_strays
 from deployments.diarizer.config import PIECE_S as DIARIZATION_PIECE_S
 from deployments.emotion import config as emotion_config
 from deployments.errors import JobError, TranscriptionError
+from deployments.hallucinations.repetitions import without_repeats
+from deployments.hallucinations.unheard_words import without_strays
 from deployments.prosody.words import UNKNOWN
 from deployments.speech_detector.chunks import join_spans, with_margins
 from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
 from deployments.transcriber.config import detects_language
-from deployments.transcriber.engine import AUTO
-from deployments.transcriber.loops import without_repeats
 from deployments.transcriber.passages import chunks_of, whole
+from deployments.transcriber.protocol import AUTO
 from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcript, join_tracks, pieces
 from deployments.warnings import ResultWarning, WarningCode, merged
 from serve_app.jobs.progress import ProgressCounter, ProgressMeter, Stage

@@ -29,10 +29,10 @@ import soundfile  # noqa: E402
 
 from deployments.models.config import ModelsConfig  # noqa: E402
 from deployments.models.store import located  # noqa: E402
-from deployments.speech_detector import engine as speech_detector  # noqa: E402
+from deployments.speech_detector import pyannote_segmentation as speech_detector  # noqa: E402
 from deployments.speech_detector.chunks import cut_chunks  # noqa: E402
 from deployments.speech_detector.config import SpeechDetectorConfig  # noqa: E402
-from deployments.transcriber import engine as transcriber  # noqa: E402
+from deployments.transcriber import protocol as transcriber  # noqa: E402
 from deployments.transcriber.config import TranscriberConfig, model_version  # noqa: E402
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Transcript  # noqa: E402
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deployments.diarizer.engine import Embeddings, Segmentation
+from deployments.diarizer.protocol import Embeddings, Segmentation
 from deployments.prosody.words import UNKNOWN
 from deployments.speech_detector.network import FRAMES, SPEAKERS, Grid
 from deployments.types import (
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from deployments.aligner.engine import AlignItem
-    from deployments.transcriber.engine import Chunk
+    from deployments.aligner.protocol import AlignItem
+    from deployments.transcriber.protocol import Chunk
     from deployments.types import Audio, Segment, WordProsody
 
 SENTENCE_S = 4.0

@@ -115,7 +115,7 @@ class Graph:
 
         ask = align = judge = None
         if "transcription" in self._engines:
-            from deployments.transcriber.engine import answer
+            from deployments.transcriber.protocol import answer
 
             engine, config = self._engines["transcription"]
             ladder: Any = BatchBackoff(partial(answer, engine), max_batch=config.batch_size)
@@ -185,12 +185,12 @@ class Graph:
     async def _hear(self, calls: Calls, job_id: str, talk: Talk, chunk: Utterance) -> Transcript:
         """A chunk's words: recognised, then aligned; the text is the script's."""
         if self._ask is not None:
-            from deployments.transcriber.engine import Chunk, Question
+            from deployments.transcriber.protocol import Chunk, Question
 
             piece = Chunk(audio=chunk.of(talk.audio), start_s=chunk.start_s, language=LANGUAGE)
             await calls.call(self._ask(job_id, Question(chunk=piece)))
         if self._align is not None:
-            from deployments.aligner.engine import AlignItem
+            from deployments.aligner.protocol import AlignItem
 
             item = AlignItem(audio=talk.audio, transcript=heard(chunk))
             aligned: Transcript = await calls.call(self._align(job_id, item))
@@ -254,7 +254,7 @@ class Calls:
 def prosody_engine() -> Any:
     """The prosody engine of this process."""
     from deployments.prosody.config import ProsodyConfig
-    from deployments.prosody.engine import create
+    from deployments.prosody.protocol import create
 
     return create(ProsodyConfig())
 

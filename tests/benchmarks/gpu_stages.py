@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from deployments.aligner.engine import WordAligner
-    from deployments.diarizer.engine import DiarizerEngine, Embeddings
-    from deployments.emotion.engine import EmotionEngine
-    from deployments.speech_detector.engine import SpeechEngine
-    from deployments.transcriber.engine import Recognizer
+    from deployments.aligner.protocol import WordAligner
+    from deployments.diarizer.protocol import DiarizerEngine, Embeddings
+    from deployments.emotion.protocol import EmotionEngine
+    from deployments.speech_detector.pyannote_segmentation import SpeechEngine
+    from deployments.transcriber.protocol import Recognizer
     from tests.benchmarks.scripted_talk import Talk
 
 FULL: Final = "float32"
@@ -44,7 +44,7 @@ VOICE_NOISE: Final = 0.5
 def recognizer(plan: Plan) -> tuple[Recognizer, Any]:
     """The recogniser and its settings. It writes as many tokens as `plan.sizes` says, once, and all are kept."""
     from deployments.transcriber.config import Guard, TranscriberConfig
-    from deployments.transcriber.engine import create
+    from deployments.transcriber.protocol import create
 
     believing = Guard(compression_ratio=1e9, average_logprob=-1e9, no_speech=1.0, temperatures=())
     config = TranscriberConfig(**plan.settings("transcriber") | {"model": plan.model("whisper"), "guard": believing})
@@ -73,7 +73,7 @@ def detector(plan: Plan) -> tuple[SpeechEngine, Any]:
     """The speech detector and its settings, on random weights: the real ones are in the whisperx package."""
     from deployments.speech_detector import network
     from deployments.speech_detector.config import SpeechDetectorConfig
-    from deployments.speech_detector.engine import create
+    from deployments.speech_detector.pyannote_segmentation import create
 
     network.load_network = random_models.detector
     config = SpeechDetectorConfig(**plan.settings("speech_detector"))
@@ -83,7 +83,7 @@ def detector(plan: Plan) -> tuple[SpeechEngine, Any]:
 def aligner(plan: Plan) -> tuple[WordAligner, Any]:
     """The aligner and its settings."""
     from deployments.aligner.config import AlignerConfig
-    from deployments.aligner.engine import create
+    from deployments.aligner.protocol import create
 
     model = {LANGUAGE: plan.model("aligner")}
     config = AlignerConfig(**plan.settings("aligner") | {"models": model, "preload": (LANGUAGE,)})
@@ -93,7 +93,7 @@ def aligner(plan: Plan) -> tuple[WordAligner, Any]:
 def diarizer(plan: Plan) -> tuple[DiarizerEngine, Any]:
     """The diarizer and its settings."""
     from deployments.diarizer.config import DiarizerConfig
-    from deployments.diarizer.engine import create
+    from deployments.diarizer.protocol import create
 
     config = DiarizerConfig(**plan.settings("diarizer") | {"model": plan.model("diarizer")})
     return create(config), config
@@ -102,7 +102,7 @@ def diarizer(plan: Plan) -> tuple[DiarizerEngine, Any]:
 def emotion(plan: Plan) -> tuple[EmotionEngine, Any]:
     """The emotion analyser and its settings."""
     from deployments.emotion.config import EmotionConfig
-    from deployments.emotion.engine import create
+    from deployments.emotion.protocol import create
 
     config = EmotionConfig(**plan.settings("emotion") | {"model": plan.model("emotion")})
     return create(config), config
@@ -135,7 +135,7 @@ def measure_detection(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
 
 def measure_transcription(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
     """Batch after batch."""
-    from deployments.transcriber.engine import Chunk
+    from deployments.transcriber.protocol import Chunk
 
     engine, config = recognizer(plan)
 
@@ -155,7 +155,7 @@ def measure_transcription(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
 def measure_alignment(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
     """As many chunks at a time as a replica takes."""
     from deployments.aligner.acoustic import AcousticModel
-    from deployments.aligner.engine import AlignItem
+    from deployments.aligner.protocol import AlignItem
 
     engine, config = aligner(plan)
     inside_s = 0.0
@@ -232,7 +232,7 @@ def measure_diarization(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
 
 def voices(embeddings: list[Embeddings]) -> list[Embeddings]:
     """Vectors of `VOICES` voices in place of what random weights heard, in which there is nothing to be found."""
-    from deployments.diarizer.engine import Embeddings
+    from deployments.diarizer.protocol import Embeddings
 
     draw = np.random.default_rng(0)
     dimension = embeddings[0].vectors.shape[2]
@@ -250,7 +250,7 @@ def voices(embeddings: list[Embeddings]) -> list[Embeddings]:
 def measure_prosody(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
     """Tracks piece after piece, and every word's part of them."""
     from deployments.prosody.config import ProsodyConfig
-    from deployments.prosody.engine import create
+    from deployments.prosody.protocol import create
     from deployments.prosody.words import measure
 
     engine = create(ProsodyConfig(**plan.settings("prosody")))
@@ -266,7 +266,7 @@ def measure_prosody(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
 def measure_emotion(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
     """Part after part of the segments."""
     from deployments.emotion.config import parts
-    from deployments.emotion.engine import analyze
+    from deployments.emotion.protocol import analyze
 
     engine, config = emotion(plan)
 

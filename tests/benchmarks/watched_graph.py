@@ -21,7 +21,7 @@ from tests.benchmarks import canned
 COMPUTED = "computed"
 """The message of the lines."""
 ENGINES: dict[str, dict[str, Callable[..., Any]]] = {
-    "SpeechDetector": {"deployments.speech_detector.engine:PyannoteSpeechEngine.detect": canned.detect},
+    "SpeechDetector": {"deployments.speech_detector.pyannote_segmentation:PyannoteSpeechEngine.detect": canned.detect},
     "Transcriber": {
         "deployments.transcriber.whisper:WhisperRecognizer.transcribe": canned.transcribe,
         "deployments.transcriber.whisper:WhisperRecognizer.detect": canned.languages,
@@ -33,7 +33,7 @@ ENGINES: dict[str, dict[str, Callable[..., Any]]] = {
         "deployments.diarizer.pretrained:PretrainedEngine.cluster": canned.cluster,
     },
     "ProsodyAnalyzer": {
-        "deployments.prosody.engine:LibrosaEngine.tracks": canned.tracks,
+        "deployments.prosody.protocol:LibrosaEngine.tracks": canned.tracks,
         "deployments.prosody.words:measure": canned.measure,
     },
     "EmotionAnalyzer": {"deployments.emotion.classifier:ClassifierEngine.judge": canned.judge},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deployments.diarizer.engine import Embeddings, Segmentation
+from deployments.diarizer.protocol import Embeddings, Segmentation
 from deployments.types import (
     FRAMES_PER_S,
     SAMPLE_RATE_HZ,

@@ -6,13 +6,13 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deployments.aligner.hallucination_check import without_strays
-from deployments.speech_detector import engine as speech_detector
+from deployments.hallucinations.repetitions import without_repeats
+from deployments.hallucinations.unheard_words import without_strays
+from deployments.speech_detector import pyannote_segmentation as speech_detector
 from deployments.speech_detector.chunks import join_spans, speech_share, with_margins
 from deployments.speech_detector.config import PIECE_S, SpeechDetectorConfig
-from deployments.transcriber import engine as transcriber
+from deployments.transcriber import protocol as transcriber
 from deployments.transcriber.config import TranscriberConfig
-from deployments.transcriber.loops import without_repeats
 from deployments.transcriber.passages import chunks_of, whole
 from deployments.types import SAMPLE_RATE_HZ, Transcript, joined, pieces
 from serve_app.pipeline import languages

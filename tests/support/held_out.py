@@ -16,16 +16,16 @@ import numpy as np
 import soundfile
 from scipy.optimize import linear_sum_assignment
 
-from deployments.aligner import engine as aligner
+from deployments.aligner import protocol as aligner
 from deployments.aligner.config import AlignerConfig
-from deployments.diarizer import engine as diarizer
+from deployments.diarizer import protocol as diarizer
 from deployments.diarizer.config import PIECE_S as DIARIZATION_PIECE_S
 from deployments.diarizer.config import DiarizerConfig
-from deployments.speech_detector import engine as speech_detector
+from deployments.speech_detector import pyannote_segmentation as speech_detector
 from deployments.speech_detector.chunks import cut_chunks, join_spans, speech_share
 from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
 from deployments.speech_detector.config import SpeechDetectorConfig
-from deployments.transcriber import engine as transcriber
+from deployments.transcriber import protocol as transcriber
 from deployments.transcriber.config import TranscriberConfig
 from deployments.transcriber.language import vote, voters
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Turn, Word, pieces

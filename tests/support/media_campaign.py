@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deployments.errors import JobError
-from deployments.extraction import media
+from deployments.extraction import ffmpeg_decoder as media
 from deployments.extraction.config import MediaLimits
 from deployments.extraction.probe import Media
 from deployments.types import SAMPLE_RATE_HZ

@@ -18,16 +18,16 @@ import soundfile
 from deployments.diarizer.config import PIECE_S as DIARIZATION_PIECE_S
 from deployments.speech_detector.chunks import cut_chunks, join_spans, speech_share
 from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
-from deployments.transcriber.engine import Chunk
+from deployments.transcriber.protocol import Chunk
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Turn, Utterance, Word, pieces
 from serve_app.cli.samples import conversation, read_stm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from deployments.diarizer.engine import DiarizerEngine
-    from deployments.speech_detector.engine import SpeechEngine
-    from deployments.transcriber.engine import Recognizer
+    from deployments.diarizer.protocol import DiarizerEngine
+    from deployments.speech_detector.pyannote_segmentation import SpeechEngine
+    from deployments.transcriber.protocol import Recognizer
     from deployments.types import Audio
     from serve_app.cli.render import ReferenceLine
 

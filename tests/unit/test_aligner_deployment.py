@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from deployments.aligner.engine import AlignItem
+    from deployments.aligner.protocol import AlignItem
     from tests.support.counted import Counted
 
 HEARD = Transcript(language="en", utterances=(Utterance(start_s=1.0, end_s=3.0, text="two words"),))

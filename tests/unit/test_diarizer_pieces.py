@@ -13,14 +13,14 @@ import soundfile
 import torch
 
 from deployments.diarizer.config import DiarizerConfig
-from deployments.diarizer.embedded import PyannoteGE2EEngine
 from deployments.diarizer.pieces import joined
+from deployments.diarizer.pyannote_ge2e import PyannoteGE2EEngine
 from deployments.diarizer.voices import MELS, hearing_weights, mel_filters, mel_power, own_frames
 from deployments.speech_detector.network import FRAMES, Grid, cut_windows, package_file
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Turn, pieces
 
 if TYPE_CHECKING:
-    from deployments.diarizer.engine import Embeddings, Segmentation
+    from deployments.diarizer.protocol import Embeddings, Segmentation
 
 DIALOGUES = Path(__file__).parents[1] / "data" / "dialogues"
 SAMPLE = package_file("pyannote.audio", "sample/sample.wav")

@@ -22,7 +22,7 @@ from deployments import replica
 from deployments.diarizer import config as diarizer_config
 from deployments.diarizer import deployment
 from deployments.diarizer.config import DiarizerConfig
-from deployments.diarizer.engine import create
+from deployments.diarizer.protocol import create
 from deployments.errors import DeviceError, ModelLoadError
 from deployments.models.config import ModelsConfig
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Turn, pieces
@@ -30,8 +30,8 @@ from tests.support import real_models
 from tests.support.small_diarizer import build_pipeline, save_powerset_network
 
 if TYPE_CHECKING:
-    from deployments.diarizer.engine import Embeddings, Segmentation
     from deployments.diarizer.pretrained import PretrainedEngine
+    from deployments.diarizer.protocol import Embeddings, Segmentation
 
 DIALOGUES = Path(__file__).parents[1] / "data" / "dialogues"
 FRAME_S = 270 / SAMPLE_RATE_HZ

@@ -440,7 +440,7 @@ def test_every_engine_is_told():
         config = Settings.model_fields[name].annotation
         assert isinstance(config, type)
         assert re.findall(r"`([^`]+)`", engines) == list(get_args(config.model_fields["engine"].annotation))
-        assert f"class {protocol.strip('`')}(Protocol)" in (ROOT / "deployments" / name / "engine.py").read_text()
+        assert f"class {protocol.strip('`')}(Protocol)" in (ROOT / "deployments" / name / "protocol.py").read_text()
 
 
 def test_the_map_shows_the_house():

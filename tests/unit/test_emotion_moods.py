@@ -12,9 +12,9 @@ import pytest
 
 from deployments.emotion import config as emotion
 from deployments.emotion.arousal import Arousal
-from deployments.emotion.engine import LABELS, analyze, create
 from deployments.emotion.lexical import Wording
 from deployments.emotion.prosodic_lexical import CEILING, judge, mood_shares
+from deployments.emotion.protocol import LABELS, analyze, create
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -19,7 +19,7 @@ import pytest
 from deployments.errors import AudioExtractionError, JobError, VideoTooLongError
 from deployments.extraction import guarded
 from deployments.extraction.config import MediaLimits
-from deployments.extraction.media import Decoded, _compare, binary, command, extract
+from deployments.extraction.ffmpeg_decoder import Decoded, _compare, binary, command, extract
 from deployments.extraction.probe import DEMUXERS, Media, probe
 from deployments.types import SAMPLE_RATE_HZ
 from deployments.warnings import ResultWarning, WarningCode

@@ -10,8 +10,8 @@ import soundfile
 
 from deployments.speech_detector.chunks import join_spans
 from deployments.speech_detector.config import SpeechDetectorConfig
-from deployments.speech_detector.engine import PyannoteSpeechEngine, cut_long, hysteresis, overlap_add
 from deployments.speech_detector.network import FRAME_STEP_S, FRAMES, Grid, package_file
+from deployments.speech_detector.pyannote_segmentation import PyannoteSpeechEngine, cut_long, hysteresis, overlap_add
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span, pieces
 
 DIALOGUES = Path(__file__).parents[1] / "data" / "dialogues"

@@ -84,7 +84,7 @@ def test_ray_stays_at_the_edge():
 def test_one_door_to_ffmpeg():
     """The product's ffmpeg runs in one module; the other one only makes the demo's pictures. Children have one, too."""
     assert users_of("ffmpeg", "imageio_ffmpeg") == {
-        "deployments/extraction/media.py",
+        "deployments/extraction/ffmpeg_decoder.py",
         "deployments/extraction/samples.py",
     }
     assert users_of("subprocess") == {

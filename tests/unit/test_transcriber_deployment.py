@@ -16,13 +16,13 @@ from deployments.errors import DeviceError, TranscriptionError
 from deployments.models.config import ModelsConfig
 from deployments.transcriber import deployment
 from deployments.transcriber.config import TranscriberConfig
-from deployments.transcriber.engine import AUTO
+from deployments.transcriber.protocol import AUTO
 from deployments.types import SAMPLE_RATE_HZ, Span, Transcript, Utterance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deployments.transcriber.engine import Chunk
+    from deployments.transcriber.protocol import Chunk
     from tests.support.counted import Counted
 
 TESTS = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ import pytest
 
 from deployments.transcriber.attention import Attended, Tokenized
 from deployments.transcriber.config import TranscriberConfig
-from deployments.transcriber.engine import Chunk
+from deployments.transcriber.protocol import Chunk
 from deployments.transcriber.timing import Untimed, with_words
 from deployments.transcriber.whisper_model import Whisper, rows
 from deployments.types import SAMPLE_RATE_HZ, Span, Utterance

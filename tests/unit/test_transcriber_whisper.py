@@ -12,11 +12,11 @@ import pytest
 import soundfile
 
 from deployments.errors import ModelLoadError
+from deployments.hallucinations.hypotheses import Hypothesis
 from deployments.transcriber.attention import Attended, Tokenized
 from deployments.transcriber.config import Guard, TranscriberConfig
-from deployments.transcriber.engine import AUTO, BRIEF_S, Chunk, Question, Recognizer, answer, create
-from deployments.transcriber.hallucinations import Hypothesis
 from deployments.transcriber.passages import likeliest
+from deployments.transcriber.protocol import AUTO, BRIEF_S, Chunk, Question, Recognizer, answer, create
 from deployments.transcriber.whisper import WhisperRecognizer
 from deployments.transcriber.whisper_model import Whisper, load
 from deployments.types import SAMPLE_RATE_HZ, Transcript

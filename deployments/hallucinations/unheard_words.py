@@ -13,8 +13,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+from deployments.hallucinations.phrases import is_phantom
 from deployments.sentence_ends import ends_sentence
-from deployments.transcriber.phantoms import is_phantom
 from deployments.types import Span, joined
 from deployments.warnings import ResultWarning, WarningCode
 

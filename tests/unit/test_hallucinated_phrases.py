@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.transcriber.phantoms import is_phantom, without_phantoms
+from deployments.hallucinations.phrases import is_phantom, without_phantoms
 
 
 @pytest.mark.parametrize(

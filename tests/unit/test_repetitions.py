@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.transcriber.loops import CHUNKS, REPEATS, cut_letters, cut_loops, fits, looped, without_repeats
+from deployments.hallucinations.repetitions import (
+    CHUNKS,
+    REPEATS,
+    cut_letters,
+    cut_loops,
+    fits,
+    looped,
+    without_repeats,
+)
 from deployments.types import Span, Transcript, Utterance
 from deployments.warnings import ResultWarning, WarningCode
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from deployments.transcriber.phantoms import is_phantom
+from deployments.hallucinations.phrases import is_phantom
 from deployments.transcriber.word_times import letters
 from deployments.warnings import ResultWarning, WarningCode
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from deployments.aligner.config import AlignerConfig
-from deployments.aligner.engine import AlignItem, create
-from deployments.aligner.hallucination_check import LEAST_WORDS, without_strays, without_unheard
 from deployments.aligner.proportional import timed
+from deployments.aligner.protocol import AlignItem, create
+from deployments.hallucinations.unheard_words import LEAST_WORDS, without_strays, without_unheard
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Transcript, Utterance, Word
 from deployments.warnings import ResultWarning, WarningCode
 from tests.support.alignment_clips import MODEL, Clip, clips

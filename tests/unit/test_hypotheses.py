@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments.transcriber.config import Guard
-from deployments.transcriber.hallucinations import (
+from deployments.hallucinations.hypotheses import (
     Hypothesis,
     Verdict,
     best,
@@ -15,6 +14,7 @@ from deployments.transcriber.hallucinations import (
     judge,
     keep,
 )
+from deployments.transcriber.config import Guard
 from deployments.warnings import WarningCode
 
 GUARD = Guard()

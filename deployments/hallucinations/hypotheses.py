@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-from deployments.transcriber.loops import cut_letters, cut_loops, fits, looped
-from deployments.transcriber.phantoms import without_phantoms
+from deployments.hallucinations.phrases import without_phantoms
+from deployments.hallucinations.repetitions import cut_letters, cut_loops, fits, looped
 from deployments.warnings import WarningCode
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deployments.device import check_device
-from deployments.diarizer.engine import Embeddings, Segmentation
 from deployments.diarizer.pieces import unheard, until, whole
+from deployments.diarizer.protocol import Embeddings, Segmentation
 from deployments.diarizer.voices import Voices
 from deployments.speech_detector.network import Grid, SegmentationNetwork
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span

@@ -89,6 +89,6 @@ def create(config: DiarizerConfig) -> DiarizerEngine:
         from deployments.diarizer.pretrained import PretrainedEngine
 
         return PretrainedEngine(config)
-    from deployments.diarizer.embedded import PyannoteGE2EEngine
+    from deployments.diarizer.pyannote_ge2e import PyannoteGE2EEngine
 
     return PyannoteGE2EEngine(config)
