@@ -16,7 +16,7 @@ $(READY): pyproject.toml configs/constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python \
 	    --constraints configs/constraints.txt --group dev --editable .
-	$(BIN)/python -c "from deployments.prosody import config, protocol; protocol.create(config.ProsodyConfig())"  # numba's cache
+	$(BIN)/python -c "from deployments.prosody import config, registry; registry.create(config.ProsodyConfig())"  # numba's cache
 	touch $@
 
 $(MODELS): $(READY) configs/local.yaml configs/models.lock.yaml

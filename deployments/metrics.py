@@ -127,11 +127,6 @@ def _record_of(metric: Metric) -> Record:
 BATCHED = ("transcriber", "aligner", "emotion")
 WITH_MODELS = (*BATCHED, "diarizer")
 
-DROPPED_TEXTS = Counter(
-    "dropped_texts",
-    "Texts of the recogniser that were left out: by the guard as invented or repeated, or as not heard by the aligner.",
-    by=("guard", "aligner"),
-)
 BATCH_FILL = Histogram(
     "batch_fill",
     "How full a batch was that an engine computed: 1 is as much as the settings allow.",
@@ -145,4 +140,4 @@ DEVICE_TROUBLE = Counter(
     what=("halved", "failed"),
 )
 DOWNLOAD_BYTES = Counter("download_bytes", "Of videos that arrived whole.")
-ALL: tuple[Metric, ...] = (DROPPED_TEXTS, BATCH_FILL, DEVICE_TROUBLE, DOWNLOAD_BYTES)
+ALL: tuple[Metric, ...] = (BATCH_FILL, DEVICE_TROUBLE, DOWNLOAD_BYTES)

@@ -93,8 +93,7 @@ class Utterance(Span):
 class Transcript:
     """The recogniser's answer for one chunk.
 
-    `language` is an ISO 639-1 code; `auto` where the recogniser was to find it and nothing was heard. `dropped` counts
-    the texts that the recogniser wrote and then left out as invented or repeated; `warnings` tell of them.
+    `language` is an ISO 639-1 code; `auto` where the recogniser was to find it and there is no text.
     """
 
     language: str
@@ -103,6 +102,7 @@ class Transcript:
     utterances: tuple[Utterance, ...] = ()
     warnings: tuple[ResultWarning, ...] = ()
     dropped: int = 0
+    """Not used: a job that runs while the server is updated reads it. It goes with the next release."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,12 @@ from ray import serve
 
 from deployments import logs, replica
 from deployments.aligner.proportional import interpolated
-from deployments.aligner.protocol import AlignItem, create
+from deployments.aligner.protocol import AlignItem
+from deployments.aligner.registry import create
 from deployments.batch_backoff import BatchBackoff
 from deployments.batcher import Batcher
 from deployments.device import release_memory
 from deployments.errors import DeviceError, StuckError
-from deployments.hallucinations.unheard_words import without_unheard
-from deployments.metrics import DROPPED_TEXTS
 from deployments.models.store import resolve
 from deployments.warnings import ResultWarning, WarningCode
 
@@ -50,7 +49,6 @@ class Aligner:
             compute=replica.Compute(longest_s=config.longest_call_s),
             stage="aligner",
         )
-        DROPPED_TEXTS.begin(by="aligner")
 
     async def align(self, audio: Audio, transcript: Transcript, job_id: str, *, alone: bool = False) -> Transcript:
         """`transcript` with every word timed, but for text that was probably invented: that goes, with a warning.
@@ -60,16 +58,13 @@ class Aligner:
         """
         item = AlignItem(audio=audio, transcript=transcript)
         try:
-            aligned = without_unheard(await self._batcher(job_id, item, alone=alone))
+            return await self._batcher(job_id, item, alone=alone)
         except (DeviceError, MemoryError, StuckError):
             raise
         except Exception as error:  # noqa: BLE001  whatever it is, it must not cost the transcript
             reason = f"{type(error).__name__}: {error}"
             log.error("chunk not aligned", extra=logs.about(job_id, language=transcript.language, error=reason))  # noqa: TRY400  a line per chunk, no traceback
             return interpolated(transcript, FAILED)
-        if dropped := aligned.dropped - transcript.dropped:
-            DROPPED_TEXTS.inc(dropped, by="aligner")
-        return aligned
 
     async def check_health(self) -> None:
         """Called by Serve: a replica whose device failed is replaced."""

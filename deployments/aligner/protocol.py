@@ -1,4 +1,4 @@
-"""What every aligner looks like, and the one place that names them all."""
+"""What every word aligner does, and what it is given. Knows no engine: `registry.py` does."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from deployments.aligner.config import AlignerConfig
     from deployments.types import Audio, Transcript
 
 
@@ -36,14 +35,3 @@ class WordAligner(Protocol):
     def check(self) -> None:
         """Raise where the engine cannot work any more."""
         ...
-
-
-def create(config: AlignerConfig, locate: Callable[[str], str] = str) -> WordAligner:
-    """Load the engine that `config` names. `locate` gives the folder of a model's name, or raises why there is none.
-
-    Raises:
-        ModelLoadError: Its device is not there.
-    """
-    from deployments.aligner.ctc import CtcAligner
-
-    return CtcAligner(config, locate)

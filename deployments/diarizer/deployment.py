@@ -30,7 +30,7 @@ class Diarizer:
 
     def __init__(self, config: DiarizerConfig, models: ModelsConfig) -> None:
         replica.prepare(threads=config.threads)
-        from deployments.diarizer.protocol import create
+        from deployments.diarizer.registry import create
 
         self._config = config
         self._engine = create(located(config, "diarizer", models))

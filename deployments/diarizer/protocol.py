@@ -8,15 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from deployments.device import require_device
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from deployments.diarizer.config import DiarizerConfig
     from deployments.types import Audio, Span, Turn
 
 
@@ -76,19 +73,3 @@ class DiarizerEngine(Protocol):
     def check(self) -> None:
         """Raise what went wrong where a part that is still loading could not be loaded, or the device has failed."""
         ...
-
-
-def create(config: DiarizerConfig) -> DiarizerEngine:
-    """The engine that `config` names, its models loaded.
-
-    Raises:
-        ModelLoadError: they cannot be, or the device is not there.
-    """
-    require_device("diarizer.device", config.device)
-    if config.engine == "pyannote":
-        from deployments.diarizer.pretrained import PretrainedEngine
-
-        return PretrainedEngine(config)
-    from deployments.diarizer.pyannote_ge2e import PyannoteGE2EEngine
-
-    return PyannoteGE2EEngine(config)

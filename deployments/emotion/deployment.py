@@ -10,7 +10,8 @@ from ray import serve
 from deployments import replica
 from deployments.batcher import Batcher
 from deployments.emotion.config import EmotionConfig, model_version
-from deployments.emotion.protocol import create, moods
+from deployments.emotion.protocol import moods
+from deployments.emotion.registry import create
 from deployments.models.store import located
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deployments.emotion.config import EmotionConfig
     from deployments.types import Audio, Emotion, Segment, Tracks
 
 LABELS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
@@ -63,21 +62,3 @@ def moods(engine: EmotionEngine, cut: Sequence[Sequence[Any]], answers: Sequence
     """A mood per segment, from the answers to all items that were `cut`, in order."""
     following = iter(answers)
     return [engine.mood([next(following) for _ in items]) for items in cut]
-
-
-def create(config: EmotionConfig) -> EmotionEngine:
-    """Load the engine that `config` names.
-
-    Raises:
-        ModelLoadError: its model is missing or broken, or its device is not there.
-    """
-    if config.engine == "wav2vec2":
-        from deployments.device import require_device
-
-        require_device("emotion.device", config.device)
-        from deployments.emotion.classifier import ClassifierEngine
-
-        return ClassifierEngine(config)
-    from deployments.emotion.prosodic_lexical import ProsodicLexicalEngine
-
-    return ProsodicLexicalEngine()

@@ -11,7 +11,7 @@ from ray import serve
 
 from deployments import logs, replica
 from deployments.extraction import guarded
-from deployments.extraction.ffmpeg_decoder import extract
+from deployments.extraction.registry import create
 from deployments.extraction.scratch import Scratch
 from deployments.extraction.workdir import WorkDir
 from deployments.metrics import DOWNLOAD_BYTES
@@ -37,6 +37,7 @@ class AudioExtractor:
     def __init__(self, config: ExtractorConfig) -> None:
         replica.prepare()
         self._config = config
+        self._decode = create(config)
         self._scratch = Scratch(config.scratch_url)
         self._work = WorkDir(config.temp_dir)
         self._decoding = asyncio.Semaphore(config.media.decodes_at_once)
@@ -92,11 +93,8 @@ class AudioExtractor:
         DOWNLOAD_BYTES.inc(got.size_bytes)
         async with self._decoding:  # until the sound is kept, it is in our memory
             decoded = await guarded.in_thread(
-                lambda stop: extract(
-                    video,
-                    limits=self._config.media,
-                    on_fraction=lambda fraction: reporter.tell("extract", fraction),
-                    stop=stop,
+                lambda stop: self._decode(
+                    video, on_fraction=lambda fraction: reporter.tell("extract", fraction), stop=stop
                 )
             )
             extracted = time.monotonic()

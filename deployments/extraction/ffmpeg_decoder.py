@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import ffmpeg
 import imageio_ffmpeg
@@ -21,7 +19,8 @@ from deployments import logs
 from deployments.errors import AudioExtractionError, VideoTooLongError
 from deployments.extraction import guarded
 from deployments.extraction.probe import DEMUXERS, Media, probe
-from deployments.types import SAMPLE_RATE_HZ, Audio
+from deployments.extraction.protocol import Decoded
+from deployments.types import SAMPLE_RATE_HZ
 from deployments.warnings import ResultWarning, WarningCode
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from threading import Event
 
     from deployments.extraction.config import MediaLimits
+    from deployments.extraction.protocol import OnFraction
+    from deployments.types import Audio
 
 GRACE_S = 1.0
 """How much longer than the limit a video may be: encoders round up to whole frames."""
@@ -43,20 +44,8 @@ SHORT_S = 0.25
 """Less than this is nothing: codecs' priming and padding."""
 
 READ_BYTES = 1 << 20
-OnFraction: TypeAlias = Callable[[float], None]
-"""Called with the share done, 0-1, from whichever thread works."""
-
 _DAMAGED = ResultWarning(code=WarningCode.AUDIO_DAMAGED)
 _log = logs.get_logger("extraction.media")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Decoded:
-    """The audio of a file, how long the file is (at least as long as its audio), and what was not quite right."""
-
-    audio: Audio
-    duration_s: float
-    warnings: tuple[ResultWarning, ...] = ()
 
 
 def extract(

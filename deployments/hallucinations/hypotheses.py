@@ -1,8 +1,8 @@
-"""Tells what was heard from what was invented. Whisper, when it hears no speech, writes some all the same.
+"""Judges what the decoder wrote for one chunk, and cuts what nobody said. Whisper writes text for silence, too.
 
-Whisper's own measures (Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022, section
-4.5): how well the text compresses, how likely it is, how probable it is that nobody speaks. The detector's word on the
-last one is added. Plain functions; knows nothing of the model.
+The measures are Whisper's own (Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022,
+section 4.5): compression ratio, mean log-probability, probability of no speech. The speech detector's share of speech
+is added to the last one. Plain functions; knows nothing of the model.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-from deployments.hallucinations.phrases import without_phantoms
-from deployments.hallucinations.repetitions import cut_letters, cut_loops, fits, looped
+from deployments.hallucinations.phrases import without_hallucinated_phrases
+from deployments.hallucinations.repetitions import cut_letter_loops, cut_loops, is_speakable, looped_phrases
 from deployments.warnings import WarningCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deployments.transcriber.config import Guard
+    from deployments.hallucinations.config import HallucinationThresholds
 
 GUESSING: Final = 0.5
-"""Drawn at a temperature above this, a text is a guess, though a likely one: Whisper builds no further text on it."""
+"""A text that was sampled at a higher temperature is a guess. Whisper does not condition further text on one either."""
 
 _WORD: Final = re.compile(r"\w")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hypothesis:
-    """What the model wrote for one chunk, and how sure it was."""
+    """What the decoder wrote for one chunk, and how sure it was."""
 
     text: str
     average_logprob: float
-    """Natural logarithm of a token's probability, mean over the text."""
+    """Mean natural logarithm of the tokens' probabilities."""
     no_speech: float
-    """The model's probability that the chunk holds no speech."""
+    """The model's probability that the chunk holds no speech, 0-1."""
     temperature: float = 0.0
-    """At which it was drawn; 0 for the likeliest text."""
+    """At which the text was sampled; 0 for the likeliest text."""
     repeated: frozenset[str] = frozenset()
-    """Phrases that come again and again in each of several texts that were drawn for the chunk."""
+    """Phrases that loop in every text that was sampled for the chunk."""
 
     @property
     def confidence(self) -> float:
-        """0-1: the geometric mean of the tokens' probabilities."""
+        """The geometric mean of the tokens' probabilities, 0-1."""
         return min(1.0, math.exp(self.average_logprob))
 
 
@@ -53,78 +53,85 @@ class Verdict(Enum):
     """What a hypothesis is worth."""
 
     GOOD = auto()
-    DOUBTFUL = auto()  # to be tried again
-    SILENT = auto()  # nobody spoke: trying again would only invent something else
+    DOUBTFUL = auto()  # to be decoded again
+    SILENT = auto()  # nobody speaks: decoding again would only hallucinate something else
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """What is left of a hypothesis. `text` may be empty; `dropped` counts what was left out of it."""
+class FilteredText:
+    """What is left of a hypothesis' text, possibly nothing, and a warning for each cut and each doubt."""
 
     text: str
     warnings: tuple[WarningCode, ...] = ()
-    dropped: int = 0
 
 
 def compression_ratio(text: str) -> float:
-    """Size of `text` in UTF-8 over its compressed size: about 1.5 for speech, large where it repeats itself."""
+    """Return the size of `text` in UTF-8 over its compressed size: about 1.5 for speech, more for repetition."""
     encoded = text.encode()
     return len(encoded) / len(zlib.compress(encoded))
 
 
-def judge(hypothesis: Hypothesis, speech_share: float, guard: Guard) -> Verdict:
-    """Whether to believe `hypothesis`; `speech_share` is the share of the chunk that the detector heard as speech.
+def judge(hypothesis: Hypothesis, speech_share: float, thresholds: HallucinationThresholds) -> Verdict:
+    """Judge `hypothesis`. `speech_share`: the share of the chunk that the speech detector found to be speech, 0-1.
 
-    Silent as in Whisper (probably no speech, and an unlikely text), or where the detector hears hardly any speech
-    either: then a likely text is no proof, since the phantom phrases are likely texts.
+    A text is silent as in Whisper: the model finds no speech and its text is unlikely. It is also silent where the
+    model and the speech detector both find next to no speech, since hallucinated phrases are likely texts.
     """
     if not hypothesis.text:
         return Verdict.GOOD
-    unlikely = hypothesis.average_logprob < guard.average_logprob
-    if hypothesis.no_speech > guard.no_speech and (unlikely or speech_share < guard.little_speech):
+    unlikely = hypothesis.average_logprob < thresholds.average_logprob
+    if hypothesis.no_speech > thresholds.no_speech and (unlikely or speech_share < thresholds.little_speech):
         return Verdict.SILENT
-    if unlikely or compression_ratio(hypothesis.text) > guard.compression_ratio:
+    if unlikely or compression_ratio(hypothesis.text) > thresholds.compression_ratio:
         return Verdict.DOUBTFUL
     return Verdict.GOOD
 
 
-def best(tries: Sequence[Hypothesis], guard: Guard) -> Hypothesis:
-    """Of hypotheses that are all doubtful, the likeliest that does not repeat itself; else the likeliest.
+def best(hypotheses: Sequence[Hypothesis], thresholds: HallucinationThresholds) -> Hypothesis:
+    """Return the likeliest of doubtful `hypotheses` for one chunk, if possible one that does not repeat itself.
 
-    What all of them repeat is marked as such: chance would have changed what is invented.
+    `repeated` of the answer has the phrases that loop in all of them: a hallucinated loop changes from sample to
+    sample, one that is in the sound does not.
     """
-    varied = [each for each in tries if compression_ratio(each.text) <= guard.compression_ratio]
-    chosen = max(varied or tries, key=lambda each: each.average_logprob)
-    return replace(chosen, repeated=frozenset.intersection(*(looped(each.text) for each in tries)))
+    varied = [each for each in hypotheses if compression_ratio(each.text) <= thresholds.compression_ratio]
+    chosen = max(varied or hypotheses, key=lambda each: each.average_logprob)
+    return replace(chosen, repeated=frozenset.intersection(*(looped_phrases(each.text) for each in hypotheses)))
 
 
-def keep(hypothesis: Hypothesis, speech_share: float, guard: Guard, *, speech_s: float) -> Kept:
-    """What of the final `hypothesis` goes into the transcript; the chunk has `speech_s` of detected speech."""
+def filtered(
+    hypothesis: Hypothesis, speech_share: float, thresholds: HallucinationThresholds, *, speech_s: float
+) -> FilteredText:
+    """Cut from the final `hypothesis` what nobody said. `speech_s`: seconds of detected speech in the chunk."""
     if not _WORD.search(hypothesis.text):
-        return Kept(text="")
-    verdict = judge(hypothesis, speech_share, guard)
-    little_speech = speech_share < guard.little_speech
+        return FilteredText(text="")
+    verdict = judge(hypothesis, speech_share, thresholds)
+    little_speech = speech_share < thresholds.little_speech
     if verdict is Verdict.SILENT or (verdict is Verdict.DOUBTFUL and little_speech):
-        return Kept(text="", warnings=(WarningCode.SILENT_TEXT_DROPPED,), dropped=1)
-    text, warnings, dropped = " ".join(hypothesis.text.split()), [], 0
-    cut = cut_letters(text) if _is_repeated(hypothesis, verdict, speech_s, guard) else cut_loops(text)
+        return FilteredText(text="", warnings=(WarningCode.SILENT_TEXT_DROPPED,))
+    text, warnings = " ".join(hypothesis.text.split()), []
+    cut = cut_letter_loops(text) if _is_repeated(hypothesis, verdict, speech_s, thresholds) else cut_loops(text)
     if cut != text:
-        text, dropped = cut, dropped + 1
+        text = cut
         warnings.append(WarningCode.LOOP_CUT)
-    if little_speech or hypothesis.no_speech > guard.no_speech:
-        spoken = without_phantoms(text)
+    if little_speech or hypothesis.no_speech > thresholds.no_speech:
+        spoken = without_hallucinated_phrases(text)
         if spoken != text:
-            text, dropped = spoken, dropped + 1
+            text = spoken
             warnings.append(WarningCode.PHANTOM_DROPPED)
     guessed = verdict is Verdict.DOUBTFUL or hypothesis.temperature > GUESSING
-    if text and (guessed or hypothesis.no_speech > guard.no_speech):
+    if text and (guessed or hypothesis.no_speech > thresholds.no_speech):
         warnings.append(WarningCode.SPEECH_UNCERTAIN)
-    return Kept(text=text, warnings=tuple(warnings), dropped=dropped)
+    return FilteredText(text=text, warnings=tuple(warnings))
 
 
-def _is_repeated(hypothesis: Hypothesis, verdict: Verdict, speech_s: float, guard: Guard) -> bool:
-    """Whether what the text repeats is said again and again, as far as time, odds and further draws tell."""
-    sure = hypothesis.average_logprob >= guard.average_logprob and hypothesis.no_speech <= guard.no_speech
-    drawn = looped(hypothesis.text) <= hypothesis.repeated
-    believed = drawn or (verdict is Verdict.GOOD and hypothesis.temperature <= GUESSING)
-    return sure and believed and fits(hypothesis.text, speech_s)
+def _is_repeated(
+    hypothesis: Hypothesis, verdict: Verdict, speech_s: float, thresholds: HallucinationThresholds
+) -> bool:
+    """Return whether somebody really says again and again what loops in the text.
+
+    The text must be likely, fit into the time, and loop in all samples or be good at once.
+    """
+    likely = hypothesis.average_logprob >= thresholds.average_logprob and hypothesis.no_speech <= thresholds.no_speech
+    in_all_samples = looped_phrases(hypothesis.text) <= hypothesis.repeated
+    believed = in_all_samples or (verdict is Verdict.GOOD and hypothesis.temperature <= GUESSING)
+    return likely and believed and is_speakable(hypothesis.text, speech_s)

@@ -1,7 +1,7 @@
-"""The phrases that Whisper is known to write where nobody speaks: leftovers of the subtitles that it learned from.
+"""Phrases that Whisper is known to hallucinate over silence: remains of the subtitles that it was trained on.
 
-People do say "thanks for watching", so a caller drops these only where it has other reasons to think that nobody spoke.
-"Thank you" alone and "감사합니다" alone, which Whisper invents as well, are not here: too many people say them.
+People do say "thanks for watching", so callers drop these phrases only where something else speaks against speech.
+"Thank you" alone and "감사합니다" alone, which Whisper hallucinates as well, are missing: too many people say them.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ PHRASES: Final = (
     "translated by *",
     "* amara.org *",
 )
-"""Whole sentences; `*` is anything of a name's length. Case, spaces and punctuation do not count."""
+"""Whole sentences; `*` stands for up to 40 characters. Case, spaces and punctuation do not count."""
 
 _ANYTHING: Final = ".{0,40}"
 _IGNORED: Final = re.compile(r"[\W_]+")
@@ -84,14 +84,14 @@ def _plain(text: str) -> str:
     return _IGNORED.sub("", text.casefold())
 
 
-_PHANTOM: Final = re.compile("|".join(_ANYTHING.join(map(_plain, phrase.split("*"))) for phrase in PHRASES))
+_HALLUCINATED: Final = re.compile("|".join(_ANYTHING.join(map(_plain, phrase.split("*"))) for phrase in PHRASES))
 
 
-def is_phantom(sentence: str) -> bool:
-    """Whether the whole of `sentence` is one of the phrases."""
-    return _PHANTOM.fullmatch(_plain(sentence)) is not None
+def is_hallucinated_phrase(sentence: str) -> bool:
+    """Return whether the whole of `sentence` is one of `PHRASES`."""
+    return _HALLUCINATED.fullmatch(_plain(sentence)) is not None
 
 
-def without_phantoms(text: str) -> str:
-    """`text` without those of its sentences that are phantom phrases."""
-    return " ".join(sentence for sentence in _SENTENCE_END.split(text) if not is_phantom(sentence))
+def without_hallucinated_phrases(text: str) -> str:
+    """Return `text` without those of its sentences that are hallucinated phrases."""
+    return " ".join(sentence for sentence in _SENTENCE_END.split(text) if not is_hallucinated_phrase(sentence))

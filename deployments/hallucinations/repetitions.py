@@ -1,8 +1,8 @@
-"""Repetition: what people say again and again stays, what the recogniser writes again and again goes.
+"""Tells what people repeat from what the recogniser repeats: loops in one text, and one text in chunk after chunk.
 
-What tells the two apart is time: an invented phrase covers minutes with a few words, or seconds with hundreds. And
-chance: a text that is drawn anew repeats itself in every draw where the sound does. Plain functions over texts; knows
-nothing of models.
+Two measures tell them apart. Time: a hallucinated repetition has too few letters for its speech (a phrase over minutes)
+or too many (hundreds of words in seconds). Chance: a text that is sampled anew loops every time only where the sound
+does. Plain functions over texts; knows nothing of models.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from deployments.hallucinations.phrases import is_phantom
-from deployments.transcriber.word_times import letters
+from deployments.hallucinations.phrases import is_hallucinated_phrase
+from deployments.spoken_letters import spoken_letters
 from deployments.warnings import ResultWarning, WarningCode
 
 if TYPE_CHECKING:
@@ -23,47 +23,47 @@ if TYPE_CHECKING:
 
 MAX_PHRASE_WORDS: Final = 20
 REPEATS: Final = 5
-"""A phrase that comes so often in a row may be a loop; nobody doubts "no no no" and "네 네 네"."""
+"""A phrase that comes so often in a row may be a loop; "no no no" and "네 네 네" are not doubted."""
 LETTER_REPEATS: Final = 12
 """The same for letters inside a word, without digits: a number may have many zeros."""
 
 SLOWEST: Final = 2.5
 """Letters per second of detected speech. People who repeat a word say 2.9 and more (synthesized "no", with pauses), and
-14 in plain speech; of loops that Whisper base invented over speech that it did not understand, most had 0.4 to 2.1."""
+14 in plain speech; of loops that Whisper base hallucinated over speech that it did not understand, most had 0.4-2.1."""
 FASTEST: Final = 35.0
-"""The same; twice and a half as fast as people speak."""
+"""Letters per second of detected speech: two and a half times as fast as people speak."""
 CHUNKS: Final = 3
-"""The same text of so many chunks in a row is doubted: a minute and more."""
+"""The same text in so many chunks in a row, a minute and more, is doubted."""
 UNLIKELY: Final = 0.5
-"""Confidence (0-1) below which a text that comes again and again is not believed."""
+"""A text that comes in chunk after chunk is not believed below this confidence, 0-1."""
 
 _LETTER_LOOP: Final = re.compile(r"([^\W\d]{1,8}?)\1{" + str(LETTER_REPEATS - 1) + ",}")
 _MARKS: Final = re.compile(r"[^\w]+")
 
 
 def cut_loops(text: str) -> str:
-    """`text` with each phrase that comes `REPEATS` times in a row, or more often, written once.
+    """Return `text` with each phrase that comes `REPEATS` times or more in a row written once.
 
-    Case and punctuation do not count; what is left of a loop that the text's end cuts off goes, too.
+    Case and punctuation do not count. The beginning of a further repetition at the end of `text` is cut, too.
     """
     words = _without_letter_loops(text)
     plain = [_plain(word) for word in words]
-    kept: list[str] = []
+    remaining: list[str] = []
     at = 0
     while at < len(words):
         size, end = _loop(plain, at)
-        kept += words[at : at + size]
+        remaining += words[at : at + size]
         at = end
-    return " ".join(kept)
+    return " ".join(remaining)
 
 
-def cut_letters(text: str) -> str:
-    """`text` with each cluster of letters that comes `LETTER_REPEATS` times in a row inside a word written once."""
+def cut_letter_loops(text: str) -> str:
+    """Return `text` with letters that come `LETTER_REPEATS` times or more in a row inside a word written once."""
     return " ".join(_without_letter_loops(text))
 
 
-def looped(text: str) -> frozenset[str]:
-    """The phrases that come `REPEATS` times in a row, in plain letters."""
+def looped_phrases(text: str) -> frozenset[str]:
+    """Return the phrases that come `REPEATS` times or more in a row, in lower case without punctuation."""
     plain = [_plain(word) for word in _without_letter_loops(text)]
     found = set()
     at = 0
@@ -75,49 +75,49 @@ def looped(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def fits(text: str, speech_s: float) -> bool:
-    """Whether people can have said `text` in so many seconds of speech."""
-    return SLOWEST * speech_s <= sum(map(letters, text.split())) <= FASTEST * speech_s
+def is_speakable(text: str, speech_s: float) -> bool:
+    """Return whether people can have said `text` in `speech_s` seconds of speech."""
+    return SLOWEST * speech_s <= sum(map(spoken_letters, text.split())) <= FASTEST * speech_s
 
 
-def without_repeats(heard: Mapping[int, Transcript], speech: Sequence[Span]) -> dict[int, Transcript]:
-    """The transcripts of a video's chunks, by number, without a text that the recogniser writes chunk after chunk.
+def drop_repeated_texts(transcripts: Mapping[int, Transcript], speech: Sequence[Span]) -> dict[int, Transcript]:
+    """Return a video's `transcripts`, by number of chunk, without a text that comes in chunk after chunk.
 
-    It goes where it is the whole text of `CHUNKS` chunks in a row, and nothing speaks for it there: it is too short for
-    the detected `speech`, unlikely, or one of the phantom phrases. Chunks without any text do not count.
+    It is dropped where it is the whole text of `CHUNKS` chunks in a row and doubtful in each: too long or too short for
+    the detected `speech`, unlikely, or a hallucinated phrase. Chunks without text do not interrupt the row.
     """
-    kept = dict(sorted(heard.items()))
-    told = [(number, each) for number, each in kept.items() if each.utterances]
-    for phrase, group in groupby(told, key=lambda pair: _phrase(pair[1].utterances)):
-        run = [(number, each) for number, each in group if _is_doubtful(each, speech)]
-        if not phrase or len(run) < CHUNKS:
+    filtered = dict(sorted(transcripts.items()))
+    with_text = [(number, each) for number, each in filtered.items() if each.utterances]
+    for phrase, group in groupby(with_text, key=lambda pair: _phrase(pair[1].utterances)):
+        doubtful = [(number, each) for number, each in group if _is_doubtful(each, speech)]
+        if not phrase or len(doubtful) < CHUNKS:
             continue
-        for number, each in run:
-            gone = ResultWarning(code=WarningCode.REPEATED_TEXT_DROPPED, count=1)
-            kept[number] = replace(
-                each, utterances=(), warnings=(*each.warnings, gone), dropped=each.dropped + len(each.utterances)
-            )
-    return kept
+        for number, each in doubtful:
+            warning = ResultWarning(code=WarningCode.REPEATED_TEXT_DROPPED, count=1)
+            filtered[number] = replace(each, utterances=(), warnings=(*each.warnings, warning))
+    return filtered
 
 
 def _is_doubtful(transcript: Transcript, speech: Sequence[Span]) -> bool:
-    """Whether nothing but the recogniser speaks for a chunk's text."""
+    """Return whether a chunk's text is unlikely, does not fit its speech, or is hallucinated phrases only."""
     text = " ".join(each.text for each in transcript.utterances)
     speech_s = sum(each.overlap_s(span) for each in transcript.utterances for span in speech)
-    known = [each.confidence for each in transcript.utterances if each.confidence is not None]
-    unlikely = bool(known) and min(known) < UNLIKELY
-    return unlikely or not fits(text, speech_s) or all(is_phantom(each.text) for each in transcript.utterances)
+    confidences = [each.confidence for each in transcript.utterances if each.confidence is not None]
+    return (
+        (bool(confidences) and min(confidences) < UNLIKELY)
+        or not is_speakable(text, speech_s)
+        or all(is_hallucinated_phrase(each.text) for each in transcript.utterances)
+    )
 
 
 def _phrase(utterances: Iterable[Utterance]) -> str:
-    """The whole text in plain words; once, where it is a phrase again and again."""
+    """Return the whole text in plain words; where it is one phrase again and again, that phrase once."""
     plain = [_plain(word) for each in utterances for word in each.text.split()]
     size = next((size for size in range(1, len(plain)) if plain[size:] == plain[:-size]), len(plain))
     return " ".join(plain[:size])
 
 
 def _without_letter_loops(text: str) -> list[str]:
-    """The words."""
     return [_LETTER_LOOP.sub(r"\1", word) for word in text.split()]
 
 
@@ -126,7 +126,7 @@ def _plain(word: str) -> str:
 
 
 def _loop(words: Sequence[str], at: int) -> tuple[int, int]:
-    """Length of the phrase that begins at `at`, and where its repetitions end; without a loop, one word."""
+    """Return the length of the phrase that starts at `at` and the end of its repetitions; one word without a loop."""
     for size in range(1, min(MAX_PHRASE_WORDS, (len(words) - at) // REPEATS) + 1):
         end = at + size
         while end < len(words) and words[end] == words[end - size]:

@@ -1,10 +1,9 @@
-"""The aligner as a second witness: text of which it hears no word was probably invented by the recogniser.
+"""Drops words that the sound does not confirm: the acoustic aligner hears no letter of them, or nobody speaks there.
 
-Whisper writes likely sentences over music and noise, with a good conscience; the acoustic model then finds none of
-their letters in the sound. Where the speech detector hears nobody, either, single words are doubted, too: a chunk lies
-around several stretches of speech, and the recogniser hears what lies between them. Without an acoustic model the
-recogniser's own times say where a word lies: of sentences that lie where nobody speaks. Plain functions over
-transcripts; knows nothing of models.
+Whisper hallucinates likely sentences over music and noise. An acoustic aligner then gives all their words scores near
+0. Far from all detected speech single words are doubted, too: a chunk spans several stretches of speech, and the
+recogniser may write text for what lies between them. Sentences that no aligner has scored are doubted where their
+word times lie far from all speech. Plain functions over transcripts; knows nothing of models.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from deployments.hallucinations.phrases import is_phantom
+from deployments.hallucinations.phrases import is_hallucinated_phrase
 from deployments.sentence_ends import ends_sentence
 from deployments.types import Span, joined
 from deployments.warnings import ResultWarning, WarningCode
@@ -24,68 +23,61 @@ if TYPE_CHECKING:
     from deployments.types import Transcript, Utterance, Word
 
 HEARD_SCORE: Final = 0.03
-"""A word's mean probability of its letters. The best word of a true sentence is above 0.2, under noise as loud as it,
-too; of what the small recogniser wrote over melodies it was below this in nine of thirteen (with the tests' models)."""
+"""An utterance is dropped where all its words have lower alignment scores. The best word of a true sentence is above
+0.2, even under noise as loud as it; of what the small recogniser hallucinated over melodies, nine of thirteen were
+below this (with the tests' models)."""
 LEAST_WORDS: Final = 3
-"""Of fewer words none may be in the acoustic model's reach: rare syllables, names, foreign letters."""
-STRAY_SCORE: Final = 0.1
-STRAY_S: Final = 0.5
-"""So far from all detected speech, and with less than that score, a word is no word."""
-STRAY_WORDS: Final = 2
-"""A sentence of fewer is doubted only where it is a phantom phrase: the recogniser's attention gives a pause to the
-first word behind it."""
+"""Shorter utterances are not doubted: the acoustic model may not know rare syllables, names and foreign letters."""
+OUTSIDE_SPEECH_SCORE: Final = 0.1
+"""Outside speech a word with a lower alignment score is dropped."""
+OUTSIDE_SPEECH_S: Final = 0.5
+"""Words farther than this from all detected speech are outside speech."""
+OUTSIDE_SPEECH_WORDS: Final = 2
+"""An unscored sentence outside speech with fewer words is dropped only if it is a hallucinated phrase: the recogniser's
+attention gives a pause to the first word after it."""
 
 
-def without_unheard(transcript: Transcript) -> Transcript:
-    """`transcript` without the utterances of which no word was heard; what goes is counted and told."""
-    heard = tuple(each for each in transcript.utterances if not is_unheard(each))
-    gone = len(transcript.utterances) - len(heard)
-    if not gone:
-        return transcript
-    return _told(transcript, heard, gone)
+def drop_unheard(transcript: Transcript, speech: Sequence[Span]) -> Transcript:
+    """Return one chunk's `transcript` without words that the sound does not confirm, with a warning that counts them.
 
-
-def without_strays(transcript: Transcript, speech: Sequence[Span]) -> Transcript:
-    """`transcript` without words far from `speech` (all that was detected) that the aligner does not hear.
-
-    And without sentences far from it that only the recogniser knows of.
+    `speech`: all detected speech of the video. An utterance of which every word is dropped is dropped itself.
     """
-    kept = tuple(_without_strays(each, speech) for each in transcript.utterances)
-    if kept == transcript.utterances:
+    return drop_words_outside_speech(drop_unheard_utterances(transcript), speech)
+
+
+def drop_unheard_utterances(transcript: Transcript) -> Transcript:
+    """Return `transcript` without utterances of which the acoustic aligner finds no word in the sound."""
+    heard = tuple(each for each in transcript.utterances if not _is_unheard(each))
+    return _with_warning(transcript, heard, len(transcript.utterances) - len(heard))
+
+
+def drop_words_outside_speech(transcript: Transcript, speech: Sequence[Span]) -> Transcript:
+    """Return `transcript` without unheard words, and without unscored sentences, that lie far from all `speech`."""
+    cut = tuple(_cut_outside_speech(each, speech) for each in transcript.utterances)
+    changed = sum(len(a.words) != len(b.words) for a, b in zip(transcript.utterances, cut, strict=True))
+    remaining = tuple(each for each in cut if each.words) if changed else cut
+    return _with_warning(transcript, remaining, changed)
+
+
+def _with_warning(transcript: Transcript, utterances: tuple[Utterance, ...], dropped: int) -> Transcript:
+    """Return `transcript` with `utterances`; `dropped`: how many utterances are missing or cut."""
+    if not dropped:
         return transcript
-    gone = sum(len(before.words) != len(after.words) for before, after in zip(transcript.utterances, kept, strict=True))
-    return _told(transcript, tuple(each for each in kept if each.words), gone)
+    warning = ResultWarning(code=WarningCode.UNHEARD_DROPPED, count=dropped)
+    return replace(transcript, utterances=utterances, warnings=(*transcript.warnings, warning))
 
 
-def _told(transcript: Transcript, utterances: tuple[Utterance, ...], gone: int) -> Transcript:
-    """`transcript` with `utterances` only; of `gone` texts all or some words are left out."""
-    warnings = (*transcript.warnings, ResultWarning(code=WarningCode.UNHEARD_DROPPED, count=gone))
-    return replace(transcript, utterances=utterances, warnings=warnings, dropped=transcript.dropped + gone)
-
-
-def _without_strays(utterance: Utterance, speech: Sequence[Span]) -> Utterance:
+def _cut_outside_speech(utterance: Utterance, speech: Sequence[Span]) -> Utterance:
     words = tuple(
         word
         for sentence in _sentences(utterance.words)
-        if not _is_unsaid(sentence, speech)
+        if not _is_unscored_outside_speech(sentence, speech)
         for word in sentence
-        if not _is_stray(word, speech)
+        if not _is_unheard_outside_speech(word, speech)
     )
-    return (
-        utterance
-        if len(words) == len(utterance.words)
-        else replace(utterance, words=words, text=joined(word.text for word in words))
-    )
-
-
-def _is_stray(word: Word, speech: Sequence[Span]) -> bool:
-    unheard = word.alignment_score is not None and word.alignment_score < STRAY_SCORE
-    return unheard and not _is_near(word, speech)
-
-
-def _is_near(word: Word, speech: Sequence[Span]) -> bool:
-    near = Span(start_s=word.start_s - STRAY_S, end_s=word.end_s + STRAY_S)
-    return any(near.overlap_s(span) for span in speech)
+    if len(words) == len(utterance.words):
+        return utterance
+    return replace(utterance, words=words, text=joined(word.text for word in words))
 
 
 def _sentences(words: Sequence[Word]) -> list[Sequence[Word]]:
@@ -93,14 +85,24 @@ def _sentences(words: Sequence[Word]) -> list[Sequence[Word]]:
     return [words[start:end] for start, end in pairwise([0, *cuts, len(words)])]
 
 
-def _is_unsaid(sentence: Sequence[Word], speech: Sequence[Span]) -> bool:
-    """Whether a sentence whose words only the recogniser has timed lies far from all speech."""
+def _is_unheard(utterance: Utterance) -> bool:
+    """Return whether an acoustic aligner scored several words and found none of them in the sound."""
+    scores = [word.alignment_score for word in utterance.words]
+    return len(scores) >= LEAST_WORDS and all(score is not None and score < HEARD_SCORE for score in scores)
+
+
+def _is_unheard_outside_speech(word: Word, speech: Sequence[Span]) -> bool:
+    unheard = word.alignment_score is not None and word.alignment_score < OUTSIDE_SPEECH_SCORE
+    return unheard and not _is_near(word, speech)
+
+
+def _is_unscored_outside_speech(sentence: Sequence[Word], speech: Sequence[Span]) -> bool:
+    """Return whether a sentence lies far from all speech by the recogniser's own word times, its only ones."""
     attended = all(word.alignment_score is None and not word.interpolated for word in sentence)
-    doubted = len(sentence) >= STRAY_WORDS or is_phantom(joined(word.text for word in sentence))
+    doubted = len(sentence) >= OUTSIDE_SPEECH_WORDS or is_hallucinated_phrase(joined(word.text for word in sentence))
     return bool(speech) and attended and doubted and not any(_is_near(word, speech) for word in sentence)
 
 
-def is_unheard(utterance: Utterance) -> bool:
-    """Whether an acoustic aligner listened for several words and heard none of them."""
-    scores = [word.alignment_score for word in utterance.words]
-    return len(scores) >= LEAST_WORDS and all(score is not None and score < HEARD_SCORE for score in scores)
+def _is_near(word: Word, speech: Sequence[Span]) -> bool:
+    near = Span(start_s=word.start_s - OUTSIDE_SPEECH_S, end_s=word.end_s + OUTSIDE_SPEECH_S)
+    return any(near.overlap_s(span) for span in speech)

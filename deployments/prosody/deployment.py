@@ -20,7 +20,7 @@ class ProsodyAnalyzer:
     """Pitch and level: tracks from the audio, piece by piece beside the other stages, then values per word."""
 
     def __init__(self, config: ProsodyConfig) -> None:
-        from deployments.prosody.protocol import create
+        from deployments.prosody.registry import create
 
         replica.prepare()  # no thread bound: nothing here uses torch, and the network is told to use one thread
         self._config = config

@@ -19,7 +19,7 @@ class SpeechDetector:
 
     def __init__(self, config: SpeechDetectorConfig) -> None:
         replica.prepare(threads=config.threads)
-        from deployments.speech_detector.pyannote_segmentation import create
+        from deployments.speech_detector.registry import create
 
         self._config = config
         self._engine = create(config)

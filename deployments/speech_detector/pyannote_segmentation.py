@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deployments.device import require_device
 from deployments.speech_detector.network import (
     FRAME_STEP_S,
     FRAME_WIDTH_S,
@@ -23,20 +22,6 @@ if TYPE_CHECKING:
 
 CONTEXT_S = 10.0
 """What a piece hears on either side, so that speech that is on at its border was on before it, too."""
-
-
-class SpeechEngine(Protocol):
-    """What a speech detector can do."""
-
-    def detect(self, audio: Audio, piece: Span) -> list[Span]:
-        """Speech inside `piece` of `audio`, ascending, touching only where long speech was cut."""
-        ...
-
-
-def create(config: SpeechDetectorConfig) -> SpeechEngine:
-    """The engine that `config` names, its model loaded. Raises ModelLoadError where its device is not there."""
-    require_device("speech_detector.device", config.device)
-    return PyannoteSpeechEngine(config)
 
 
 class PyannoteSpeechEngine:

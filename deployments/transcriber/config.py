@@ -10,25 +10,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from deployments.hallucinations.config import HallucinationThresholds
 from deployments.transcriber import whisper_languages
 from deployments.watchdog import LONGEST_S
-
-
-class Guard(BaseModel):
-    """Where a text begins to look invented. The first three are Whisper's own thresholds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    compression_ratio: float = Field(default=2.4, gt=1)
-    """A text that compresses better than this repeats itself."""
-    average_logprob: float = Field(default=-1.0, lt=0)
-    """A text less likely than this, per token, is a guess."""
-    no_speech: float = Field(default=0.6, gt=0, le=1)
-    """A chunk whose probability of holding no speech is above this may be silent."""
-    little_speech: float = Field(default=0.3, ge=0, le=1)
-    """A chunk of which the speech detector hears less than this share as speech may be silent."""
-    temperatures: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
-    """With what a chunk that repeats itself or guesses is tried again, in order."""
 
 
 class TranscriberConfig(BaseModel):
@@ -55,8 +39,8 @@ class TranscriberConfig(BaseModel):
     """Hypotheses that are followed at once."""
     longest_call_s: float = Field(default=LONGEST_S, gt=0)
     """One call of the engine that takes longer is stuck: the replica's process ends, and Serve starts another."""
-    guard: Guard = Guard()
-    """Against invented text."""
+    guard: HallucinationThresholds = HallucinationThresholds()
+    """From which values on a text is doubted."""
 
     @field_validator("engine", mode="before")
     @classmethod

@@ -12,11 +12,11 @@ from deployments.aligner.config import timed_by_ctc
 from deployments.batch_backoff import BatchBackoff
 from deployments.batcher import Batcher
 from deployments.errors import DeviceError, StuckError, TranscriptionError
-from deployments.metrics import DROPPED_TEXTS
 from deployments.models.store import located
 from deployments.speech_detector.chunks import speech_share
 from deployments.transcriber.config import TranscriberConfig, model_version
-from deployments.transcriber.protocol import AUTO, Chunk, Question, answer, create
+from deployments.transcriber.protocol import AUTO, Chunk, Question, answer
+from deployments.transcriber.registry import create
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,6 @@ class Transcriber:
         self._ladder = BatchBackoff(partial(answer, engine), max_batch=config.batch_size, stage="transcriber")
         compute = replica.Compute(longest_s=config.longest_call_s)
         self._batcher = Batcher(self._ladder, max_batch=config.batch_size, compute=compute, stage="transcriber")
-        DROPPED_TEXTS.begin(by="guard")
 
     async def transcribe(
         self,
@@ -66,8 +65,6 @@ class Transcriber:
             speech=None if speech is None else tuple(speech),
         )
         transcript: Transcript = await self._ask(job_id, Question(chunk=piece), alone=alone)
-        if transcript.dropped:
-            DROPPED_TEXTS.inc(transcript.dropped, by="guard")
         return transcript
 
     async def detect_language(

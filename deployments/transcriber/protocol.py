@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deployments.transcriber.config import TranscriberConfig
     from deployments.types import Audio, Span, Transcript
 
 AUTO = "auto"
@@ -73,14 +72,3 @@ def answer(engine: Recognizer, questions: Sequence[Question]) -> list[Transcript
         for brief in (False, True)
     }
     return [next(found[each.brief]) if each.language_only else next(heard) for each in questions]
-
-
-def create(config: TranscriberConfig, timed_elsewhere: frozenset[str] = frozenset()) -> Recognizer:
-    """Load the engine that `config` names. Raises ModelLoadError where it cannot be had.
-
-    `timed_elsewhere`: languages whose words the Aligner times, so that the engine need not.
-    """
-    from deployments.transcriber.whisper import WhisperRecognizer
-    from deployments.transcriber.whisper_model import Whisper
-
-    return WhisperRecognizer(Whisper(config), config.guard, timed_elsewhere)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from deployments.hallucinations.hypotheses import Hypothesis, Verdict, best, judge, keep
+from deployments.hallucinations.hypotheses import Hypothesis, Verdict, best, filtered, judge
 from deployments.sound import audible, is_quiet, is_steady, is_tonal
 from deployments.transcriber.protocol import AUTO, BRIEF_S, Chunk
 from deployments.transcriber.timing import Untimed, with_words
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from deployments.transcriber.config import Guard
+    from deployments.hallucinations.config import HallucinationThresholds
     from deployments.transcriber.whisper_model import Whisper
 
 Answer = TypeVar("Answer")
@@ -41,10 +41,12 @@ class _Heard:
 class WhisperRecognizer:
     """A loaded Whisper. Keeps nothing from call to call."""
 
-    def __init__(self, model: Whisper, guard: Guard, timed_elsewhere: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, model: Whisper, thresholds: HallucinationThresholds, timed_elsewhere: frozenset[str] = frozenset()
+    ) -> None:
         """`timed_elsewhere`: languages whose words are left without times, for the Aligner."""
         self._model = model
-        self._guard = guard
+        self._thresholds = thresholds
         self._timed_elsewhere = timed_elsewhere
 
     def transcribe(self, chunks: Sequence[Chunk]) -> list[Transcript | Exception]:
@@ -91,7 +93,7 @@ class WhisperRecognizer:
     def _unheard(self, chunk: Chunk) -> Transcript:
         """No words, and why, where the detector took the chunk for speech."""
         reason = WarningCode.SPEECH_TOO_QUIET if is_quiet(chunk.audio) else WarningCode.NOT_SPEECH
-        told = chunk.speech_share >= self._guard.little_speech
+        told = chunk.speech_share >= self._thresholds.little_speech
         warnings = (ResultWarning(code=reason, seconds=_speech_s(chunk)),) if told else ()
         return Transcript(language=chunk.language, device=self._model.device, warnings=warnings)
 
@@ -137,7 +139,7 @@ class WhisperRecognizer:
         """A hypothesis per chunk. Those that are doubtful, and no others, are tried again at rising temperatures."""
         tries = [[first] for first in self._model.write(encoded, prompts)]
         doubtful = self._doubtful(heard, tries, range(len(heard)))
-        for temperature in self._guard.temperatures:
+        for temperature in self._thresholds.temperatures:
             if not doubtful:
                 break
             chosen = self._model.chosen(encoded, doubtful)
@@ -145,27 +147,28 @@ class WhisperRecognizer:
             for i, hypothesis in zip(doubtful, again, strict=True):
                 tries[i].append(hypothesis)
             doubtful = self._doubtful(heard, tries, doubtful)
-        return [best(tried, self._guard) if i in doubtful else tried[-1] for i, tried in enumerate(tries)]
+        return [best(tried, self._thresholds) if i in doubtful else tried[-1] for i, tried in enumerate(tries)]
 
     def _doubtful(
         self, heard: Sequence[_Heard], tries: Sequence[Sequence[Hypothesis]], among: Iterable[int]
     ) -> list[int]:
-        return [i for i in among if judge(tries[i][-1], heard[i].chunk.speech_share, self._guard) is Verdict.DOUBTFUL]
+        return [
+            i for i in among if judge(tries[i][-1], heard[i].chunk.speech_share, self._thresholds) is Verdict.DOUBTFUL
+        ]
 
     def _transcript(self, chunk: Chunk, language: str, hypothesis: Hypothesis) -> Transcript:
-        kept = keep(hypothesis, chunk.speech_share, self._guard, speech_s=_speech_s(chunk))
+        left = filtered(hypothesis, chunk.speech_share, self._thresholds, speech_s=_speech_s(chunk))
         utterance = Utterance(
             start_s=chunk.start_s,
             end_s=chunk.start_s + len(chunk.audio) / SAMPLE_RATE_HZ,
-            text=kept.text,
+            text=left.text,
             confidence=hypothesis.confidence,
         )
         return Transcript(
             language=language,
             device=self._model.device,
-            utterances=(utterance,) if kept.text else (),
-            warnings=tuple(_warning(code, chunk) for code in kept.warnings),
-            dropped=kept.dropped,
+            utterances=(utterance,) if left.text else (),
+            warnings=tuple(_warning(code, chunk) for code in left.warnings),
         )
 
 

@@ -12,12 +12,12 @@ the search frames of 10 ms: frame t lasts from t to t + 1, so that a boundary is
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from deployments.spoken_letters import spoken_letters
 from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ, Span
 
 if TYPE_CHECKING:
@@ -51,9 +51,6 @@ SMOOTHED: Final = 3
 LEAST_CONTRAST_DB: Final = 15.0
 """Where loud and quiet frames differ by less there is noise all over, and only the detector knows of pauses."""
 FLOOR_DB: Final = -120.0
-LETTERS_PER_SIGN: Final = 3.0
-"""Of a sign that stands for a syllable or word, such as Han."""
-LETTERS_PER_DIGIT: Final = 4.0
 _PAUSE_IN_WORD: Final = 1e3
 """Per frame: only where there is not enough else."""
 _IMPOSSIBLE: Final = -1e9
@@ -125,23 +122,6 @@ def _runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
 
-def letters(word: str) -> float:
-    """How long `word` is when it is said, in letters; at least 1. Hangul counts by its letters, not its syllables."""
-    count = 0.0
-    for character in unicodedata.normalize("NFKD", word):
-        kind = unicodedata.category(character)[0]
-        if kind == "L":
-            count += LETTERS_PER_SIGN if _is_sign(character) else 1
-        elif kind == "N":
-            count += LETTERS_PER_DIGIT
-    return max(count, 1.0)
-
-
-def _is_sign(character: str) -> bool:
-    """Whether it stands for a syllable or a word: wide, and no letter of Hangul."""
-    return unicodedata.east_asian_width(character) == "W" and not "\u1100" <= character <= "\u11ff"
-
-
 def place(
     starts_s: Sequence[float], words: Sequence[str], silent: NDArray[np.bool_], by: Weights = Weights()
 ) -> list[Span] | None:
@@ -197,7 +177,7 @@ def _spaced(starts: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
 
 def _expected(words: Sequence[str], silent: NDArray[np.bool_], by: Weights) -> NDArray[np.float64]:
     """Frames that each word takes where the time that is not silent is shared out by letters."""
-    sizes = np.array([letters(word) for word in words]) + by.per_word
+    sizes = np.array([spoken_letters(word) for word in words]) + by.per_word
     shares: NDArray[np.float64] = np.maximum(sizes * (np.sum(~silent) / sizes.sum()), SHORTEST)
     return shares
 

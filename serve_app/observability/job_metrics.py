@@ -49,7 +49,8 @@ class JobMetrics:
         """Older events are not counted; None before the first collection."""
         self._known: dict[tuple[int, float], None] = {}
         """Events that have been counted, by id and time: SQLite gives the ids of deleted rows to new ones."""
-        for counter in (metrics.JOBS_ENDED, metrics.CALLBACK_TRIES, metrics.VIDEO_S, metrics.PROCESSING_S):
+        counters = (metrics.JOBS_ENDED, metrics.CALLBACK_TRIES, metrics.VIDEO_S, metrics.PROCESSING_S)
+        for counter in (*counters, metrics.DROPPED_TEXTS):
             counter.begin()
 
     def collect(self) -> None:
@@ -115,12 +116,16 @@ class JobMetrics:
                 self._count_work(db, event.job_id)
 
     def _count_work(self, db: Connection, job_id: str) -> None:
-        """Count how long a completed job and its stages took, as its result says."""
+        """Record how long a completed job took, by stage, and which texts its result leaves out."""
         found = db.execute(select(results).where(results.c.job_id == job_id)).one_or_none()
         if found is None or not found.duration_s:
             return
         metrics.VIDEO_S.inc(found.duration_s)
         metrics.PROCESSING_S.inc(found.processing_s)
         metrics.REAL_TIME_FACTOR.observe(found.processing_s / found.duration_s)
-        for stage, seconds in json.loads(found.body).get("metadata", {}).get("stages", {}).items():
+        metadata = json.loads(found.body).get("metadata", {})
+        for stage, seconds in metadata.get("stages", {}).items():
             metrics.STAGE_S.observe(seconds, stage=stage)
+        for warning in metadata.get("warning_codes", ()):
+            if by := metrics.DROPPED_BY.get(warning["code"]):
+                metrics.DROPPED_TEXTS.inc(warning["count"], by=by)

@@ -11,6 +11,7 @@ import re
 from deployments import errors
 from deployments import metrics as stages
 from deployments.metrics import Counter, Gauge, Histogram, Metric
+from deployments.warnings import WarningCode
 from serve_app.jobs.states import JobState
 
 UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
@@ -63,6 +64,20 @@ REAL_TIME_FACTOR = Histogram(
 )
 VIDEO_S = Counter("video_seconds", "Length of the videos of completed jobs.")
 PROCESSING_S = Counter("processing_seconds", "Processing time of completed jobs.")
+DROPPED_TEXTS = Counter(
+    "dropped_texts",
+    "Texts of the recogniser that completed jobs leave out or cut: as hallucinated or repeated (guard), or as not heard"
+    " in the sound (aligner).",
+    by=("guard", "aligner"),
+)
+DROPPED_BY = {
+    WarningCode.SILENT_TEXT_DROPPED: "guard",
+    WarningCode.PHANTOM_DROPPED: "guard",
+    WarningCode.LOOP_CUT: "guard",
+    WarningCode.REPEATED_TEXT_DROPPED: "guard",
+    WarningCode.UNHEARD_DROPPED: "aligner",
+}
+"""The warnings whose `count` says how many texts were left out or cut, and the label that they are counted by."""
 CALLBACK_TRIES = Counter("callback_tries", "Tries of terminal callbacks.", outcome=OUTCOMES, fault=FAULTS)
 
 ANSWER_S = Histogram(
@@ -75,7 +90,7 @@ ANSWERS = Counter("answers", "Answers to requests.", route=ROUTES, status=STATUS
 
 ALL: tuple[Metric, ...] = (
     *(JOBS, JOBS_LIMIT, OLDEST_QUEUED_S, PENDING_CALLBACKS, OLDEST_CALLBACK_S, MANAGER_SEEN_S),
-    *(JOBS_ENDED, QUEUE_WAIT_S, STAGE_S, REAL_TIME_FACTOR, VIDEO_S, PROCESSING_S, CALLBACK_TRIES),
+    *(JOBS_ENDED, QUEUE_WAIT_S, STAGE_S, REAL_TIME_FACTOR, VIDEO_S, PROCESSING_S, DROPPED_TEXTS, CALLBACK_TRIES),
     *(ANSWER_S, ANSWERS),
     *stages.ALL,
 )

@@ -22,8 +22,8 @@ from deployments import logs
 from deployments.diarizer.config import PIECE_S as DIARIZATION_PIECE_S
 from deployments.emotion import config as emotion_config
 from deployments.errors import JobError, TranscriptionError
-from deployments.hallucinations.repetitions import without_repeats
-from deployments.hallucinations.unheard_words import without_strays
+from deployments.hallucinations.repetitions import drop_repeated_texts
+from deployments.hallucinations.unheard_words import drop_unheard
 from deployments.prosody.words import UNKNOWN
 from deployments.speech_detector.chunks import join_spans, with_margins
 from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
@@ -263,7 +263,7 @@ class Pipeline:
             raise
         except Exception as error:
             raise TranscriptionError from error
-        return replace(heard, transcripts=without_repeats(transcripts, speech))
+        return replace(heard, transcripts=drop_repeated_texts(transcripts, speech))
 
     async def _hear(self, chunk: Passage, speech: Sequence[Span]) -> Transcript:
         inside = [span for span in speech if span.overlap_s(chunk) > 0]
@@ -272,7 +272,7 @@ class Pipeline:
         )
         if self._stages.aligner is not None:
             transcript = await self._on_audio("aligner.align", transcript, self._job.job_id)
-        return without_strays(transcript, speech)
+        return drop_unheard(transcript, speech)
 
     async def _to_hear(self, speech: Sequence[Span]) -> PartialTranscript:
         """The chunks, none heard yet, in the asked language or those found; `auto` where the engine cannot tell."""

@@ -30,10 +30,10 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from deployments.diarizer.config import PIECE_S, DiarizerConfig  # noqa: E402
-from deployments.diarizer.protocol import create  # noqa: E402
+from deployments.diarizer.registry import create  # noqa: E402
 from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S  # noqa: E402
 from deployments.speech_detector.config import SpeechDetectorConfig  # noqa: E402
-from deployments.speech_detector.pyannote_segmentation import create as create_detector  # noqa: E402
+from deployments.speech_detector.registry import create as create_detector  # noqa: E402
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Turn, pieces  # noqa: E402
 from tests.benchmarks.report import row, say, table  # noqa: E402
 from tests.support import real_models  # noqa: E402
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pyannote.core import Annotation
 
     from deployments.diarizer.protocol import DiarizerEngine
-    from deployments.speech_detector.pyannote_segmentation import SpeechEngine
+    from deployments.speech_detector.protocol import SpeechEngine
 
 DIALOGUES = ROOT / "tests" / "data" / "dialogues"
 LONG_VOICES = "tune_3b"

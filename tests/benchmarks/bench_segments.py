@@ -27,11 +27,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from deployments.diarizer import protocol as diarizer  # noqa: E402
+from deployments.diarizer import registry as diarizer  # noqa: E402
 from deployments.diarizer.config import DiarizerConfig  # noqa: E402
-from deployments.speech_detector import pyannote_segmentation as speech_detector  # noqa: E402
+from deployments.speech_detector import registry as speech_detector  # noqa: E402
 from deployments.speech_detector.config import SpeechDetectorConfig  # noqa: E402
-from deployments.transcriber import protocol as transcriber  # noqa: E402
+from deployments.transcriber import registry as transcriber  # noqa: E402
 from deployments.transcriber.config import TranscriberConfig  # noqa: E402
 from serve_app.pipeline.segments import segments_of  # noqa: E402
 from tests.benchmarks.report import say, table  # noqa: E402

@@ -19,6 +19,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).parents[2]
@@ -29,12 +30,16 @@ import soundfile  # noqa: E402
 
 from deployments.models.config import ModelsConfig  # noqa: E402
 from deployments.models.store import located  # noqa: E402
-from deployments.speech_detector import pyannote_segmentation as speech_detector  # noqa: E402
+from deployments.speech_detector import registry as speech_detector  # noqa: E402
 from deployments.speech_detector.chunks import cut_chunks  # noqa: E402
 from deployments.speech_detector.config import SpeechDetectorConfig  # noqa: E402
-from deployments.transcriber import protocol as transcriber  # noqa: E402
+from deployments.transcriber import registry as transcriber  # noqa: E402
 from deployments.transcriber.config import TranscriberConfig, model_version  # noqa: E402
+from deployments.transcriber.protocol import Chunk, Recognizer  # noqa: E402
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Transcript  # noqa: E402
+
+if TYPE_CHECKING:
+    from deployments.speech_detector.protocol import SpeechEngine
 
 STM_FIELDS_BEFORE_TEXT = 5
 
@@ -83,15 +88,13 @@ def clips() -> list[Path]:
     return [sample, *(ROOT / "examples" / "media" / name for name in ("clear.flac", "read.ogg"))]
 
 
-def measure(
-    path: Path, detector: speech_detector.SpeechEngine, recognizer: transcriber.Recognizer, max_chunk_s: float
-) -> Score:
+def measure(path: Path, detector: SpeechEngine, recognizer: Recognizer, max_chunk_s: float) -> Score:
     """Cut, transcribe and score one clip."""
     audio: Audio = soundfile.read(path, dtype="int16")[0]
     began_s = time.process_time()
     spans = cut_chunks(detector.detect(audio, Span(start_s=0, end_s=len(audio) / SAMPLE_RATE_HZ)), max_chunk_s)
     detected_s = time.process_time()
-    items = [transcriber.Chunk(audio=span.of(audio), start_s=span.start_s, language="en") for span in spans]
+    items = [Chunk(audio=span.of(audio), start_s=span.start_s, language="en") for span in spans]
     answers, times_s = [], []
     for item in items:
         started_s = time.process_time()

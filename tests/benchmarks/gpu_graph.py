@@ -254,7 +254,7 @@ class Calls:
 def prosody_engine() -> Any:
     """The prosody engine of this process."""
     from deployments.prosody.config import ProsodyConfig
-    from deployments.prosody.protocol import create
+    from deployments.prosody.registry import create
 
     return create(ProsodyConfig())
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from deployments.aligner.protocol import WordAligner
     from deployments.diarizer.protocol import DiarizerEngine, Embeddings
     from deployments.emotion.protocol import EmotionEngine
-    from deployments.speech_detector.pyannote_segmentation import SpeechEngine
+    from deployments.speech_detector.protocol import SpeechEngine
     from deployments.transcriber.protocol import Recognizer
     from tests.benchmarks.scripted_talk import Talk
 
@@ -43,10 +43,11 @@ VOICE_NOISE: Final = 0.5
 
 def recognizer(plan: Plan) -> tuple[Recognizer, Any]:
     """The recogniser and its settings. It writes as many tokens as `plan.sizes` says, once, and all are kept."""
-    from deployments.transcriber.config import Guard, TranscriberConfig
-    from deployments.transcriber.protocol import create
+    from deployments.hallucinations.config import HallucinationThresholds
+    from deployments.transcriber.config import TranscriberConfig
+    from deployments.transcriber.registry import create
 
-    believing = Guard(compression_ratio=1e9, average_logprob=-1e9, no_speech=1.0, temperatures=())
+    believing = HallucinationThresholds(compression_ratio=1e9, average_logprob=-1e9, no_speech=1.0, temperatures=())
     config = TranscriberConfig(**plan.settings("transcriber") | {"model": plan.model("whisper"), "guard": believing})
     engine: Any = create(config)
     loaded = engine._model._model
@@ -73,7 +74,7 @@ def detector(plan: Plan) -> tuple[SpeechEngine, Any]:
     """The speech detector and its settings, on random weights: the real ones are in the whisperx package."""
     from deployments.speech_detector import network
     from deployments.speech_detector.config import SpeechDetectorConfig
-    from deployments.speech_detector.pyannote_segmentation import create
+    from deployments.speech_detector.registry import create
 
     network.load_network = random_models.detector
     config = SpeechDetectorConfig(**plan.settings("speech_detector"))
@@ -83,7 +84,7 @@ def detector(plan: Plan) -> tuple[SpeechEngine, Any]:
 def aligner(plan: Plan) -> tuple[WordAligner, Any]:
     """The aligner and its settings."""
     from deployments.aligner.config import AlignerConfig
-    from deployments.aligner.protocol import create
+    from deployments.aligner.registry import create
 
     model = {LANGUAGE: plan.model("aligner")}
     config = AlignerConfig(**plan.settings("aligner") | {"models": model, "preload": (LANGUAGE,)})
@@ -93,7 +94,7 @@ def aligner(plan: Plan) -> tuple[WordAligner, Any]:
 def diarizer(plan: Plan) -> tuple[DiarizerEngine, Any]:
     """The diarizer and its settings."""
     from deployments.diarizer.config import DiarizerConfig
-    from deployments.diarizer.protocol import create
+    from deployments.diarizer.registry import create
 
     config = DiarizerConfig(**plan.settings("diarizer") | {"model": plan.model("diarizer")})
     return create(config), config
@@ -102,7 +103,7 @@ def diarizer(plan: Plan) -> tuple[DiarizerEngine, Any]:
 def emotion(plan: Plan) -> tuple[EmotionEngine, Any]:
     """The emotion analyser and its settings."""
     from deployments.emotion.config import EmotionConfig
-    from deployments.emotion.protocol import create
+    from deployments.emotion.registry import create
 
     config = EmotionConfig(**plan.settings("emotion") | {"model": plan.model("emotion")})
     return create(config), config
@@ -250,7 +251,7 @@ def voices(embeddings: list[Embeddings]) -> list[Embeddings]:
 def measure_prosody(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
     """Tracks piece after piece, and every word's part of them."""
     from deployments.prosody.config import ProsodyConfig
-    from deployments.prosody.protocol import create
+    from deployments.prosody.registry import create
     from deployments.prosody.words import measure
 
     engine = create(ProsodyConfig(**plan.settings("prosody")))

@@ -33,7 +33,7 @@ ENGINES: dict[str, dict[str, Callable[..., Any]]] = {
         "deployments.diarizer.pretrained:PretrainedEngine.cluster": canned.cluster,
     },
     "ProsodyAnalyzer": {
-        "deployments.prosody.protocol:LibrosaEngine.tracks": canned.tracks,
+        "deployments.prosody.librosa_engine:LibrosaEngine.tracks": canned.tracks,
         "deployments.prosody.words:measure": canned.measure,
     },
     "EmotionAnalyzer": {"deployments.emotion.classifier:ClassifierEngine.judge": canned.judge},

@@ -6,14 +6,15 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deployments.hallucinations.repetitions import without_repeats
-from deployments.hallucinations.unheard_words import without_strays
-from deployments.speech_detector import pyannote_segmentation as speech_detector
+from deployments.hallucinations.repetitions import drop_repeated_texts
+from deployments.hallucinations.unheard_words import drop_unheard
 from deployments.speech_detector.chunks import join_spans, speech_share, with_margins
 from deployments.speech_detector.config import PIECE_S, SpeechDetectorConfig
-from deployments.transcriber import protocol as transcriber
+from deployments.speech_detector.registry import create as create_detector
 from deployments.transcriber.config import TranscriberConfig
 from deployments.transcriber.passages import chunks_of, whole
+from deployments.transcriber.protocol import AUTO, Chunk
+from deployments.transcriber.registry import create as create_recognizer
 from deployments.types import SAMPLE_RATE_HZ, Transcript, joined, pieces
 from serve_app.pipeline import languages
 
@@ -43,15 +44,15 @@ class Ears:
     """The speech detector and the recogniser whose model lies in the folder `model`, on one thread of the CPU."""
 
     def __init__(self, model: str) -> None:
-        self._detector = speech_detector.create(SpeechDetectorConfig())
+        self._detector = create_detector(SpeechDetectorConfig())
         self._config = TranscriberConfig(engine="whisperx", model=model, device="cpu", threads=1)
-        self._recognizer = transcriber.create(self._config)
+        self._recognizer = create_recognizer(self._config)
 
-    def hear(self, audio: Audio, language: str = transcriber.AUTO) -> Heard:
+    def hear(self, audio: Audio, language: str = AUTO) -> Heard:
         """What is said in `audio`, in a given language or in those that are found."""
         todo = pieces(len(audio) / SAMPLE_RATE_HZ, PIECE_S)
         speech = join_spans([self._detector.detect(audio, piece) for piece in todo])
-        plan = self._plan(audio, speech) if language == transcriber.AUTO else None
+        plan = self._plan(audio, speech) if language == AUTO else None
         parts = plan.passages if plan else whole(speech, language)
         max_s = self._config.max_chunk_s
         found = with_margins(chunks_of(parts, speech, max_s), max_s)
@@ -61,8 +62,8 @@ class Ears:
             answers = self._recognizer.transcribe(chunks[first : first + self._config.batch_size])
             transcripts += [answer for answer in answers if isinstance(answer, Transcript)]
         assert len(transcripts) == len(chunks)
-        told_of = [without_strays(each, speech) for each in transcripts]
-        kept = without_repeats(dict(enumerate(told_of)), speech).values()
+        told_of = [drop_unheard(each, speech) for each in transcripts]
+        kept = drop_repeated_texts(dict(enumerate(told_of)), speech).values()
         told = languages.warnings(plan, speech) if plan else []
         return Heard(
             language=plan.language if plan else language,
@@ -72,15 +73,15 @@ class Ears:
 
     def _plan(self, audio: Audio, speech: Sequence[Span]) -> languages.Plan | None:
         async def hear(spans: Sequence[Span], brief: bool) -> list[dict[str, float]]:  # noqa: FBT001  `languages.Hear`
-            chunks = [_chunk(audio, span, transcriber.AUTO, speech) for span in spans]
+            chunks = [_chunk(audio, span, AUTO, speech) for span in spans]
             answers = self._recognizer.detect(chunks, brief=brief)
             return [each for each in answers if isinstance(each, dict)]
 
         return asyncio.run(languages.planned(speech, self._config.max_chunk_s, hear))
 
 
-def _chunk(audio: Audio, span: Span | Passage, language: str, speech: Sequence[Span]) -> transcriber.Chunk:
-    return transcriber.Chunk(
+def _chunk(audio: Audio, span: Span | Passage, language: str, speech: Sequence[Span]) -> Chunk:
+    return Chunk(
         audio=span.of(audio),
         start_s=span.start_s,
         language=language,

@@ -16,18 +16,20 @@ import numpy as np
 import soundfile
 from scipy.optimize import linear_sum_assignment
 
-from deployments.aligner import protocol as aligner
+from deployments.aligner import registry as aligner
 from deployments.aligner.config import AlignerConfig
-from deployments.diarizer import protocol as diarizer
+from deployments.aligner.protocol import AlignItem
+from deployments.diarizer import registry as diarizer
 from deployments.diarizer.config import PIECE_S as DIARIZATION_PIECE_S
 from deployments.diarizer.config import DiarizerConfig
-from deployments.speech_detector import pyannote_segmentation as speech_detector
+from deployments.speech_detector import registry as speech_detector
 from deployments.speech_detector.chunks import cut_chunks, join_spans, speech_share
 from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
 from deployments.speech_detector.config import SpeechDetectorConfig
-from deployments.transcriber import protocol as transcriber
+from deployments.transcriber import registry as transcriber
 from deployments.transcriber.config import TranscriberConfig
 from deployments.transcriber.language import vote, voters
+from deployments.transcriber.protocol import Chunk
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Turn, Word, pieces
 from serve_app.pipeline.segments import segments_of
 
@@ -138,12 +140,12 @@ class Graph:
         speech = join_spans([self._detector.detect(audio, piece) for piece in todo])
         spans = cut_chunks(speech, max_chunk_s)
         asked = voters(spans)
-        chunks = [transcriber.Chunk(audio=span.of(audio), start_s=span.start_s, language="auto") for span in asked]
+        chunks = [Chunk(audio=span.of(audio), start_s=span.start_s, language="auto") for span in asked]
         probabilities = [each for each in self._recognizer.detect(chunks) if not isinstance(each, Exception)]
         found = vote(probabilities, [span.duration_s for span in asked])
         assert found is not None
         chunks = [
-            transcriber.Chunk(
+            Chunk(
                 audio=span.of(audio),
                 start_s=span.start_s,
                 language=found[0],
@@ -153,7 +155,7 @@ class Graph:
             for span in spans
         ]
         heard = _answers(self._recognizer.transcribe(chunks))
-        aligned = self._aligner.align([aligner.AlignItem(audio=audio, transcript=each) for each in heard])
+        aligned = self._aligner.align([AlignItem(audio=audio, transcript=each) for each in heard])
         return found[0], _answers(aligned)
 
 

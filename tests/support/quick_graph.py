@@ -123,11 +123,11 @@ def measure(_tracks: Tracks, segments: Sequence[Any]) -> list[tuple[Any, ...]]:
 
 ENGINES: dict[str, dict[str, Callable[..., Any]]] = {
     "AudioExtractor": {},
-    "SpeechDetector": {"deployments.speech_detector.pyannote_segmentation:create": lambda _: Detector()},
+    "SpeechDetector": {"deployments.speech_detector.registry:create": lambda _: Detector()},
     "Transcriber": {"deployments.transcriber.deployment:create": lambda *_: Recognizer()},
-    "Diarizer": {"deployments.diarizer.protocol:create": lambda _: Diarizer()},
+    "Diarizer": {"deployments.diarizer.registry:create": lambda _: Diarizer()},
     "ProsodyAnalyzer": {
-        "deployments.prosody.protocol:create": lambda _: Prosody(),
+        "deployments.prosody.registry:create": lambda _: Prosody(),
         "deployments.prosody.words:measure": measure,
     },
     "EmotionAnalyzer": {"deployments.emotion.deployment:create": lambda _: Emotion()},

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from deployments.diarizer.protocol import DiarizerEngine
-    from deployments.speech_detector.pyannote_segmentation import SpeechEngine
+    from deployments.speech_detector.protocol import SpeechEngine
     from deployments.transcriber.protocol import Recognizer
     from deployments.types import Audio
     from serve_app.cli.render import ReferenceLine

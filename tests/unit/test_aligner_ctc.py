@@ -14,7 +14,8 @@ from deployments.aligner import acoustic
 from deployments.aligner.config import AlignerConfig
 from deployments.aligner.ctc import CtcAligner, batches, emit
 from deployments.aligner.proportional import timed
-from deployments.aligner.protocol import AlignItem, create
+from deployments.aligner.protocol import AlignItem
+from deployments.aligner.registry import create
 from deployments.batch_backoff import BatchBackoff
 from deployments.errors import ModelLoadError
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance, Word

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from deployments.aligner.proportional import interpolated, timed
 from deployments.errors import DeviceError, ModelMissingError
 from deployments.models.config import ModelsConfig
 from deployments.models.lock import Lock, LockedFile, LockedModel, write
-from deployments.types import Transcript, Utterance, Word
+from deployments.types import Transcript, Utterance
 from deployments.warnings import ResultWarning, WarningCode
 from tests.support.model_hub import REPOSITORY, REVISION, place, sha256
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deployments.aligner.protocol import AlignItem
-    from tests.support.counted import Counted
 
 HEARD = Transcript(language="en", utterances=(Utterance(start_s=1.0, end_s=3.0, text="two words"),))
 TIMED = tuple(timed(utterance, "en") for utterance in HEARD.utterances)
@@ -157,17 +155,3 @@ def test_a_device_that_dies_idle_fails_the_check(replica: Any, monkeypatch: pyte
             await aligner.check_health()
 
     asyncio.run(work())
-
-
-def test_invented_text_is_left_out(replica: Any, counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the engine hears no word of does not come back, is told, and is counted once."""
-
-    class Deaf:
-        def align(self, items: Sequence[AlignItem]) -> list[Transcript | Exception]:
-            times = [Word(start_s=1.0 + at, end_s=2.0 + at, text="word", alignment_score=0.001) for at in range(3)]
-            utterance = Utterance(start_s=1.0, end_s=4.0, text="word word word", words=tuple(times), confidence=0.9)
-            return [replace(item.transcript, utterances=(utterance,)) for item in items]
-
-    monkeypatch.setattr(deployment, "create", lambda *_, **__: Deaf())
-    assert align(replica) == Transcript(language="en", warnings=(UNHEARD,), dropped=1)
-    assert counted.total("dropped_texts", by="aligner") == 1

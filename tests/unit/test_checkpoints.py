@@ -204,7 +204,7 @@ def answers() -> dict[Step, Any]:
     word = Word(start_s=dice.random(), end_s=0.1 + 0.2, text='w\n"한', probability=dice.random() * 1e-9)
     scored = replace(word, probability=None, alignment_score=dice.random())
     spoken = Utterance(start_s=1 / 3, end_s=2e22, text="", words=(word, scored))
-    transcript = Transcript(language="ko", device="cuda", utterances=(spoken,), warnings=(UNSURE,), dropped=2)
+    transcript = Transcript(language="ko", device="cuda", utterances=(spoken,), warnings=(UNSURE,))
     hearing = PartialTranscript(
         chunks=[Passage(start_s=dice.random(), end_s=9.0, language="ko")],
         language_probability=dice.random(),

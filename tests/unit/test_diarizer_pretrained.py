@@ -22,7 +22,7 @@ from deployments import replica
 from deployments.diarizer import config as diarizer_config
 from deployments.diarizer import deployment
 from deployments.diarizer.config import DiarizerConfig
-from deployments.diarizer.protocol import create
+from deployments.diarizer.registry import create
 from deployments.errors import DeviceError, ModelLoadError
 from deployments.models.config import ModelsConfig
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Turn, pieces

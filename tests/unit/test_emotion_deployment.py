@@ -14,7 +14,8 @@ import pytest
 from deployments import replica
 from deployments.emotion import deployment
 from deployments.emotion.config import EmotionConfig
-from deployments.emotion.protocol import analyze, create
+from deployments.emotion.protocol import analyze
+from deployments.emotion.registry import create
 from deployments.errors import DeviceError, ModelLoadError
 from deployments.models.config import ModelsConfig
 from deployments.types import SAMPLE_RATE_HZ, Audio, Emotion, Segment, Tracks, Word

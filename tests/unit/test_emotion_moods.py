@@ -14,7 +14,8 @@ from deployments.emotion import config as emotion
 from deployments.emotion.arousal import Arousal
 from deployments.emotion.lexical import Wording
 from deployments.emotion.prosodic_lexical import CEILING, judge, mood_shares
-from deployments.emotion.protocol import LABELS, analyze, create
+from deployments.emotion.protocol import LABELS, analyze
+from deployments.emotion.registry import create
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

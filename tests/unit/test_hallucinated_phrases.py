@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.hallucinations.phrases import is_phantom, without_phantoms
+from deployments.hallucinations.phrases import is_hallucinated_phrase, without_hallucinated_phrases
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from deployments.hallucinations.phrases import is_phantom, without_phantoms
 )
 def test_the_well_known_phrases_are_known(sentence: str) -> None:
     """However they are spaced, cased or punctuated."""
-    assert is_phantom(sentence)
+    assert is_hallucinated_phrase(sentence)
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,11 @@ def test_the_well_known_phrases_are_known(sentence: str) -> None:
 )
 def test_what_people_say_is_not(sentence: str) -> None:
     """Sentences that only contain such words, and thanks that people do say."""
-    assert not is_phantom(sentence)
+    assert not is_hallucinated_phrase(sentence)
 
 
 def test_only_the_phrases_sentences_go() -> None:
     """The rest of the text stays, in order, with its punctuation."""
     text = "안녕하세요. 시청해주셔서 감사합니다. Is it 3.5? Thanks for watching! 끝."
-    assert without_phantoms(text) == "안녕하세요. Is it 3.5? 끝."
-    assert without_phantoms("MBC 뉴스 김성현입니다.") == ""
+    assert without_hallucinated_phrases(text) == "안녕하세요. Is it 3.5? 끝."
+    assert without_hallucinated_phrases("MBC 뉴스 김성현입니다.") == ""

@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
+from deployments.hallucinations.config import HallucinationThresholds
 from deployments.hallucinations.hypotheses import (
     Hypothesis,
     Verdict,
     best,
     compression_ratio,
+    filtered,
     judge,
-    keep,
 )
-from deployments.transcriber.config import Guard
 from deployments.warnings import WarningCode
 
-GUARD = Guard()
+GUARD = HallucinationThresholds()
 PLAIN = "The meeting begins at three and ends before the train leaves."
 LOOP = "and then we go " * 20
 
@@ -63,7 +63,7 @@ def test_the_best_of_doubtful_texts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "changed", "speech_s", "left"),
+    ("text", "changed", "speech_s", "expected"),
     [
         ("No, no, no, no, no, no, no.", {}, 3.4, "No, no, no, no, no, no, no."),
         ("네 네 네 네 네 네 알겠습니다", {}, 2.5, "네 네 네 네 네 네 알겠습니다"),
@@ -78,59 +78,56 @@ def test_the_best_of_doubtful_texts() -> None:
     ],
 )
 def test_repetition_that_is_said_stays_and_loops_go(
-    text: str, changed: dict[str, Any], speech_s: float, left: str
+    text: str, changed: dict[str, Any], speech_s: float, expected: str
 ) -> None:
     """Said: likely, in a plausible time, drawn again and again. The Korean loops are Whisper base's own."""
-    kept = keep(replace(heard(text), **changed), 1.0, GUARD, speech_s=speech_s)
-    assert kept.text == " ".join(left.split())
-    assert (WarningCode.LOOP_CUT in kept.warnings) == (kept.dropped > 0) == (kept.text != " ".join(text.split()))
+    left = filtered(replace(heard(text), **changed), 1.0, GUARD, speech_s=speech_s)
+    assert left.text == " ".join(expected.split())
+    assert (WarningCode.LOOP_CUT in left.warnings) == (left.text != " ".join(text.split()))
 
 
 def test_what_is_believed_is_kept_as_it_is() -> None:
     """A good text passes word for word, with no warning."""
-    kept = keep(heard("  시작,  OK?  3시 30분 "), 1.0, GUARD, speech_s=2)
-    assert (kept.text, kept.warnings, kept.dropped) == ("시작, OK? 3시 30분", (), 0)
+    left = filtered(heard("  시작,  OK?  3시 30분 "), 1.0, GUARD, speech_s=2)
+    assert (left.text, left.warnings) == ("시작, OK? 3시 30분", ())
 
 
 @pytest.mark.parametrize(
-    ("hypothesis", "speech_share", "text", "warning", "dropped"),
+    ("hypothesis", "speech_share", "text", "warning"),
     [
-        (heard("Thank you for watching!", no_speech=0.9), 0.1, "", WarningCode.SILENT_TEXT_DROPPED, 1),
-        (heard(no_speech=0.9, logprob=-1.5), 1.0, "", WarningCode.SILENT_TEXT_DROPPED, 1),
-        (heard(logprob=-1.5), 0.1, "", WarningCode.SILENT_TEXT_DROPPED, 1),
-        (heard("Thank you for watching!"), 0.1, "", WarningCode.PHANTOM_DROPPED, 1),
+        (heard("Thank you for watching!", no_speech=0.9), 0.1, "", WarningCode.SILENT_TEXT_DROPPED),
+        (heard(no_speech=0.9, logprob=-1.5), 1.0, "", WarningCode.SILENT_TEXT_DROPPED),
+        (heard(logprob=-1.5), 0.1, "", WarningCode.SILENT_TEXT_DROPPED),
+        (heard("Thank you for watching!"), 0.1, "", WarningCode.PHANTOM_DROPPED),
         (
             heard("회의를 시작합니다. 시청해주셔서 감사합니다."),
             0.1,
             "회의를 시작합니다.",
             WarningCode.PHANTOM_DROPPED,
-            1,
         ),
-        (heard("yes " * 5 + "we can"), 1.0, "yes we can", WarningCode.LOOP_CUT, 1),
-        (heard(logprob=-1.5), 1.0, PLAIN, WarningCode.SPEECH_UNCERTAIN, 0),
-        (heard(no_speech=0.9), 1.0, PLAIN, WarningCode.SPEECH_UNCERTAIN, 0),
-        (heard(temperature=0.6), 1.0, PLAIN, WarningCode.SPEECH_UNCERTAIN, 0),
+        (heard("yes " * 5 + "we can"), 1.0, "yes we can", WarningCode.LOOP_CUT),
+        (heard(logprob=-1.5), 1.0, PLAIN, WarningCode.SPEECH_UNCERTAIN),
+        (heard(no_speech=0.9), 1.0, PLAIN, WarningCode.SPEECH_UNCERTAIN),
+        (heard(temperature=0.6), 1.0, PLAIN, WarningCode.SPEECH_UNCERTAIN),
     ],
 )
-def test_what_is_left_out_is_told(
-    hypothesis: Hypothesis, speech_share: float, text: str, warning: WarningCode, dropped: int
-) -> None:
-    """Every text that is dropped or cut has its sentence and is counted; what is uncertain is kept, with a sentence."""
-    kept = keep(hypothesis, speech_share, GUARD, speech_s=speech_share * 12)
-    assert (kept.text, kept.warnings, kept.dropped) == (text, (warning,), dropped)
+def test_what_is_left_out_is_told(hypothesis: Hypothesis, speech_share: float, text: str, warning: WarningCode) -> None:
+    """Every text that is dropped or cut has its warning; what is uncertain is kept, with one, too."""
+    left = filtered(hypothesis, speech_share, GUARD, speech_s=speech_share * 12)
+    assert (left.text, left.warnings) == (text, (warning,))
 
 
 def test_signs_alone_are_no_text() -> None:
     """Dots and notes are left out, and nothing is lost with them."""
     for text in ("", "...", " . ♪ -"):
-        kept = keep(heard(text, logprob=-2, no_speech=0.9), 0.1, GUARD, speech_s=1)
-        assert (kept.text, kept.warnings, kept.dropped) == ("", (), 0)
+        left = filtered(heard(text, logprob=-2, no_speech=0.9), 0.1, GUARD, speech_s=1)
+        assert (left.text, left.warnings) == ("", ())
 
 
 def test_said_in_speech_a_phantom_phrase_is_speech() -> None:
     """Where people speak, "thanks for watching" stays, in both languages."""
     for text in ("Thank you for watching!", "시청해주셔서 감사합니다."):
-        assert keep(heard(text), 1.0, GUARD, speech_s=2).text == text
+        assert filtered(heard(text), 1.0, GUARD, speech_s=2).text == text
 
 
 def test_confidence_is_a_probability() -> None:

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import delete, event, text
 
 from deployments.metrics import OTHER
+from deployments.warnings import WarningCode
 from serve_app.callbacks.retry_schedule import RetrySchedule
 from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
-from serve_app.observability import job_metrics
+from serve_app.observability import job_metrics, metrics
 from serve_app.observability.job_metrics import EVENTS_READ, JobMetrics
 from serve_app.orchestration import manager
 from serve_app.orchestration.job_actor import MANAGER_NAME
@@ -94,6 +96,20 @@ def test_what_a_job_took(world, counted):
     assert counted.values("stage_seconds", stage="extraction") == [2.0]
     assert counted.values("stage_seconds", stage="transcription") == [30.0]
     assert counted.values("stage_seconds", stage=OTHER) == [1.0]
+
+
+def test_each_text_that_a_result_leaves_out_is_counted_once(world, counted):
+    """By the guard or the aligner, whatever dropped it: every code that says so has its label, and no other counts."""
+    assert {code for code in WarningCode if code.endswith(("_DROPPED", "_CUT"))} == set(metrics.DROPPED_BY)
+    dropped = [{"code": code, "count": 2 + at} for at, code in enumerate(metrics.DROPPED_BY)]
+    warnings = [*dropped, {"code": WarningCode.SPEECH_UNCERTAIN, "seconds": 3.0}]
+    body = BODY | {"metadata": {"stages": {}, "warning_codes": warnings}}
+    world.end("a", replace(DONE, result=json.dumps(body).encode()))
+    for _ in range(2):
+        world.job_metrics.collect()
+    guard = [each["count"] for each in dropped if each["code"] != WarningCode.UNHEARD_DROPPED]
+    assert counted.total("dropped_texts", by="guard") == sum(guard)
+    assert counted.total("dropped_texts") == sum(each["count"] for each in dropped)
 
 
 def test_every_try_of_a_callback_is_counted(world, counted):

@@ -145,6 +145,26 @@ def test_warnings_of_all_chunks_are_told_once_in_the_servers_language(locale):
     assert len(metadata["warnings"]) == len(metadata["warning_codes"]) == len(set(metadata["warnings"]))
 
 
+def test_what_the_aligner_does_not_hear_is_left_out_and_counted():
+    """A chunk of which no word is in the sound, and one word of another chunk that lies far from all speech."""
+
+    def transcribe(*asked: Any) -> Transcript:
+        transcript = heard(*asked)
+        [spoken] = transcript.utterances
+        first = spoken.start_s < 9
+        words = [replace(word, alignment_score=0.001 if first else 0.9) for word in spoken.words]
+        if not first:
+            words.append(replace(words[-1], start_s=19.2, end_s=19.6, text="far", alignment_score=0.05))
+        return replace(transcript, utterances=(replace(spoken, words=tuple(words)),))
+
+    result = run(graph(transcriber=Stub(transcribe=transcribe)))
+    words = [word["word"] for segment in result["segments"] for word in segment["words"]]
+    assert words
+    assert not {"w1", "far"} & set(words)
+    [warning] = [each for each in result["metadata"]["warning_codes"] if each["code"] == "UNHEARD_DROPPED"]
+    assert warning["count"] == 2
+
+
 @pytest.mark.parametrize(("engine", "judged"), [("wav2vec2", True), ("prosodic-lexical", False)])
 def test_without_prosody_an_engine_that_hears_the_sound_still_judges(engine, judged):
     """Emotion is lost with the prosody only where the engine judges by its tracks."""

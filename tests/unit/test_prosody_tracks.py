@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from deployments.prosody import tracks as tracks_module
 from deployments.prosody.config import ProsodyConfig
-from deployments.prosody.protocol import create
+from deployments.prosody.registry import create
 from deployments.prosody.tracks import BLOCK_FRAMES, tracks
 from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ, Audio, Span, Tracks, join_tracks, pieces
 

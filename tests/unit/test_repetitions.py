@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from deployments.hallucinations.repetitions import (
     CHUNKS,
     REPEATS,
-    cut_letters,
+    cut_letter_loops,
     cut_loops,
-    fits,
-    looped,
-    without_repeats,
+    drop_repeated_texts,
+    is_speakable,
+    looped_phrases,
 )
 from deployments.types import Span, Transcript, Utterance
 from deployments.warnings import ResultWarning, WarningCode
@@ -59,13 +59,13 @@ def test_without_a_loop_nothing_changes() -> None:
 
 def test_a_loops_phrases_are_told() -> None:
     """In plain letters, without what is said once."""
-    assert looped("so no, no. No no no it is a b a b a b a b a b") == {"no", "a b"}
-    assert looped(PLAIN) == frozenset()
+    assert looped_phrases("so no, no. No no no it is a b a b a b a b a b") == {"no", "a b"}
+    assert looped_phrases(PLAIN) == frozenset()
 
 
 def test_letters_alone_are_cut_where_words_stay() -> None:
     """A cluster inside a word, however often the words come."""
-    assert cut_letters("네 네 네 네 네 네 아아아아아아아아아아아아아아") == "네 네 네 네 네 네 아"
+    assert cut_letter_loops("네 네 네 네 네 네 아아아아아아아아아아아아아아") == "네 네 네 네 네 네 아"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_letters_alone_are_cut_where_words_stay() -> None:
 )
 def test_what_people_say_takes_its_time(text: str, speech_s: float) -> None:
     """Repeated slowly or quickly, counted, in both languages."""
-    assert fits(text, speech_s)
+    assert is_speakable(text, speech_s)
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_what_people_say_takes_its_time(text: str, speech_s: float) -> None:
 )
 def test_what_was_invented_takes_too_long_or_too_short(text: str, speech_s: float) -> None:
     """Loops that Whisper base wrote over speech backwards, under noise and with echoes, and the seconds of it."""
-    assert not fits(text, speech_s)
+    assert not is_speakable(text, speech_s)
 
 
 def chunk(number: int, text: str, *, confidence: float = 0.9) -> Transcript:
     """Of 30 s."""
     said = Utterance(start_s=30.0 * number, end_s=30.0 * number + 30, text=text, confidence=confidence)
-    return Transcript(language="ko", utterances=(said,) if text else (), dropped=1)
+    return Transcript(language="ko", utterances=(said,) if text else ())
 
 
 def video(*texts: str, confidence: float = 0.9) -> dict[int, Transcript]:
@@ -120,13 +120,12 @@ def test_the_same_sentence_for_minutes_goes() -> None:
     invented = video(
         "회의를 시작합니다", "수고하셨습니다.", "", "수고하셨습니다!", "수고하셨습니다. 수고하셨습니다.", "끝"
     )
-    left = without_repeats(invented, speech(6, 20))
+    left = drop_repeated_texts(invented, speech(6, 20))
     assert [[each.text for each in left[number].utterances] for number in range(6)] == [
         ["회의를 시작합니다"], [], [], [], [], ["끝"]
     ]  # fmt: skip
     for number in (1, 3, 4):
         assert left[number].warnings == (ResultWarning(code=WarningCode.REPEATED_TEXT_DROPPED, count=1),)
-        assert left[number].dropped == 2
 
 
 @pytest.mark.parametrize(
@@ -141,7 +140,7 @@ def test_the_same_sentence_for_minutes_goes() -> None:
 def test_what_is_announced_again_and_again_stays(texts: list[str], each_s: float, confidence: float) -> None:
     """A sentence that its sound has room for, one that comes seldom, and short answers that differ."""
     said = video(*texts, confidence=confidence)
-    assert without_repeats(said, speech(len(texts), each_s)) == said
+    assert drop_repeated_texts(said, speech(len(texts), each_s)) == said
 
 
 def test_unlikely_sentences_and_phantoms_are_not_believed_for_minutes() -> None:
@@ -149,4 +148,4 @@ def test_unlikely_sentences_and_phantoms_are_not_believed_for_minutes() -> None:
     unlikely = video(*["Thank you."] * 4, confidence=0.4)
     phantom = video(*["시청해주셔서 감사합니다."] * 4)
     for invented in (unlikely, phantom):
-        assert not any(each.utterances for each in without_repeats(invented, speech(4, 1.5)).values())
+        assert not any(each.utterances for each in drop_repeated_texts(invented, speech(4, 1.5)).values())

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -32,13 +33,30 @@ OUTWARDS = {"httpx", "httpcore", "requests", "urllib.request", "urllib3", "http.
 OUTWARDS |= {"socket", "ssl", "ftplib", "smtplib", "xmlrpc", "telnetlib", "boto3", "s3fs"}
 
 
+STAGES = ("aligner", "diarizer", "emotion", "extraction", "prosody", "speech_detector", "transcriber")
+ROOMS = {
+    "jobs": set(),
+    "storage": {"jobs"},
+    "observability": {"jobs", "storage"},
+    "callbacks": {"jobs", "storage", "observability"},
+    "pipeline": {"jobs", "storage", "observability"},
+    "orchestration": {"jobs", "storage", "observability", "callbacks", "pipeline"},
+    "api": {"jobs", "storage", "observability", "callbacks", "pipeline"},
+}
+"""The rooms of `serve_app`, and which of the others each may import from."""
+UPWARD = {("storage", "callbacks"), ("storage", "pipeline")}
+"""Imports against these arrows that are still to be mended."""
+CIRCLES = {("serve_app.api.app", "serve_app.api.openapi")}
+"""Imports that close a circle and are still to be mended."""
+
+
 @cache
-def imports(module: Path) -> set[str]:
-    """What a module imports when it runs, types aside."""
+def imports(module: Path, *, types: bool = False) -> set[str]:
+    """What a module imports when it runs; with `types` also what it imports for type checkers only."""
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if not types and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             return
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
@@ -49,6 +67,32 @@ def imports(module: Path) -> set[str]:
 
     visit(ast.parse((ROOT / module).read_text(encoding="utf-8")))
     return found
+
+
+@cache
+def edges(*, types: bool) -> set[tuple[str, str]]:
+    """Pairs of our modules by dotted name, of which the first one imports the second one."""
+    names = {module: ".".join(module.with_suffix("").parts).removesuffix(".__init__") for module in MODULES}
+    ours = set(names.values())
+    found = set()
+    for module, name in names.items():
+        for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module in imports(module, types=types):
+                parts = {f"{node.module}.{alias.name}" for alias in node.names} & ours
+                found |= {(name, other) for other in parts or {node.module} & ours}
+    return found
+
+
+def circle(pairs: set[tuple[str, str]]) -> list[str]:
+    """The names along one circle of `pairs`; empty where there is none."""
+    graph: dict[str, set[str]] = {}
+    for name, other in pairs:
+        graph.setdefault(name, set()).add(other)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
 
 
 def users_of(*packages: str) -> set[str]:
@@ -65,6 +109,31 @@ def test_imports_go_one_way():
     known = {name for name in imports(Path("deployments/types.py")) if name.startswith("deployments")}
     assert known == {"deployments.warnings"}
     assert not any(name.startswith("deployments") for name in imports(Path("deployments/warnings.py")))
+
+
+def test_no_import_goes_round_in_a_circle():
+    """Neither between modules when they run, nor between the parts of `deployments`, types among it."""
+    assert circle(edges(types=False) - CIRCLES) == []
+    parts = {tuple(name.split(".")[1] for name in pair) for pair in edges(types=True) if _under("deployments.", *pair)}
+    assert circle({(part, other) for part, other in parts if part != other}) == []
+
+
+def _under(package: str, *names: str) -> bool:
+    return all(name.startswith(package) for name in names)
+
+
+def test_the_rooms_of_the_server_import_downwards_only():
+    """Each room imports from those below it, types among it."""
+    rooms = {tuple(name.split(".")[1] for name in pair) for pair in edges(types=True) if _under("serve_app.", *pair)}
+    crossing = {(room, other) for room, other in rooms if room in ROOMS and other in ROOMS and room != other}
+    assert {(room, other) for room, other in crossing if other not in ROOMS[room]} <= UPWARD
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_has_the_same_files(stage):
+    """Who knows one stage's folder knows all: settings, protocol, registry and Ray class."""
+    names = {path.name for path in (ROOT / "deployments" / stage).glob("*.py")}
+    assert {"config.py", "protocol.py", "registry.py", "deployment.py"} <= names
 
 
 def test_the_client_stands_alone():

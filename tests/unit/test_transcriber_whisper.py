@@ -12,11 +12,13 @@ import pytest
 import soundfile
 
 from deployments.errors import ModelLoadError
+from deployments.hallucinations.config import HallucinationThresholds
 from deployments.hallucinations.hypotheses import Hypothesis
 from deployments.transcriber.attention import Attended, Tokenized
-from deployments.transcriber.config import Guard, TranscriberConfig
+from deployments.transcriber.config import TranscriberConfig
 from deployments.transcriber.passages import likeliest
-from deployments.transcriber.protocol import AUTO, BRIEF_S, Chunk, Question, Recognizer, answer, create
+from deployments.transcriber.protocol import AUTO, BRIEF_S, Chunk, Question, Recognizer, answer
+from deployments.transcriber.registry import create
 from deployments.transcriber.whisper import WhisperRecognizer
 from deployments.transcriber.whisper_model import Whisper, load
 from deployments.types import SAMPLE_RATE_HZ, Transcript
@@ -77,7 +79,7 @@ def test_every_word_is_right(recognizer: Recognizer, clips: list[tuple[Chunk, st
         assert utterance.end_s == pytest.approx(chunk.start_s + len(chunk.audio) / SAMPLE_RATE_HZ)
         assert utterance.confidence is not None
         assert 0.8 < utterance.confidence <= 1
-        assert (heard.warnings, heard.dropped) == ((), 0)
+        assert heard.warnings == ()
 
 
 def test_a_batch_gives_what_each_chunk_gives_alone(recognizer: Recognizer, clips: list[tuple[Chunk, str]]) -> None:
@@ -161,7 +163,6 @@ def test_nothing_is_invented_in_silence(recognizer: Recognizer, sound: str) -> N
     assert not believed.utterances or {"SPEECH_UNCERTAIN", "LOOP_CUT"} & {each.code for each in believed.warnings}
     assert believed.utterances or believed.warnings
     assert doubted.utterances == ()
-    assert (doubted.dropped > 0) == bool(doubted.warnings)
 
 
 def test_speech_that_cannot_be_heard_is_told(recognizer: Recognizer) -> None:
@@ -180,7 +181,7 @@ def test_what_was_dropped_is_told_and_counted(recognizer: Recognizer) -> None:
     chunk = Chunk(audio=as_audio(NO_SPEECH["rumble"]), start_s=0, language="en", speech_share=0.0)
     [heard] = transcripts(recognizer, [chunk])
     told = ResultWarning(code=WarningCode.SILENT_TEXT_DROPPED, count=1)
-    assert (heard.utterances, heard.warnings, heard.dropped) == ((), (told,), 1)
+    assert (heard.utterances, heard.warnings) == ((), (told,))
 
 
 def test_damaged_speech(recognizer: Recognizer, clips: list[tuple[Chunk, str]]) -> None:
@@ -320,7 +321,7 @@ def test_only_failing_items_are_tried_again() -> None:
             {0.0: guess, 0.2: hypothesis("second")},
         ]
     )
-    answers = WhisperRecognizer(model, Guard()).transcribe(numbered(4))  # type: ignore[arg-type]
+    answers = WhisperRecognizer(model, HallucinationThresholds()).transcribe(numbered(4))  # type: ignore[arg-type]
     assert model.written == [(0.0, [0, 1, 2, 3]), (0.2, [1, 3]), (0.4, [1])]
     assert [text_of(each) for each in answers if isinstance(each, Transcript)] == ["good", "third", "", "second"]
 
@@ -330,7 +331,7 @@ def test_when_every_temperature_fails_the_best_text_stands() -> None:
     texts = {temperature: hypothesis(f"t{temperature}", -2 - temperature) for temperature in (0.4, 0.6, 0.8, 1.0)}
     doubtful = texts | {0.0: hypothesis("go on " * 50), 0.2: hypothesis("best", -1.5)}
     model = ScriptedModel([{0.0: hypothesis("good")}, doubtful])
-    _, heard = WhisperRecognizer(model, Guard()).transcribe(numbered(2))  # type: ignore[arg-type]
+    _, heard = WhisperRecognizer(model, HallucinationThresholds()).transcribe(numbered(2))  # type: ignore[arg-type]
     assert isinstance(heard, Transcript)
     told = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=0.01)
     assert (text_of(heard), heard.warnings) == ("best", (told,))
@@ -347,7 +348,7 @@ def test_a_lack_of_memory_is_the_batchs() -> None:
             raise RuntimeError("CUDA failed with error out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        WhisperRecognizer(Full([]), Guard()).transcribe(numbered(2))  # type: ignore[arg-type]
+        WhisperRecognizer(Full([]), HallucinationThresholds()).transcribe(numbered(2))  # type: ignore[arg-type]
 
 
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

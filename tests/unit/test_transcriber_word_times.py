@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.transcriber.word_times import FRAME_SAMPLES, letters, place, silences
+from deployments.spoken_letters import spoken_letters
+from deployments.transcriber.word_times import FRAME_SAMPLES, place, silences
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span
 
 WORDS = ("the", "old", "doctor", "sees", "my", "garden", "and", "writes", "letters")
@@ -79,7 +80,7 @@ def test_a_word_behind_a_pause_starts_with_its_sound(pause_s: float) -> None:
     [(("Thank", "you."), True), (("시청해주셔서", "감사합니다."), True), (("Yes.",), False)],
 )
 def test_words_that_begin_in_a_pause_stay_there(texts: tuple[str, ...], stays: bool) -> None:  # noqa: FBT001
-    """Several: there they tell that they are invented (`witness.py`). A single one may be the first behind it."""
+    """Several: there they tell that they are invented (`unheard_words.py`). A single one may be the first behind it."""
     audio, spans = said({3: 6.0})
     starts = attended(spans, 0.1)
     inside = [spans[2].end_s + 1 + number for number in range(len(texts))]
@@ -148,4 +149,4 @@ def test_next_to_no_sound(seconds: float) -> None:
 )
 def test_how_long_a_word_is(word: str, count: float) -> None:
     """Letters; Hangul by its letters; a sign for a syllable or word is three, a digit four."""
-    assert letters(word) == count
+    assert spoken_letters(word) == count

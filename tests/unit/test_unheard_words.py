@@ -7,8 +7,14 @@ import pytest
 
 from deployments.aligner.config import AlignerConfig
 from deployments.aligner.proportional import timed
-from deployments.aligner.protocol import AlignItem, create
-from deployments.hallucinations.unheard_words import LEAST_WORDS, without_strays, without_unheard
+from deployments.aligner.protocol import AlignItem
+from deployments.aligner.registry import create
+from deployments.hallucinations.unheard_words import (
+    LEAST_WORDS,
+    drop_unheard,
+    drop_unheard_utterances,
+    drop_words_outside_speech,
+)
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Transcript, Utterance, Word
 from deployments.warnings import ResultWarning, WarningCode
 from tests.support.alignment_clips import MODEL, Clip, clips
@@ -35,9 +41,9 @@ def unlikely(*probabilities: float) -> Utterance:
 def test_text_of_which_no_word_is_heard_goes() -> None:
     """It is left out, counted and told; what stands beside it stays, and so do warnings."""
     invented, spoken = utterance(0.001, 0.02, 0.0), utterance(0.001, 0.02, 0.4)
-    heard = Transcript(language="en", utterances=(invented, spoken), warnings=(BEFORE,), dropped=1)
-    left = without_unheard(heard)
-    assert left == replace(heard, utterances=(spoken,), warnings=(BEFORE, UNHEARD), dropped=2)
+    heard = Transcript(language="en", utterances=(invented, spoken), warnings=(BEFORE,))
+    left = drop_unheard_utterances(heard)
+    assert left == replace(heard, utterances=(spoken,), warnings=(BEFORE, UNHEARD))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +60,7 @@ def test_text_of_which_no_word_is_heard_goes() -> None:
 def test_what_cannot_be_judged_stays(kept: Utterance) -> None:
     """A word or two may be beyond an acoustic model, and without its scores there is no second witness."""
     heard = Transcript(language="en", utterances=(kept,))
-    assert without_unheard(heard) is heard
+    assert drop_unheard_utterances(heard) is heard
 
 
 SPEECH = (Span(start_s=0.0, end_s=1.2), Span(start_s=3.9, end_s=5.0))
@@ -65,23 +71,30 @@ def test_a_word_where_nobody_is_heard_goes() -> None:
     """Far from detected speech and not heard by the aligner; one that either of them hears stays, so do neighbours."""
     spoken = utterance(0.9, 0.05, 0.02, 0.02, 0.9)
     heard = Transcript(language="en", utterances=(spoken,))
-    left = without_strays(heard, SPEECH)
+    left = drop_words_outside_speech(heard, SPEECH)
     assert [word.text for word in left.utterances[0].words] == ["w0", "w1", "w3", "w4"]
-    assert (left.utterances[0].text, left.warnings, left.dropped) == ("w0 w1 w3 w4", (UNHEARD,), 1)
+    assert (left.utterances[0].text, left.warnings) == ("w0 w1 w3 w4", (UNHEARD,))
     sure = Transcript(language="en", utterances=(utterance(0.9, 0.05, 0.2, 0.02, 0.9),))
-    assert without_strays(sure, SPEECH) is sure
+    assert drop_words_outside_speech(sure, SPEECH) is sure
 
 
 def test_an_utterance_of_strays_goes_and_interpolated_words_stay() -> None:
     """Nothing is left of the one; the other has no acoustic score to be doubted by."""
     strays = Transcript(language="en", utterances=(utterance(0.9, 0.0, confidence=0.5),))
-    assert without_strays(strays, [Span(start_s=8.0, end_s=9.0)]).utterances[0].text == "w0"
+    assert drop_words_outside_speech(strays, [Span(start_s=8.0, end_s=9.0)]).utterances[0].text == "w0"
     gone = Transcript(language="en", utterances=(utterance(0.01, 0.0),))
-    assert without_strays(gone, [Span(start_s=8.0, end_s=9.0)]).utterances == ()
+    assert drop_words_outside_speech(gone, [Span(start_s=8.0, end_s=9.0)]).utterances == ()
     shared_out = timed(Utterance(start_s=0.0, end_s=3.0, text="three low words", confidence=0.01), "en")
     for kept in (shared_out, unlikely(0.001, 0.02, 0.0)):
         heard = Transcript(language="en", utterances=(kept,))
-        assert without_strays(heard, []) is heard
+        assert drop_words_outside_speech(heard, []) is heard
+
+
+def test_both_doubts_are_applied_in_order() -> None:
+    """An utterance that the aligner does not hear goes whole, of the next one only the word outside speech."""
+    heard = Transcript(language="en", utterances=(utterance(0.01, 0.02, 0.0), utterance(0.9, 0.05, 0.02, 0.02, 0.9)))
+    left = drop_unheard(heard, SPEECH)
+    assert ([each.text for each in left.utterances], left.warnings) == (["w0 w1 w3 w4"], (UNHEARD, UNHEARD))
 
 
 def attended(*words: tuple[float, str], interpolated: bool = False) -> Transcript:
@@ -102,10 +115,9 @@ SAID = [(0.0, "회의를"), (0.6, "시작합니다.")]
 )
 def test_a_sentence_behind_all_speech_goes(invented: list[tuple[float, str]]) -> None:
     """By the recogniser's own times; what is said before it stays, and it is told and counted."""
-    left = without_strays(attended(*SAID, *invented), SPEECH)
+    left = drop_words_outside_speech(attended(*SAID, *invented), SPEECH)
     assert [word.text for word in left.utterances[0].words] == ["회의를", "시작합니다."]
-    told = ResultWarning(code=WarningCode.UNHEARD_DROPPED, count=1)
-    assert (left.utterances[0].text, left.warnings, left.dropped) == ("회의를 시작합니다.", (told,), 1)
+    assert (left.utterances[0].text, left.warnings) == ("회의를 시작합니다.", (UNHEARD,))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +131,7 @@ def test_a_sentence_behind_all_speech_goes(invented: list[tuple[float, str]]) ->
 )
 def test_a_sentence_that_may_be_said_stays(kept: Transcript) -> None:
     """Where a word of it is near speech, where it is a short answer, and where nobody knows when it is said."""
-    assert without_strays(kept, SPEECH) is kept
+    assert drop_words_outside_speech(kept, SPEECH) is kept
 
 
 def melody() -> Audio:
@@ -151,9 +163,9 @@ def test_speech_is_heard_and_the_same_text_over_music_is_not(recorded: list[Clip
         music = np.resize(melody(), len(clip.audio))
         sounds = [AlignItem(audio=audio, transcript=clip.transcript) for audio in (clip.audio, noisy, music)]
         clean, hard, invented = [each for each in aligner.align(sounds) if isinstance(each, Transcript)]
-        assert without_unheard(clean) is clean
-        assert without_unheard(hard) is hard
+        assert drop_unheard_utterances(clean) is clean
+        assert drop_unheard_utterances(hard) is hard
         long += sum(len(each.words) >= LEAST_WORDS for each in invented.utterances)
-        gone += without_unheard(invented).dropped
+        gone += sum(each.count or 0 for each in drop_unheard_utterances(invented).warnings)
     assert long > 10
     assert gone >= 0.75 * long, (gone, long)

@@ -1,0 +1,41 @@
+"""What every decoder does. Knows no decoder: `registry.py` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from threading import Event
+
+    from deployments.types import Audio
+    from deployments.warnings import ResultWarning
+
+OnFraction: TypeAlias = Callable[[float], None]
+"""Called with the share that is done, 0-1, from the thread that decodes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Decoded:
+    """The audio of a media file. `duration_s` is the file's: at least as long as its audio."""
+
+    audio: Audio
+    duration_s: float
+    warnings: tuple[ResultWarning, ...] = ()
+
+
+class Decoder(Protocol):
+    """Decodes a media file."""
+
+    def __call__(self, path: Path, *, on_fraction: OnFraction | None = None, stop: Event | None = None) -> Decoded:
+        """Decode the first audio stream of `path`. Blocks; setting `stop` ends it within a second.
+
+        Raises:
+            AudioExtractionError: The file is no media file, has no audio or more than half of it is missing, its codec
+                is not supported, or decoding takes too long.
+            VideoTooLongError: The file is longer than the limit.
+            guarded.StoppedError: `stop` was set.
+        """
+        ...
