@@ -14,7 +14,7 @@ calls, assembly, the result's row and its callback. It is told by where it lies:
 - end: from the last engine's answer to the final callback.
 
 Where engines take long the server works beside them, and less is left uncovered. So the job is measured once more with
-engines that answer at once (`build_instant`: canned answers of real size), where nothing can hide: an upper bound,
+engines that answer at once (`build_instant`: the shipped fakes), where nothing can hide: an upper bound,
 whose share is told of the wall time that the job takes with the engines.
 """
 

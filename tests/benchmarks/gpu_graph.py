@@ -1,61 +1,62 @@
-"""The whole graph without Ray: every stage in this process, with the queue and the batches that its replica has.
+"""The whole graph in this process: the server's own pipeline and deployment classes, called without Ray.
 
-    detect ─ transcribe ─ align ─┐
-    segment ─ embed ─ cluster ───┼─ segments ─ measure, emotions
-    tracks ──────────────────────┘
-
-The order of calls, and how many of one job are in flight, are those of serve_app/pipeline/pipeline.py, which needs Ray.
-All stages share one interpreter here, where under Ray each has its own: times are upper bounds of what the stages
-need, and lack what Ray itself costs. A stage whose engine cannot be had is left out and named.
+Under Ray each stage has its own interpreter; here all share one, but for prosody. So times are upper bounds of what the
+stages need, and lack what Ray itself costs. A stage whose engine cannot be had is left out and named. Engines with
+random weights compute, and their answers are replaced by the script's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import multiprocessing
 import os
+import sys
 import traceback
 import warnings
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache, partial
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import cache
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
-from deployments.types import Tracks, join_tracks, pieces
+from deployments import replica
+from deployments.aligner.proportional import interpolated
+from deployments.models.config import ModelsConfig
+from deployments.types import AudioInfo, Span, Transcript, Utterance
 from tests.benchmarks import gpu_stages
-from tests.benchmarks.gpu_plan import WITHOUT, Row
-from tests.benchmarks.scripted_talk import LANGUAGE, heard, scripted_talk
+from tests.benchmarks.gpu_plan import WITHOUT, Meter, Plan, Row
+from tests.benchmarks.scripted_talk import LANGUAGE, scripted_talk
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
-    from deployments.types import Segment, Span, Transcript, Utterance
-    from tests.benchmarks.gpu_plan import Meter, Plan
+    from deployments.types import Tracks
     from tests.benchmarks.scripted_talk import Talk
 
-IN_FLIGHT: Final = 4
-"""Calls of one job at once: a request's `max_workers`, where it asks for nothing else."""
-MOST_WINDOWS: Final = 500
-"""As in deployments/emotion/deployment.py, which needs Ray."""
+DEPLOYMENTS: Final = {
+    "detection": "speech_detector.deployment:SpeechDetector",
+    "transcription": "transcriber.deployment:Transcriber",
+    "alignment": "aligner.deployment:Aligner",
+    "diarization": "diarizer.deployment:Diarizer",
+    "emotion": "emotion.deployment:EmotionAnalyzer",
+    "prosody": "prosody.deployment:ProsodyAnalyzer",
+}
+"""By the benchmark's names."""
 
 
 def measure_graph(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
     """One job, then `plan.jobs` at once, warm."""
+    replica.prepare = lambda **_: None  # this process is no replica: it keeps its priority and its threads
+    stand_in_for_ray()
     graph = Graph(plan)
-    path = plan.folder / "talk.npy"
-    np.save(path, talk.audio)
-    warm = scripted_talk(min(gpu_stages.WARM_S, talk.duration_s))
-    np.save(plan.folder / "warm.npy", warm.audio)
     rows = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        asyncio.run(graph.jobs(1, warm, plan.folder / "warm.npy"))
+        asyncio.run(graph.jobs(1, scripted_talk(min(gpu_stages.WARM_S, talk.duration_s))))
         for jobs in (1, plan.jobs):
             with meter.watch() as watched:
-                ran = asyncio.run(graph.jobs(jobs, talk, path))
+                results = asyncio.run(graph.jobs(jobs, talk))
             rows.append(
                 Row(
                     stage=f"whole graph, {jobs} job{'s' * (jobs > 1)}",
@@ -64,190 +65,185 @@ def measure_graph(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
                     seconds=watched.seconds,
                     audio_s=jobs * talk.duration_s,
                     peak_mb=watched.peak_mb,
-                    note=graph.told(ran),
+                    note=graph.note(results),
                 )
             )
     graph.close()
     return rows
 
 
-@dataclass(slots=True)
-class Ran:
-    """What jobs came to."""
+def stand_in_for_ray() -> None:
+    """Where Ray is missing or broken, define its names: errors that nobody raises, a decorator that changes nothing.
 
-    segments: int = 0
-    words: int = 0
+    The pipeline and the deployments import Ray, and here nothing of theirs calls it.
+    """
+    try:
+        importlib.import_module("ray.serve")
+    except ImportError:
+        names = ("ray", "ray.exceptions", "ray.serve", "ray.serve.exceptions", "ray.util", "ray.util.metrics")
+        for name in names:
+            module: Any = ModuleType(name)
+            module.__getattr__ = cache(lambda each: type(each, (Exception,), {"__init__": _ignore, "set": _ignore}))
+            sys.modules[name] = module
+        sys.modules["ray"].serve = sys.modules["ray.serve"]  # type: ignore[attr-defined]
+        sys.modules["ray.serve"].deployment = lambda **_: lambda cls: SimpleNamespace(func_or_class=cls)  # type: ignore[attr-defined]
+
+
+def _ignore(*_: Any, **__: Any) -> None:
+    pass
 
 
 class Graph:
-    """All engines, loaded, each behind the queue of its replica."""
+    """All deployments, their engines loaded."""
 
     def __init__(self, plan: Plan) -> None:
-        from deployments.replica import Compute
+        self.missing = [stage for stage in plan.without if stage in DEPLOYMENTS]
+        self._prosody = Prosody(plan.prosody_processes)
+        self._configs: dict[str, Any] = {}
+        self._stages: dict[str, Any] = {}
+        for stage in DEPLOYMENTS:
+            if stage not in self.missing:
+                try:
+                    self._stages[stage] = self._load(stage, plan)
+                except Exception:  # noqa: BLE001  whatever is wrong with it, the others are measured
+                    traceback.print_exc()
+                    self.missing.append(stage)
 
-        self.missing = [stage for stage in plan.without if stage in {*gpu_stages.ENGINES, "prosody"}]
-        self._plan = plan
-        self._prosody: Executor = (
-            ProcessPoolExecutor(plan.prosody_processes, multiprocessing.get_context("spawn"))
-            if plan.prosody_processes
-            else ThreadPoolExecutor(1)
-        )
-        self._engines: dict[str, tuple[Any, Any]] = {}
-        for stage, load in gpu_stages.ENGINES.items():
-            self._load(stage, partial(load, plan))
-        self._load("prosody", lambda: (self._prosody.submit(prosody_engine_loads).result(), None))
-        self._compute = {stage: Compute() for stage in self._engines}
-        self._ask, self._align, self._judge = self._batchers()
+    def _load(self, stage: str, plan: Plan) -> Any:
+        """The deployment's object, over an engine with random weights."""
+        if stage == "prosody":
+            self._prosody.check()
+            return self._prosody
+        engine, config = gpu_stages.ENGINES[stage](plan)
+        self._configs[stage] = config
+        module, _, name = DEPLOYMENTS[stage].partition(":")
+        deployment = importlib.import_module(f"deployments.{module}")
+        for owner in (deployment, importlib.import_module(f"deployments.{module.partition('.')[0]}.registry")):
+            owner.create = lambda *_, **__: engine  # type: ignore[attr-defined]
+        models = ModelsConfig(allow_unpinned=True)
+        more = {"detection": (), "transcription": (models, plan_aligner(plan))}.get(stage, (models,))
+        return getattr(deployment, name).func_or_class(config, *more)
 
-    def _load(self, stage: str, load: Callable[[], tuple[Any, Any]]) -> None:
-        if stage in self.missing:
-            return
-        try:
-            self._engines[stage] = load()
-        except Exception:  # noqa: BLE001  whatever is wrong with it, the others are measured
-            traceback.print_exc()
-            self.missing.append(stage)
-
-    def _batchers(self) -> tuple[Any, Any, Any]:
-        """The queues of recogniser, aligner and emotion, which take what several jobs ask at a time."""
-        from deployments.batch_backoff import BatchBackoff
-        from deployments.batcher import Batcher
-
-        ask = align = judge = None
-        if "transcription" in self._engines:
-            from deployments.transcriber.protocol import answer
-
-            engine, config = self._engines["transcription"]
-            ladder: Any = BatchBackoff(partial(answer, engine), max_batch=config.batch_size)
-            ask = Batcher(ladder, max_batch=config.batch_size)
-        if "alignment" in self._engines:
-            engine, config = self._engines["alignment"]
-            align = Batcher(engine.align, max_batch=config.batch_items)
-        if "emotion" in self._engines:
-            engine, config = self._engines["emotion"]
-            judge = Batcher(engine.judge, max_batch=MOST_WINDOWS, weigh=engine.weight_s, max_weight=config.batch_s)
-        return ask, align, judge
-
-    def told(self, ran: Ran) -> str:
+    def note(self, results: list[dict[str, Any]]) -> str:
         """What came out, and which stages are not in it."""
-        done = f"{ran.segments} segments, {ran.words} words"
+        segments = [segment for result in results for segment in result["segments"]]
+        done = f"{len(segments)} segments, {sum(len(segment['words']) for segment in segments)} words"
         return f"{done}{WITHOUT}{', '.join(self.missing)}" if self.missing else done
 
     def close(self) -> None:
         """End the processes."""
-        self._prosody.shutdown()
+        self._prosody.close()
 
-    async def jobs(self, count: int, talk: Talk, path: Path) -> Ran:
-        """`count` jobs at once, each over the whole talk, which also lies in `path`."""
-        ran = Ran()
-        segments = await asyncio.gather(*(self._job(f"job-{number}", talk, path) for number in range(count)))
-        for each in segments:
-            ran.segments += len(each)
-            ran.words += sum(len(segment.words) for segment in each)
-        return ran
+    async def jobs(self, count: int, talk: Talk) -> list[dict[str, Any]]:
+        """The results of `count` jobs at once, each over the whole talk."""
+        return await asyncio.gather(*(self._job(f"job-{number}", talk) for number in range(count)))
 
-    async def _job(self, job_id: str, talk: Talk, path: Path) -> list[Segment]:
-        from serve_app.pipeline.segments import segments_of
+    async def _job(self, job_id: str, talk: Talk) -> dict[str, Any]:
+        from serve_app.jobs.progress import ProgressMeter
+        from serve_app.pipeline.pipeline import Pipeline, Stages
+        from serve_app.settings import Settings
+        from serve_app.testing import FakeHandle
+        from tests.support.fake_graph import job
 
-        calls = Calls()
-        transcripts, _, tracks = await asyncio.gather(
-            self._transcribe(calls, job_id, talk), self._diarize(calls, talk), self._track(calls, talk, path)
+        named = {"transcription": "transcriber", "emotion": "emotion"}
+        configs = {named[stage]: config for stage, config in self._configs.items() if stage in named}
+        settings = Settings(profile="local", **configs)
+        handles = {name: FakeHandle(methods, takes_s=0) for name, methods in self._methods(talk).items()}
+        asked = job(language=LANGUAGE, emotion_detection="emotion" in self._stages)
+        stages = Stages(**{"aligner": None} | handles)
+        pipeline = Pipeline(
+            replace(asked, job_id=job_id), settings, stages, meter=ProgressMeter(), changed=lambda: None
         )
-        segments = segments_of((each for transcript in transcripts for each in transcript.utterances), talk.turns)
-        if tracks is not None:
-            from deployments.prosody.words import measure
+        return await pipeline.run(None, spent_s=0.0)
 
-            await calls.call(self._compute["prosody"](measure, tracks, segments))
-        if "emotion" in self._engines:
-            from deployments.emotion.config import parts
+    def _methods(self, talk: Talk) -> Mapping[str, Mapping[str, Callable[..., Any]]]:
+        """The handles' methods: each stage computes, where it is there, and the script answers."""
+        info = AudioInfo(duration_s=talk.duration_s, samples=len(talk.audio), sha256="")
 
-            engine, config = self._engines["emotion"]
+        def computed(stage: str, method: str, says: Callable[..., Any]) -> Callable[..., Any]:
+            async def call(*args: Any, **options: Any) -> Any:
+                if stage not in self._stages:
+                    return says(None, *args)
+                return says(await getattr(self._stages[stage], method)(*args, **options), *args)
 
-            async def judge(part: Sequence[Segment]) -> None:
-                items = [item for cut in engine.cut(talk.audio, None, part) for item in cut]
-                await calls.call(self._judge.all(job_id, items))
+            return call
 
-            await calls.map(judge, parts(config, segments))
-        return segments
+        def spoken(_: Any, _audio: Any, piece: Span) -> list[Span]:
+            inside = [each for each in talk.sentences if piece.start_s <= each.start_s < piece.end_s]
+            return [Span(start_s=each.start_s, end_s=each.end_s) for each in inside]
 
-    async def _transcribe(self, calls: Calls, job_id: str, talk: Talk) -> list[Transcript]:
-        if "detection" in self._engines:
-            from deployments.speech_detector.config import PIECE_S
+        def said(_: Any, _audio: Any, chunk: Span, *_more: Any) -> Transcript:
+            inside = [each for each in talk.sentences if chunk.start_s <= (each.start_s + each.end_s) / 2 < chunk.end_s]
+            utterances = tuple(
+                Utterance(start_s=each.start_s, end_s=each.end_s, text=each.text, confidence=0.9) for each in inside
+            )
+            transcript = Transcript(language=LANGUAGE, utterances=utterances)
+            return transcript if "alignment" in self._stages else interpolated(transcript)
 
-            engine, _ = self._engines["detection"]
+        methods: dict[str, dict[str, Callable[..., Any]]] = {
+            "extractor": {"prepare": lambda *_: info, "load": lambda *_: talk.audio},
+            "detector": {"detect": computed("detection", "detect", spoken)},
+            "transcriber": {"transcribe": computed("transcription", "transcribe", said)},
+            "diarizer": {
+                "segment": computed("diarization", "segment", lambda answer, *_: answer),
+                "embed": computed("diarization", "embed", lambda answer, *_: answer),
+                "cluster": self._clustered(talk),
+            },
+            "prosody": {"tracks": self._prosody.tracks, "measure": self._prosody.measure},
+            "emotion": {"analyze": computed("emotion", "analyze", lambda answer, *_: answer)},
+        }
+        if "alignment" in self._stages:
+            methods["aligner"] = {
+                "align": computed("alignment", "align", lambda _, _audio, heard, *_more: interpolated(heard))
+            }
+        return methods
 
-            async def detect(piece: Span) -> None:
-                await calls.call(self._compute["detection"](engine.detect, talk.audio, piece))
+    def _clustered(self, talk: Talk) -> Callable[..., Any]:
+        async def cluster(segmentations: Any, embeddings: Any) -> Any:
+            if "diarization" in self._stages:
+                await self._stages["diarization"].cluster(segmentations, gpu_stages.voices(embeddings))
+            return talk.turns
 
-            await calls.map(detect, list(pieces(talk.duration_s, PIECE_S)))
-        return await calls.map(partial(self._hear, calls, job_id, talk), talk.chunks)
-
-    async def _hear(self, calls: Calls, job_id: str, talk: Talk, chunk: Utterance) -> Transcript:
-        """A chunk's words: recognised, then aligned; the text is the script's."""
-        if self._ask is not None:
-            from deployments.transcriber.protocol import Chunk, Question
-
-            piece = Chunk(audio=chunk.of(talk.audio), start_s=chunk.start_s, language=LANGUAGE)
-            await calls.call(self._ask(job_id, Question(chunk=piece)))
-        if self._align is not None:
-            from deployments.aligner.protocol import AlignItem
-
-            item = AlignItem(audio=talk.audio, transcript=heard(chunk))
-            aligned: Transcript = await calls.call(self._align(job_id, item))
-            return aligned
-        from deployments.aligner.proportional import interpolated
-
-        return interpolated(heard(chunk))
-
-    async def _diarize(self, calls: Calls, talk: Talk) -> None:
-        if "diarization" not in self._engines:
-            return
-        from deployments.diarizer.config import PIECE_S
-
-        engine, _ = self._engines["diarization"]
-        compute = self._compute["diarization"]
-
-        async def embed(piece: Span) -> tuple[Any, Any]:
-            segmentation = await calls.call(compute(engine.segment, talk.audio, piece))
-            return segmentation, await calls.call(compute(engine.embed, talk.audio, segmentation))
-
-        found = await calls.map(embed, list(pieces(talk.duration_s, PIECE_S)))
-        spoken = gpu_stages.voices([pair[1] for pair in found])
-        await calls.call(compute(engine.cluster, [pair[0] for pair in found], spoken))
-
-    async def _track(self, calls: Calls, talk: Talk, path: Path) -> Tracks | None:
-        if "prosody" not in self._engines:
-            return None
-
-        async def track(piece: Span) -> Tracks:
-            return await asyncio.get_running_loop().run_in_executor(self._prosody, tracks_of, str(path), piece)
-
-        parts = list(pieces(talk.duration_s, gpu_stages.PROSODY_PIECE_S))
-        return join_tracks(await calls.map(lambda piece: calls.call(track(piece)), parts))
+        return cluster
 
 
-class Calls:
-    """The calls of one job, `IN_FLIGHT` at once over all stages, as serve_app/pipeline/stage_client.py has them."""
+def plan_aligner(plan: Plan) -> Any:
+    """The aligner's settings: the Transcriber leaves the times of its languages to it."""
+    from deployments.aligner.config import AlignerConfig
 
-    def __init__(self) -> None:
-        self._slots = asyncio.Semaphore(IN_FLIGHT)
+    return AlignerConfig(**plan.settings("aligner") | {"models": {LANGUAGE: plan.model("aligner")}})
 
-    async def call(self, work: Awaitable[Any]) -> Any:
-        """Await one in a slot."""
-        async with self._slots:
-            return await work
 
-    async def map(self, work: Callable[[Any], Awaitable[Any]], items: Sequence[Any]) -> list[Any]:
-        """`work` for each item, no more at a time than may be in flight; answers in order."""
-        answers: list[Any] = [None] * len(items)
-        todo = iter(enumerate(items))
+class Prosody:
+    """The ProsodyAnalyzer's methods in as many processes as production has replicas; 0: a thread of this process."""
 
-        async def worker() -> None:
-            for index, item in todo:
-                answers[index] = await work(item)
+    def __init__(self, processes: int) -> None:
+        spawning = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(processes, spawning) if processes else None
 
-        await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
-        return answers
+    def check(self) -> None:
+        """Raise where the engine cannot be had."""
+        if self._pool:
+            self._pool.submit(engine_loads).result()
+        else:
+            engine_loads()
+
+    async def tracks(self, audio: Any, piece: Span) -> Tracks:
+        """Pitch and level of `piece`."""
+        part = replace(piece, start_s=0.0, end_s=piece.duration_s)
+        found: Tracks = await asyncio.get_running_loop().run_in_executor(self._pool, tracks_of, piece.of(audio), part)
+        return replace(found, start_s=piece.start_s)
+
+    async def measure(self, tracks: Tracks, segments: Any) -> Any:
+        """Each word's part of them."""
+        from deployments.prosody.words import measure
+
+        return await asyncio.to_thread(measure, tracks, segments)
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool:
+            self._pool.shutdown()
 
 
 @cache
@@ -259,13 +255,13 @@ def prosody_engine() -> Any:
     return create(ProsodyConfig())
 
 
-def prosody_engine_loads() -> int:
+def engine_loads() -> int:
     """That it can be loaded in a process that computes prosody: that process's id."""
     prosody_engine()
     return os.getpid()
 
 
-def tracks_of(path: str, piece: Span) -> Tracks:
-    """Pitch and level of `piece` of the sound in the file at `path`, which all processes share."""
-    tracks: Tracks = prosody_engine().tracks(np.load(path, mmap_mode="r"), piece)
+def tracks_of(audio: Any, piece: Span) -> Tracks:
+    """Pitch and level of `piece` of `audio`."""
+    tracks: Tracks = prosody_engine().tracks(audio, piece)
     return tracks

@@ -7,9 +7,7 @@ Real: pyannote's sample (a telephone call, 30 s), `examples/media/read.ogg` (a L
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import random
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -33,8 +31,6 @@ DATA = ROOT / "tests" / "data"
 REPEATS = 9
 GAP_S = 0.5
 """Silence after each recording of a repeated one."""
-LINES_OF_ONE, LINES_OF_MORE = 6, 10
-"""What tests/data/dialogues/make.py draws for one voice and for several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,13 +108,9 @@ def _korean() -> Iterator[Recording]:
 
 
 def _dialogues() -> Iterator[Recording]:
-    """Their lines come from the seed that they were made with."""
-    made: Any = _made_by(DATA / "dialogues" / "make.py")
-    for name, voices in made.DIALOGUES.items():
-        count = LINES_OF_ONE if len(voices) == 1 else LINES_OF_MORE
-        lines = random.Random(name).sample(made.SENTENCES[name.split("_")[0]], count)  # noqa: S311
+    for name, text in json.loads((DATA / "dialogues" / "texts.json").read_text(encoding="utf-8")).items():
         audio = sound(DATA / "dialogues" / f"{name}.ogg")
-        yield Recording(kind="synthesized, dialogues", name=name, language="en", text=" ".join(lines), audio=audio)
+        yield Recording(kind="synthesized, dialogues", name=name, language="en", text=text, audio=audio)
 
 
 def _drawn() -> Iterator[Recording]:
@@ -133,15 +125,6 @@ def _drawn() -> Iterator[Recording]:
         if told["language"] == "en":
             audio = sound(DATA / "speech" / name)
             yield Recording(kind=kind, name=Path(name).stem, language="en", text=told["text"], audio=audio)
-
-
-def _made_by(script: Path) -> object:
-    spec = importlib.util.spec_from_file_location(script.parent.name, script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def sound(path: Path) -> Audio:

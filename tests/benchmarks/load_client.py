@@ -30,9 +30,11 @@ class Plan:
 
     server_url: str
     rate_per_s: float
-    """0: each one right after the answer to the one before."""
+    """0: each connection's next one right after the answer to the one before."""
     count: int
     """At most so many."""
+    connections: int = 1
+    """Without a rate."""
     video_url: str | None = None
 
 
@@ -50,17 +52,23 @@ async def ask(plan: Plan, ending: Event) -> Answers:
     answers = Answers()
     async with httpx.AsyncClient(base_url=plan.server_url, timeout=TIMEOUT_S, trust_env=False) as http:
         await http.get("/health")  # a connection is there before the clock runs
-        due = time.perf_counter()
         async with asyncio.TaskGroup() as sent:
-            for _ in range(plan.count):
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                if ending.is_set():
-                    break
-                request = sent.create_task(_once(http, plan, answers))
-                if plan.rate_per_s:
-                    due += 1 / plan.rate_per_s
-                else:
-                    await request
+            todo = iter(range(plan.count))
+
+            async def send() -> None:
+                due = time.perf_counter()
+                for _ in todo:
+                    await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                    if ending.is_set():
+                        return
+                    request = sent.create_task(_once(http, plan, answers))
+                    if plan.rate_per_s:
+                        due += 1 / plan.rate_per_s
+                    else:
+                        await request
+
+            for _ in range(1 if plan.rate_per_s else plan.connections):
+                sent.create_task(send())
     return answers
 
 

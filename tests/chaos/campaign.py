@@ -95,7 +95,7 @@ def run(plan: Plan, keep: Path | None = None) -> Campaign:
         folder.mkdir(parents=True, exist_ok=True)
         backend = stack.enter_context(Unreliable(plan.seed))
         videos = _videos(folder, stack.enter_context(Sources()), plan.videos)
-        server = stack.enter_context(MortalServer(folder, seed=plan.seed))
+        server = stack.enter_context(MortalServer(folder))
         watcher = Watcher(server, seed=plan.seed)
         stack.callback(watcher.close)
         watcher.start()

@@ -12,7 +12,7 @@ import logging
 import multiprocessing
 import os
 from contextlib import contextmanager
-from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,22 +27,21 @@ from serve_app.api.service import JobService
 from serve_app.callbacks.sender import Sender
 from serve_app.orchestration import job_runner as driver_module
 from serve_app.orchestration.job_runner import JobRunner
-from serve_app.pipeline.pipeline import Stages
 from serve_app.settings import Settings
 from serve_app.storage import outbox as outbox_module
 from serve_app.storage.opening import open_database, open_store
-from tests.chaos import answers
+from serve_app.testing import FakeHandle, fake_stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from multiprocessing.context import ForkServerContext
 
+    from serve_app.pipeline.pipeline import Stages
     from serve_app.storage.job_store import JobStore
     from serve_app.storage.outbox import Outbox
     from tests.chaos.fuse import Fuse
 
-AUDIO_S = 6.0
-STAGE_S = 0.004
+AUDIO_S = 8.0
 CLAIM_S = 0.3
 """Instead of half a minute, after which a dead sender's callback is another's."""
 MANY = 100_000
@@ -170,18 +169,11 @@ class NoRay:
 
     @property
     def stage_progress(self) -> Any:
-        return Method(self.driver.stage_progress)
-
-
-class Method:
-    """What is called through Ray, called at once."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.remote = function
+        return SimpleNamespace(remote=self.driver.stage_progress)
 
 
 def stages(reach: Callable[[str], None], ray: NoRay) -> Stages:
-    """All stages, each of whose answers is an edge."""
+    """All stages, whose last answers are edges."""
 
     def prepare(*_: object) -> AudioInfo:
         ray.driver.stage_progress("download", 0.5)
@@ -191,57 +183,21 @@ def stages(reach: Callable[[str], None], ray: NoRay) -> Stages:
         ray.driver.stage_progress("extract", 1.0)
         return AudioInfo(duration_s=AUDIO_S, samples=len(AUDIO), sha256="0" * 64)
 
-    def load(*_: object) -> Any:
-        reach("extracted")
-        return AUDIO
+    def answered(name: str) -> None:
+        reach(EDGE_OF.get(name, ""))
 
-    answered = {
-        "detector": {"detect": "detected"},
-        "transcriber": {"transcribe": "transcribed", "detect_language": ""},
-        "aligner": {"align": "aligned"},
-        "diarizer": {"segment": "", "embed": "", "cluster": "diarized"},
-        "prosody": {"tracks": "", "measure": "prosody"},
-        "emotion": {"analyze": "emotion"},
-    }
-    handles = {
-        stage: Handle({name: (getattr(answers, name), edge) for name, edge in methods.items()}, reach)
-        for stage, methods in answered.items()
-    }
-    extractor = {"prepare": (prepare, ""), "load": (load, ""), "discard": (lambda *_: None, "")}
-    return Stages(extractor=Handle(extractor, reach), **handles)
+    methods = {"prepare": prepare, "load": lambda *_: AUDIO, "discard": lambda *_: None}
+    return fake_stages(extractor=FakeHandle(methods, answered=answered), answered=answered)
 
 
-class Handle:
-    """A deployment's handle: its methods are functions, each answer reaches an edge."""
-
-    def __init__(self, methods: Mapping[str, tuple[Callable[..., Any], str]], reach: Callable[[str], None]) -> None:
-        self._methods = methods
-        self._reach = reach
-
-    def __getattr__(self, name: str) -> Method:
-        function, edge = self._methods[name]
-        return Method(lambda *args, **options: Response(self._answer(partial(function, **options), edge, args)))
-
-    async def _answer(self, function: Callable[..., Any], edge: str, args: Sequence[Any]) -> Any:
-        await asyncio.sleep(STAGE_S)
-        given = [await each if isinstance(each, Response) else each for each in args]
-        answer = function(*given)
-        self._reach(edge)
-        return answer
-
-
-class Response:
-    """What a handle's call gives: awaitable, more than once, and passed on as an argument without being awaited."""
-
-    def __init__(self, work: Any) -> None:
-        self._task = asyncio.ensure_future(work)
-
-    def __await__(self) -> Any:
-        return asyncio.shield(self._task).__await__()
-
-    def cancel(self) -> None:
-        """Nobody wants it any more."""
-        self._task.cancel()
-
-
+EDGE_OF = {
+    "load": "extracted",
+    "detect": "detected",
+    "transcribe": "transcribed",
+    "align": "aligned",
+    "cluster": "diarized",
+    "measure": "prosody",
+    "analyze": "emotion",
+}
+"""The edge of `fuse.EDGES` that a stage's method reaches with its answer."""
 AUDIO = np.random.default_rng(1).integers(-3000, 3000, int(AUDIO_S * SAMPLE_RATE_HZ), np.int16)

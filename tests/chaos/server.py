@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Self
 import httpx
 import yaml
 
+from serve_app import testing
 from serve_app.cli.child_process import ChildProcess, end_session, free_port, session_members
-from tests.chaos.graph import STAGES
-from tests.chaos.stage import SEED_VARIABLE
-from tests.support import quick_graph
 from tests.support.leaks import WATCH
 from tests.support.process import ROOT, clean_environment, wait_healthy
+from tests.support.production import EARS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +23,9 @@ if TYPE_CHECKING:
 API = "/api/upload-video"
 ALIGNER = str(ROOT / "tests" / "models" / "aligner")
 """A model's folder for the Aligner to be in the graph; it is looked for, and not loaded."""
-REPLICAS = ("Ingress", "AudioExtractor", *STAGES)
+STAGE_S = (0.15, 1.5)
+"""What a stage takes for a job, by chance: kills hit it busy."""
+REPLICAS = ("Ingress", *testing.ENGINES)
 TITLES = {
     "driver": re.compile(r"ray::JobActor\b"),
     "manager": re.compile(r"ray::JobManager\b"),
@@ -39,8 +40,8 @@ def write_config(path: Path) -> None:
     """configs/local.yaml with the checker's graph: every stage in it, one replica each, no model loaded."""
     config = yaml.safe_load((ROOT / "configs" / "local.yaml").read_text(encoding="utf-8"))
     app = config["applications"][0]
-    app["import_path"] = "tests.chaos.graph:build"
-    app["args"] |= quick_graph.EARS | {"locale": "en", "aligner": {"engine": "ctc", "models": {"en": ALIGNER}}}
+    app["import_path"] = testing.IMPORT_PATH
+    app["args"] |= EARS | {"locale": "en", "aligner": {"engine": "ctc", "models": {"en": ALIGNER}}}
     for deployment in app["deployments"]:
         deployment.pop("autoscaling_config", None)
         deployment["ray_actor_options"] = {"num_cpus": 0}
@@ -50,7 +51,7 @@ def write_config(path: Path) -> None:
 class MortalServer:
     """`ml-server up` in a folder. `crash` is kill -9 of all its processes at once; `start` brings it back."""
 
-    def __init__(self, folder: Path, *, seed: int, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, *, environment: Mapping[str, str] | None = None) -> None:
         self.state_dir = folder / "state"
         self.state_dir.mkdir(mode=0o700, exist_ok=True)
         self.log = self.state_dir / "up.log"
@@ -62,7 +63,9 @@ class MortalServer:
         self.http = httpx.Client(base_url=self.url, timeout=10, trust_env=False, event_hooks=hooks)
         self._command = [sys.executable, "-m", "serve_app.cli", "up", "--config", str(config), "--port", str(port)]
         self._command += ["--state-dir", str(self.state_dir)]
-        extra = {"PYTHONPATH": str(ROOT), SEED_VARIABLE: str(seed)}
+        faults = folder / "faults.json"
+        testing.Faults.write(faults, stage_s=STAGE_S)
+        extra = {"PYTHONPATH": str(ROOT), testing.FAULTS_VARIABLE: str(faults)}
         self._environment = clean_environment() | extra | dict(environment or {})
         self._process: ChildProcess | None = None
         self.failed_starts = 0

@@ -18,11 +18,12 @@ import httpx
 import pytest
 import yaml
 
+from serve_app import testing
 from serve_app.cli.child_process import ChildProcess, free_port, session_members
-from tests.support import quick_graph
 from tests.support.backend import Backend
 from tests.support.leaks import WATCH
 from tests.support.process import ROOT, clean_environment, wait_healthy
+from tests.support.production import EARS
 from tests.support.servers import head
 from tests.support.sounds import noise, written
 from tests.support.steady_load import SteadyLoad
@@ -61,8 +62,8 @@ class Server:
         self._folder = folder
         self._config = yaml.safe_load((ROOT / "configs" / "local.yaml").read_text(encoding="utf-8"))
         application = self._config["applications"][0]
-        application["import_path"] = quick_graph.IMPORT_PATH
-        application["args"] |= quick_graph.EARS | {"state_dir": str(folder)}
+        application["import_path"] = testing.IMPORT_PATH
+        application["args"] |= EARS | {"state_dir": str(folder)}
         for part in application["deployments"]:
             part.pop("autoscaling_config", None)
             part["health_check_period_s"] = 1  # what is dead is replaced sooner: the test has other things to wait for
@@ -76,7 +77,7 @@ class Server:
 
     def start(self) -> None:
         """Until it is ready."""
-        environment = {"PYTHONPATH": str(ROOT), quick_graph.STAGE_VARIABLE: str(self._folder / "stage")}
+        environment = {"PYTHONPATH": str(ROOT), testing.FAULTS_VARIABLE: str(self._folder / "faults.json")}
         environment["ML_SERVER_LIMITS__ATTEMPTS"] = "6"  # one job may see all the faults of this file
         self.process = ChildProcess(
             self._command, log_path=self._log, environment=clean_environment() | environment, stop_timeout_s=20
@@ -89,9 +90,7 @@ class Server:
 
     def take(self, stage_s: float) -> None:
         """What a stage takes for a job from now on."""
-        new = self._folder / "stage.new"
-        new.write_text(str(stage_s))
-        new.rename(self._folder / "stage")
+        testing.Faults.write(self._folder / "faults.json", stage_s=(stage_s, stage_s))
 
     def deploy(self, release: str) -> None:
         """What `serve deploy` does with a file of another release; until Serve has done all."""

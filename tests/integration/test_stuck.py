@@ -14,9 +14,9 @@ import soundfile
 
 from deployments.errors import ProcessingTimeoutError, StageTimeoutError
 from deployments.types import SAMPLE_RATE_HZ
+from serve_app import testing
 from tests.support.process import ROOT, running_server
 from tests.support.production import MODELS
-from tests.support.stuck_graph import QUIET, SLOW, STUCK
 
 pytestmark = pytest.mark.full
 
@@ -25,20 +25,24 @@ PROCESSING_S = 90
 FREE_S = 10
 """The promise: a slot is back within so many seconds of the deadline or the cancellation."""
 LONG_S = 50 * 60
+QUIET, SLOW, STUCK = 6_000, 18_000, 32_000
+"""Peaks of sound that is heard at once, that takes seconds a chunk, and on which native code does not come back."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The local config on a graph that can be made to hang."""
-    config = tmp_path_factory.mktemp("stuck") / "config.yaml"
+    folder = tmp_path_factory.mktemp("stuck")
+    config, faults = folder / "config.yaml", folder / "faults.json"
+    testing.Faults.write(faults, slow_peak=SLOW // 2, stuck_peak=STUCK // 2 + SLOW // 2)
     text = (ROOT / "configs" / "local.yaml").read_text(encoding="utf-8")
-    config.write_text(text.replace("serve_app.app:build", "tests.support.stuck_graph:build"), encoding="utf-8")
+    config.write_text(text.replace("serve_app.app:build", testing.IMPORT_PATH), encoding="utf-8")
     environment = {
-        "PYTHONPATH": str(ROOT),
+        testing.FAULTS_VARIABLE: str(faults),
         "ML_SERVER_LOCALE": "en",
         "ML_SERVER_LIMITS__PROCESSING_S": str(PROCESSING_S),
         "ML_SERVER_TRANSCRIBER__LONGEST_CALL_S": str(LONGEST_CALL_S),
-        "ML_SERVER_TRANSCRIBER__MODEL": str(MODELS / "asr"),  # nobody reads what it hears: it has to be quick
+        "ML_SERVER_TRANSCRIBER__MODEL": str(MODELS / "asr"),
         "ML_SERVER_TRANSCRIBER__MAX_CHUNK_S": "8",
         "ML_SERVER_TRANSCRIBER__BATCH_SIZE": "1",
         "ML_SERVER_MODELS__ALLOW_UNPINNED": "true",

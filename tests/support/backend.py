@@ -1,11 +1,15 @@
-"""A backend that writes down what it is sent, and answers what the test tells it to."""
+"""A backend that writes down what it is sent, and answers, or misbehaves, as the test tells it to."""
 
 from __future__ import annotations
 
 import json
+import random
+import socket
+import struct
 import threading
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,17 +19,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 ENDED = {"completed", "failed"}
+HANG, RESET, DRIP, SLOW = 0, 1, 2, 3
+"""In place of a status: no answer, a broken connection, a byte now and then for ever, a 200 after a while."""
+SLOW_S = (0.5, 3.0)
+LONGER_THAN_PATIENCE_S = 60.0
+DRIP_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One POST as it came in, and what was answered."""
+    """One POST as it came in, and what was answered: a status, or one of the misdeeds above."""
 
     at: float
     path: str
     headers: dict[str, str]
     raw: bytes
     answered: int
+    acknowledged: bool = False
+    """A 200 has left."""
 
     @property
     def body(self) -> dict[str, Any]:
@@ -42,7 +53,7 @@ class Received:
 
 
 class Backend:
-    """Listens on a loopback port. `answer` maps what came in to a status; a status of 0 hangs until the end."""
+    """Listens on a loopback port. `answer` maps what came in, and what came before, to a status or a misdeed."""
 
     def __init__(self, answer: Callable[[Received, Sequence[Received]], int] | None = None) -> None:
         self._answer = answer or (lambda _new, _before: 200)
@@ -57,22 +68,23 @@ class Backend:
             def do_POST(self) -> None:
                 length = int(self.headers["content-length"])
                 raw = self.rfile.read(length)
-                if len(raw) < length:  # who sent it gave it up: nothing was received
+                if len(raw) < length:  # who sent it gave it up or was killed: nothing was received
                     return
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                status = backend._take(self.path, headers, raw)
-                if status == 0:
-                    backend._closing.wait(60)
-                    return
-                self.send_response(status)
-                self.send_header("content-length", "0")
-                self.end_headers()
+                number, answer = backend._take(self.path, headers, raw)
+                with suppress(OSError):  # who asked is dead
+                    backend._send(self, number, answer)
 
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                """A client that was killed is no news."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
@@ -86,14 +98,43 @@ class Backend:
         self._server.server_close()
         self._thread.join()
 
-    def _take(self, path: str, headers: dict[str, str], raw: bytes) -> int:
+    def _take(self, path: str, headers: dict[str, str], raw: bytes) -> tuple[int, int]:
+        """Write it down; its number and what to answer."""
         WATCH.callback(path, headers, raw)
         with self._came:
-            new = Received(at=time.monotonic(), path=path, headers=headers, raw=raw, answered=0)
-            status = self._answer(new, list(self._received))
-            self._received.append(Received(at=new.at, path=path, headers=headers, raw=raw, answered=status))
+            new = Received(at=time.monotonic(), path=path, headers=headers, raw=raw, answered=HANG)
+            answer = self._answer(new, list(self._received))
+            self._received.append(replace(new, answered=answer))
             self._came.notify_all()
-            return status
+            return len(self._received) - 1, answer
+
+    def _send(self, handler: BaseHTTPRequestHandler, number: int, answer: int) -> None:
+        handler.close_connection = answer in (HANG, RESET, DRIP)
+        if answer == RESET:
+            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            handler.connection.close()
+        elif answer == HANG:
+            self._closing.wait(LONGER_THAN_PATIENCE_S)
+        elif answer == DRIP:
+            for byte in b"HTTP/1.0 200 OK\r\nX-Endless: " + b"a" * 100:
+                handler.wfile.write(bytes([byte]))
+                if self._closing.wait(DRIP_EVERY_S):
+                    return
+        else:
+            if answer == SLOW:
+                self._closing.wait(random.uniform(*SLOW_S))  # noqa: S311 - no secret
+            handler.send_response(200 if answer == SLOW else answer)
+            handler.send_header("content-length", "0")
+            handler.end_headers()
+            with self._came:
+                acknowledged = answer in (200, SLOW)
+                self._received[number] = replace(self._received[number], acknowledged=acknowledged)
+
+    @property
+    def received(self) -> list[Received]:
+        """All that came, in order."""
+        with self._came:
+            return list(self._received)
 
     def of(self, job_id: str) -> list[Received]:
         """All that came about a job, in order."""

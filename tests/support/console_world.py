@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import insert
 
 from deployments.warnings import ResultWarning, WarningCode
-from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
+from serve_app.jobs.job import Attempt, JobOptions, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.sentences import sentence
 from serve_app.settings import Settings
@@ -20,6 +20,7 @@ from serve_app.storage.outbox import Outbox
 from serve_app.storage.tables import jobs
 from serve_app.storage.timeline import EventKind, Mark
 from tests.support.edge import edge
+from tests.support.jobs import begun, new_job
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -136,22 +137,17 @@ class World:
     def submit(self, job_id: str, *, callback: bool = True) -> None:
         """A job that waits."""
         self.store.submit(
-            NewJob(
-                job_id=job_id,
+            new_job(
+                job_id,
+                "http://127.0.0.1:9/api/upload-video/result" if callback else None,
                 video_url="https://v.example/talk.mp4?X-Amz-Signature=secret",
                 video_expires_at=time.time() + 3600,
-                callback_url="http://127.0.0.1:9/api/upload-video/result" if callback else None,
-                options=JobOptions(),
-                fingerprint="f",
             )
         )
 
     def begin(self, job_id: str) -> Attempt:
         """It runs."""
-        self.store.admit()
-        job = self.store.begin_attempt(job_id, 1)
-        assert job is not None
-        return Attempt(job_id=job_id, run=job.run, number=job.attempt)
+        return begun(self.store, job_id)
 
     def run(self, job_id: str, result: dict[str, Any]) -> str | None:
         """It ran, and completed with `result`; the callback that is due."""

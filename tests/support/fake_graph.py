@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import numpy as np
@@ -12,52 +11,11 @@ from deployments.types import AudioInfo, Emotion, Span, Tracks, Transcript, Turn
 from serve_app.jobs.job import Job, JobOptions
 from serve_app.jobs.states import JobState
 from serve_app.pipeline.pipeline import Stages
+from serve_app.testing import FakeHandle
 
 SECONDS = 20.0
 EARS = TranscriberConfig(model="base.en", max_chunk_s=8)
 """Each stretch of speech is a chunk, and no language is asked for."""
-
-
-class Response:
-    """What a handle's call gives: awaitable, and passed on as an argument without being awaited."""
-
-    def __init__(self, work: Any) -> None:
-        self._work = work
-
-    def __await__(self) -> Any:
-        return self._work().__await__()
-
-    def cancel(self) -> None:
-        pass
-
-
-class Stub:
-    """A handle whose methods are given functions; `calls` counts them, `busy` the ones at once."""
-
-    def __init__(self, **methods: Any) -> None:
-        self._methods = methods
-        self.calls: list[str] = []
-        self.busy = self.most_busy = 0
-
-    def __getattr__(self, name: str) -> Any:
-        stub, method = self, self._methods[name]
-
-        class Method:
-            @staticmethod
-            def remote(*args: Any, **named: Any) -> Response:
-                async def work() -> Any:
-                    stub.calls.append(name)
-                    stub.busy += 1
-                    stub.most_busy = max(stub.busy, stub.most_busy)
-                    try:
-                        await asyncio.sleep(0.002)
-                        return method(*args, **named)
-                    finally:
-                        stub.busy -= 1
-
-                return Response(work)
-
-        return Method
 
 
 def fails(error: Exception):
@@ -88,20 +46,20 @@ def measure(_tracks: Any, segments: Any) -> Any:
 def graph(**replaced: Any) -> Stages:
     tracks = Tracks(start_s=0, f0_hz=np.zeros(4, np.float32), level_dbfs=np.zeros(4, np.float32))
     stages: dict[str, Any] = {
-        "extractor": Stub(
+        "extractor": FakeHandle(
             prepare=lambda *_: AudioInfo(duration_s=SECONDS + 1, samples=int(SECONDS * 16_000), sha256=""),
             load=lambda *_: None,
         ),
-        "detector": Stub(detect=lambda _audio, _piece: [Span(start_s=0, end_s=8), Span(start_s=10, end_s=18)]),
-        "transcriber": Stub(transcribe=heard),
+        "detector": FakeHandle(detect=lambda _audio, _piece: [Span(start_s=0, end_s=8), Span(start_s=10, end_s=18)]),
+        "transcriber": FakeHandle(transcribe=heard),
         "aligner": None,
-        "diarizer": Stub(
+        "diarizer": FakeHandle(
             segment=lambda *_: "s",
             embed=lambda *_: "e",
             cluster=lambda *_: [Turn(start_s=9, end_s=20, speaker=4), Turn(start_s=0, end_s=9, speaker=7)],
         ),
-        "prosody": Stub(tracks=lambda *_: tracks, measure=measure),
-        "emotion": Stub(
+        "prosody": FakeHandle(tracks=lambda *_: tracks, measure=measure),
+        "emotion": FakeHandle(
             analyze=lambda _audio, _tracks, segments, _job_id: [Emotion(label="happy", confidence=0.4)] * len(segments)
         ),
     }

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from serve_app.jobs.job import Attempt, Job, JobOptions, NewJob
+from serve_app.jobs.job import Attempt, Job
 from serve_app.orchestration.manager import JobManager
 from serve_app.settings import Settings
 
@@ -25,18 +25,6 @@ def settings_in(folder: Path, **limits: Any) -> Settings:
     """A server of one folder."""
     callbacks = {"origins": ["http://127.0.0.1:*"], "networks": ["127.0.0.0/8"]}
     return Settings(profile="local", state_dir=folder, limits=limits, callbacks=callbacks)
-
-
-def waiting(job_id: str, callback_url: str | None = None) -> NewJob:
-    """A job that tells nobody, unless it is to."""
-    return NewJob(
-        job_id=job_id,
-        video_url="https://v/1.mp4",
-        video_expires_at=2e9,
-        callback_url=callback_url,
-        options=JobOptions(),
-        fingerprint="f",
-    )
 
 
 class ScriptedDrivers:

@@ -19,6 +19,11 @@ LOOPBACK = '["127.0.0.0/8", "::1/128"]'
 NODE = ("--host", "127.0.0.1", "--num-gpus", "1", "--num-cpus", "16")
 """What Ray is told that there is: room for all replicas. The GPU is a number only, nothing computes on it."""
 ARGUMENTS = ("--config", str(CONFIG), *NODE)
+EARS = {
+    "transcriber": {"model": str(MODELS / "asr"), "device": "cpu", "max_chunk_s": 8},
+    "models": {"allow_unpinned": True},
+}
+"""Arguments of a server of fakes (`serve_app.testing`): the model's folder is looked for, and not loaded."""
 
 
 def production_environment(diarizer: Path) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Conversations with overlaps, back-channels and gaps of a tenth of a second, and what is heard of them.
 
-`tests/data/turn_taking` has the synthesized ones (see make.py there) with `heard.json`: the words that Whisper base and
+`tests/data/turn_taking` has the synthesized ones with `heard.json`: the words that Whisper base and
 the turns that the embedded diarizer made of them, so that the way from both to segments is scored without any model.
 """
 

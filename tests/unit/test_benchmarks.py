@@ -5,11 +5,12 @@ import inspect
 import numpy as np
 import pytest
 
-from tests.benchmarks.bench_durability import ASKED, ENDED, turns
 from tests.benchmarks.bench_overhead import share_of
 from tests.benchmarks.bench_whisperx import OURS, Heard, texts_table, worse
 from tests.benchmarks.known_texts import Count, Recording, count, normalized, recordings, repeated
-from tests.benchmarks.watched_graph import ENGINES, _place
+from tests.benchmarks.watched_graph import ENGINES, engine_class
+
+BY_PLACE = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
 
 
 def test_a_jobs_time_is_shared_out_without_rest():
@@ -22,17 +23,16 @@ def test_a_jobs_time_is_shared_out_without_rest():
     assert share.own_s + share.fetched_s + share.computed_s == share.wall_s
 
 
-@pytest.mark.parametrize("target", [target for engines in ENGINES.values() for target in engines])
-def test_canned_answers_stand_in_for_what_is_there(target):
-    """Each engine's method that the overhead benchmark replaces exists and takes what the canned one takes."""
-    owner, name = _place(target)
-    real = inspect.signature(getattr(owner, name))
-    canned = inspect.signature(next(engines[target] for engines in ENGINES.values() if target in engines))
-    positional = [
-        len([each for each in found.parameters.values() if each.kind is each.POSITIONAL_OR_KEYWORD])
-        for found in (real, canned)
+@pytest.mark.parametrize(
+    ("place", "fake", "method"), [(*each[:2], name) for each in ENGINES.values() for name in each[2]]
+)
+def test_the_fakes_stand_in_for_what_is_there(place, fake, method):
+    """Each engine's method that the overhead benchmark watches exists and takes what the shipped fake's takes."""
+    taken = [
+        [each.kind for each in inspect.signature(getattr(owner, method)).parameters.values() if each.kind in BY_PLACE]
+        for owner in (engine_class(place), fake)
     ]
-    assert positional[0] == positional[1]
+    assert taken[0] == taken[1]
 
 
 def a_recording(text: str, language: str = "en") -> Recording:
@@ -80,13 +80,3 @@ def test_a_recording_more_than_two_words_worse_than_either_side_is_named():
     assert "| kind | 2 | 2 | 20 | 30.0 | 5.0 | 90.0 | 1.00 | 1.00 |" in texts_table(heard)
     assert worse(heard).count("name (10 words): 3, whisperx-text 0") == 1
     assert "whisperx-text 1" not in worse(heard)
-
-
-def test_a_jobs_turns_at_the_database_are_its_drivers():
-    """The process that says that the job ended is the driver; what others ask is not the job's."""
-    kinds = [(1, "read", "get"), (2, "write", "tell"), (2, "read", "get")]
-    asked = [{"message": ASKED, "pid": pid, "kind": kind, "asker": name, "seconds": 0.5} for pid, kind, name in kinds]
-    ends = [{"message": ENDED, "pid": pid, "ecg_job_id": name} for pid, name in ((1, "other"), (2, "mine"))]
-    found = turns([*asked, *ends], "mine")
-    assert (len(found.own), found.others_s) == (2, 0.5)
-    assert found.cells(10.0)[1:5] == ["1, 1", "1.000", "**10.00%**", "5.00%"]

@@ -28,7 +28,7 @@ from deployments.types import (
     WordProsody,
 )
 from deployments.warnings import ResultWarning, WarningCode
-from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
+from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.progress import ProgressMeter
 from serve_app.pipeline.checkpoint_codec import PartialTranscript, Step, decode, encode
 from serve_app.pipeline.checkpoint_writer import CheckpointWriter
@@ -39,7 +39,9 @@ from serve_app.storage.checkpoints import Checkpoints
 from serve_app.storage.database import Database
 from serve_app.storage.job_store import JobStore
 from serve_app.storage.tables import checkpoints as rows
-from tests.support.fake_graph import EARS, SECONDS, Stub, fails, graph, heard, job, measure
+from serve_app.testing import FakeHandle
+from tests.support.fake_graph import EARS, SECONDS, fails, graph, heard, job, measure
+from tests.support.jobs import begun, new_job, started
 
 DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
 BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
@@ -77,29 +79,6 @@ def store_of(database) -> JobStore:
     return JobStore(database, queue_limit=3, running_limit=2)
 
 
-def new(job_id: str = "a") -> NewJob:
-    return NewJob(
-        job_id=job_id,
-        video_url="https://v/1.mp4?sig=1",
-        video_expires_at=2_000_000.0,
-        callback_url=None,
-        options=JobOptions(),
-        fingerprint="f",
-    )
-
-
-def attempt(store, job_id: str = "a") -> Attempt:
-    """The job's next one."""
-    run = store.get(job_id).run
-    return Attempt(job_id=job_id, run=run, number=store.begin_attempt(job_id, run).attempt)
-
-
-def started(store, job_id: str = "a") -> Attempt:
-    store.submit(new(job_id))
-    store.admit()
-    return attempt(store, job_id)
-
-
 def kept_rows(database) -> list[tuple[str, int, str]]:
     with database.read() as db:
         return [tuple(row) for row in db.execute(select(rows.c.job_id, rows.c.run, rows.c.stage))]
@@ -125,7 +104,7 @@ def test_d5_an_attempt_that_no_longer_counts_keeps_nothing(database):
     """Older attempts, ended runs and unknown jobs are refused, and the newest attempt's row stays."""
     store, checkpoints = store_of(database), Checkpoints(database)
     old = started(store)
-    now = attempt(store)
+    now = begun(store)
     assert checkpoints.keep(now, "tracks", b"mine")
     assert not checkpoints.keep(old, "tracks", b"stale")
     assert not checkpoints.keep(replace(now, job_id="b"), "tracks", b"x")
@@ -181,7 +160,7 @@ def test_d5_a_new_run_starts_from_nothing(database):
         stray = {"job_id": "a", "run": 1, "stage": "tracks", "body": b"x", "digest": hashlib.sha256(b"x").hexdigest()}
         db.execute(rows.insert().values(**stray))
     assert checkpoints.stages("a", 2) == frozenset()
-    store.submit(new())
+    store.submit(new_job())
     assert kept_rows(database) == []
 
 
@@ -297,10 +276,10 @@ def voices(**replaced: Any):
 
     info = AudioInfo(duration_s=SECONDS + 1 / 3, samples=int(SECONDS * 16_000), sha256="d", warnings=(DAMAGED,))
     stages: dict[str, Any] = {
-        "extractor": Stub(prepare=lambda *_: info, load=lambda *_: None),
-        "transcriber": Stub(transcribe=transcribe, detect_language=lambda *_, **__: {"ko": 0.9, "en": 0.1}),
-        "prosody": Stub(tracks=lambda *_: TRACKS, measure=measure),
-        "emotion": Stub(analyze=judge),
+        "extractor": FakeHandle(prepare=lambda *_: info, load=lambda *_: None),
+        "transcriber": FakeHandle(transcribe=transcribe, detect_language=lambda *_, **__: {"ko": 0.9, "en": 0.1}),
+        "prosody": FakeHandle(tracks=lambda *_: TRACKS, measure=measure),
+        "emotion": FakeHandle(analyze=judge),
     }
     return graph(**stages | replaced)
 
@@ -340,7 +319,7 @@ class Story:
 
     def dies_after(self, step: Step, stages) -> frozenset[str]:
         """An attempt that dies when `step` is kept; what is kept then."""
-        keeper = Dying(self.checkpoints, attempt(self.store, self._job_id), step)
+        keeper = Dying(self.checkpoints, begun(self.store, self._job_id), step)
 
         async def work() -> None:
             keeper.work = asyncio.create_task(self._pipeline(stages, keeper).run(None, spent_s=0))
@@ -353,7 +332,7 @@ class Story:
     def ends(self, stages, *, settings: Settings | None = None) -> dict[str, Any]:
         """The result of an attempt that nobody disturbs, without what may differ."""
         self._settings = settings or self._settings
-        keeper = CheckpointWriter(self.checkpoints, attempt(self.store, self._job_id))
+        keeper = CheckpointWriter(self.checkpoints, begun(self.store, self._job_id))
 
         async def work() -> dict[str, Any]:
             result = await self._pipeline(stages, keeper).run(None, spent_s=0)
@@ -415,7 +394,7 @@ def test_d5_a_long_transcription_goes_on_where_it_was(story, tmp_path, monkeypat
     settings = Settings(profile="local", transcriber=TranscriberConfig(engine="whisperx", max_chunk_s=2))
 
     def stages():
-        return voices(detector=Stub(detect=lambda *_: spans))
+        return voices(detector=FakeHandle(detect=lambda *_: spans))
 
     first, second, whole = stages(), stages(), stages()
     kept = Story(story.database, settings=settings, max_workers=1, job_id="b")
@@ -497,9 +476,9 @@ def test_d5_other_engines_do_not_go_on_with_what_was_kept(story):
 @pytest.mark.parametrize(
     "broken",
     [
-        {"diarizer": Stub(segment=fails(ValueError("x")))},
-        {"prosody": Stub(tracks=fails(ValueError("x")), measure=measure)},
-        {"prosody": Stub(tracks=lambda *_: TRACKS, measure=fails(ValueError("x")))},
+        {"diarizer": FakeHandle(segment=fails(ValueError("x")))},
+        {"prosody": FakeHandle(tracks=fails(ValueError("x")), measure=measure)},
+        {"prosody": FakeHandle(tracks=lambda *_: TRACKS, measure=fails(ValueError("x")))},
     ],
     ids=["diarization", "tracks", "prosody"],
 )
@@ -512,7 +491,7 @@ def test_d5_a_stage_that_failed_is_tried_again(story, undisturbed, broken):
 
 def test_d5_a_failed_emotion_stage_is_tried_again(story, undisturbed):
     """The same for the last of them."""
-    story.dies_after(Step.PROSODY, voices(emotion=Stub(analyze=fails(ValueError("x")))))
+    story.dies_after(Step.PROSODY, voices(emotion=FakeHandle(analyze=fails(ValueError("x")))))
     assert story.ends(voices()) == undisturbed
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from serve_app.callbacks.retry_schedule import GIVE_UP_AFTER_S, RetrySchedule
-from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
+from serve_app.jobs.job import Attempt, Outcome
 from serve_app.storage.clock_jumps import LONGEST_WAIT_AT_START_S, WallClock, bring_back, plan_anew
 from serve_app.storage.job_store import JobStore
 from serve_app.storage.outbox import BREAKER_FAILURES, Outbox
 from tests.support.clocks import Clock
+from tests.support.jobs import CALLBACK_URL, new_job
 
 HOUR_S = 3600.0
 BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
@@ -31,8 +32,7 @@ def outbox(database, clock):
 
 
 def submit(store: JobStore, job_id: str) -> None:
-    options = {"callback_url": "http://127.0.0.1:8000/r", "options": JobOptions(), "fingerprint": "f"}
-    assert store.submit(NewJob(job_id=job_id, video_url="https://v/1.mp4", video_expires_at=2e9, **options)).started
+    assert store.submit(new_job(job_id, CALLBACK_URL)).started
 
 
 def ended(store: JobStore, job_id: str) -> str:

@@ -18,14 +18,16 @@ from serve_app.callbacks import payloads
 from serve_app.callbacks import sender as sender_module
 from serve_app.callbacks.retry_schedule import HOUR_S, JITTER, MINUTE_S
 from serve_app.callbacks.sender import Sender
-from serve_app.jobs.job import Attempt, CallbackState, JobOptions, NewJob, Outcome
+from serve_app.jobs.job import Attempt, CallbackState, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import JobState
 from serve_app.storage.job_store import JobStore
 from serve_app.storage.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, Outbox
 from serve_app.storage.tables import callbacks
 from tests.chaos.backend import Unreliable
+from tests.support.backend import RESET
 from tests.support.clocks import Clock
+from tests.support.jobs import new_job, started
 
 URL = "http://127.0.0.1:8000/api/upload-video/result"
 DONE = Outcome(result='{"text":"가","segments":[]}'.encode(), duration_s=1.0, processing_s=2.0)
@@ -76,25 +78,6 @@ def outbox(database, clock):
     return Outbox(database, clock=clock)
 
 
-def new(job_id: str = "a", url: str = URL) -> NewJob:
-    return NewJob(
-        job_id=job_id,
-        video_url="https://v/1.mp4?sig=1",
-        video_expires_at=2e9,
-        callback_url=url,
-        options=JobOptions(),
-        fingerprint="f",
-    )
-
-
-def started(store, job_id: str = "a", url: str = URL) -> Attempt:
-    """A job that a driver works on."""
-    store.submit(new(job_id, url))
-    store.admit()
-    job = store.begin_attempt(job_id, store.get(job_id).run)
-    return Attempt(job_id=job_id, run=job.run, number=job.attempt)
-
-
 def ended(store, job_id: str = "a", outcome: Outcome = DONE, url: str = URL) -> str:
     """A job that has just ended; its callback's id."""
     return store.finish(started(store, job_id, url), outcome).callback_id
@@ -131,7 +114,7 @@ def test_w2_processed_and_then_reset(store, outbox, clock, database):
                 await deliver_due(sender, outbox)
 
     with Unreliable(SEED) as backend:
-        backend.mood = {"ok": 0.7, "reset": 0.3}
+        backend.mood = {200: 0.7, RESET: 0.3}
         for job_id in jobs:
             ended(store, job_id, url=backend.url)
         asyncio.run(run(backend))
@@ -179,7 +162,7 @@ def test_w3_a_backend_that_was_down(store, outbox, clock, database, outage):
 def test_w4_progress_that_is_never_taken_holds_up_no_end(store, outbox, clock, answer):
     """W4: however often progress has failed at a receiver, the end goes there at once, and progress only as probes."""
     receiver = Receiver(lambda post: 200 if post.ended else answer, clock)
-    attempt = started(store)
+    attempt = started(store, callback_url=URL)
 
     async def run() -> bool:
         sender = Sender(receiver, outbox)
@@ -198,7 +181,7 @@ def test_w4_progress_takes_no_probe_from_an_end(store, outbox, clock):
     """W4: a receiver was down, is back, and refuses progress as ever: progress does not use up what ends wait for."""
     up = False
     receiver = Receiver(lambda post: 200 if up and post.ended else 500, clock)
-    attempt = started(store, "b")
+    attempt = started(store, "b", URL)
     callback_ids = [ended(store, f"job-{number}") for number in range(BREAKER_FAILURES)]
 
     async def run() -> None:
@@ -220,7 +203,7 @@ def test_a_dead_receiver_hears_one_probe_from_all(store, outbox, clock):
     """Ends and progress together: nothing but one try per half minute, and progress flows when one got through."""
     up = False
     receiver = Receiver(lambda _: 200 if up else None, clock)
-    attempt = started(store, "b")
+    attempt = started(store, "b", URL)
     for number in range(BREAKER_FAILURES + 2):
         ended(store, f"job-{number}")
 
@@ -248,7 +231,7 @@ def test_a_dead_receiver_hears_one_probe_from_all(store, outbox, clock):
 def test_w5_progress_of_before_is_not_sent_after_the_end(store, outbox):
     """W5: a driver that was stopped, a manager's heartbeat that was on its way: they find newer to tell."""
     receiver = Receiver()
-    attempt = started(store)
+    attempt = started(store, callback_url=URL)
     of_the_driver = store.tell(attempt, HALF, spent_s=0)
     [waiting] = store.take_due_heartbeats(since_s=-100)
     store.begin_attempt("a", 1)
@@ -350,7 +333,7 @@ def test_w5_a_post_of_a_job_that_was_told_tells_nothing(store, outbox, clock):
     """W5: a retry of the backend after the acknowledged end owes it nothing more."""
     callback_id = ended(store)
     outbox.delivered(outbox.claim(callback_id))
-    assert not store.submit(new()).started
+    assert not store.submit(new_job()).started
     clock.now += 100 * HOUR_S
     assert outbox.due(10) == []
     assert store.take_due_heartbeats(since_s=0) == []

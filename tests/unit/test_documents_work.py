@@ -16,9 +16,9 @@ import pytest
 from sqlalchemy import text
 
 from ml_server_client import Callback, Receiver
-from serve_app.jobs.job import JobOptions, NewJob
 from serve_app.storage.database import Database
 from serve_app.storage.job_store import JobStore
+from tests.support.jobs import new_job
 from tests.support.pages import ROOT, page
 
 HEARS = """
@@ -133,17 +133,6 @@ def run(script: str, **environment: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def job(job_id: str) -> NewJob:
-    return NewJob(
-        job_id=job_id,
-        video_url="https://bucket.example.com/v.mp4",
-        video_expires_at=0.0,
-        callback_url=None,
-        options=JobOptions(),
-        fingerprint=job_id,
-    )
-
-
 def known(url: str) -> set[str]:
     database = Database(url)
     database.create()
@@ -159,9 +148,9 @@ def backed_up_and_restored(url: str, backup: str, restore: str, **environment: s
     database = Database(url)
     database.create()
     store = JobStore(database, queue_limit=9, running_limit=9)
-    store.submit(job("before"))
+    store.submit(new_job("before"))
     run(backup, **environment)
-    store.submit(job("after"))
+    store.submit(new_job("after"))
     database.close()
     assert known(url) == {"before", "after"}
     run(restore, **environment)

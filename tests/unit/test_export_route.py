@@ -9,12 +9,13 @@ from fastapi.testclient import TestClient
 
 from serve_app.cli.main import main
 from serve_app.exports.formats import MEDIA_TYPES
-from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
+from serve_app.jobs.job import Outcome
 from serve_app.settings import Settings
 from serve_app.storage.database import Database
 from serve_app.storage.job_store import JobStore
 from tests.support.edge import edge as edge_over
 from tests.support.fake_ml_server import result_for
+from tests.support.jobs import begun, new_job
 from tests.support.live_server import serving
 
 RESULT = json.dumps(result_for("https://v/1.mp4")).encode()
@@ -29,12 +30,9 @@ def app(tmp_path):
     database.create()
     store = JobStore(database, queue_limit=10, running_limit=10)
     for job_id, outcome in (("a:b", DONE), ("failed", BROKEN), ("waiting", None)):
-        job = {"video_url": "https://v/1.mp4", "video_expires_at": 2e9, "fingerprint": "f", "callback_url": None}
-        store.submit(NewJob(job_id=job_id, options=JobOptions(), **job))
+        store.submit(new_job(job_id))
         if outcome:
-            store.admit()
-            run = store.begin_attempt(job_id, 1)
-            store.finish(Attempt(job_id=job_id, run=1, number=run.attempt), outcome)
+            store.finish(begun(store, job_id), outcome)
     yield edge_over(Settings(profile="local"), database, store)
     database.close()
 

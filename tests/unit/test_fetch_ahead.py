@@ -14,13 +14,14 @@ from ray.exceptions import RayActorError
 from deployments.errors import DownloadError, OutOfResourcesError
 from deployments.extraction.scratch import Scratch
 from deployments.types import SAMPLE_RATE_HZ
-from serve_app.jobs.job import JobOptions, NewJob, Outcome
+from serve_app.jobs.job import Outcome
 from serve_app.jobs.states import JobState
 from serve_app.orchestration import janitor, job_supervisor, manager, prefetcher
 from serve_app.settings import Settings
 from serve_app.storage.opening import open_database, open_store
 from tests.support import managers
 from tests.support.extractors import extractor_in
+from tests.support.jobs import new_job
 from tests.support.managers import ScriptedDrivers, called, running_manager, settings_in, until
 from tests.support.servers import serving, status, whole
 from tests.support.sounds import noise, written
@@ -98,8 +99,7 @@ def extractor(settings, monkeypatch):
 def posted(store, extractor, job_id: str, life_s: float = 3600.0) -> str:
     """A job that waits, with a URL that lives so long."""
     extractor.expires[job_id] = time.time() + life_s
-    told = {"video_url": f"https://v/{job_id}.mp4", "callback_url": None, "fingerprint": job_id}
-    store.submit(NewJob(job_id=job_id, video_expires_at=extractor.expires[job_id], options=JobOptions(), **told))
+    store.submit(new_job(job_id, video_url=f"https://v/{job_id}.mp4", video_expires_at=extractor.expires[job_id]))
     return job_id
 
 
@@ -164,8 +164,7 @@ def test_d13_the_real_extractor_needs_no_url_in_its_turn(settings, store, monkey
     async def run() -> int:
         async with serving(signed) as server:
             for job_id in seconds:
-                told = {"video_url": server.url(f"/{job_id}"), "callback_url": None, "fingerprint": job_id}
-                store.submit(NewJob(job_id=job_id, video_expires_at=2e9, options=JobOptions(), **told))
+                store.submit(new_job(job_id, video_url=server.url(f"/{job_id}")))
             async with running_manager(settings, ScriptedDrivers(store, work)):
                 await until(lambda: all(store.get(job_id).prefetch == "done" for job_id in "abc") and "runs" in heard)
                 expired.set()

@@ -10,7 +10,7 @@ from sqlalchemy import delete, event, text
 from deployments.metrics import OTHER
 from deployments.warnings import WarningCode
 from serve_app.callbacks.retry_schedule import RetrySchedule
-from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
+from serve_app.jobs.job import Attempt, Outcome
 from serve_app.observability import job_metrics, metrics
 from serve_app.observability.job_metrics import EVENTS_READ, JobMetrics
 from serve_app.orchestration import manager
@@ -20,7 +20,8 @@ from serve_app.storage.job_store import JobStore
 from serve_app.storage.opening import open_store
 from serve_app.storage.outbox import Outbox
 from serve_app.storage.tables import events, jobs, leases
-from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until, waiting
+from tests.support.jobs import CALLBACK_URL, begun, new_job
+from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until
 
 BODY = {"text": "", "segments": [], "metadata": {"stages": {"extraction": 2.0, "transcription": 30.0, "/x?s=1": 1.0}}}
 DONE = Outcome(result=json.dumps(BODY).encode(), duration_s=100.0, processing_s=40.0)
@@ -39,14 +40,11 @@ class World:
         self.outbox = Outbox(database, schedule=RetrySchedule(spread=0), clock=clock)
         self.job_metrics = JobMetrics(database, Limits(running_jobs=10, queued_jobs=20), clock)
 
-    def submit(self, job_id="a", callback="http://127.0.0.1:9/result") -> None:
-        job = {"video_url": "https://v/1.mp4?X-Amz-Signature=secret", "video_expires_at": 2e9, "fingerprint": "f"}
-        self.store.submit(NewJob(job_id=job_id, callback_url=callback, options=JobOptions(), **job))
+    def submit(self, job_id="a", callback=CALLBACK_URL) -> None:
+        self.store.submit(new_job(job_id, callback))
 
     def begin(self, job_id="a") -> Attempt:
-        self.store.admit()
-        job = self.store.begin_attempt(job_id, self.store.get(job_id).run)
-        return Attempt(job_id=job_id, run=job.run, number=job.attempt)
+        return begun(self.store, job_id)
 
     def end(self, job_id="a", outcome=DONE) -> str:
         self.submit(job_id)
@@ -259,7 +257,7 @@ def test_the_manager_that_works_counts(tmp_path, counted, monkeypatch):
     async def work():
         async with running_manager(settings, ScriptedDrivers(store, finishes)) as working:
             await until(lambda: counted.recorded["manager_seen_timestamp_seconds"])
-            store.submit(waiting("a"))
+            store.submit(new_job("a"))
             await until(lambda: ended(counted, state="completed") == 1)
             assert counted.last("jobs", state="completed") == 1
             with store._db.write() as db:

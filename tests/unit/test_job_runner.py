@@ -20,7 +20,8 @@ from serve_app.orchestration import attempt as attempt_module
 from serve_app.orchestration import job_runner as driver_module
 from serve_app.storage import database as database_module
 from serve_app.storage.opening import open_database, open_store
-from tests.support.managers import STAGES, settings_in, until, waiting
+from tests.support.jobs import new_job
+from tests.support.managers import STAGES, settings_in, until
 
 
 class Work:
@@ -65,7 +66,7 @@ def settings(tmp_path):
 def store(settings):
     database = open_database(settings)
     store = open_store(settings, database)[0]
-    store.submit(waiting("a"))
+    store.submit(new_job("a"))
     store.admit()
     yield store
     database.close()
@@ -231,7 +232,7 @@ def test_w4_progress_that_is_never_taken_holds_up_no_end(settings, store, hangs,
     Client.hangs, Client.posts = hangs, []
 
     async def run() -> None:
-        store.submit(waiting("b", "http://127.0.0.1:9/result"))
+        store.submit(new_job("b", "http://127.0.0.1:9/result"))
         store.admit()
         task = driven(settings, "b")
         await until(lambda: bool(Client.posts))

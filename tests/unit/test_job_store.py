@@ -15,7 +15,7 @@ from sqlalchemy import make_url, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from serve_app.callbacks.retry_schedule import GIVE_UP_AFTER_S, RetrySchedule
-from serve_app.jobs.job import Attempt, CallbackState, JobOptions, NewJob, Outcome
+from serve_app.jobs.job import Attempt, CallbackState, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import TRANSITIONS, IllegalTransitionError, JobState, check
 from serve_app.storage import database as database_module
@@ -25,6 +25,7 @@ from serve_app.storage.database import Database
 from serve_app.storage.job_store import JobStore
 from serve_app.storage.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, Outbox
 from serve_app.storage.tables import callbacks, checkpoints, metadata, receivers
+from tests.support import jobs as some_jobs
 from tests.support.clocks import Clock
 
 CALLBACK = "http://127.0.0.1:8000/api/upload-video/result"
@@ -47,25 +48,13 @@ def outbox(database, clock):
     return Outbox(database, schedule=RetrySchedule(spread=0), clock=clock)
 
 
-def new(
-    job_id: str = "a", *, url: str = "https://v/1.mp4?sig=1", fingerprint: str = "f", callback: str | None = CALLBACK
-):
-    return NewJob(
-        job_id=job_id,
-        video_url=url,
-        video_expires_at=2_000_000.0,
-        callback_url=callback,
-        options=JobOptions(),
-        fingerprint=fingerprint,
-    )
+def new(job_id: str = "a", *, callback: str | None = CALLBACK, **fields) -> NewJob:
+    return some_jobs.new_job(job_id, callback, **fields)
 
 
-def started(store, job_id: str = "a", **options) -> Attempt:
+def started(store, job_id: str = "a", *, callback: str | None = CALLBACK, **fields) -> Attempt:
     """A job that a driver works on."""
-    store.submit(new(job_id, **options))
-    store.admit()
-    job = store.begin_attempt(job_id, store.get(job_id).run)
-    return Attempt(job_id=job_id, run=job.run, number=job.attempt)
+    return some_jobs.started(store, job_id, callback, **fields)
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(JobState, JobState)))
@@ -96,7 +85,7 @@ def test_a_new_job_waits(store):
 def test_the_same_content_again_starts_nothing_and_renews_the_url(store):
     """A retry of the backend never starts a second job, and its newly signed URL replaces the stored one."""
     store.submit(new())
-    again = store.submit(new(url="https://v/1.mp4?sig=2"))
+    again = store.submit(new(video_url="https://v/1.mp4?sig=2"))
     assert not again.started
     assert not again.conflict
     assert store.get("a").video_url == "https://v/1.mp4?sig=2"
@@ -106,8 +95,8 @@ def test_the_same_content_again_starts_nothing_and_renews_the_url(store):
 def test_other_content_under_a_known_id_is_a_conflict(store):
     """Different content under a known job_id is refused, and changes nothing."""
     store.submit(new())
-    assert store.submit(new(url="https://v/2.mp4", fingerprint="g")).conflict
-    assert store.get("a").video_url == "https://v/1.mp4?sig=1"
+    assert store.submit(new(video_url="https://v/2.mp4", fingerprint="g")).conflict
+    assert store.get("a").video_url == "https://v/1.mp4?X-Amz-Signature=secret"
 
 
 def test_a_failed_job_posted_again_is_a_new_run_with_rising_sequence(store):
@@ -173,7 +162,7 @@ def test_many_posts_at_once_never_overfill_the_queue(store):
 def test_the_same_post_many_times_at_once_is_one_job(store):
     """Retries that overtake each other find the one job."""
     with ThreadPoolExecutor(10) as pool:
-        answers = list(pool.map(lambda i: store.submit(new(url=f"https://v/1.mp4?sig={i}")), range(20)))
+        answers = list(pool.map(lambda i: store.submit(new(video_url=f"https://v/1.mp4?sig={i}")), range(20)))
     assert sum(answer.started for answer in answers) == 1
     assert {answer.job.job_id for answer in answers} == {"a"}
 
@@ -275,7 +264,7 @@ def test_w1_the_end_and_its_callback_are_one_commit(store, outbox, monkeypatch):
 def test_m7_an_ended_job_forgets_what_signed_its_url(store, outcome):
     """M7: a job's row keeps the URL's query until the job ends, in whatever way, and no longer."""
     attempt = started(store)
-    assert store.get("a").video_url == "https://v/1.mp4?sig=1"
+    assert store.get("a").video_url == "https://v/1.mp4?X-Amz-Signature=secret"
     store.finish(attempt, outcome)
     store.submit(new("b"))
     store.cancel("b", BROKEN)
@@ -288,7 +277,7 @@ def test_m7_not_even_the_file_remembers(sqlite_url, tmp_path):
     database.create()
     store = JobStore(database, queue_limit=20, running_limit=2)
     for number in range(20):
-        store.submit(new(f"job{number}", url=f"https://v/1.mp4?signed-{number}-{'x' * 300}"))
+        store.submit(new(f"job{number}", video_url=f"https://v/1.mp4?signed-{number}-{'x' * 300}"))
         store.cancel(f"job{number}", BROKEN)
     database.close()
     assert (tmp_path / "jobs.db").exists()
@@ -298,7 +287,7 @@ def test_m7_not_even_the_file_remembers(sqlite_url, tmp_path):
 def test_m7_a_new_run_brings_its_own_url(store):
     """M7: a failed job posted again is fetched by the URL that came with the new request."""
     store.finish(started(store), BROKEN)
-    store.submit(new(url="https://v/1.mp4?sig=2"))
+    store.submit(new(video_url="https://v/1.mp4?sig=2"))
     assert store.get("a").video_url == "https://v/1.mp4?sig=2"
 
 
@@ -505,10 +494,7 @@ def test_a_waiting_job_is_told_of_at_most_once_per_interval(store, clock):
 def test_d13_least_time_left_is_fetched_first(store):
     """D13: prefetching prefers the URL that expires first and takes each job once."""
     store.submit(new("a"))
-    urgent = NewJob(
-        **{name: getattr(new("b"), name) for name in NewJob.__dataclass_fields__} | {"video_expires_at": 1.0}
-    )
-    store.submit(urgent)
+    store.submit(new("b", video_expires_at=1.0))
     first, second = store.to_prefetch(5)
     assert (first.job_id, second.job_id) == ("b", "a")
     store.set_prefetch(first, "running")
@@ -705,7 +691,7 @@ def test_an_error_does_not_tell_the_url(store, database):
     with database.write() as db:
         db.exec_driver_sql("ALTER TABLE jobs RENAME COLUMN video_url TO gone")
     with pytest.raises(SQLAlchemyError) as error:
-        store.submit(new(url="https://v/1.mp4?X-Amz-Signature=secret"))
+        store.submit(new())
     assert "secret" not in str(error.value)
 
 
@@ -713,6 +699,6 @@ def test_a_broken_rule_does_not_tell_the_row(store):
     """The text of a database error, its cause's and its traceback's too, does not hold the row that broke a rule."""
     signed = "https://v/1.mp4?X-Amz-Signature=" + "secret".upper()
     with pytest.raises(SQLAlchemyError) as error:
-        store.submit(new(url=signed, fingerprint=None))
+        store.submit(new(video_url=signed, fingerprint=None))
     assert "fingerprint" in str(error.value)
     assert "SECRET" not in "".join(traceback.format_exception(error.value))

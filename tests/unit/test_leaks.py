@@ -9,10 +9,11 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from serve_app.jobs.job import JobOptions, NewJob, Outcome
+from serve_app.jobs.job import Outcome
 from serve_app.storage.database import Database
 from serve_app.storage.job_store import JobStore
 from serve_app.storage.tables import jobs
+from tests.support.jobs import new_job
 from tests.support.leaks import ROOT, Watch
 from tests.support.sources import SECRET
 
@@ -34,16 +35,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 def submitted(database: Database) -> JobStore:
     store = JobStore(database, queue_limit=3, running_limit=2)
-    store.submit(
-        NewJob(
-            job_id="a",
-            video_url=URL,
-            video_expires_at=0.0,
-            callback_url="http://backend/x",
-            options=JobOptions(),
-            fingerprint="f",
-        )
-    )
+    store.submit(new_job(callback_url="http://backend/x", video_url=URL))
     return store
 
 

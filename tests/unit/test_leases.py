@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.exc import SQLAlchemyError
 
-from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
+from serve_app.jobs.job import Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import JobState
 from serve_app.storage import database as database_module
@@ -22,6 +22,7 @@ from serve_app.storage.database import Database
 from serve_app.storage.job_store import JobStore
 from serve_app.storage.leases import LEASE_S, LONGEST_STEP_S, Lease, Watch
 from serve_app.storage.tables import leases
+from tests.support.jobs import begun, new_job
 
 DONE = Outcome(result=b'{"text":"by the second"}', duration_s=1.0, processing_s=2.0)
 WORKER = """
@@ -61,21 +62,10 @@ def store(database):
     return JobStore(database, queue_limit=3, running_limit=2)
 
 
-def admitted(store: JobStore) -> None:
-    options = {"callback_url": "http://127.0.0.1:8000/r", "options": JobOptions(), "fingerprint": "f"}
-    store.submit(NewJob(job_id="a", video_url="https://v/1.mp4", video_expires_at=2e9, **options))
-    store.admit()
-
-
-def begun(store: JobStore) -> Attempt:
-    job = store.begin_attempt("a", 1)
-    assert job is not None
-    return Attempt(job_id="a", run=1, number=job.attempt)
-
-
 def test_d4_a_worker_that_is_stopped_and_continued_writes_nothing(database_url, store):
     """D4: stopped (SIGSTOP) while another attempt begins, then continued: beat, progress and end are all refused."""
-    admitted(store)
+    store.submit(new_job())
+    store.admit()
     worker = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", WORKER, database_url],
         stdin=subprocess.PIPE,
@@ -111,7 +101,8 @@ def ask(worker: subprocess.Popen[str], write: str) -> str:
 
 def test_d4_a_driver_beats_with_and_without_news(store):
     """D4: a beat and a progress that is told both raise the number that the manager watches, and count the time."""
-    admitted(store)
+    store.submit(new_job())
+    store.admit()
     attempt = begun(store)
     assert store.beat(attempt, spent_s=5.0)
     assert store.tell(attempt, Progress(percent=10, stage=Stage.EXTRACTION), spent_s=1.0) == 1

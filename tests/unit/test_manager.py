@@ -29,7 +29,8 @@ from serve_app.storage.opening import open_database, open_store
 from serve_app.storage.outbox import Outbox
 from tests.support import managers
 from tests.support.backend import Backend
-from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until, waiting
+from tests.support.jobs import new_job
+from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until
 
 LEASE_S = 0.6
 CANCELLED = Outcome(error_code="CANCELLED", error_message="no")
@@ -98,7 +99,7 @@ def test_d4_a_driver_that_stands_still_is_replaced(settings, store):
     async def run() -> ScriptedDrivers:
         drivers = ScriptedDrivers(store, behaviour)
         for job_id in ("still", "works"):
-            store.submit(waiting(job_id))
+            store.submit(new_job(job_id))
         async with running_manager(settings, drivers):
             await until(lambda: {state(store, job_id) for job_id in ("still", "works")} == {JobState.COMPLETED})
         return drivers
@@ -123,7 +124,7 @@ def test_d6_a_file_that_kills_its_driver(settings, store, monkeypatch):
 
     async def run() -> None:
         for job_id in ids:
-            store.submit(waiting(job_id))
+            store.submit(new_job(job_id))
         async with running_manager(settings, ScriptedDrivers(store, behaviour)):
             await until(lambda: all(state(store, job_id).ended for job_id in ids))
 
@@ -140,7 +141,7 @@ def test_d6_a_driver_that_never_counts_an_attempt(settings, store, monkeypatch):
 
     async def run() -> ScriptedDrivers:
         drivers = ScriptedDrivers(store, finishes)
-        store.submit(waiting("a"))
+        store.submit(new_job("a"))
         async with running_manager(settings, drivers):
             await until(lambda: state(store, "a").ended)
         return drivers
@@ -168,7 +169,7 @@ def test_d7_a_server_that_stops_leaves_its_jobs_to_the_next(settings, store):
 
     async def run() -> None:
         for job_id in ids:
-            store.submit(waiting(job_id))
+            store.submit(new_job(job_id))
         for _ in range(stops):
             drivers = ScriptedDrivers(store, behaviour)
             async with running_manager(settings, drivers) as server:
@@ -177,7 +178,7 @@ def test_d7_a_server_that_stops_leaves_its_jobs_to_the_next(settings, store):
                 await until(lambda: store.get(ids[0]).attempt == 1)
                 await server.drain()
                 assert (drivers.alive, len(drivers.starts), drivers.killed) == ({}, 10, [])
-                assert store.submit(waiting("late")).draining
+                assert store.submit(new_job("late")).draining
                 assert store.begin_attempt(ids[0], 1) is None
                 assert {store.get(job_id).attempt for job_id in ids} == {0}
         may_finish.set()
@@ -187,7 +188,7 @@ def test_d7_a_server_that_stops_leaves_its_jobs_to_the_next(settings, store):
     asyncio.run(run())
     assert [state(store, job_id) for job_id in ids] == [JobState.COMPLETED] * 12
     assert store.get(ids[0]).spent_s == stops
-    assert store.submit(waiting("late")).started
+    assert store.submit(new_job("late")).started
 
 
 def test_d7_a_video_that_was_being_fetched_ahead_is_fetched_again(settings, store, monkeypatch):
@@ -205,7 +206,7 @@ def test_d7_a_video_that_was_being_fetched_ahead_is_fetched_again(settings, stor
 
     async def run() -> None:
         for i in range(11):
-            store.submit(waiting(f"job-{i:02}"))
+            store.submit(new_job(f"job-{i:02}"))
         for _ in range(2):
             begun = len(fetched)
             async with running_manager(settings, ScriptedDrivers(store, stands_still)) as server:
@@ -237,7 +238,7 @@ def test_d10_a_locked_database_costs_no_driver_its_lease(settings, store, monkey
 
     async def run() -> ScriptedDrivers:
         drivers = ScriptedDrivers(store, behaviour)
-        store.submit(waiting("a"))
+        store.submit(new_job("a"))
         async with running_manager(settings, drivers):
             await until(lambda: store.get("a").beats > 0)
             with closing(sqlite3.connect(settings.state_dir / "ml-server.db", isolation_level=None)) as other:
@@ -277,7 +278,7 @@ def test_d10_a_driver_that_is_stopped_within_a_write(settings, store, monkeypatc
         async def run() -> list[str]:
             drivers = JobActors(store, behaviour)
             for job_id in ("stopped", "answers"):
-                store.submit(waiting(job_id))
+                store.submit(new_job(job_id))
             async with running_manager(settings, drivers):
                 await until(lambda: all(store.get(job_id).attempt for job_id in ("stopped", "answers")))
                 drivers.hanging.add("stopped")
@@ -298,7 +299,7 @@ def test_d10_the_clock_ends_no_job(settings, store, monkeypatch):
 
     async def run() -> ScriptedDrivers:
         drivers = ScriptedDrivers(store, works)
-        store.submit(waiting("a"))
+        store.submit(new_job("a"))
         async with running_manager(settings, drivers) as running:
             running._leadership._clock = WallClock(time.time)
             await until(lambda: store.get("a").beats > 0)
@@ -326,7 +327,7 @@ def test_d9_a_job_whose_driver_never_comes_is_timed_out(tmp_path, monkeypatch):
             raise RuntimeError("no node")
 
     async def run() -> None:
-        store.submit(waiting("a"))
+        store.submit(new_job("a"))
         monkeypatch.setattr(deadlines, "STARTS_PER_ATTEMPT", 1000)
         async with running_manager(settings, NoDrivers(store, finishes)):
             await until(lambda: state(store, "a").ended)
@@ -348,9 +349,9 @@ def test_d14_a_second_manager_does_no_harm(settings, store, monkeypatch):
                 stands_by = await stack.enter_async_context(running_manager(settings, second))
                 await until(lambda: stands_by._leadership.held is False)
                 for job_id in "ab":
-                    store.submit(waiting(job_id))
+                    store.submit(new_job(job_id))
                 await until(lambda: all(state(store, job_id).ended for job_id in "ab"))
-            store.submit(waiting("c"))
+            store.submit(new_job("c"))
             await until(lambda: state(store, "c").ended)
         return first.starts, second.starts
 
@@ -372,7 +373,7 @@ def test_d14_who_hangs_is_followed_and_then_stands_by(settings, store, monkeypat
                 await until(lambda: follows._leadership.held is True)
                 hangs._leadership._renewed_at = 0.0
                 hangs._loop = asyncio.create_task(hangs._run())
-                store.submit(waiting("a"))
+                store.submit(new_job("a"))
                 await until(lambda: hangs._leadership.held is False)
                 await until(lambda: state(store, "a").ended)
         return first.starts, second.starts
@@ -445,7 +446,7 @@ def test_w5_nothing_follows_an_acknowledged_end(settings, store, posts, monkeypa
     async def run(backend: Backend) -> None:
         url, outbox = f"{backend.url}/result", Outbox(store._db)
         for job_id in ids:
-            store.submit(waiting(job_id, url))
+            store.submit(new_job(job_id, url))
         async with CallbackClient(hasty.callbacks) as client:
             drivers = ScriptedDrivers(store, driver_that_tells(Sender(client, outbox), url))
             async with running_manager(hasty, drivers) as running:
@@ -453,7 +454,7 @@ def test_w5_nothing_follows_an_acknowledged_end(settings, store, posts, monkeypa
                 for job_id in ids[-5:]:
                     await asyncio.to_thread(store.cancel, job_id, CANCELLED)
                 await until(lambda: all(outbox.status(job_id).state == "delivered" for job_id in ids))
-                assert not store.submit(waiting(ids[0], url)).started
+                assert not store.submit(new_job(ids[0], url)).started
                 turned_at = running._turned_at
                 await until(lambda: running._turned_at > turned_at + 10 * manager.TURN_S)
 
@@ -491,10 +492,10 @@ def test_w4_a_hanging_heartbeat_is_aborted_for_the_end(settings, store, monkeypa
     async def run() -> None:
         outbox = Outbox(store._db)
         for number in range(10):
-            store.submit(waiting(f"job-{number}"))
+            store.submit(new_job(f"job-{number}"))
         async with running_manager(hasty, ScriptedDrivers(store, stands_still)):
             await until(lambda: store.counts().running == 10)
-            store.submit(waiting("waits", "http://127.0.0.1:9/result"))
+            store.submit(new_job("waits", "http://127.0.0.1:9/result"))
             await until(lambda: "progress" in log)
             store.cancel("waits", CANCELLED)
             await until(lambda: outbox.status("waits").state == "delivered")
@@ -509,7 +510,7 @@ def test_drivers_without_a_job_are_killed(settings, store):
     async def run() -> None:
         drivers = ScriptedDrivers(store, stands_still)
         drivers.alive["gone"] = asyncio.create_task(stands_still())
-        store.submit(waiting("a"))
+        store.submit(new_job("a"))
         async with running_manager(settings, drivers):
             await until(lambda: "gone" not in drivers.alive)
             assert "a" in drivers.alive

@@ -19,7 +19,8 @@ from serve_app.jobs.progress import ProgressMeter, Stage
 from serve_app.pipeline.pipeline import Pipeline, Stages
 from serve_app.sentences import sentence
 from serve_app.settings import Settings
-from tests.support.fake_graph import EARS, SECONDS, Response, Stub, fails, graph, heard, job, measure
+from serve_app.testing import FakeHandle, Response
+from tests.support.fake_graph import EARS, SECONDS, fails, graph, heard, job, measure
 
 
 def run(
@@ -68,7 +69,7 @@ def test_m2_the_audio_is_fetched_once_and_no_stage_gets_a_path():
     sound = object()
     got: list[Any] = []
 
-    class Watching(Stub):
+    class Watching(FakeHandle):
         def __getattr__(self, name: str) -> Any:
             method = super().__getattr__(name)
 
@@ -81,7 +82,7 @@ def test_m2_the_audio_is_fetched_once_and_no_stage_gets_a_path():
             return Method
 
     plain = graph()
-    extractor = Stub(**plain.extractor._methods | {"load": lambda *_: sound})
+    extractor = FakeHandle(**plain.extractor._methods | {"load": lambda *_: sound})
     others = ("detector", "transcriber", "diarizer", "prosody", "emotion")
     run(replace(plain, extractor=extractor, **{name: Watching(**getattr(plain, name)._methods) for name in others}))
     assert extractor.calls.count("prepare") == 1
@@ -100,13 +101,13 @@ def test_chunks_are_heard_with_a_margin_of_the_pauses():
         return heard(audio, chunk, *rest)
 
     settings = Settings(profile="local", transcriber=TranscriberConfig(engine="whisperx", max_chunk_s=10))
-    run(graph(transcriber=Stub(transcribe=hear)), settings=settings, language="en")
+    run(graph(transcriber=FakeHandle(transcribe=hear)), settings=settings, language="en")
     assert sorted(heard_s) == [(0, 8.3), (9.7, 18.3)]
 
 
 def test_without_diarization_there_is_one_speaker_and_a_warning():
     """A failing diarizer never costs the transcript."""
-    result = run(graph(diarizer=Stub(segment=fails(ValueError("x")))))
+    result = run(graph(diarizer=FakeHandle(segment=fails(ValueError("x")))))
     assert {segment["speaker"]["speaker_id"] for segment in result["segments"]} == {"SPEAKER_00"}
     assert "DIARIZATION_FAILED" in codes(result)
 
@@ -117,7 +118,7 @@ def test_without_diarization_there_is_one_speaker_and_a_warning():
 def test_without_prosody_there_are_floor_values_and_a_warning(broken):
     """A failing prosody stage gives -60 dB, 100 Hz, not voiced."""
     tracks = Tracks(start_s=0, f0_hz=np.zeros(4, np.float32), level_dbfs=np.zeros(4, np.float32))
-    result = run(graph(prosody=Stub(**{"tracks": lambda *_: tracks} | broken)))
+    result = run(graph(prosody=FakeHandle(**{"tracks": lambda *_: tracks} | broken)))
     word = result["segments"][0]["words"][0]
     assert (word["volume_db"], word["pitch_hz"], word["voiced"]) == (-60.0, 100.0, False)
     assert "PROSODY_FAILED" in codes(result)
@@ -125,7 +126,7 @@ def test_without_prosody_there_are_floor_values_and_a_warning(broken):
 
 def test_without_emotion_there_is_a_warning():
     """A failing emotion stage leaves its fields out."""
-    result = run(graph(emotion=Stub(analyze=fails(ValueError("x")))))
+    result = run(graph(emotion=FakeHandle(analyze=fails(ValueError("x")))))
     assert all("emotion" not in segment for segment in result["segments"])
     assert "EMOTION_FAILED" in codes(result)
 
@@ -139,7 +140,7 @@ def test_warnings_of_all_chunks_are_told_once_in_the_servers_language(locale):
         return replace(heard(*asked), warnings=(unsure,))
 
     settings = Settings(profile="local", locale=locale, transcriber=EARS)
-    metadata = run(graph(transcriber=Stub(transcribe=transcribe)), settings=settings)["metadata"]
+    metadata = run(graph(transcriber=FakeHandle(transcribe=transcribe)), settings=settings)["metadata"]
     assert metadata["warning_codes"][0] == {"code": "SPEECH_UNCERTAIN", "seconds": 0.667}
     assert metadata["warnings"][0] == sentence(replace(unsure, seconds=2 / 3), locale)
     assert len(metadata["warnings"]) == len(metadata["warning_codes"]) == len(set(metadata["warnings"]))
@@ -169,7 +170,7 @@ def test_what_the_aligner_does_not_hear_is_left_out_and_counted():
 def test_without_prosody_an_engine_that_hears_the_sound_still_judges(engine, judged):
     """Emotion is lost with the prosody only where the engine judges by its tracks."""
     settings = Settings(profile="local", transcriber=EARS, emotion=EmotionConfig(engine=engine))
-    result = run(graph(prosody=Stub(tracks=fails(ValueError("x")), measure=measure)), settings=settings)
+    result = run(graph(prosody=FakeHandle(tracks=fails(ValueError("x")), measure=measure)), settings=settings)
     assert all(("emotion" in segment) == judged for segment in result["segments"])
     assert ("EMOTION_FAILED" in codes(result)) != judged
 
@@ -180,29 +181,22 @@ def test_emotion_is_judged_beside_the_prosody(engine, by_tracks):
     told: dict[str, Any] = {}
     together = asyncio.Barrier(2)
 
-    class Meeting(Stub):
-        def __getattr__(self, name: str) -> Any:
-            method = self._methods[name]
+    async def meet() -> None:
+        async with asyncio.timeout(5):
+            await together.wait()
 
-            class Method:
-                @staticmethod
-                def remote(*args: Any) -> Response:
-                    async def work() -> Any:
-                        if name != "tracks":
-                            async with asyncio.timeout(5):
-                                await together.wait()
-                        return method(*args)
+    async def measured(*args: Any) -> Any:
+        await meet()
+        return measure(*args)
 
-                    return Response(work)
-
-            return Method
-
-    def judge(_audio: Any, tracks: Any, segments: Any, job_id: str) -> list[Emotion]:
+    async def judge(_audio: Any, tracks: Any, segments: Any, job_id: str) -> list[Emotion]:
+        await meet()
         told.update(tracks=tracks, job_id=job_id)
         return [Emotion(label="sad", confidence=0.5)] * len(segments)
 
     tracks = Tracks(start_s=0, f0_hz=np.zeros(4, np.float32), level_dbfs=np.zeros(4, np.float32))
-    stages = graph(emotion=Meeting(analyze=judge), prosody=Meeting(tracks=lambda *_: tracks, measure=measure))
+    prosody = FakeHandle(tracks=lambda *_: tracks, measure=measured)
+    stages = graph(emotion=FakeHandle(analyze=judge), prosody=prosody)
     result = run(stages, settings=Settings(profile="local", transcriber=EARS, emotion=EmotionConfig(engine=engine)))
     assert told["job_id"] == "a"
     assert (told["tracks"] is not None) == by_tracks
@@ -213,7 +207,7 @@ def test_emotion_is_judged_beside_the_prosody(engine, by_tracks):
 def test_emotion_goes_in_parts_and_comes_in_order():
     """A long video's segments are judged some at a time; each gets its own mood."""
     settings = Settings(profile="local", transcriber=EARS, emotion=EmotionConfig(engine="wav2vec2", batch_s=1))
-    named = Stub(
+    named = FakeHandle(
         analyze=lambda _audio, _tracks, part, _job_id: [Emotion(label=s.words[0].text, confidence=1) for s in part]
     )
     segments = run(graph(emotion=named), settings=settings)["segments"]
@@ -232,13 +226,13 @@ def test_emotion_that_was_not_asked_for_is_not_judged():
 def test_without_a_recogniser_the_job_fails():
     """The transcript itself cannot be done without; the library's words stay in the cause."""
     with pytest.raises(TranscriptionError) as failure:
-        run(graph(transcriber=Stub(transcribe=fails(ValueError("/secret/path")))))
+        run(graph(transcriber=FakeHandle(transcribe=fails(ValueError("/secret/path")))))
     assert "secret" not in str(failure.value)
 
 
 def test_a_failed_extraction_ends_everything():
     """No audio: the extractor's own error, and no other stage is asked."""
-    stages = graph(extractor=Stub(prepare=fails(AudioExtractionError(reason="no_audio"))))
+    stages = graph(extractor=FakeHandle(prepare=fails(AudioExtractionError(reason="no_audio"))))
     with pytest.raises(AudioExtractionError):
         run(stages)
     assert stages.detector.calls == []
@@ -254,8 +248,8 @@ def test_a_dead_replica_is_asked_again(monkeypatch):
             raise death
         return [Span(start_s=0, end_s=8)]
 
-    assert run(graph(detector=Stub(detect=dies_twice)))["segments"]
-    once = Stub(transcribe=fails(ValueError("x")))
+    assert run(graph(detector=FakeHandle(detect=dies_twice)))["segments"]
+    once = FakeHandle(transcribe=fails(ValueError("x")))
     with pytest.raises(TranscriptionError):
         run(graph(transcriber=once), max_workers=1)
     assert len(once.calls) == 1
@@ -274,7 +268,7 @@ def test_a_failed_device_is_asked_again(monkeypatch):
         return heard(audio, chunk, language, job_id, speech)
 
     spans = [Span(start_s=0, end_s=2), Span(start_s=4, end_s=8)]
-    stages = graph(detector=Stub(detect=lambda *_: spans), transcriber=Stub(transcribe=fails_twice))
+    stages = graph(detector=FakeHandle(detect=lambda *_: spans), transcriber=FakeHandle(transcribe=fails_twice))
     assert run(stages, language="en")["segments"]
     assert asked == [("en", "a", spans)]
 
@@ -283,7 +277,7 @@ def test_a_failed_device_is_asked_again(monkeypatch):
 def test_max_workers_bounds_what_is_in_flight(workers):
     """Never more pieces of a job at once than it allows."""
     many = [Span(start_s=float(i), end_s=i + 0.9) for i in range(0, 300, 16)]
-    stages = graph(detector=Stub(detect=lambda *_: many))
+    stages = graph(detector=FakeHandle(detect=lambda *_: many))
     run(stages, max_workers=workers)
     assert stages.transcriber.most_busy <= workers
     if workers > 1:
@@ -292,7 +286,7 @@ def test_max_workers_bounds_what_is_in_flight(workers):
 
 def test_no_speech_gives_an_empty_result():
     """No segments, text "", 0 speakers, and the requested language."""
-    result = run(graph(detector=Stub(detect=lambda *_: [])))
+    result = run(graph(detector=FakeHandle(detect=lambda *_: [])))
     assert (result["segments"], result["text"], result["language"]) == ([], "", "auto")
     assert result["metadata"]["unique_speakers"] == 0
 
@@ -330,25 +324,14 @@ def test_diarization_runs_beside_transcription():
 
         return work
 
-    class Slow(Stub):
-        def __getattr__(self, name: str) -> Any:
-            method = self._methods[name]
-
-            class Method:
-                @staticmethod
-                def remote(*args: Any) -> Response:
-                    return Response(lambda: method(*args))
-
-            return Method
-
-    diarizer = Slow(segment=slow(0.4, "s"), embed=slow(0, "e"), cluster=slow(0, []))
+    diarizer = FakeHandle(segment=slow(0.4, "s"), embed=slow(0, "e"), cluster=slow(0, []))
 
     async def recognise(*args: Any) -> Transcript:
         await asyncio.sleep(0.4)
         return heard(*args)
 
     began = time.monotonic()
-    run(graph(diarizer=diarizer, transcriber=Slow(transcribe=recognise)))
+    run(graph(diarizer=diarizer, transcriber=FakeHandle(transcribe=recognise)))
     assert time.monotonic() - began < 0.75
 
 
@@ -359,7 +342,7 @@ def hears(asked: list[str], detect_language: Any) -> Stages:
         asked.append(language)
         return replace(heard(audio, chunk, language, *more), language=language, device="cuda")
 
-    return graph(transcriber=Stub(transcribe=transcribe, detect_language=detect_language))
+    return graph(transcriber=FakeHandle(transcribe=transcribe, detect_language=detect_language))
 
 
 WHISPER = Settings(profile="local", transcriber=TranscriberConfig(engine="whisperx", max_chunk_s=9))
@@ -411,10 +394,10 @@ def pool_settings() -> Settings:
 def two_graphs() -> Stages:
     """Stages with a CPU pool whose recogniser times its words itself."""
     here, there = (
-        graph(transcriber=Stub(transcribe=lambda *heard_as: replace(heard(*heard_as), device="cuda"))),
+        graph(transcriber=FakeHandle(transcribe=lambda *heard_as: replace(heard(*heard_as), device="cuda"))),
         graph(),
     )
-    align = Stub(align=lambda _audio, transcript, _job_id: transcript)
+    align = FakeHandle(align=lambda _audio, transcript, _job_id: transcript)
     pool = {name: getattr(there, name) for name in ("transcriber", "aligner", "diarizer", "emotion")}
     return replace(here, aligner=align, cpu=pool)
 

@@ -21,6 +21,7 @@ RAY = {
     "serve_app/app.py",
     "serve_app/ingress.py",
     "serve_app/jobs/actor.py",
+    "serve_app/testing.py",
     "serve_app/pipeline/stage_client.py",
     "serve_app/orchestration/job_actor.py",
     "serve_app/orchestration/placement.py",

@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from serve_app.callbacks.retry_schedule import RetrySchedule
 from serve_app.cli.main import main
-from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
+from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.pipeline.resume import StageTimer
 from serve_app.settings import Settings
@@ -14,6 +14,7 @@ from serve_app.storage.job_store import JobStore
 from serve_app.storage.outbox import CLAIM_S, Outbox
 from serve_app.storage.timeline import EventKind, Mark
 from tests.support.edge import edge as edge_over
+from tests.support.jobs import CALLBACK_URL, begun, new_job
 from tests.support.live_server import serving
 
 DONE = Outcome(
@@ -36,14 +37,11 @@ class World:
         self.now += 1
         return self.now
 
-    def submit(self, job_id="a", callback="http://127.0.0.1:9/result") -> None:
-        job = {"video_url": "https://v/1.mp4?X-Amz-Signature=secret", "video_expires_at": 2e9, "fingerprint": "f"}
-        self.store.submit(NewJob(job_id=job_id, callback_url=callback, options=JobOptions(), **job))
+    def submit(self, job_id="a", callback=CALLBACK_URL) -> None:
+        self.store.submit(new_job(job_id, callback))
 
     def begin(self, job_id="a") -> Attempt:
-        self.store.admit()
-        job = self.store.begin_attempt(job_id, self.store.get(job_id).run)
-        return Attempt(job_id=job_id, run=job.run, number=job.attempt)
+        return begun(self.store, job_id)
 
     def told(self, job_id="a") -> list[tuple]:
         return [(e.run, e.attempt, e.kind.value, e.detail) for e in self.store.timeline(job_id)]

@@ -27,9 +27,10 @@ from serve_app.pipeline import stage_client as calls
 from serve_app.settings import Settings, Tracing
 from serve_app.storage.checkpoints import Checkpoints
 from serve_app.storage.opening import open_database, open_store
+from serve_app.testing import FakeHandle, Response
 from tests.support.backend import Backend
 from tests.support.collector import collecting, tree
-from tests.support.fake_graph import EARS, Response, Stub, fails, graph, job
+from tests.support.fake_graph import EARS, fails, graph, job
 from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until
 
 POST = "POST process-video"
@@ -78,7 +79,7 @@ class Server:
     def driver(self, job_id: str = "a", **stages):
         """A driver that works; awaiting its `_task` awaits its end."""
         plain = graph()
-        extractor = Stub(**plain.extractor._methods | {"discard": lambda *_: None})
+        extractor = FakeHandle(**plain.extractor._methods | {"discard": lambda *_: None})
         manager = SimpleNamespace(wake=SimpleNamespace(remote=lambda: None))
         return driver_module.JobRunner(job_id, 1, self.settings, graph(extractor=extractor, **stages), manager)
 
@@ -106,7 +107,7 @@ def test_one_trace_from_the_post_to_the_acknowledgement(server, collector, tmp_p
         return detect(*args)
 
     async def live() -> None:
-        await server.work(detector=Stub(detect=hiccup), diarizer=Stub(segment=fails(ValueError(SECRET))))
+        await server.work(detector=FakeHandle(detect=hiccup), diarizer=FakeHandle(segment=fails(ValueError(SECRET))))
         async with running_manager(server.settings, ScriptedDrivers(server.store, None)):
             await until(
                 lambda: server.client.get("/api/upload-video/status/a").json()["callback"]["state"] == "delivered"
@@ -161,7 +162,7 @@ def test_a_resumed_job_goes_on_in_its_trace(server, collector):
 
     def wait(*_):
         held.set()
-        return Response(asyncio.Event().wait)
+        return Response(asyncio.Event().wait())
 
     async def live() -> None:
         await asyncio.to_thread(server.store.admit)

@@ -15,11 +15,11 @@ from multiprocessing.connection import wait
 
 import pytest
 
-from serve_app.jobs.job import JobOptions, NewJob
 from tests.chaos.checker import comparable
 from tests.chaos.fuse import EDGES, Fuse
 from tests.chaos.light import drive, nursery, opened
 from tests.support.backend import Backend
+from tests.support.jobs import new_job
 from tests.support.leaks import WATCH
 from tests.support.sources import SECRET
 
@@ -55,10 +55,9 @@ class Bed:
         """A start looks after all processes, and two looks at the end of one read its exit code from one pipe."""
 
     def submit(self, job_id: str) -> str:
-        now = time.time()
         url = f"{self.backend.url}/api/upload-video/result"
-        new = {"video_url": f"http://127.0.0.1:1/a.mp4?{SECRET}", "video_expires_at": now + 600, "callback_url": url}
-        self.store.submit(NewJob(job_id=job_id, options=JobOptions(), fingerprint=job_id, **new))
+        video = f"http://127.0.0.1:1/a.mp4?{SECRET}"
+        self.store.submit(new_job(job_id, url, video_url=video, video_expires_at=time.time() + 600))
         self.store.admit()
         return job_id
 

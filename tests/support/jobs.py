@@ -1,0 +1,36 @@
+"""Jobs for a store under test: one to submit, and one that an attempt works on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from serve_app.jobs.job import Attempt, JobOptions, NewJob
+
+if TYPE_CHECKING:
+    from serve_app.storage.job_store import JobStore
+
+CALLBACK_URL = "http://127.0.0.1:9/result"
+"""Where nothing listens."""
+
+
+def new_job(job_id: str = "a", callback_url: str | None = None, **fields: Any) -> NewJob:
+    """A job whose end is sent to `callback_url`; `fields` are others of `NewJob`."""
+    url = "https://v/1.mp4?X-Amz-Signature=secret"
+    others = {"video_url": url, "video_expires_at": 2e9, "options": JobOptions(), "fingerprint": "f"} | fields
+    return NewJob(job_id=job_id, callback_url=callback_url, **others)
+
+
+def begun(store: JobStore, job_id: str = "a") -> Attempt:
+    """A new attempt at a job that waits or runs."""
+    store.admit()
+    job = store.get(job_id)
+    assert job is not None
+    begun = store.begin_attempt(job_id, job.run)
+    assert begun is not None
+    return Attempt(job_id=job_id, run=begun.run, number=begun.attempt)
+
+
+def started(store: JobStore, job_id: str = "a", callback_url: str | None = None, **fields: Any) -> Attempt:
+    """The first attempt at a new job."""
+    store.submit(new_job(job_id, callback_url, **fields))
+    return begun(store, job_id)
