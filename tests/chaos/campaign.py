@@ -198,7 +198,7 @@ def _settle(plan: Plan, server: MortalServer, customer: Customer, watcher: Watch
 
 def _hurry(server: MortalServer) -> int:
     """Move the clock for what waits for its next try: the schedule's last steps are hours long."""
-    database = Database(f"sqlite:///{server.state_dir / 'ml-server.db'}")
+    database = Database(server.database_url)
     try:
         with database.write() as db:
             db.execute(delete(receivers))

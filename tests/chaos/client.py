@@ -104,7 +104,7 @@ class Watcher:
 
     def __init__(self, server: MortalServer, *, seed: int) -> None:
         self._server = server
-        self._database = Database(f"sqlite:///{server.state_dir / 'ml-server.db'}")
+        self._database = Database(server.database_url)
         self._chance = random.Random(seed)
         self.seen: list[Seen] = []
         self._newest: dict[str, Seen] = {}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -18,9 +21,10 @@ from tests.support.process import ROOT, clean_environment, wait_healthy
 from tests.support.production import EARS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 API = "/api/upload-video"
+SERVE = "/api/serve/applications/"
 ALIGNER = str(ROOT / "tests" / "models" / "aligner")
 """A model's folder for the Aligner to be in the graph; it is looked for, and not loaded."""
 STAGE_S = (0.15, 1.5)
@@ -31,6 +35,7 @@ TITLES = {
     "manager": re.compile(r"ray::JobManager\b"),
     "proxy": re.compile(r"ray::ProxyActor\b"),
     "controller": re.compile(r"ray::ServeController\b"),
+    "raylet": re.compile(r"\S*/raylet/raylet\b"),
     **{name: re.compile(rf"ray::ServeReplica:[^:]*:{name}\b") for name in REPLICAS},
 }
 """What the nemesis can name, by the titles that Ray gives processes."""
@@ -45,6 +50,7 @@ def write_config(path: Path) -> None:
     for deployment in app["deployments"]:
         deployment.pop("autoscaling_config", None)
         deployment["ray_actor_options"] = {"num_cpus": 0}
+        deployment["health_check_period_s"] = 1  # what is dead is replaced sooner: there are other things to wait for
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
 
 
@@ -55,17 +61,27 @@ class MortalServer:
         self.state_dir = folder / "state"
         self.state_dir.mkdir(mode=0o700, exist_ok=True)
         self.log = self.state_dir / "up.log"
-        config = folder / "config.yaml"
-        write_config(config)
+        self._config = folder / "config.yaml"
+        write_config(self._config)
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
+        self.database_url = f"sqlite:///{self.state_dir / 'ml-server.db'}"
         hooks = {"response": [WATCH.answer]}
         self.http = httpx.Client(base_url=self.url, timeout=10, trust_env=False, event_hooks=hooks)
-        self._command = [sys.executable, "-m", "serve_app.cli", "up", "--config", str(config), "--port", str(port)]
+        self._command = [
+            sys.executable,
+            "-m",
+            "serve_app.cli",
+            "up",
+            "--config",
+            str(self._config),
+            "--port",
+            str(port),
+        ]
         self._command += ["--state-dir", str(self.state_dir)]
-        faults = folder / "faults.json"
-        testing.Faults.write(faults, stage_s=STAGE_S)
-        extra = {"PYTHONPATH": str(ROOT), testing.FAULTS_VARIABLE: str(faults)}
+        self._faults = folder / "faults.json"
+        self.take(*STAGE_S)
+        extra = {"PYTHONPATH": str(ROOT), testing.FAULTS_VARIABLE: str(self._faults)}
         self._environment = clean_environment() | extra | dict(environment or {})
         self._process: ChildProcess | None = None
         self.failed_starts = 0
@@ -98,15 +114,19 @@ class MortalServer:
 
     def crash(self) -> None:
         """Nothing of it is left but what is on disk."""
-        assert self._process is not None
         end_session(self._leader)
-        self._process.stop()
+        self.process.stop()
+
+    @property
+    def process(self) -> ChildProcess:
+        """Of the newest start."""
+        assert self._process is not None
+        return self._process
 
     @property
     def _leader(self) -> int:
-        assert self._process is not None
-        assert self._process._process is not None
-        return self._process._process.pid
+        assert self.process._process is not None
+        return self.process._process.pid
 
     def pids(self, name: str) -> list[int]:
         """The processes of that name in `TITLES` now, of this server only."""
@@ -116,6 +136,29 @@ class MortalServer:
                 title = Path(f"/proc/{pid}/cmdline").read_text()
                 found += [pid] if TITLES[name].match(title) else []
         return found
+
+    def kill(self, *names: str) -> None:
+        """Kill one process of each name, and wait until there are others in their places."""
+        until(lambda: all(map(self.pids, names)), within_s=10)  # a driver may just have ended, its job's row not yet
+        before = {name: set(self.pids(name)) for name in names}
+        for pids in before.values():
+            os.kill(min(pids), signal.SIGKILL)
+        until(lambda: all(set(self.pids(name)) - pids for name, pids in before.items()), within_s=60 * len(names))
+
+    def take(self, least_s: float, most_s: float) -> None:
+        """What a stage takes for a job from now on."""
+        testing.Faults.write(self._faults, stage_s=(least_s, most_s))
+
+    def deploy(self, release: str) -> None:
+        """What `serve deploy` does with a file of another release; until Serve has done all."""
+        config = yaml.safe_load(self._config.read_text(encoding="utf-8"))
+        config["applications"][0]["args"] |= {"release": release, "state_dir": str(self.state_dir)}
+        config["http_options"]["port"] = int(self.url.rpartition(":")[2])
+        dashboard = re.findall(r"Ray dashboard (http://\S+)", self.log.read_text())[-1]
+        token = {"authorization": f"Bearer {(self.state_dir / 'ray-token').read_text()}"}
+        with httpx.Client(base_url=dashboard, headers=token, timeout=30, trust_env=False) as http:
+            http.put(SERVE, json=config).raise_for_status()
+            until(lambda: http.get(SERVE).json()["applications"]["ml-server"]["status"] == "RUNNING", within_s=180)
 
     def post(self, job_id: str, video_url: str, backend_url: str) -> httpx.Response:
         """Ask for a job. Raises httpx.HTTPError where nobody answers."""
@@ -129,3 +172,11 @@ class MortalServer:
     def cancel(self, job_id: str) -> httpx.Response:
         """Ask for a job's end."""
         return self.http.delete(f"{API}/jobs/{job_id}")
+
+
+def until(true: Callable[[], bool], *, within_s: float) -> None:
+    """Wait for it; fail where it does not come."""
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

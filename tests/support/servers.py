@@ -117,6 +117,16 @@ def short(body: bytes, *, missing: int, **headers: object) -> Handler:
     return handle
 
 
+def in_turn(*handlers: Handler) -> Handler:
+    """The first one for the first request, and so on."""
+    left = iter(handlers)
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> None:
+        await next(left)(request, writer)
+
+    return handle
+
+
 def promising(length: int) -> Handler:
     """Tells a length, sends one byte and waits."""
 

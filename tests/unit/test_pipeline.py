@@ -158,7 +158,7 @@ def test_what_the_aligner_does_not_hear_is_left_out_and_counted():
             words.append(replace(words[-1], start_s=19.2, end_s=19.6, text="far", alignment_score=0.05))
         return replace(transcript, utterances=(replace(spoken, words=tuple(words)),))
 
-    result = run(graph(transcriber=Stub(transcribe=transcribe)))
+    result = run(graph(transcriber=FakeHandle(transcribe=transcribe)))
     words = [word["word"] for segment in result["segments"] for word in segment["words"]]
     assert words
     assert not {"w1", "far"} & set(words)
