@@ -1,14 +1,13 @@
-"""Diarization and speech detection on everything with a reference: markdown tables of errors and of time.
+"""Diarization and speech detection on everything with a reference: a markdown table of errors and of time.
 
 DER is pyannote.metrics' `DiarizationErrorRate` with collar 0, overlap included, no speaker count given, over the whole
 file. `tune_*` and the sample were there to choose the settings; `held_*` were not looked at before they were chosen.
 
-    python tests/benchmarks/bench_diarization.py [--minutes 10] [--model DIRECTORY] [--only-own]
+    python tests/benchmarks/bench_diarization.py [--minutes 10] [--model DIRECTORY]
 
 `--minutes` adds a long file: turns of three voices, drawn again and again, for time and memory.
 `--model` measures a trained pipeline instead of the embedded engine.
-Where `ML_SERVER_REAL_MODELS` names real weights, meetings (AMI) join the first table, and a second one has the server's
-`pyannote` engine on community-1 beside pyannote's own call of it, in turn; `--only-own` prints this one alone.
+Where `ML_SERVER_REAL_MODELS` names a folder with meetings (AMI), they are in the table.
 """
 
 from __future__ import annotations
@@ -34,8 +33,7 @@ from deployments.diarizer.registry import create  # noqa: E402
 from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S  # noqa: E402
 from deployments.speech_detector.config import SpeechDetectorConfig  # noqa: E402
 from deployments.speech_detector.registry import create as create_detector  # noqa: E402
-from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Turn, pieces  # noqa: E402
-from tests.benchmarks.report import row, say, table  # noqa: E402
+from deployments.types import SAMPLE_RATE_HZ, Audio, Turn, pieces  # noqa: E402
 from tests.support import real_models  # noqa: E402
 
 if TYPE_CHECKING:
@@ -48,8 +46,6 @@ if TYPE_CHECKING:
 
 DIALOGUES = ROOT / "tests" / "data" / "dialogues"
 LONG_VOICES = "tune_3b"
-WORD_S = 0.3
-"""About what a word of English takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,26 +63,18 @@ class Recording:
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=0)
     parser.add_argument("--model")
-    parser.add_argument("--only-own", action="store_true")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
-    if not arguments.only_own:
-        measure_all(arguments.model, arguments.minutes)
-    own = real_models.part("community-1")
-    if own is None:
-        print(f"\nNot measured beside pyannote's own call: {real_models.MISSING}.")
-    else:
-        print()
-        beside_its_own(own)
+    measure_all(arguments.model, arguments.minutes)
 
 
 def measure_all(model: str | None, minutes: float) -> None:
-    """The first table."""
+    """The table."""
     config = DiarizerConfig(engine="pyannote", model=model) if model else DiarizerConfig()
     engine, detector = create(config), create_detector(SpeechDetectorConfig())
     sample = next(recordings())
@@ -126,32 +114,15 @@ def measure(engine: DiarizerEngine, detector: SpeechEngine, recording: Recording
 
 def diarization_errors(recording: Recording, turns: list[Turn]) -> tuple[float, float, float, float]:
     """DER, and its parts missed speech, false alarm and confusion, each as a share of the speech."""
-    detail = scored(new_metric(), recording, turns)
-    missed, false, confused = (detail[k] / detail["total"] for k in ("missed detection", "false alarm", "confusion"))
-    return missed + false + confused, missed, false, confused
-
-
-def new_metric() -> Any:
-    """What adds up the errors of several recordings; `abs` of it is their DER."""
+    from pyannote.core import Segment
     from pyannote.metrics.diarization import DiarizationErrorRate
 
-    return DiarizationErrorRate(collar=0.0, skip_overlap=False)
-
-
-def scored(metric: Any, recording: Recording, turns: list[Turn]) -> dict[str, float]:
-    """The seconds of each kind of error in one more recording."""
-    from pyannote.core import Segment
-
     hypothesis = annotation([(turn.start_s, turn.end_s, str(turn.speaker)) for turn in turns])
+    metric: Any = DiarizationErrorRate(collar=0.0, skip_overlap=False)
     uem = Segment(0, recording.duration_s)
-    seconds: dict[str, float] = metric(annotation(recording.reference), hypothesis, uem=uem, detailed=True)
-    return seconds
-
-
-def cells(errors: tuple[float, ...]) -> str:
-    """A cell of the second table."""
-    der, *parts = (f"{100 * each:.1f}" for each in errors)
-    return f"{der} ({', '.join(parts)})"
+    detail = metric(annotation(recording.reference), hypothesis, uem=uem, detailed=True)
+    missed, false, confused = (detail[k] / detail["total"] for k in ("missed detection", "false alarm", "confusion"))
+    return missed + false + confused, missed, false, confused
 
 
 def annotation(turns: list[tuple[float, float, str]]) -> Annotation:
@@ -196,17 +167,6 @@ def recording(path: Path, rows: list[list[str]]) -> Recording:
     return Recording(name=path.stem, audio=audio, reference=reference)
 
 
-def one_after_the_other(parts: list[Recording], first_s: float) -> Recording:
-    """All of `parts` but the `first_s`, so that the joints of pieces lie inside them and not between them."""
-    reference, at_s = [], -first_s
-    for part in parts:
-        shifted = ((start_s + at_s, end_s + at_s, voice) for start_s, end_s, voice in part.reference)
-        reference += [(max(0.0, start_s), end_s, voice) for start_s, end_s, voice in shifted if end_s > 0]
-        at_s += part.duration_s
-    audio = np.concatenate([part.audio for part in parts])[round(first_s * SAMPLE_RATE_HZ) :]
-    return Recording(name=f"{len(parts)} meetings in one file", audio=audio, reference=reference)
-
-
 def long_recording(duration_s: float) -> Recording:
     """Dense talk: the turns of `LONG_VOICES` in random order, each time at another level, with short pauses."""
     source = load(DIALOGUES / f"{LONG_VOICES}.ogg")
@@ -223,73 +183,6 @@ def long_recording(duration_s: float) -> Recording:
         audio[first : first + len(turn)] = turn * 10 ** (draw.uniform(-6, 3) / 20)
         reference.append((at_s, at_s + len(turn) / SAMPLE_RATE_HZ, voice))
         at_s = reference[-1][1] + draw.uniform(0.2, 0.6)
-
-
-def beside_its_own(model: Path) -> None:
-    """The second table: overlapping and exclusive turns of both, and what each took."""
-    import torch
-
-    torch.set_num_threads(1)
-    from deployments.diarizer import pretrained
-
-    engine: Any = create(DiarizerConfig(engine="pyannote", model=str(model)))
-    own: Any = pretrained.Pipeline.from_pretrained(model)
-    clips = meetings()
-    first = [next(recordings()), *clips]
-    files = [*first, one_after_the_other(clips, 7.3)] if clips else first
-    kinds = ("own", "ours", "own exclusive", "ours exclusive")
-    heads = [f"{kind}, DER % (missed, false alarm, confusion)" for kind in kinds]
-    say(table(["data", "s", "voices → found", *heads, "words at their speaker %", "processor s, ours / own"], []))
-    pooled = [new_metric() for _ in kinds]
-    for each in files:
-        found, took_s = both_ways(engine, own, each)
-        for metric, turns in zip(pooled if each in first else (), found, strict=False):
-            scored(metric, each, turns)
-        errors = [cells(diarization_errors(each, turns)) for turns in found]
-        voices = f"{len({voice for _, _, voice in each.reference})} → {len({turn.speaker for turn in found[1]})}"
-        right = f"{100 * at_their_speaker(each, found[1]):.1f}, exclusive {100 * at_their_speaker(each, found[3]):.1f}"
-        say(row(each.name, f"{each.duration_s:.0f}", voices, *errors, right, f"{took_s[1] / took_s[0]:.2f}"))
-    say(row("**pooled, without the last**", "", "", *(f"**{100 * abs(metric):.2f}**" for metric in pooled), "", ""))
-
-
-def both_ways(engine: Any, own: Any, each: Recording) -> tuple[list[list[Turn]], tuple[float, float]]:
-    """Turns of pyannote's own call and of ours, overlapping; then exclusive ones; and each one's processor time."""
-    import torch
-
-    from deployments.diarizer.piecewise import in_order
-
-    waveform = torch.from_numpy(each.audio.astype(np.float32) / 2**15)[None]
-    clock = [time.process_time()]
-    output = own({"waveform": waveform, "sample_rate": SAMPLE_RATE_HZ})
-    clock.append(time.process_time())
-    segmentations = [engine.segment(each.audio, piece) for piece in pieces(each.duration_s, PIECE_S)]
-    embeddings = [engine.embed(each.audio, segmentation) for segmentation in segmentations]
-    exclusive = engine.cluster(segmentations, embeddings)
-    clock.append(time.process_time())
-    configured, engine.config = engine.config, engine.config.model_copy(update={"exclusive": False})
-    overlapping = engine.cluster(segmentations, embeddings)
-    engine.config = configured
-    theirs = [in_order(found) for found in (output.speaker_diarization, output.exclusive_speaker_diarization)]
-    return [theirs[0], overlapping, theirs[1], exclusive], (clock[1] - clock[0], clock[2] - clock[1])
-
-
-def at_their_speaker(each: Recording, turns: list[Turn]) -> float:
-    """Share of the reference's speech that its speaker gets, if it were words of `WORD_S` and words had speakers.
-
-    A word has the speaker whose turns cover most of it. Speakers and voices are matched as DER matches them.
-    """
-    from pyannote.metrics.diarization import DiarizationErrorRate
-
-    hypothesis = annotation([(turn.start_s, turn.end_s, str(turn.speaker)) for turn in turns])
-    voice_of = DiarizationErrorRate().optimal_mapping(annotation(each.reference), hypothesis)
-    right = words = 0
-    for start_s, end_s, voice in each.reference:
-        for word in pieces(end_s - start_s, WORD_S):
-            span = Span(start_s=start_s + word.start_s, end_s=start_s + word.end_s)
-            best = max(turns, key=span.overlap_s, default=None)
-            said = best is not None and span.overlap_s(best) > 0 and voice_of.get(str(best.speaker)) == voice
-            right, words = right + said, words + 1
-    return right / words
 
 
 def memory_mb() -> float:

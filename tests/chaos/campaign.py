@@ -7,6 +7,7 @@ Knows nothing of what is right: the checker judges.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -55,7 +56,7 @@ class Plan:
     """From one POST to the next, in the mean."""
     videos: int = len(LENGTHS_S)
     server_ends_every_s: float | None = 180.0
-    """kill -9 of the whole server: rarely, for its start takes long. None: never."""
+    """kill -9 of the whole server, or of its Ray, in turn: rarely, for its start takes long. None: never."""
     opening: Sequence[tuple[str, str]] = ()
     """Acts to begin with; then the deck."""
     pause_s: tuple[float, float] = PAUSE_S
@@ -156,10 +157,11 @@ def _harm(plan: Plan, customer: Customer, nemesis: Nemesis, backend: Unreliable)
     orders.start()
     backend.mood = MOODS[plan.mood]
     server_ends = time.monotonic() + (plan.server_ends_every_s or math.inf)
+    ends_of_the_server = itertools.cycle((nemesis.end_server, nemesis.end_ray))
     time.sleep(nemesis.pause_s())
     while time.monotonic() < ends or len(nemesis.faults) < len(plan.opening):
         if time.monotonic() >= server_ends:
-            nemesis.end_server()
+            next(ends_of_the_server)()
             server_ends = time.monotonic() + (plan.server_ends_every_s or math.inf)
         else:
             nemesis.act()

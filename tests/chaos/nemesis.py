@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tests.chaos.backend import HONEST, MOODS
 from tests.chaos.history import Fault
-from tests.chaos.server import REPLICAS
+from tests.chaos.server import REPLICAS, until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,7 @@ STOP_S = (1.0, 4.0)
 MOOD_S = (1.0, 4.0)
 VICTIM_WITHIN_S = 3.0
 """How long to wait for a process of the wanted kind."""
+DEPLOYED_WITHIN_S = 180
 START_TRIES = 3
 """A start that fails is counted, and is no reason to stop looking at the jobs."""
 ORCHESTRATION = ("manager", "proxy", "controller")
@@ -74,7 +75,13 @@ class Nemesis:
             self._deck = self._chance.sample(DECK, len(DECK))
         kind, target = self._deck.pop()
         at = time.monotonic()
-        did = {"kill": self._kill, "stop": self._stop, "backend": self._spoil, "cancel": self._cancel}[kind](target)
+        did = {
+            "kill": self._kill,
+            "stop": self._stop,
+            "backend": self._spoil,
+            "cancel": self._cancel,
+            "deploy": self._deploy,
+        }[kind](target)
         if did is not None:
             self.faults.append(Fault(kind=kind, target=target, at=did, until=time.monotonic()))
         else:
@@ -86,6 +93,16 @@ class Nemesis:
         self._server.crash()
         self._server.start(tries=START_TRIES)
         self.faults.append(Fault(kind="kill", target="server", at=at, until=time.monotonic()))
+
+    def end_ray(self) -> None:
+        """Kill the raylet: the server ends with an error, as it would never work again; then start it again."""
+        at = time.monotonic()
+        _signal(*self._server.pids("raylet"), signal.SIGKILL)
+        until(lambda: self._server.process.exit_code is not None, within_s=60)
+        assert self._server.process.exit_code == 1
+        assert "Ray has ended (raylet)" in self._server.process.tail(5)
+        self._server.start(tries=START_TRIES)
+        self.faults.append(Fault(kind="kill", target="raylet", at=at, until=time.monotonic()))
 
     def _victim(self, name: str) -> int | None:
         deadline = time.monotonic() + VICTIM_WITHIN_S
@@ -112,6 +129,13 @@ class Nemesis:
         before, self._backend.mood = self._backend.mood, MOODS[mood]
         time.sleep(self._chance.uniform(*MOOD_S))
         self._backend.mood = before
+        return at
+
+    def _deploy(self, release: str) -> float:
+        at = time.monotonic()
+        old = {name: set(self._server.pids(name)) for name in ("manager", *REPLICAS)}
+        self._server.deploy(release)
+        until(lambda: not any(old[name] & set(self._server.pids(name)) for name in old), within_s=DEPLOYED_WITHIN_S)
         return at
 
     def _cancel(self, _: str) -> float | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import sys
 import time
 from contextlib import suppress
@@ -79,9 +77,9 @@ class MortalServer:
             str(port),
         ]
         self._command += ["--state-dir", str(self.state_dir)]
-        self._faults = folder / "faults.json"
-        self.take(*STAGE_S)
-        extra = {"PYTHONPATH": str(ROOT), testing.FAULTS_VARIABLE: str(self._faults)}
+        faults = folder / "faults.json"
+        testing.Faults.write(faults, stage_s=STAGE_S)
+        extra = {"PYTHONPATH": str(ROOT), testing.FAULTS_VARIABLE: str(faults)}
         self._environment = clean_environment() | extra | dict(environment or {})
         self._process: ChildProcess | None = None
         self.failed_starts = 0
@@ -136,18 +134,6 @@ class MortalServer:
                 title = Path(f"/proc/{pid}/cmdline").read_text()
                 found += [pid] if TITLES[name].match(title) else []
         return found
-
-    def kill(self, *names: str) -> None:
-        """Kill one process of each name, and wait until there are others in their places."""
-        until(lambda: all(map(self.pids, names)), within_s=10)  # a driver may just have ended, its job's row not yet
-        before = {name: set(self.pids(name)) for name in names}
-        for pids in before.values():
-            os.kill(min(pids), signal.SIGKILL)
-        until(lambda: all(set(self.pids(name)) - pids for name, pids in before.items()), within_s=60 * len(names))
-
-    def take(self, least_s: float, most_s: float) -> None:
-        """What a stage takes for a job from now on."""
-        testing.Faults.write(self._faults, stage_s=(least_s, most_s))
 
     def deploy(self, release: str) -> None:
         """What `serve deploy` does with a file of another release; until Serve has done all."""

@@ -6,6 +6,7 @@ import pytest
 
 from tests.chaos.campaign import Campaign, Plan, run
 from tests.chaos.checker import violations
+from tests.chaos.recovery import recoveries
 from tests.chaos.report import report
 from tests.chaos.server import REPLICAS
 
@@ -22,7 +23,9 @@ SHORT = Plan(
     mood="brisk",
     patience_s=3,
 )
-LONG = Plan(seed=8, seconds=240, jobs=1000, server_ends_every_s=100)
+LONG = Plan(seed=8, seconds=240, jobs=1000, server_ends_every_s=80, opening=(("deploy", "next"),))
+RESUMED_WITHIN_S = 120
+"""The promise of D3."""
 
 
 def without_violations(plan: Plan) -> Campaign:
@@ -31,6 +34,8 @@ def without_violations(plan: Plan) -> Campaign:
     print(report(campaign, found))
     assert found == []
     assert campaign.failed_starts == 0
+    faults = [each for each in recoveries(campaign.history) if each.kind in {"kill", "stop", "deploy"}]
+    assert max(each.longest_s or 0.0 for each in faults) <= RESUMED_WITHIN_S
     return campaign
 
 
@@ -43,8 +48,8 @@ def test_d3_d11_jobs_under_a_nemesis_are_neither_lost_nor_doubled():
 
 
 @pytest.mark.full
-def test_d11_four_minutes_of_everything():
-    """The same with every kind of fault, the end of the whole server among them."""
+def test_d3_d7_d11_d14_four_minutes_of_everything():
+    """The same with every kind of fault: the server's end, its Ray's, and `serve deploy` of another release."""
     campaign = without_violations(LONG)
-    assert {"kill", "stop", "backend", "cancel"} <= {fault.kind for fault in campaign.history.faults}
-    assert any(fault.target == "server" for fault in campaign.history.faults)
+    assert {"kill", "stop", "backend", "cancel", "deploy"} <= {fault.kind for fault in campaign.history.faults}
+    assert {"server", "raylet"} <= {fault.target for fault in campaign.history.faults}

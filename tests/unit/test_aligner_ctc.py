@@ -340,16 +340,22 @@ def test_a_device_that_is_not_there_fails_at_start() -> None:
         create(AlignerConfig(engine="ctc", models={"en": MODEL}, device="cuda:77"))
 
 
-def test_few_models_stay_loaded(monkeypatch: pytest.MonkeyPatch, english: Clip) -> None:
-    """With room for one model two languages in turn load each time, with room for two once; a name is loaded once."""
-    loaded: list[str] = []
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of models that are loaded; each is the tests' own model."""
+    names: list[str] = []
 
     def load(name: str, device: str) -> acoustic.AcousticModel:
-        loaded.append(name)
+        names.append(name)
         return really_load(MODEL, device)
 
     really_load = acoustic.load
     monkeypatch.setattr(acoustic, "load", load)
+    return names
+
+
+def test_few_models_stay_loaded(loaded: list[str], english: Clip) -> None:
+    """With room for one model two languages in turn load each time, with room for two once; a name is loaded once."""
     for kept, times in ((1, 4), (2, 2)):
         engine = create(AlignerConfig(engine="ctc", models={"en": "a", "ko": "b"}, models_kept=kept))
         loaded.clear()
@@ -359,16 +365,8 @@ def test_few_models_stay_loaded(monkeypatch: pytest.MonkeyPatch, english: Clip) 
         assert len(loaded) == times
 
 
-def test_threads_load_a_model_once(monkeypatch: pytest.MonkeyPatch, english: Clip) -> None:
+def test_threads_load_a_model_once(loaded: list[str], english: Clip) -> None:
     """Four first calls at once: one load."""
-    loaded: list[str] = []
-
-    def load(name: str, device: str) -> acoustic.AcousticModel:
-        loaded.append(name)
-        return really_load(MODEL, device)
-
-    really_load = acoustic.load
-    monkeypatch.setattr(acoustic, "load", load)
     engine = create(AlignerConfig(engine="ctc", models={"en": "a"}))
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(engine.align, [[item_of(english)]] * 4))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import resource
-import socket
 import struct
 import subprocess
 import threading
@@ -158,46 +157,6 @@ def reason(path: Path) -> str:
     return str(error.values["reason"])
 
 
-@pytest.fixture
-def canary() -> socket.socket:
-    """A listener that must not be connected to."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setblocking(False)
-        yield listener
-        with pytest.raises(BlockingIOError):
-            listener.accept()
-
-
-def test_m1_playlists_in_disguise_reach_nothing(tmp_path: Path, canary: socket.socket) -> None:
-    """M1: a playlist called .mp4 gets neither another job's sound nor a connection."""
-    secret = make(tmp_path / "secret.wav", "-vn")
-    segment = make(tmp_path / "secret.ts", "-c:v mpeg2video -c:a aac")
-    url = f"http://127.0.0.1:{canary.getsockname()[1]}/x.ts"
-    hls = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n"
-    texts = {
-        "hls-name": hls.format(segment.name),
-        "hls-path": hls.format(segment),
-        "hls-file": hls.format(f"file://{segment}"),
-        "hls-http": hls.format(url),
-        "hls-concat": hls.format(f"concat:{segment}|{segment}"),
-        "hls-key": hls.format(segment.name).replace("#EXTINF", f'#EXT-X-KEY:METHOD=AES-128,URI="{url}"\n#EXTINF'),
-        "concat": f"ffconcat version 1.0\nfile '{secret.name}'\n",
-        "concat-path": f"ffconcat version 1.0\nfile '{secret}'\n",
-        "concat-http": f"ffconcat version 1.0\nfile '{url}'\n",
-        "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet'
-        f' mimeType="audio/mp4"><Representation id="1" bandwidth="1"><BaseURL>{url}</BaseURL></Representation>'
-        "</AdaptationSet></Period></MPD>",
-        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
-        "rtsp": f"rtsp://127.0.0.1:{canary.getsockname()[1]}/x",
-        "asx": f'<asx version="3.0"><entry><ref href="{url}"/></entry></asx>',
-        "ffmetadata": ";FFMETADATA1\ntitle=x\n",
-    }
-    for name, text in texts.items():
-        path = tmp_path / f"{name}.mp4"
-        path.write_text(text)
-        assert reason(path) == "not_media", name
-
-
 def test_m1_the_command_line(tmp_path: Path) -> None:
     """M1: a list; our own path by `file:`, no terminal, files only, these formats only, the first sound."""
     path = tmp_path / "a b; rm -rf x.mp4"
@@ -218,27 +177,6 @@ def test_m1_only_a_file_is_a_video(tmp_path: Path) -> None:
     began = time.monotonic()
     assert [reason(path) for path in (link, pipe, tmp_path)] == ["not_media"] * 3
     assert time.monotonic() - began < 1
-
-
-def test_m1_ffmpeg_itself_refuses_them(tmp_path: Path) -> None:
-    """M1: also without the probe before it, the command line opens no playlist."""
-    make(tmp_path / "secret.wav", "-vn")
-    path = tmp_path / "a.mp4"
-    path.write_text("ffconcat version 1.0\nfile secret.wav\n")
-    got = bytearray()
-
-    def read(descriptor: int) -> int:
-        part = os.read(descriptor, 65536)
-        got.extend(part)
-        return len(part)
-
-    bounds = guarded.ChildLimits(wall_s=10, cpu_s=10, address_space_bytes=1 << 30)
-    open_line = [word for word in command(path, LIMITS) if word not in ("-format_whitelist", DEMUXERS)]
-    assert guarded.run(open_line, limits=bounds, read=read).returncode == 0
-    assert got, "the playlist is a working one: without the list of demuxers it does read the other file"
-    got.clear()
-    assert guarded.run(command(path, LIMITS), limits=bounds, read=read).returncode != 0
-    assert not got
 
 
 def test_files_that_are_no_media(tmp_path: Path) -> None:

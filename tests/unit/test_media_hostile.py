@@ -15,8 +15,8 @@ from tests.support.media_campaign import Canary, campaign, good_files, judge_all
 
 SEED = 5
 FEW = 16
-WORST = ("concat-name", "hls-name", "hls-http", "dref-alias-path")
-"""Each works in an ffmpeg that is let: a list, a playlist, a call over the network, samples in another file."""
+WORST = ("concat-name", "hls-name", "hls-http", "hls-key", "dash-base", "rtsp", "asx", "dref-alias-path")
+"""Each works in an ffmpeg that is let: a list, playlists, calls over the network, samples in another file."""
 
 
 def few(files: dict[str, bytes]) -> list[tuple[str, bytes]]:
