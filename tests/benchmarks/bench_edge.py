@@ -17,7 +17,6 @@ import numpy as np
 from sqlalchemy import create_engine, insert
 
 from serve_app.api import proxy_guard
-from serve_app.cli.child_process import session_members
 from serve_app.storage.tables import jobs, metadata
 from tests.benchmarks.bench_load import cancel_all
 from tests.benchmarks.bench_server import SETTLE_S
@@ -111,7 +110,7 @@ async def _asked(url: str, ask: Ask) -> tuple[list[float], int]:
 
 def large_bodies(server: RunningServer, *, chunked: bool) -> None:
     """Twenty at once, as fast as the loopback lets them."""
-    pid = proxy_of(server)
+    pid = server.processes("ray::ProxyActor")[0]
     before, peak = rss_mb(pid), [0.0]
     over = threading.Event()
 
@@ -232,15 +231,6 @@ def store_many(server: RunningServer) -> list[str]:
         db.execute(insert(metadata.tables["jobs"]), rows)
     engine.dispose()
     return ids
-
-
-def proxy_of(server: RunningServer) -> int:
-    """The process of Serve's HTTP proxy."""
-    for pid in session_members(session_of(server)):
-        with suppress(OSError):
-            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::ProxyActor"):
-                return pid
-    raise LookupError("no proxy")
 
 
 def rss_mb(pid: int) -> float:

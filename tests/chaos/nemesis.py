@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from tests.chaos.backend import HONEST, MOODS
 from tests.chaos.history import Fault
-from tests.chaos.server import REPLICAS, until
+from tests.chaos.server import REPLICAS
+from tests.support.process import until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import time
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import httpx
@@ -15,11 +12,12 @@ import yaml
 from serve_app import testing
 from serve_app.cli.child_process import ChildProcess, end_session, free_port, session_members
 from tests.support.leaks import WATCH
-from tests.support.process import ROOT, clean_environment, wait_healthy
+from tests.support.process import REPLICA, ROOT, clean_environment, titled, until, wait_healthy
 from tests.support.production import EARS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
 API = "/api/upload-video"
 SERVE = "/api/serve/applications/"
@@ -29,12 +27,12 @@ STAGE_S = (0.15, 1.5)
 """What a stage takes for a job, by chance: kills hit it busy."""
 REPLICAS = ("Ingress", *testing.ENGINES)
 TITLES = {
-    "driver": re.compile(r"ray::JobActor\b"),
-    "manager": re.compile(r"ray::JobManager\b"),
-    "proxy": re.compile(r"ray::ProxyActor\b"),
-    "controller": re.compile(r"ray::ServeController\b"),
-    "raylet": re.compile(r"\S*/raylet/raylet\b"),
-    **{name: re.compile(rf"ray::ServeReplica:[^:]*:{name}\b") for name in REPLICAS},
+    "driver": "ray::JobActor",
+    "manager": "ray::JobManager",
+    "proxy": "ray::ProxyActor",
+    "controller": "ray::ServeController",
+    "raylet": r"\S*/raylet/raylet",
+    **{name: REPLICA.format(name) for name in REPLICAS},
 }
 """What the nemesis can name, by the titles that Ray gives processes."""
 
@@ -128,12 +126,7 @@ class MortalServer:
 
     def pids(self, name: str) -> list[int]:
         """The processes of that name in `TITLES` now, of this server only."""
-        found = []
-        for pid in session_members(self._leader):
-            with suppress(OSError):  # it ended meanwhile
-                title = Path(f"/proc/{pid}/cmdline").read_text()
-                found += [pid] if TITLES[name].match(title) else []
-        return found
+        return titled(session_members(self._leader), TITLES[name])
 
     def deploy(self, release: str) -> None:
         """What `serve deploy` does with a file of another release; until Serve has done all."""
@@ -158,11 +151,3 @@ class MortalServer:
     def cancel(self, job_id: str) -> httpx.Response:
         """Ask for a job's end."""
         return self.http.delete(f"{API}/jobs/{job_id}")
-
-
-def until(true: Callable[[], bool], *, within_s: float) -> None:
-    """Wait for it; fail where it does not come."""
-    deadline = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

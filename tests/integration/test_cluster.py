@@ -20,7 +20,7 @@ from serve_app.cli.child_process import ChildProcess, free_port
 from tests.support import postgres, redis
 from tests.support.contract import checked
 from tests.support.leaks import WATCH
-from tests.support.process import ROOT, RunningServer, wait_healthy
+from tests.support.process import ROOT, RunningServer, until, wait_healthy
 from tests.support.production import MODELS, production_environment
 from tests.support.ray_nodes import running_nodes
 from tests.support.sounds import TEXTS, in_a_row, speech, written
@@ -225,10 +225,3 @@ def fractions(nodes, config):
         part["name"]: part["ray_actor_options"].get("num_gpus", 0) for part in config["applications"][0]["deployments"]
     }
     return sum(parts[name] * len(places) for name, places in nodes.replicas().items())
-
-
-def until(true, *, within_s):
-    deadline = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)

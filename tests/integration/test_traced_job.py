@@ -9,9 +9,9 @@ import pytest
 
 from serve_app.storage.checkpoints import Checkpoints
 from serve_app.storage.database import Database
-from tests.integration.local.test_resume import KEPT, drivers, held_still, until
+from tests.integration.local.test_resume import KEPT
 from tests.support.collector import collecting, tree
-from tests.support.process import running_server
+from tests.support.process import held_still, running_server, until
 
 
 @pytest.mark.full
@@ -25,7 +25,7 @@ def test_one_trace_over_all_processes_and_a_killed_driver(sources, short, backen
         with held_still(server.replicas("EmotionAnalyzer")):
             job_id = server.start(sources.file(short), fastapi_base_url=backend.url)
             until(lambda: Checkpoints(database).stages(job_id, 1) >= KEPT)
-            (driver,) = drivers(server)
+            (driver,) = server.drivers
             os.kill(driver, signal.SIGKILL)
         backend.wait_end(job_id, within_s=120)
         spans = collector.of(job_id, until="acknowledged")

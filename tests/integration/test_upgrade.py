@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
 
@@ -23,7 +22,7 @@ import yaml
 from serve_app.cli.child_process import ChildProcess, free_port, session_members
 from tests.support.commands import BIN
 from tests.support.leaks import WATCH
-from tests.support.process import ROOT, clean_environment, wait_healthy
+from tests.support.process import ROOT, clean_environment, titled, until, wait_healthy
 from tests.support.production import MODELS
 from tests.support.sounds import in_a_row, speech, written
 from tests.support.steady_load import SteadyLoad
@@ -111,12 +110,7 @@ class Server:
         """Processes of this server whose title begins so."""
         leader = self.process._process
         assert leader is not None
-        found = set()
-        for pid in session_members(leader.pid):
-            with suppress(OSError):  # it ended meanwhile
-                if re.match(rf"{title}\b", Path(f"/proc/{pid}/cmdline").read_text()):
-                    found.add(pid)
-        return found
+        return set(titled(session_members(leader.pid), title))
 
 
 @pytest.fixture(scope="module")
@@ -189,10 +183,3 @@ def check_order(received):
     assert told == sorted(told), told
     assert [got.ended for got in received] == sorted(got.ended for got in received)
     assert received[-1].ended
-
-
-def until(true, *, within_s):
-    deadline = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)

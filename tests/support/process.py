@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -19,10 +20,12 @@ from serve_app.cli.child_process import ChildProcess, free_port, session_members
 from tests.support.leaks import WATCH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 ROOT = Path(__file__).parents[2]
 START_S = 180
+REPLICA = "ray::ServeReplica:[^:]*:{}"
+"""The title of a deployment's replica."""
 
 
 class RunningServer:
@@ -64,11 +67,19 @@ class RunningServer:
             time.sleep(0.1)
         return state
 
+    def processes(self, title: str) -> list[int]:
+        """Those of its session whose titles begin with what `title`, a regular expression, describes."""
+        assert self.process._process is not None
+        return titled(session_members(self.process._process.pid), title)
+
+    @property
+    def drivers(self) -> list[int]:
+        """The processes of jobs."""
+        return self.processes("ray::JobActor")
+
     def replicas(self, deployment: str) -> list[int]:
-        """The processes of a deployment's replicas, by the titles that Ray gives them."""
-        leader = self.process._process
-        assert leader is not None
-        return replicas_in(session_members(leader.pid), deployment)
+        """The processes of a deployment's replicas."""
+        return self.processes(REPLICA.format(deployment))
 
     def cancel(self, job_id: str) -> httpx.Response:
         """DELETE the job."""
@@ -126,14 +137,35 @@ def clean_environment() -> dict[str, str]:
     return {"RAY_USAGE_STATS_ENABLED": "0", "PYANNOTE_METRICS_ENABLED": "0", "PYTHONDONTWRITEBYTECODE": ""}
 
 
-def replicas_in(processes: list[int], deployment: str) -> list[int]:
-    """Those of `processes` that are replicas of a deployment."""
+def titled(processes: Iterable[int], title: str) -> list[int]:
+    """Those of `processes` whose titles, which Ray gives them, begin so; `title` is a regular expression."""
     found = []
     for pid in processes:
         with suppress(OSError):  # it ended meanwhile
-            title = Path(f"/proc/{pid}/cmdline").read_text()
-            found += [pid] if re.match(rf"ray::ServeReplica:[^:]*:{deployment}\b", title) else []
+            found += [pid] if re.match(rf"{title}\b", Path(f"/proc/{pid}/cmdline").read_text()) else []
     return found
+
+
+@contextmanager
+def held_still(processes: Sequence[int]) -> Iterator[None]:
+    """SIGSTOP while the context is open."""
+    assert processes
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in processes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def until(true: Callable[[], bool], *, within_s: float = 90) -> None:
+    """Wait for it; fail where it does not come."""
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def environment_marked(mark: str) -> list[str]:

@@ -22,7 +22,7 @@ import httpx
 
 from serve_app.cli.child_process import end_session, free_port, session_members
 from tests.support.leaks import WATCH
-from tests.support.process import ROOT, clean_environment, replicas_in
+from tests.support.process import REPLICA, ROOT, clean_environment, titled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,7 +104,7 @@ class Nodes:
 
     def processes(self, deployment: str) -> list[int]:
         """Of a deployment's replicas, by the titles that Ray gives them."""
-        return replicas_in(session_members(self._process.pid), deployment)
+        return titled(session_members(self._process.pid), REPLICA.format(deployment))
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None

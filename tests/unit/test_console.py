@@ -26,6 +26,7 @@ from serve_app.storage.database import Database
 from tests.support.console_world import World, a_talk
 from tests.support.live_server import serving
 from tests.support.pages import ROOT
+from tests.support.process import until
 
 FILES = Path(str(console.FILES))
 JOBS = "/api/upload-video/jobs"
@@ -233,13 +234,6 @@ def listening(url, **options):
         thread.join(timeout=30)
 
 
-def until(condition, within_s=10):
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def quick(monkeypatch):
     """A look every 50 ms, and streams of a second."""
@@ -253,9 +247,9 @@ def test_e1_changes_come_as_they_happen(world, quick):
     with serving(world.app) as url, listening(url) as heard:
         assert heard[0] == ("open", {})
         world.tell(attempt, 60, Stage.TRANSCRIPTION)
-        until(lambda: len(heard) > 1)
+        until(lambda: len(heard) > 1, within_s=10)
         world.store.finish(attempt, Outcome(error_code="X", error_message="no"))
-        until(lambda: heard[-1] is None)
+        until(lambda: heard[-1] is None, within_s=10)
     told = [(job["job_id"], job["status"], job["stage"], job["progress"]) for _, job in heard[1:-1]]
     assert told == [("running", "processing", "transcription", 60), ("running", "failed", "transcription", 60)]
     assert "secret" not in json.dumps(heard)
@@ -295,7 +289,7 @@ def test_e1_a_server_that_stops_ends_the_streams(world, quick, monkeypatch):
         with listening(url) as heard:
             began = time.monotonic()
             drain.begin(world.database)
-            until(lambda: heard[-1] is None)
+            until(lambda: heard[-1] is None, within_s=10)
             assert time.monotonic() - began < 2
         assert httpx.get(url + EVENTS, trust_env=False).status_code == 503
 
@@ -314,4 +308,4 @@ def test_e1_a_listener_that_leaves_is_forgotten(world, quick, monkeypatch):
             with client.stream("GET", EVENTS) as answer:
                 return answer.status_code == 200
 
-        until(taken)
+        until(taken, within_s=10)

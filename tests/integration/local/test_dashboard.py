@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from serve_app.cli.child_process import session_members
-from tests.integration.local.test_resume import held_still, until
+from tests.support.process import held_still, until
 
 STAGES = {"AudioExtractor", "SpeechDetector", "Transcriber", "Diarizer", "ProsodyAnalyzer", "EmotionAnalyzer"}
 

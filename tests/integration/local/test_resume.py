@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
-from serve_app.cli.child_process import session_members
 from serve_app.storage.checkpoints import Checkpoints
 from serve_app.storage.database import Database
 from serve_app.storage.tables import checkpoints, jobs
+from tests.support.process import held_still, until
 
 KEPT = {"extraction", "detection", "transcription", "diarization", "tracks", "prosody"}
 """All that is there when only the moods are missing."""
@@ -35,7 +32,7 @@ def test_d5_a_killed_driver_goes_on_after_the_transcription(server, sources, sho
     with held_still(server.replicas("EmotionAnalyzer")):
         job_id = server.start(url)
         until(lambda: kept.stages(job_id, 1) >= KEPT)
-        (driver,) = drivers(server)
+        (driver,) = server.drivers
         os.kill(driver, signal.SIGKILL)
         until(lambda: attempts(database, job_id) == 2)
     result = server.wait(job_id, within_s=120)["result"]
@@ -49,37 +46,7 @@ def test_d5_a_killed_driver_goes_on_after_the_transcription(server, sources, sho
         assert db.execute(select(checkpoints.c.stage)).all() == []
 
 
-@contextmanager
-def held_still(processes):
-    """SIGSTOP while the context is open."""
-    assert processes
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in processes:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGCONT)
-
-
-def drivers(server):
-    """The processes of jobs, by the titles that Ray gives them."""
-    titles = {}
-    for process in session_members(server.process._process.pid):
-        with suppress(OSError):  # it ended meanwhile
-            titles[process] = Path(f"/proc/{process}/cmdline").read_text()
-    return [process for process, title in titles.items() if title.startswith("ray::JobActor")]
-
-
 def attempts(database, job_id):
     """How many the job has had."""
     with database.read() as db:
         return db.execute(select(jobs.c.attempt).where(jobs.c.job_id == job_id)).scalar_one()
-
-
-def until(true, *, within_s=90):
-    deadline = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
