@@ -106,6 +106,22 @@ def postgresql_url(postgres_server):
 
 
 @pytest.fixture
+def clock():
+    from tests.support.clocks import Clock
+
+    return Clock()
+
+
+@pytest.fixture
+def outbox(database, clock):
+    """Tries that are due to the second."""
+    from serve_app.callbacks.retry_schedule import RetrySchedule
+    from serve_app.storage.outbox import Outbox
+
+    return Outbox(database, schedule=RetrySchedule(spread=0), clock=clock)
+
+
+@pytest.fixture
 def database(database_url):
     from serve_app.storage.database import Database  # not for those who test something else
 

@@ -11,9 +11,9 @@ import soundfile
 
 from deployments.types import SAMPLE_RATE_HZ
 from tests.benchmarks.bench_server import OTHERS, SETTLE_S, post_to_end, sample
-from tests.benchmarks.dense_talk import VOICES, dense_talk
 from tests.benchmarks.footprint import Footprint, Stopwatch, Watch, footprint, session_of
 from tests.benchmarks.report import row, say, table
+from tests.benchmarks.talks import VOICES, dense_talk
 from tests.support.backend import Backend
 from tests.support.process import RunningServer, running_server
 from tests.support.sources import Sources

@@ -13,10 +13,10 @@ import soundfile
 
 from deployments.types import SAMPLE_RATE_HZ
 from tests.benchmarks.bench_server import JOB_TIMEOUT_S, OTHERS, SETTLE_S, post_to_end, sample
-from tests.benchmarks.dense_talk import dense_talk
 from tests.benchmarks.footprint import Spent, Stopwatch, session_of
 from tests.benchmarks.load_client import Answers, Asking, Plan, health_beside
 from tests.benchmarks.report import row, say, table
+from tests.benchmarks.talks import dense_talk
 from tests.support.backend import Backend
 from tests.support.process import RunningServer, running_server
 from tests.support.servers import hanging, status

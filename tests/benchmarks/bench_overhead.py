@@ -36,8 +36,8 @@ from deployments.logs import JOB_FIELD
 from deployments.types import SAMPLE_RATE_HZ
 from tests.benchmarks.bench_server import OTHERS
 from tests.benchmarks.footprint import Stopwatch, session_of
-from tests.benchmarks.known_talk import known_talk
 from tests.benchmarks.report import row, say, table
+from tests.benchmarks.talks import known_talk
 from tests.support.backend import Backend
 from tests.support.process import ROOT, RunningServer, running_server
 from tests.support.production import CONFIG, NODE, production_environment

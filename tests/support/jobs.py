@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from serve_app.jobs.job import Attempt, JobOptions, NewJob
+from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
 
 if TYPE_CHECKING:
     from serve_app.storage.job_store import JobStore
 
 CALLBACK_URL = "http://127.0.0.1:9/result"
 """Where nothing listens."""
+DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
+BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
 
 
 def new_job(job_id: str = "a", callback_url: str | None = None, **fields: Any) -> NewJob:

@@ -5,7 +5,7 @@ import hashlib
 import re
 import threading
 from dataclasses import replace
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -28,7 +28,6 @@ from deployments.types import (
     WordProsody,
 )
 from deployments.warnings import ResultWarning, WarningCode
-from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.progress import ProgressMeter
 from serve_app.pipeline.checkpoint_codec import PartialTranscript, Step, decode, encode
 from serve_app.pipeline.checkpoint_writer import CheckpointWriter
@@ -41,10 +40,11 @@ from serve_app.storage.job_store import JobStore
 from serve_app.storage.tables import checkpoints as rows
 from serve_app.testing import FakeHandle
 from tests.support.fake_graph import EARS, SECONDS, fails, graph, heard, job, measure
-from tests.support.jobs import begun, new_job, started
+from tests.support.jobs import BROKEN, DONE, begun, new_job, started
 
-DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
-BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
+if TYPE_CHECKING:
+    from serve_app.jobs.job import Attempt
+
 TRACKS = Tracks(start_s=0, f0_hz=np.array([1, np.nan, 3], np.float32), level_dbfs=np.array([0.1, -2, -3], np.float32))
 UNSURE = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=0.1 + 0.2)
 DAMAGED = ResultWarning(code=WarningCode.AUDIO_DAMAGED)

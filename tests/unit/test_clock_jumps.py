@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.callbacks.retry_schedule import GIVE_UP_AFTER_S, RetrySchedule
-from serve_app.jobs.job import Attempt, Outcome
+from serve_app.callbacks.retry_schedule import GIVE_UP_AFTER_S
+from serve_app.jobs.job import Attempt
 from serve_app.storage.clock_jumps import LONGEST_WAIT_AT_START_S, WallClock, bring_back, plan_anew
 from serve_app.storage.job_store import JobStore
 from serve_app.storage.outbox import BREAKER_FAILURES, Outbox
 from tests.support.clocks import Clock
-from tests.support.jobs import CALLBACK_URL, new_job
+from tests.support.jobs import BROKEN, CALLBACK_URL, new_job
 
 HOUR_S = 3600.0
-BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
-
-
-@pytest.fixture
-def clock():
-    return Clock()
 
 
 @pytest.fixture
 def store(database, clock):
     return JobStore(database, queue_limit=9, running_limit=1, clock=clock)
-
-
-@pytest.fixture
-def outbox(database, clock):
-    return Outbox(database, schedule=RetrySchedule(spread=0), clock=clock)
 
 
 def submit(store: JobStore, job_id: str) -> None:

@@ -21,6 +21,7 @@ from serve_app.storage.database import Database
 from serve_app.storage.job_store import JobStore
 from serve_app.storage.outbox import Outbox
 from tests.support.edge import edge as edge_over
+from tests.support.jobs import DONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +36,6 @@ LOCAL = {
     "callbacks": {"origins": [f"{BACKEND}"], "networks": ["127.0.0.0/8"]},
     "limits": {"queued_jobs": 1000},
 }
-DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
 
 
 @pytest.fixture(autouse=True)

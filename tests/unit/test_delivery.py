@@ -26,12 +26,10 @@ from serve_app.storage.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, O
 from serve_app.storage.tables import callbacks
 from tests.chaos.backend import Unreliable
 from tests.support.backend import RESET
-from tests.support.clocks import Clock
-from tests.support.jobs import new_job, started
+from tests.support.jobs import BROKEN, new_job, started
 
 URL = "http://127.0.0.1:8000/api/upload-video/result"
 DONE = Outcome(result='{"text":"가","segments":[]}'.encode(), duration_s=1.0, processing_s=2.0)
-BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
 HALF = Progress(percent=50, stage=Stage.DIARIZATION)
 SEED = 2
 
@@ -61,11 +59,6 @@ class Receiver:
         if status is None:
             raise NetError("timeout")
         return Answer(status=status, retry_after_s=None)
-
-
-@pytest.fixture
-def clock():
-    return Clock()
 
 
 @pytest.fixture

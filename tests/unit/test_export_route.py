@@ -15,12 +15,11 @@ from serve_app.storage.database import Database
 from serve_app.storage.job_store import JobStore
 from tests.support.edge import edge as edge_over
 from tests.support.fake_ml_server import result_for
-from tests.support.jobs import begun, new_job
+from tests.support.jobs import BROKEN, begun, new_job
 from tests.support.live_server import serving
 
 RESULT = json.dumps(result_for("https://v/1.mp4")).encode()
 DONE = Outcome(result=RESULT)
-BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
 
 
 @pytest.fixture

@@ -20,12 +20,11 @@ from serve_app.storage.job_store import JobStore
 from serve_app.storage.opening import open_store
 from serve_app.storage.outbox import Outbox
 from serve_app.storage.tables import events, jobs, leases
-from tests.support.jobs import CALLBACK_URL, begun, new_job
+from tests.support.jobs import BROKEN, CALLBACK_URL, begun, new_job
 from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until
 
 BODY = {"text": "", "segments": [], "metadata": {"stages": {"extraction": 2.0, "transcription": 30.0, "/x?s=1": 1.0}}}
 DONE = Outcome(result=json.dumps(BODY).encode(), duration_s=100.0, processing_s=40.0)
-BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
 NOW = 1_000_000.0
 
 

@@ -23,29 +23,17 @@ from serve_app.storage import drain, timeline
 from serve_app.storage import job_store as store_module
 from serve_app.storage.database import Database
 from serve_app.storage.job_store import JobStore
-from serve_app.storage.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, Outbox
+from serve_app.storage.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S
 from serve_app.storage.tables import callbacks, checkpoints, metadata, receivers
 from tests.support import jobs as some_jobs
-from tests.support.clocks import Clock
+from tests.support.jobs import BROKEN, DONE
 
 CALLBACK = "http://127.0.0.1:8000/api/upload-video/result"
-DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
-BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
-
-
-@pytest.fixture
-def clock():
-    return Clock()
 
 
 @pytest.fixture
 def store(database, clock):
     return JobStore(database, queue_limit=3, running_limit=2, clock=clock)
-
-
-@pytest.fixture
-def outbox(database, clock):
-    return Outbox(database, schedule=RetrySchedule(spread=0), clock=clock)
 
 
 def new(job_id: str = "a", *, callback: str | None = CALLBACK, **fields) -> NewJob:

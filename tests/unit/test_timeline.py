@@ -14,13 +14,12 @@ from serve_app.storage.job_store import JobStore
 from serve_app.storage.outbox import CLAIM_S, Outbox
 from serve_app.storage.timeline import EventKind, Mark
 from tests.support.edge import edge as edge_over
-from tests.support.jobs import CALLBACK_URL, begun, new_job
+from tests.support.jobs import BROKEN, CALLBACK_URL, begun, new_job
 from tests.support.live_server import serving
 
 DONE = Outcome(
     result=b'{"text":"","segments":[],"metadata":{"warnings":["it is only a test"]}}', duration_s=1.0, processing_s=2.0
 )
-BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
 NOW = 1_000_000.0
 
 
