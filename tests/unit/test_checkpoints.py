@@ -5,7 +5,7 @@ import hashlib
 import re
 import threading
 from dataclasses import replace
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
