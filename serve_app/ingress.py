@@ -16,15 +16,16 @@ from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from deployments import logs
 from serve_app.api import proxy_guard
 from serve_app.api.app import create_api
-from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
 from serve_app.exposure import check_bind, check_forwarding, check_token
 from serve_app.orchestration import placement
 from serve_app.orchestration.job_actor import MANAGER_NAME, NAMESPACE
 from serve_app.orchestration.manager import JobManager
+from serve_app.orchestration.opening import open_stores
 from serve_app.orchestration.renamed_methods import remote_method
 from serve_app.pipeline.pipeline import Stages
-from serve_app.storage.opening import open_database, open_store
+from serve_app.storage.api_keys import KeyStore
+from serve_app.storage.opening import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -165,9 +166,9 @@ class _Ingress:
         self._line = ManagerLine(settings, Stages(**stages))
         self._line.start()
         database = open_database(settings)
-        store, outbox = open_store(settings, database)
+        stores = open_stores(settings, database)
         self._keys = KeyStore(database)
-        self._service = JobService(settings, store, outbox, self._line)
+        self._service = JobService(settings, stores.jobs, stores.outbox, self._line)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_api(self._settings, self._service, self._keys)

@@ -115,10 +115,9 @@ def clock():
 @pytest.fixture
 def outbox(database, clock):
     """Tries that are due to the second."""
-    from serve_app.callbacks.retry_schedule import RetrySchedule
     from serve_app.storage.outbox import Outbox
 
-    return Outbox(database, schedule=RetrySchedule(spread=0), clock=clock)
+    return Outbox(database, clock=clock)
 
 
 @pytest.fixture

@@ -26,9 +26,9 @@ from serve_app.exports.formats import MEDIA_TYPES
 from serve_app.exports.options import ExportOptions  # noqa: TC001 - FastAPI reads it
 
 if TYPE_CHECKING:
-    from serve_app.api.keys import KeyStore
     from serve_app.api.service import JobService
     from serve_app.settings import Settings
+    from serve_app.storage.api_keys import KeyStore
 
 OPENAPI = "/openapi.json"
 log = logs.get_logger("api")

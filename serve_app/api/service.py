@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from serve_app.exports.options import ExportOptions
     from serve_app.settings import Settings
-    from serve_app.storage.job_list import Line
+    from serve_app.storage.job_list import JobSummary
     from serve_app.storage.job_store import JobStore, Submission
     from serve_app.storage.outbox import Outbox
 
@@ -112,7 +112,7 @@ class JobService:
 
     def _submit(self, new: NewJob) -> tuple[Submission, float | None]:
         """What became of it, and when it is likely to be done (or, where the queue is full, a place in it free)."""
-        submission = self._store.submit(new)
+        submission = self._store.submit_job(new)
         return submission, self._store.estimate_s(submission.job)
 
     def _check(self, request: schemas.ProcessVideoRequest, traceparent: str | None) -> NewJob:
@@ -169,7 +169,7 @@ class JobService:
         """The status answer as JSON; the result is the very bytes that the callback carried."""
         job = await self._known(job_id)
         callback = await self._ask(self._outbox.status, job_id)
-        result = await self._ask(self._store.result, job_id) if job.state is JobState.COMPLETED else None
+        result = await self._ask(self._store.fetch_result, job_id) if job.state is JobState.COMPLETED else None
         view = (await self._view(job)).model_dump(exclude_none=True)
         view["callback"] = {
             "state": callback.state.value,
@@ -186,7 +186,7 @@ class JobService:
             raise errors.InvalidRequestError("state must be accepted, processing, completed or failed")
         owed = CallbackState(callback) if callback else None
         try:
-            page = await self._ask(self._store.board.page, state=wanted, callback=owed, limit=limit + 1, after=after)
+            page = await self._ask(self._store.job_list.page, state=wanted, callback=owed, limit=limit + 1, after=after)
         except LookupError:
             raise errors.JobNotFoundError(job_id=after) from None
         lines = [self._line(line) for line in page[:limit]]
@@ -199,15 +199,15 @@ class JobService:
             raise errors.UnavailableError(DRAINING, retry_after_s=DRAIN_RETRY_S)
         return newest, [self._line(line) for line in lines]
 
-    def _look_for_changes(self, since: int | None) -> tuple[int, Sequence[Line], bool]:
-        return *self._store.board.changes(since), self._store.draining()
+    def _look_for_changes(self, since: int | None) -> tuple[int, Sequence[JobSummary], bool]:
+        return *self._store.job_list.changes(since), self._store.is_draining()
 
     async def _view(self, job: Job) -> schemas.JobView:
         queued = job.state is JobState.QUEUED
         position = await self._ask(self._store.queue_position, job) if queued else None
         return schemas.JobView(**self._seen(job, position))
 
-    def _line(self, line: Line) -> schemas.JobLine:
+    def _line(self, line: JobSummary) -> schemas.JobLine:
         return schemas.JobLine(
             **self._seen(line.job, line.position),
             stage=line.job.stage,
@@ -239,12 +239,12 @@ class JobService:
         outcome = Outcome(error_code=cancelled.code, error_message=cancelled.sentence(self._settings.locale))
         before = await self._known(job_id)
         if before.state.ended:
-            if not await self._change(self._store.delete, job_id):
+            if not await self._change(self._store.delete_job, job_id):
                 raise errors.JobConflictError("A new run of this job has just begun", job_id=job_id)
             self._signals.discard(job_id)
             log.info("deleted", extra=logs.about(job_id))
             return None
-        job = await self._change(self._store.cancel, job_id, outcome)
+        job = await self._change(self._store.cancel_job, job_id, outcome)
         if job is None:
             raise errors.JobNotFoundError(job_id=job_id)
         if job.state.ended:
@@ -272,7 +272,7 @@ class JobService:
             schemas.EventView(
                 at=iso(event.at), event=event.kind, run=event.run, attempt=event.attempt, detail=event.detail
             )
-            for event in await self._ask(self._store.timeline, job_id)
+            for event in await self._ask(self._store.fetch_timeline, job_id)
         ]
         return schemas.Timeline(job_id=job_id, events=events)
 
@@ -285,7 +285,7 @@ class JobService:
         return content
 
     def _export(self, job_id: str, options: ExportOptions) -> bytes | None:
-        result = self._store.result(job_id)
+        result = self._store.fetch_result(job_id)
         return None if result is None else export(result, options, job_id=job_id)
 
     async def _ask(self, question: Callable[..., Answer], *args: object, **options: object) -> Answer:
@@ -306,7 +306,7 @@ class JobService:
             raise errors.UnavailableError(retry_after_s=RETRY_AFTER_S) from late
 
     async def _known(self, job_id: str) -> Job:
-        job = await self._ask(self._store.get, job_id)
+        job = await self._ask(self._store.fetch_job, job_id)
         if job is None:
             raise errors.JobNotFoundError(job_id=job_id)
         return job
@@ -345,7 +345,7 @@ class JobService:
         return self._health.counts
 
     def _look(self) -> tuple[Counts, bool]:
-        return self._store.counts(), self._store.draining()
+        return self._store.count_jobs(), self._store.is_draining()
 
 
 def fingerprint(video_url: str, callback_url: str | None, options: JobOptions) -> str:

@@ -1,9 +1,8 @@
-"""The bodies of callbacks, as bytes: what is stored is what every try sends, so that a signature stays true."""
+"""The bodies of callbacks, as bytes. They are stored as they are made: every try sends, and signs, the same bytes."""
 
 from __future__ import annotations
 
 import json
-import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -13,25 +12,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deployments.errors import Locale
+    from serve_app.jobs.job import Job, Outcome
 
 
 def progress(job_id: str, now: Progress, *, locale: Locale) -> bytes:
-    """A job that waits or runs."""
+    """Return the body that reports a job that waits or runs."""
     message = SENTENCES[now.stage][locale]
     return dump({"job_id": job_id, "status": "processing", "progress": now.percent, "message": message})
 
 
+def end_body(job: Job, outcome: Outcome, *, locale: Locale, max_bytes: int) -> bytes:
+    """Return the body that reports the end of a run."""
+    if outcome.result is not None:
+        return completed(job.job_id, outcome.result, locale=locale, max_bytes=max_bytes)
+    return failed(job.job_id, job.progress, code=str(outcome.error_code), message=str(outcome.error_message))
+
+
 def failed(job_id: str, percent: int, *, code: str, message: str) -> bytes:
-    """A run that ended with an error; `percent` is where it stood."""
+    """Return the body for a run that ended with an error; `percent` is its progress at that time."""
     fields = {"message": message, "error_message": message, "error_code": code}
     return dump({"job_id": job_id, "status": "failed", "progress": percent, **fields})
 
 
 def completed(job_id: str, result: bytes, *, locale: Locale, max_bytes: int) -> bytes:
-    """A run that ended with `result` (JSON).
+    """Return the body for a run that ended with `result` (JSON).
 
-    A body over `max_bytes` loses the additions first (word confidences, then emotion scores), then the segments,
-    for which `result_url` then stands.
+    A body over `max_bytes` loses the additions first (word confidences, then emotion scores), then the segments;
+    `result_url` then says where the whole result is.
     """
     body = _completed(job_id, result, locale)
     if len(body) <= max_bytes:
@@ -51,17 +58,12 @@ def completed(job_id: str, result: bytes, *, locale: Locale, max_bytes: int) -> 
 
 
 def status_url(job_id: str) -> str:
-    """Where the manual look-up of a job lies."""
+    """Return the path of the job's status answer."""
     return f"/api/upload-video/status/{quote(job_id, safe=':')}"
 
 
-def new_message_id() -> str:
-    """A `webhook-id`: the same on every try of one callback."""
-    return f"msg_{uuid.uuid4().hex}"
-
-
 def dump(content: dict[str, Any]) -> bytes:
-    """Compact UTF-8 JSON. Raises ValueError for NaN or infinity, which JSON does not know."""
+    """Return compact UTF-8 JSON. Raises ValueError for NaN or infinity, which JSON does not know."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 

@@ -1,4 +1,4 @@
-"""When a terminal callback is tried again."""
+"""When a terminal callback is tried again. Knows nothing of the outbox."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ JITTER = 0.2
 class RetrySchedule:
     """1 s, 5 s, 30 s, 2 min; every 5 min until 6 h have passed; every 30 min until 72 h; then no more.
 
-    Each wait is spread by ±20 %, so that many jobs that failed together do not come back together. A `Retry-After`
-    of the receiver is obeyed up to an hour where it is longer than the wait.
+    Each wait is spread by ±20 %, so that callbacks that failed together are not tried again together. A receiver's
+    `Retry-After` is obeyed where it is longer than the wait, up to an hour.
     """
 
     spread: float = JITTER
 
     def wait_s(self, *, attempts: int, age_s: float, retry_after_s: float | None = None) -> float | None:
-        """Seconds to the next try after `attempts` failed ones, `age_s` after the first was due; None: give up."""
+        """Return the wait after `attempts` failed tries, `age_s` after the first was due. None: give up."""
         if age_s >= GIVE_UP_AFTER_S:
             return None
         if attempts <= len(FIRST_STEPS_S):

@@ -1,7 +1,6 @@
-"""Sends callbacks: signs, posts, and settles what came of it.
+"""Sends callbacks: signs them, posts each once, and records in the outbox what came of it.
 
-`Sender` makes one try of anything. `ProgressTeller` tells one job's progress: the newest wins, at most one a second,
-at least one in 30 s. Neither ever slows a job: they work beside it.
+Knows nothing of jobs: they go on beside it and never wait for it.
 """
 
 from __future__ import annotations
@@ -18,29 +17,26 @@ from standardwebhooks import Webhook
 
 from deployments import logs
 from deployments.net.client import Answer, CallbackClient, NetError
-from serve_app.callbacks import payloads
+from serve_app.callbacks.retry_schedule import RetrySchedule
 from serve_app.observability.tracing import untraced
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from deployments.errors import Locale
-    from serve_app.jobs.progress import Progress
     from serve_app.observability.tracing import Trace
     from serve_app.storage.outbox import Outbox
 
-PROGRESS_TRIES = 3
-MIN_INTERVAL_S = 1.0
 LATEST_START_S = 5.0
-"""After asking for a claim: a process that was stopped meanwhile may find that the claim has run out."""
+"""After a claim was asked for. A process that was stopped in between may find that its claim has run out."""
 SETTLE_AGAIN_S = 0.5
 GONE = 410
+SCHEDULE = RetrySchedule()
 
 log = logs.get_logger("callbacks")
 
 
 class Sender:
-    """One try at a time, for whoever owns it; the outbox keeps senders of several processes apart."""
+    """Tries callbacks, each call once; the outbox keeps the senders of several processes apart."""
 
     def __init__(
         self,
@@ -57,7 +53,7 @@ class Sender:
         self._webhooks = [Webhook(secret) for secret in secrets]
 
     async def _try(self, url: str, body: bytes, *, message_id: str, sequence: int) -> tuple[Answer | None, str | None]:
-        """Post once: the receiver's answer if any, and a word for what went wrong if anything."""
+        """Post once; return the answer, if there is one, and the kind of the error, if there is one."""
         try:
             answer = await self._client.post(url, body, self._headers(body, message_id, sequence))
         except NetError as failure:
@@ -65,7 +61,7 @@ class Sender:
         return answer, None if 200 <= answer.status < 300 else f"http_{answer.status}"  # noqa: PLR2004 - 2xx
 
     def _headers(self, body: bytes, message_id: str, sequence: int) -> dict[str, str]:
-        """Standard Webhooks 1.0; the library takes naive times for UTC, so it gets an aware one."""
+        """Return the headers of Standard Webhooks 1.0. The library takes a naive time for UTC: it gets an aware one."""
         now = datetime.now(UTC)
         headers = {
             "content-type": "application/json",
@@ -79,32 +75,37 @@ class Sender:
         return headers
 
     async def deliver(self, callback_id: str) -> bool:
-        """Try a terminal callback once if it is due and its receiver may be tried; True when it is acknowledged."""
-        asked = time.monotonic()
+        """Try a terminal callback once if it is due and its receiver may be tried; True: it is acknowledged."""
+        claimed_at = time.monotonic()
         callback = await asyncio.to_thread(self._outbox.claim, callback_id)
         if callback is None:
             return False
         trace = await self._trace_of(callback.job_id)
         origin = origin_of(callback.url)
-        probe_at = await asyncio.to_thread(self._outbox.may_try, origin)
+        permit = await asyncio.to_thread(self._outbox.breaker.acquire, origin)
         started = time.monotonic()
-        if probe_at is not None or started - asked > LATEST_START_S:
-            await asyncio.to_thread(self._outbox.postpone, callback, probe_at or 0.0)
+        if not permit.granted or started - claimed_at > LATEST_START_S:
+            await asyncio.to_thread(self._outbox.postpone, callback, permit.retry_at)
             return False
-        with trace.span("terminal callback", parent_id=trace.post_id, number=callback.attempts) as told:
+        with trace.span("terminal callback", parent_id=trace.post_id, number=callback.attempts) as span:
             answer, error = await self._try(
                 callback.url, callback.body, message_id=callback.id, sequence=callback.sequence
             )
-            told["error"] = error
+            span["error"] = error
         if error is None:
-            await _for_sure(partial(self._outbox.delivered, callback))
+            await _store_for_sure(partial(self._outbox.mark_delivered, callback))
             trace.add("acknowledged", callback.due_since, time.time(), parent_id=trace.post_id)
         elif answer and answer.status == GONE:
-            await _for_sure(partial(self._outbox.refused, callback, error=error))
+            await _store_for_sure(partial(self._outbox.give_up, callback, error=error))
         else:
-            wait_s = answer.retry_after_s if answer else None
-            await asyncio.to_thread(self._outbox.failed, callback, error=error, retry_after_s=wait_s)
-        await asyncio.to_thread(self._outbox.note, origin, ok=error is None)
+            age_s = callback.age_s + time.monotonic() - claimed_at
+            retry_after_s = answer.retry_after_s if answer else None
+            wait_s = SCHEDULE.wait_s(attempts=callback.attempts, age_s=age_s, retry_after_s=retry_after_s)
+            if wait_s is None:
+                await asyncio.to_thread(self._outbox.give_up, callback, error=error)
+            else:
+                await asyncio.to_thread(self._outbox.schedule_retry, callback, after_s=wait_s, error=error)
+        await self._record(origin, error)
         log.info(
             "terminal callback",
             extra=logs.about(
@@ -117,21 +118,31 @@ class Sender:
         )
         return error is None
 
-    async def tell(self, job_id: str, url: str, body: bytes, *, message_id: str, sequence: int) -> bool:
-        """Try a progress callback once unless there is something newer; False where it should be tried again."""
+    async def send_progress(self, job_id: str, url: str, body: bytes, *, message_id: str, sequence: int) -> bool:
+        """Try a progress callback once, unless a newer one exists; return False where it should be tried again."""
         trace = await self._trace_of(job_id)
         origin = origin_of(url)
-        if not await asyncio.to_thread(self._outbox.may_tell, origin, job_id=job_id, sequence=sequence):
+        if not await asyncio.to_thread(self._may_send_progress, origin, job_id, sequence):
             return True  # dropped
-        with trace.span("progress callback", sequence=sequence) as told:
+        with trace.span("progress callback", sequence=sequence) as span:
             answer, error = await self._try(url, body, message_id=message_id, sequence=sequence)
-            told["error"] = error
-        await asyncio.to_thread(self._outbox.note, origin, ok=error is None, progress=True)
+            span["error"] = error
+        await self._record(origin, error, progress=True)
         return error is None or (answer is not None and answer.status == GONE)
 
+    def _may_send_progress(self, origin: str, job_id: str, sequence: int) -> bool:
+        return self._outbox.is_newest(job_id, sequence) and self._outbox.breaker.acquire_for_progress(origin)
 
-async def _for_sure(settle: Callable[[], None]) -> None:
-    """Store an answer after which nothing may be sent, however long the database is away."""
+    async def _record(self, origin: str, error: str | None, *, progress: bool = False) -> None:
+        breaker = self._outbox.breaker
+        if error is None:
+            await asyncio.to_thread(breaker.record_success, origin)
+        else:
+            await asyncio.to_thread(breaker.record_failure, origin, progress=progress)
+
+
+async def _store_for_sure(settle: Callable[[], None]) -> None:
+    """Call `settle`, after which the callback is not sent again, until the database has taken it."""
     while True:
         try:
             await asyncio.to_thread(settle)
@@ -142,101 +153,7 @@ async def _for_sure(settle: Callable[[], None]) -> None:
             return
 
 
-class ProgressTeller:
-    """Tells the backend of one job how far it is, until it is closed.
-
-    `report` stores the progress and returns the callback's number, None where this attempt no longer counts.
-    """
-
-    def __init__(
-        self,
-        sender: Sender,
-        *,
-        job_id: str,
-        url: str | None,
-        locale: Locale,
-        now: Callable[[], Progress],
-        report: Callable[[Progress], Awaitable[int | None]],
-        heartbeat_s: float,
-    ) -> None:
-        self._sender = sender
-        self._job_id = job_id
-        self._url = url
-        self._locale: Locale = locale
-        self._now = now
-        self._report = report
-        self._heartbeat_s = heartbeat_s
-        self._changed = asyncio.Event()
-        self._fresh = asyncio.Event()
-        self._newest: tuple[Progress, int] | None = None
-        self._tasks = [asyncio.create_task(self._keep())]
-        if url is not None:
-            self._tasks.append(asyncio.create_task(self._send(url)))
-
-    def changed(self) -> None:
-        """There may be something new to tell."""
-        self._changed.set()
-
-    async def close(self) -> None:
-        """Stop, a try in flight included: what comes next is the end, which must not wait."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _keep(self) -> None:
-        """Store what is new, and what is not when the heartbeat is due."""
-        told: Progress | None = None
-        due = 0.0
-        while True:
-            self._changed.clear()
-            now = self._now()
-            if now == told and not await self._is_due(due):
-                continue
-            due = time.monotonic() + self._heartbeat_s
-            try:
-                sequence = await self._report(now)
-            except SQLAlchemyError:
-                log.exception("progress not stored", extra=logs.about(self._job_id))
-            else:
-                if sequence is None:
-                    return
-                told = now
-                self._newest = (now, sequence)
-                self._fresh.set()
-            await asyncio.sleep(MIN_INTERVAL_S)
-
-    async def _is_due(self, due: float) -> bool:
-        """Wait for a change; True when the heartbeat comes first, however many changes changed nothing."""
-        try:
-            async with asyncio.timeout(due - time.monotonic()):
-                await self._changed.wait()
-        except TimeoutError:
-            return True
-        return False
-
-    async def _send(self, url: str) -> None:
-        """Send the newest, over and over; an older one is given up as soon as there is a newer."""
-        while True:
-            await self._fresh.wait()
-            self._fresh.clear()
-            if self._newest is not None:
-                await self._send_one(url, *self._newest)
-
-    async def _send_one(self, url: str, progress: Progress, sequence: int) -> None:
-        body = payloads.progress(self._job_id, progress, locale=self._locale)
-        message_id = payloads.new_message_id()
-        for _ in range(PROGRESS_TRIES):
-            spacing = asyncio.create_task(asyncio.sleep(MIN_INTERVAL_S))
-            try:
-                taken = await self._sender.tell(self._job_id, url, body, message_id=message_id, sequence=sequence)
-            except SQLAlchemyError:
-                taken = False
-            await spacing
-            if taken or self._fresh.is_set():
-                return
-
-
 def origin_of(url: str) -> str:
-    """Scheme, host and port: what a receiver is known by."""
+    """Return scheme, host and port: the name of a receiver."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"

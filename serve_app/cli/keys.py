@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from serve_app.api.keys import FRESH_S, KeyNameError, KeyStore
+from serve_app.api.keys import FRESH_S
+from serve_app.storage.api_keys import KeyNameError, KeyStore
 from serve_app.storage.opening import open_database
 
 if TYPE_CHECKING:

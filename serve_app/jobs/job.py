@@ -1,4 +1,4 @@
-"""What the rest of the server sees of a job: frozen values, no rows."""
+"""The values of a job that the whole server shares. Knows nothing of tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serve_app.jobs.states import JobState
 
 
 class JobOptions(BaseModel):
-    """What a POST may choose; part of the job's content."""
+    """The choices of a POST; they are part of the job's content."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -22,11 +22,11 @@ class JobOptions(BaseModel):
     emotion_detection: bool = True
     max_workers: int = 4
     traceparent: str | None = None
-    """The trace that the POST came with; no part of the content."""
+    """The trace context that the POST came with; not part of the content."""
 
     @property
     def content(self) -> dict[str, Any]:
-        """What tells one request from another."""
+        """The options by which two requests are the same or not."""
         return self.model_dump(exclude={"traceparent"})
 
 
@@ -44,29 +44,49 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """The fence: writes for a job count only while these are the row's own numbers and it runs."""
+    """One attempt at a run. Its writes count only while the job runs and has these numbers: they are the fence."""
 
     job_id: str
     run: int
     number: int
 
 
-class CallbackState(StrEnum):
-    """How the telling of a job's end stands."""
+class Prefetch(StrEnum):
+    """Whether the audio of a waiting job is extracted before the job has a slot.
+
+        NONE ──▶ RUNNING ──▶ DONE
+          ▲         ├──────▶ FAILED ──┐
+          └─────────┴─────────────────┘
+
+    A run begins at NONE.
+    """
 
     NONE = "none"
-    """Nobody is to be told, or the job has not ended."""
+    """Not begun."""
+    RUNNING = "running"
+    """The manager has begun. Back to NONE where it may be tried again, or where that manager has ended."""
+    DONE = "done"
+    """The extractor has the audio."""
+    FAILED = "failed"
+    """Not tried again, unless a POST brings a new URL: back to NONE."""
+
+
+class CallbackState(StrEnum):
+    """How far the terminal callback of a job is."""
+
+    NONE = "none"
+    """There is none: the job has no callback URL, or has not ended."""
     PENDING = "pending"
     """Due, or being retried."""
     DELIVERED = "delivered"
-    """A 2xx came."""
+    """The receiver answered 2xx."""
     UNDELIVERED = "undelivered"
     """Given up after 72 hours, or the receiver answered 410. A redelivery starts again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackStatus:
-    """For the status answer."""
+    """The terminal callback of a job, for the status answer."""
 
     state: CallbackState = CallbackState.NONE
     attempts: int = 0
@@ -75,7 +95,7 @@ class CallbackStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DueCallback:
-    """A terminal callback that a sender has claimed: nobody else tries it until the claim runs out."""
+    """A terminal callback that a sender has claimed: no other sender tries it until the claim runs out."""
 
     id: str
     job_id: str
@@ -83,12 +103,15 @@ class DueCallback:
     sequence: int
     body: bytes
     attempts: int
+    """With the one that this claim is for."""
     due_since: float
+    age_s: float
+    """Since `due_since`, at the time of the claim."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A row of the job table."""
+    """A row of the job table, by the columns' names."""
 
     job_id: str
     state: JobState
@@ -111,17 +134,18 @@ class Job:
     error_code: str | None
     error_message: str | None
     cancel_requested: bool
-    prefetch: str
+    prefetch: Prefetch
     beats: int
 
     @classmethod
     def of(cls, row: Any) -> Job:
-        """From a row mapping."""
+        """Return the job of a row mapping."""
         return cls(
             **{
                 **row,
                 "state": JobState(row["state"]),
                 "stage": Stage(row["stage"]),
+                "prefetch": Prefetch(row["prefetch"]),
                 "options": JobOptions.model_validate(row["options"]),
             }
         )
@@ -129,7 +153,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How many jobs stand where."""
+    """How many jobs have a slot and how many wait for one."""
 
     running: int
     queued: int
@@ -148,5 +172,5 @@ class Outcome:
 
     @property
     def state(self) -> JobState:
-        """The state that the job ends in."""
+        """The state in which the job ends."""
         return JobState.COMPLETED if self.result is not None else JobState.FAILED

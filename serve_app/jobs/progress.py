@@ -1,7 +1,7 @@
-"""How far a job is: one integer and one sentence from the fractions of stages that run side by side.
+"""The progress of a job: a number from 0 to 100 and a sentence, from the fractions of stages that run side by side.
 
-The bands are the contract's. The earliest stage that is not done names the number and the sentence, so a later
-stage that runs ahead does not show before its time; the number never goes back.
+The bands are the contract's. The earliest stage that is not done gives the number and the sentence, so a later stage
+that runs ahead does not show before its time. The number never falls.
 """
 
 from __future__ import annotations
@@ -60,27 +60,27 @@ WORKING: tuple[Stage, ...] = tuple(BANDS)[1:-1]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What a callback tells: 0-100 and the stage that the sentence names."""
+    """What a progress callback carries: 0-100, and the stage whose sentence goes with it."""
 
     percent: int
     stage: Stage
 
 
 class ProgressMeter:
-    """Collects the fractions of all stages of one run; `now` is what to tell."""
+    """Collects the fractions of all stages of one run; `now` is the progress that follows from them."""
 
     def __init__(self, at_least: int = 0) -> None:
-        """`at_least` is what an earlier attempt of the same run has told."""
+        """`at_least` is the number that an earlier attempt of the same run came to."""
         self._fractions: dict[Stage, float] = dict.fromkeys(WORKING, 0.0)
         self._percent = at_least
 
     def set(self, stage: Stage, fraction: float) -> None:
-        """Note that `fraction` (0-1) of `stage` is done; 1 ends it. A smaller value than before is ignored."""
+        """Record that `fraction` (0-1) of `stage` is done; 1 ends it. A smaller value than before is ignored."""
         self._fractions[stage] = max(self._fractions[stage], min(1.0, fraction))
 
     @property
     def now(self) -> Progress:
-        """The number and the stage to tell."""
+        """Return the number and the stage."""
         stage = next((stage for stage in WORKING if self._fractions[stage] < 1), Stage.ASSEMBLY)
         low, high = BANDS[stage]
         self._percent = max(self._percent, int(low + (high - low) * self._fractions[stage]))
@@ -88,16 +88,16 @@ class ProgressMeter:
 
 
 class ProgressCounter:
-    """Tells the done share of `total` after each piece of work."""
+    """Reports the done share of `total` after each piece of work, below 1 until the stage itself ends."""
 
-    def __init__(self, total: float, tell: Callable[[float], None]) -> None:
+    def __init__(self, total: float, report: Callable[[float], None]) -> None:
         self._total = total
-        self._tell = tell
+        self._report = report
         self._done = 0.0
 
     @contextmanager
     def one(self, weight: float = 1.0) -> Iterator[None]:
-        """Around one piece of work; counts it when it succeeded."""
+        """Enclose one piece of work, which counts `weight` of the total when it succeeds."""
         yield
         self._done += weight
-        self._tell(min(0.99, self._done / self._total))
+        self._report(min(0.99, self._done / self._total))

@@ -1,4 +1,4 @@
-"""The states of a job, and the only ways from one to another.
+"""The states of a job, and the transitions between them; no other is allowed.
 
     POST ──▶ QUEUED ──▶ RUNNING ──▶ COMPLETED
                │           └──────▶ FAILED ◀─┐
@@ -14,12 +14,12 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """Where a job stands; the value is what the database holds."""
+    """The state of a job; the value is what the database holds."""
 
     QUEUED = "queued"
-    """Stored and answered; waits for one of the slots."""
+    """Stored, and the POST answered; waits for a slot."""
     RUNNING = "running"
-    """Has a slot; a driver works on it or will be started for it."""
+    """Has a slot; a job actor works on it, or is about to be started."""
     COMPLETED = "completed"
     """The result is stored. Final."""
     FAILED = "failed"
@@ -27,17 +27,17 @@ class JobState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """No more work will happen in this run."""
+        """Whether the run is over."""
         return self in {JobState.COMPLETED, JobState.FAILED}
 
     @property
     def wire(self) -> str:
-        """The contract's word."""
+        """The word of the HTTP contract for it."""
         return {JobState.QUEUED: "accepted", JobState.RUNNING: "processing"}.get(self, self.value)
 
     @classmethod
     def from_wire(cls, word: str) -> JobState | None:
-        """The state that the contract's word names, None where there is no such word."""
+        """Return the state that a word of the contract means, None for an unknown word."""
         return next((state for state in cls if word in {state.wire, state.value}), None)
 
 
@@ -50,7 +50,7 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 
 
 class IllegalTransitionError(Exception):
-    """Somebody tried an arrow that is not in `TRANSITIONS`."""
+    """A transition that is not in `TRANSITIONS` was tried."""
 
 
 def check(before: JobState, after: JobState) -> None:

@@ -154,7 +154,7 @@ class Tracer:
         if self._collector is None:
             return UNTRACED
         try:
-            job = await asyncio.to_thread(self._store.get, job_id)
+            job = await asyncio.to_thread(self._store.fetch_job, job_id)
         except SQLAlchemyError:
             return UNTRACED
         return UNTRACED if job is None else self.of(job)
@@ -181,7 +181,7 @@ class Tracer:
         if trace.send is None:
             return ()
         try:
-            events = await asyncio.to_thread(self._store.timeline, job.job_id)
+            events = await asyncio.to_thread(self._store.fetch_timeline, job.job_id)
         except SQLAlchemyError:
             return ()
         return [event for event in events if event.run == job.run]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from serve_app.jobs.job import Job, Outcome
     from serve_app.jobs.progress import Progress
     from serve_app.pipeline.resume import StageTimer
-    from serve_app.storage.job_store import Ending, JobStore
+    from serve_app.storage.attempt_store import AttemptStore, Ending
 
 RETRY_WAITS_S = (1.0, 2.0, 5.0)
 """Between tries to write to a database that is away. There are as many as it takes, so that no work is lost."""
@@ -36,7 +36,7 @@ log = logs.get_logger("driver")
 class RunningAttempt:
     """Write what an attempt does to its job's row."""
 
-    def __init__(self, job: Job, store: JobStore, timer: StageTimer) -> None:
+    def __init__(self, job: Job, store: AttemptStore, timer: StageTimer) -> None:
         self.id = Attempt(job_id=job.job_id, run=job.run, number=job.attempt)
         self._store = store
         self._timer = timer
@@ -48,7 +48,7 @@ class RunningAttempt:
         This is a beat, too.
         """
         return await asyncio.to_thread(
-            self._store.tell, self.id, progress, spent_s=self._spent.restart(), marks=self._timer.take()
+            self._store.save_progress, self.id, progress, spent_s=self._spent.restart(), marks=self._timer.take()
         )
 
     async def hold_lease(self, work: asyncio.Task[Any]) -> None:
@@ -75,7 +75,7 @@ class RunningAttempt:
 
     async def finish(self, outcome: Outcome) -> Ending | None:
         """End the run; return what is to be sent now, None where the attempt no longer counted."""
-        change = partial(self._store.finish, self.id, outcome, self._timer.take())
+        change = partial(self._store.finish_job, self.id, outcome, self._timer.take())
         return await until_stored(self.id.job_id, change)
 
 

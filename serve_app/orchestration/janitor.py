@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from serve_app.orchestration.background import BackgroundTasks
     from serve_app.orchestration.job_actors import JobActors
     from serve_app.settings import Settings
-    from serve_app.storage.job_store import JobStore
+    from serve_app.storage.stores import Stores
 
 PRUNE_EVERY_S = 600.0
 DAY_S = 86_400
@@ -28,11 +28,11 @@ class Janitor:
     """Prune the database, the extractor's scratch and Ray's actors, every ten minutes."""
 
     def __init__(
-        self, settings: Settings, store: JobStore, extractor: Any, actors: JobActors, tasks: BackgroundTasks
+        self, settings: Settings, stores: Stores, extractor: Any, actors: JobActors, tasks: BackgroundTasks
     ) -> None:
         """`extractor` is the handle of the extractor's deployment."""
         self._retention_s = settings.retention_days * DAY_S
-        self._store = store
+        self._stores = stores
         self._extractor = extractor
         self._actors = actors
         self._tasks = tasks
@@ -57,10 +57,10 @@ class Janitor:
     async def _prune(self) -> None:
         """Delete jobs that ended before the retention period, and audio whose job is gone or has ended."""
         oldest = time.time() - self._retention_s
-        while await asyncio.to_thread(self._store.prune, oldest):  # some at a time
+        while await asyncio.to_thread(self._stores.queue.delete_old_jobs, oldest):  # some at a time
             pass
         for job_id in await self._extractor.kept_jobs.remote():
-            job_now = await asyncio.to_thread(self._store.get, job_id)
+            job_now = await asyncio.to_thread(self._stores.jobs.fetch_job, job_id)
             if job_now is None or job_now.state.ended:
                 await self.discard_now(job_id)
 

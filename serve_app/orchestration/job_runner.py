@@ -23,19 +23,21 @@ from deployments.errors import (
 )
 from deployments.net.client import CallbackClient
 from serve_app.callbacks.payloads import dump
-from serve_app.callbacks.sender import ProgressTeller, Sender
+from serve_app.callbacks.progress_reporter import ProgressReporter
+from serve_app.callbacks.sender import Sender
 from serve_app.jobs.job import Outcome
 from serve_app.jobs.progress import ProgressMeter
 from serve_app.observability.canonical_log import log_end
 from serve_app.observability.tracing import Tracer
 from serve_app.orchestration.attempt import RunningAttempt, until_stored
 from serve_app.orchestration.isolation import Quarantine
+from serve_app.orchestration.opening import open_stores
 from serve_app.pipeline.checkpoint_writer import CheckpointWriter
 from serve_app.pipeline.pipeline import Pipeline, Stages
 from serve_app.pipeline.resume import StageTimer
 from serve_app.pipeline.stage_client import TRANSIENT
 from serve_app.storage.checkpoints import Checkpoints
-from serve_app.storage.opening import open_database, open_store
+from serve_app.storage.opening import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from serve_app.jobs.progress import Progress
     from serve_app.observability.tracing import Trace
     from serve_app.settings import Settings
-    from serve_app.storage.job_store import Ending
+    from serve_app.storage.attempt_store import Ending
 
 DISCARD_S = 10.0
 
@@ -75,8 +77,9 @@ class JobRunner:
         self._stages = stages
         self._manager = manager
         database = open_database(settings)
-        self._store, self._outbox = open_store(settings, database)
-        self._tracer = Tracer(settings, self._store, process="driver")
+        stores = open_stores(settings, database)
+        self._attempts, self._outbox = stores.attempts, stores.outbox
+        self._tracer = Tracer(settings, stores.jobs, process="driver")
         self._checkpoints = Checkpoints(database)
         self._quarantine = Quarantine(database)
         self._pipeline: Pipeline | None = None
@@ -106,7 +109,7 @@ class JobRunner:
 
     async def _live(self) -> None:
         try:
-            job = await until_stored(self._job_id, partial(self._store.begin_attempt, self._job_id, self._run))
+            job = await until_stored(self._job_id, partial(self._attempts.begin_attempt, self._job_id, self._run))
             if job is not None:
                 await self._attempt(job)
         except Exception:
@@ -122,7 +125,7 @@ class JobRunner:
         started = time.monotonic()
         trace = await self._tracer.of_attempt(job)
         timer = StageTimer(trace=trace)
-        attempt = RunningAttempt(job, self._store, timer)
+        attempt = RunningAttempt(job, self._attempts, timer)
         async with CallbackClient(self._settings.callbacks) as client:
             sender = self._sender(client, trace)
             meter = ProgressMeter(job.progress)
@@ -164,12 +167,12 @@ class JobRunner:
 
     def _progress_sender(
         self, job: Job, sender: Sender, meter: ProgressMeter, attempt: RunningAttempt
-    ) -> ProgressTeller:
+    ) -> ProgressReporter:
         async def report(now: Progress) -> int | None:
             self._show(f"{job.job_id}: {now.stage} {now.percent} %")
             return await attempt.save_progress(now)
 
-        return ProgressTeller(
+        return ProgressReporter(
             sender,
             job_id=job.job_id,
             url=job.callback_url,

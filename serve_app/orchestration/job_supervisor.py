@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from serve_app.orchestration.job_actors import JobActors
     from serve_app.orchestration.prefetcher import Prefetcher
     from serve_app.settings import Settings
-    from serve_app.storage.job_store import JobStore
+    from serve_app.storage.stores import Stores
 
 STARTS_AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
 """Job actors that start at the same time: each takes a core for a second or more, and requests want answers."""
@@ -42,7 +42,7 @@ class JobSupervisor:
     def __init__(
         self,
         settings: Settings,
-        store: JobStore,
+        stores: Stores,
         actors: JobActors,
         *,
         prefetcher: Prefetcher,
@@ -54,7 +54,7 @@ class JobSupervisor:
     ) -> None:
         """`wake` begins the manager's next turn."""
         self._settings = settings
-        self._store = store
+        self._stores = stores
         self._actors = actors
         self._prefetcher = prefetcher
         self._delivery = delivery
@@ -80,7 +80,7 @@ class JobSupervisor:
 
     async def kill_unresponsive(self) -> None:
         """Kill actors whose process does not run: on SQLite, one stopped within a write keeps all from writing."""
-        for job in await asyncio.to_thread(self._store.running):
+        for job in await asyncio.to_thread(self._stores.queue.fetch_running_jobs):
             if await self._actors.exists(job) and not await self._actors.is_responsive(job):
                 log.warning("a job actor hangs while the database cannot be written", extra=logs.about(job.job_id))
                 await self._actors.kill(job)
@@ -109,7 +109,7 @@ class JobSupervisor:
             return
         self._starting += 1
         try:
-            now = await asyncio.to_thread(self._store.get, job.job_id)
+            now = await asyncio.to_thread(self._stores.jobs.fetch_job, job.job_id)
             if now is not None and (now.run, now.state) == (job.run, JobState.RUNNING):
                 log.info("job actor starts", extra=logs.about(now.job_id, run=now.run, attempts_before=now.attempt))
                 self._delivery.stop_heartbeat(now.job_id)
@@ -126,7 +126,7 @@ class JobSupervisor:
             log.info("a job without an actor is ended", extra=logs.about(job.job_id))
         outcome = Outcome(error_code=error.code, error_message=error.sentence(self._settings.locale))
         attempt = Attempt(job_id=job.job_id, run=job.run, number=job.attempt)
-        if await asyncio.to_thread(self._store.finish, attempt, outcome):
+        if await asyncio.to_thread(self._stores.attempts.finish_job, attempt, outcome):
             log_end(job, outcome, seconds=job.spent_s)
             await self._tracer.ended(job)
             await self._janitor.discard_now(job.job_id)

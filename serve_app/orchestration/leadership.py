@@ -13,13 +13,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from deployments import logs
 from serve_app.orchestration.job_actor import MANAGER_NAME
-from serve_app.storage import drain
-from serve_app.storage.clock_jumps import WallClock, bring_back, plan_anew
+from serve_app.storage.clock_jumps import ClockJumpDetector, shift_back, shorten_waits
 from serve_app.storage.leases import BEAT_S, LEASE_S, Lease
+from serve_app.storage.server_state import set_draining
 
 if TYPE_CHECKING:
     from serve_app.storage.database import Database
-    from serve_app.storage.job_store import JobStore
+    from serve_app.storage.job_queue import JobQueue
 
 log = logs.get_logger("manager")
 
@@ -27,11 +27,11 @@ log = logs.get_logger("manager")
 class Leadership:
     """Take the manager's lease and renew it; correct stored times when the machine's clock is set back."""
 
-    def __init__(self, database: Database, store: JobStore) -> None:
+    def __init__(self, database: Database, queue: JobQueue) -> None:
         self._database = database
-        self._store = store
+        self._queue = queue
         self._lease = Lease(database, MANAGER_NAME)
-        self._clock = WallClock()
+        self._clock_jumps = ClockJumpDetector()
         self._back_s = 0.0
         self._renewed_at = 0.0
         self.held: bool | None = None
@@ -69,13 +69,13 @@ class Leadership:
             log.warning("the lease is not given back; it runs out")
 
     def _take_over(self) -> None:
-        drain.end(self._database)
-        self._store.reset_prefetch()
-        plan_anew(self._database)
+        set_draining(self._database, draining=False)
+        self._queue.reset_prefetch()
+        shorten_waits(self._database)
 
     async def _correct_clock(self) -> None:
-        self._back_s += self._clock.set_back_s()
+        self._back_s += self._clock_jumps.set_back_s()
         if self.held and self._back_s:
             log.warning("the clock was set back", extra={"seconds": round(self._back_s)})
-            await asyncio.to_thread(bring_back, self._database, self._back_s)
+            await asyncio.to_thread(shift_back, self._database, self._back_s)
         self._back_s = 0.0

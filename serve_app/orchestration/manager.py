@@ -25,9 +25,10 @@ from serve_app.orchestration.janitor import Janitor
 from serve_app.orchestration.job_actors import JobActors
 from serve_app.orchestration.job_supervisor import JobSupervisor
 from serve_app.orchestration.leadership import Leadership
+from serve_app.orchestration.opening import open_stores
 from serve_app.orchestration.prefetcher import Prefetcher
-from serve_app.storage import drain
-from serve_app.storage.opening import open_database, open_store
+from serve_app.storage.opening import open_database
+from serve_app.storage.server_state import set_draining
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,22 +54,22 @@ class JobManager:
         self._since = since
         self._actors = actors or JobActors(settings, stages)
         self._database = open_database(settings)
-        self._store, outbox = open_store(settings, self._database)
+        self._stores = stores = open_stores(settings, self._database)
         self._client = CallbackClient(settings.callbacks)
-        self._tracer = Tracer(settings, self._store, process="manager")
+        self._tracer = Tracer(settings, stores.jobs, process="manager")
         self._woken = asyncio.Event()
         self._tasks = tasks = BackgroundTasks()
-        self._leadership = Leadership(self._database, self._store)
+        self._leadership = Leadership(self._database, stores.queue)
         secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
-        sender = Sender(self._client, outbox, secrets=secrets, trace_of=self._tracer.of_id)
-        self._delivery = CallbackDelivery(settings, self._store, outbox, sender, tasks)
+        sender = Sender(self._client, stores.outbox, secrets=secrets, trace_of=self._tracer.of_id)
+        self._delivery = CallbackDelivery(settings, stores, sender, tasks)
         self._prefetcher = Prefetcher(
-            settings, self._store, stages.extractor, tracer=self._tracer, tasks=tasks, wake=self._woken.set
+            settings, stores, stages.extractor, tracer=self._tracer, tasks=tasks, wake=self._woken.set
         )
-        self._janitor = Janitor(settings, self._store, stages.extractor, self._actors, tasks)
+        self._janitor = Janitor(settings, stores, stages.extractor, self._actors, tasks)
         self._supervisor = JobSupervisor(
             settings,
-            self._store,
+            stores,
             self._actors,
             prefetcher=self._prefetcher,
             delivery=self._delivery,
@@ -109,8 +110,8 @@ class JobManager:
         """
         left: Sequence[Job] = []
         if self._leadership.held:
-            await asyncio.to_thread(drain.begin, self._database)
-            left = await asyncio.to_thread(self._store.running)
+            await asyncio.to_thread(set_draining, self._database, draining=True)
+            left = await asyncio.to_thread(self._stores.queue.fetch_running_jobs)
         await self._stop()
         for job in left:
             await self._actors.give_back(job)
@@ -166,9 +167,9 @@ class JobManager:
         return held
 
     async def _turn(self) -> None:
-        for job in await asyncio.to_thread(self._store.admit):
+        for job in await asyncio.to_thread(self._stores.queue.admit_jobs):
             log.info("admitted", extra=logs.about(job.job_id, waited_s=round(time.time() - job.queued_at, 3)))
-        running = await asyncio.to_thread(self._store.running)
+        running = await asyncio.to_thread(self._stores.queue.fetch_running_jobs)
         self._supervisor.supervise(running)
         await self._delivery.send_due()
         await self._prefetcher.fetch_ahead()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployments import logs
 from deployments.errors import OutOfResourcesError
+from serve_app.jobs.job import Prefetch
 from serve_app.pipeline.stage_client import TRANSIENT
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from serve_app.observability.tracing import Tracer
     from serve_app.orchestration.background import BackgroundTasks
     from serve_app.settings import Settings
-    from serve_app.storage.job_store import JobStore
+    from serve_app.storage.stores import Stores
 
 TRIES = 3
 """For a video that is not to blame: the replica died, or the disk was full."""
@@ -38,7 +39,7 @@ class Prefetcher:
     def __init__(
         self,
         settings: Settings,
-        store: JobStore,
+        stores: Stores,
         extractor: Any,
         *,
         tracer: Tracer,
@@ -47,7 +48,7 @@ class Prefetcher:
     ) -> None:
         """`extractor` is the handle of the extractor's deployment; `wake` begins the manager's next turn."""
         self._settings = settings
-        self._store = store
+        self._stores = stores
         self._extractor = extractor
         self._tracer = tracer
         self._tasks = tasks
@@ -58,13 +59,13 @@ class Prefetcher:
         """Start as many fetches as the limits and the disk allow."""
         limits = self._settings.limits
         free = limits.prefetches - self._tasks.count("fetch")
-        counts = await asyncio.to_thread(self._store.counts)
+        counts = await asyncio.to_thread(self._stores.jobs.count_jobs)
         if free <= 0 or counts.running < limits.running_jobs or self._free_bytes() < limits.prefetch_bytes:
             return
         if not counts.queued:
             self._tries.clear()
-        for job in await asyncio.to_thread(self._store.to_prefetch, free):
-            await asyncio.to_thread(self._store.set_prefetch, job, "running")
+        for job in await asyncio.to_thread(self._stores.queue.select_jobs_to_prefetch, free):
+            await asyncio.to_thread(self._stores.queue.set_prefetch, job, Prefetch.RUNNING)
             self._tasks.start("fetch", self._fetch(job), key=job.job_id)
 
     def must_finish_first(self, job: Job) -> bool:
@@ -84,23 +85,23 @@ class Prefetcher:
 
     async def _fetch(self, job: Job) -> None:
         """Extract a job's audio; a fault of the video is left for the job's own attempt to report."""
-        state = "failed"
+        state = Prefetch.FAILED
         tries = self._tries[job.job_id] = self._tries.get(job.job_id, 0) + 1
         fetching: Any = None
         try:
             with self._tracer.of(job).span("fetch ahead", number=tries):
                 fetching = self._extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
                 await fetching
-            state = "done"
+            state = Prefetch.DONE
         except asyncio.CancelledError:
             fetching.cancel()
-            state = "none"  # this server stops: the next one fetches it
+            state = Prefetch.NONE  # this server stops: the next one fetches it
             raise
         except Exception as error:  # noqa: BLE001 - the job's own attempt tries again and reports
             log.info("fetching ahead failed", extra=logs.about(job.job_id, error=type(error).__name__))
             if isinstance(getattr(error, "cause", error), BLAMELESS) and tries < TRIES:
                 await asyncio.sleep(RETRY_WAIT_S)
-                state = "none"  # fetch again: the URL may expire before the job's turn
+                state = Prefetch.NONE  # fetch again: the URL may expire before the job's turn
         finally:
-            await asyncio.to_thread(self._store.set_prefetch, job, state)
+            await asyncio.to_thread(self._stores.queue.set_prefetch, job, state)
             self._wake()  # the next fetch need not wait for a turn

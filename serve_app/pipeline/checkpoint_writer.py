@@ -71,7 +71,7 @@ class CheckpointWriter:
             self._warn("a checkpoint is not kept", error, step)
 
     def _write(self, step: Step, source: str, answer: Any) -> None:
-        if not self._checkpoints.keep(self._attempt, step, source.encode() + b"\n" + encode(step, answer)):
+        if not self._checkpoints.save(self._attempt, step, source.encode() + b"\n" + encode(step, answer)):
             log.info("this attempt no longer counts", extra=logs.about(self._attempt.job_id, stage=step))
 
     async def settled(self) -> None:

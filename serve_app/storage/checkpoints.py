@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, insert, select
 
 from deployments import logs
-from serve_app.storage.job_store import fence
+from serve_app.storage.job_rows import fence
 from serve_app.storage.tables import checkpoints, jobs
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ class Checkpoints:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def keep(self, attempt: Attempt, stage: str, body: bytes) -> bool:
-        """Keep `body` in place of what was there; False, and nothing done, where the attempt no longer counts."""
+    def save(self, attempt: Attempt, stage: str, body: bytes) -> bool:
+        """Store `body` in place of an earlier one. False: the attempt no longer counts, and nothing is stored."""
         row = {"job_id": attempt.job_id, "run": attempt.run, "stage": stage}
         with self._db.write() as db:
             if db.execute(select(jobs.c.job_id).where(fence(attempt)).with_for_update()).first() is None:
@@ -38,12 +38,12 @@ class Checkpoints:
             return True
 
     def stages(self, job_id: str, run: int) -> frozenset[str]:
-        """Those of which something is kept."""
+        """Return the stages that have a checkpoint."""
         with self._db.read() as db:
             return frozenset(db.execute(select(checkpoints.c.stage).filter_by(job_id=job_id, run=run)).scalars())
 
     def find(self, job_id: str, run: int, stage: str) -> bytes | None:
-        """What was kept, None where there is nothing or it is damaged."""
+        """Return the body of a checkpoint, None where there is none or it is damaged."""
         with self._db.read() as db:
             query = select(checkpoints.c.digest, checkpoints.c.body)
             row = db.execute(query.filter_by(job_id=job_id, run=run, stage=stage)).one_or_none()

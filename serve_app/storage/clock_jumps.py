@@ -1,8 +1,7 @@
-"""What to do when the machine's clock is set back: plans that lie in the future by mistake are brought back.
+"""Repairs planned times after the machine's clock was set back, so that nothing waits too long.
 
-Plans are epoch seconds: the next try of a callback, the last telling of a waiting job, the order of the queue. A clock
-that is set forward makes them due early, which harms nobody; one that is set back would make them wait.
-Blocking: call it from a thread.
+Planned times are epoch seconds: the next try of a callback, the last heartbeat of a waiting job, the order of the
+queue. A clock that is set forward makes them due early, which does no harm. Blocking: call it from a thread.
 """
 
 from __future__ import annotations
@@ -12,10 +11,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import update
 
-from serve_app.callbacks.retry_schedule import MINUTE_S
 from serve_app.jobs.job import CallbackState
-from serve_app.jobs.states import JobState
-from serve_app.storage.tables import callbacks, jobs, receivers
+from serve_app.storage.tables import callbacks, has_not_ended, jobs, receivers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,12 +22,12 @@ if TYPE_CHECKING:
     from serve_app.storage.database import Database
 
 NOTICED_S = 2.0
-"""Smaller steps are corrections of a clock that runs, and cost nobody more than they are."""
-LONGEST_WAIT_AT_START_S = 5 * MINUTE_S
+"""Smaller steps are corrections of a running clock; the waits that they cost are as small."""
+LONGEST_WAIT_AT_START_S = 300.0
 
 
-class WallClock:
-    """Notices when the clock is set back, by a clock that nobody sets."""
+class ClockJumpDetector:
+    """Notices that the wall clock was set back, by comparing it with the monotonic one."""
 
     def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
         self._wall = wall
@@ -38,14 +35,14 @@ class WallClock:
         self._offset_s = wall() - steady()
 
     def set_back_s(self) -> float:
-        """By how much, since it was last asked."""
+        """Return by how many seconds the clock was set back since the last call, 0 for less than `NOTICED_S`."""
         before, self._offset_s = self._offset_s, self._wall() - self._steady()
         back_s = before - self._offset_s
         return back_s if back_s > NOTICED_S else 0.0
 
 
-def bring_back(database: Database, by_s: float, clock: Callable[[], float] = time.time) -> None:
-    """Move what was planned by the clock of before to where it belongs by that of now."""
+def shift_back(database: Database, by_s: float, clock: Callable[[], float] = time.time) -> None:
+    """Move all planned times that lie in the future `by_s` seconds back."""
     now = clock()
 
     def earlier(time_: Column[float]) -> dict[str, object]:
@@ -59,12 +56,11 @@ def bring_back(database: Database, by_s: float, clock: Callable[[], float] = tim
             update(receivers).where(receivers.c.next_probe_at > now).values(**earlier(receivers.c.next_probe_at))
         )
         for time_ in (jobs.c.queued_at, jobs.c.told_at):
-            alive = jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING))
-            db.execute(update(jobs).where(alive, time_ > now).values(**earlier(time_)))
+            db.execute(update(jobs).where(has_not_ended, time_ > now).values(**earlier(time_)))
 
 
-def plan_anew(database: Database, clock: Callable[[], float] = time.time) -> None:
-    """At the start, when nobody knows what the clock did meanwhile: no callback waits longer than five minutes."""
+def shorten_waits(database: Database, clock: Callable[[], float] = time.time) -> None:
+    """Have no callback wait longer than five minutes: at a start it is not known how the clock was set before."""
     latest = clock() + LONGEST_WAIT_AT_START_S
     too_late = (callbacks.c.state == CallbackState.PENDING, callbacks.c.next_try_at > latest)
     with database.write(admission=True) as db:

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import ExceptionContext
 
 BUSY_TIMEOUT_S = 4
-"""Longest wait for a lock or a connection: a request has five seconds; whoever can wait longer tries again."""
+"""Longest wait for a lock or a connection. A request has five seconds in all; callers with more time try again."""
 GONE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
-"""When a PostgreSQL server that vanished without a word is given up; the system's own defaults take hours."""
+"""When the connection to a PostgreSQL server that vanished is given up; the system's own defaults take hours."""
 IDLE_TRANSACTION_S = 10
-"""PostgreSQL ends a transaction that says nothing for so long: a process that hangs inside one stops nobody else."""
+"""PostgreSQL ends a transaction that is idle for so long, so that a process that hangs in one stops no other."""
 LINE_POLL_S = 0.002
-"""SQLite's own waiters sleep up to 0.1 s between looks and overtake each other."""
+"""Between tries to get the writers' lock. SQLite's own waiters sleep up to 0.1 s and overtake each other."""
 _ADMISSION_LOCK = 7_201_984
-"""Key of PostgreSQL's advisory lock: writers that count the queue take it, as SQLite's writers do by nature."""
+"""Key of the advisory lock that serialises `admission` writers on PostgreSQL; on SQLite all writers are serialised."""
 
 
 class Database:
@@ -59,10 +59,10 @@ class Database:
             event.listen(self._engine, "begin", _begin_immediate)
 
     def create(self) -> None:
-        """Bring the tables to their newest form; a look suffices where they have it. Raises `DatabaseTooNewError`.
+        """Bring the tables to their newest form, where they do not have it. Raises `DatabaseTooNewError`.
 
-        In line even for the look: SQLite's first connection changes the file's journal mode, and whoever comes at
-        that moment is refused at once, whatever its patience.
+        Waits for the writers' lock even to look: SQLite's first connection changes the file's journal mode, and refuses
+        any other at that moment without a wait.
         """
         with self._turn(), self._reader.connect() as connection:
             if is_newest(connection):
@@ -74,11 +74,11 @@ class Database:
     def write(self, *, admission: bool = False) -> Iterator[Connection]:
         """One transaction, committed durably at the end.
 
-        `admission`: others that count the queue, or change several jobs (in whatever order), wait.
-        SQLite has one writer at a time, over all processes: they wait in a line of ours.
+        `admission`: only one such transaction at a time; for those that count the queue or change several jobs.
+        On SQLite each write is alone, over all processes, by a lock file.
 
         Raises:
-            sqlalchemy.exc.SQLAlchemyError: It was not this writer's turn for `BUSY_TIMEOUT_S`.
+            sqlalchemy.exc.SQLAlchemyError: The locks were not free for `BUSY_TIMEOUT_S`.
         """
         with self._turn(), self._engine.begin() as connection:
             if admission and not self.is_sqlite:
@@ -87,23 +87,23 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Statements that each see the newest committed state."""
+        """A connection whose statements each see the newest committed state."""
         with self._reader.connect() as connection:
             yield connection
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         self._engine.dispose()
         self._reader.dispose()
 
 
 def _with_driver(url: URL) -> URL:
-    """`postgresql://` and `postgres://`, as operators write them, mean psycopg 3, whatever SQLAlchemy's default is."""
+    """Take psycopg 3 for `postgresql://` and `postgres://`, as operators write them."""
     return url.set(drivername="postgresql+psycopg") if url.drivername in {"postgresql", "postgres"} else url
 
 
 def _line(path: str) -> Callable[[], AbstractContextManager[None]]:
-    """A line of writers, of this process and others; the lock of one that dies is free at once."""
+    """Return a lock for the writers of all processes; one that dies frees it at once."""
     lock = FileLock(path, BUSY_TIMEOUT_S, poll_interval=LINE_POLL_S)
 
     @contextmanager

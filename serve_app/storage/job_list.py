@@ -1,7 +1,4 @@
-"""Jobs as lists show them: each with how it went, many by one question, and those that may have changed.
-
-Blocking: call it from a thread.
-"""
+"""Jobs as lists show them: summaries of many jobs, by page or by change. Blocking: call it from a thread."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from sqlalchemy import func, or_, select, tuple_
 
 from serve_app.jobs.job import CallbackState, Job
 from serve_app.jobs.states import JobState
-from serve_app.storage.tables import callbacks, events, jobs, results
+from serve_app.storage.tables import callbacks, events, has_ended, has_not_ended, jobs, results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,18 +19,17 @@ if TYPE_CHECKING:
     from serve_app.storage.database import Database
 
 LOOK_BACK = 50
-"""Events that are looked at again: PostgreSQL gives numbers out before it is known who commits first."""
-_LIVE = (JobState.QUEUED, JobState.RUNNING)
+"""How many earlier events are looked at again: on PostgreSQL a lower number may be committed after a higher one."""
 _COLUMNS = tuple(jobs.c[name] for name in Job.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class JobSummary:
     """A job in a list. Durations in seconds, None where there is no result."""
 
     job: Job
     position: int | None
-    """In the queue, 1 for the next; None for a job that does not wait."""
+    """Place in the queue, 1 for the next; None for a job that does not wait."""
     duration_s: float | None
     processing_s: float | None
     warnings: int | None
@@ -41,8 +37,8 @@ class Line:
     callback: CallbackState
 
 
-class Board:
-    """Reads many jobs at once."""
+class JobList:
+    """Reads many jobs with two queries."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -54,37 +50,37 @@ class Board:
         callback: CallbackState | None = None,
         limit: int,
         after: str | None = None,
-    ) -> Sequence[Line]:
-        """Newest first; `after` is the last job_id of the page before.
+    ) -> Sequence[JobSummary]:
+        """Return one page, newest first; `after` is the last job_id of the page before.
 
         Raises:
-            LookupError: It is deleted since, so where to go on is not known.
+            LookupError: That job has been deleted, so the place of the next page is not known.
         """
-        query = _lines().order_by(jobs.c.created_at.desc(), jobs.c.job_id.desc()).limit(limit)
+        query = _summaries().order_by(jobs.c.created_at.desc(), jobs.c.job_id.desc()).limit(limit)
         if state:
             query = query.where(jobs.c.state == state)
         if callback:
-            some = select(callbacks.c.job_id).where(callbacks.c.state == callback)  # quick: few are owed
-            query = query.where(jobs.c.job_id.in_(some), _newest_callback() == callback, jobs.c.state.not_in(_LIVE))
+            some = select(callbacks.c.job_id).where(callbacks.c.state == callback)  # quick: few are pending
+            query = query.where(jobs.c.job_id.in_(some), _newest_callback() == callback, has_ended)
         if after:
             last = select(jobs.c.created_at, jobs.c.job_id).where(jobs.c.job_id == after)
             with self._db.read() as db:
                 if (place := db.execute(last).one_or_none()) is None:
                     raise LookupError(after)
             query = query.where(tuple_(jobs.c.created_at, jobs.c.job_id) < tuple_(*place))
-        return self._asked(query)
+        return self._fetch(query)
 
-    def changes(self, since: int | None) -> tuple[int, Sequence[Line]]:
-        """The number of the newest event, and the jobs that may have changed since an earlier one.
+    def changes(self, since: int | None) -> tuple[int, Sequence[JobSummary]]:
+        """Return the number of the newest event, and the jobs that may have changed since event `since` (None: now).
 
-        These are all that have not ended, and whatever an event tells of. None: from now on.
+        These are all that have not ended, and those with an event since then.
         """
         with self._db.read() as db:
             newest: int = db.execute(select(func.max(events.c.id))).scalar() or 0
-        told = select(events.c.job_id).where(events.c.id > (newest if since is None else since) - LOOK_BACK)
-        return newest, self._asked(_lines().where(or_(jobs.c.state.in_(_LIVE), jobs.c.job_id.in_(told))))
+        changed = select(events.c.job_id).where(events.c.id > (newest if since is None else since) - LOOK_BACK)
+        return newest, self._fetch(_summaries().where(or_(has_not_ended, jobs.c.job_id.in_(changed))))
 
-    def _asked(self, query: Select[tuple[object, ...]]) -> list[Line]:
+    def _fetch(self, query: Select[tuple[object, ...]]) -> list[JobSummary]:
         waiting = select(jobs.c.job_id).where(jobs.c.state == JobState.QUEUED)
         with self._db.read() as db:
             rows = db.execute(query).mappings().all()
@@ -92,7 +88,7 @@ class Board:
             order = db.execute(waiting.order_by(jobs.c.queued_at, jobs.c.job_id)).scalars() if queued else ()
             position = {job_id: number for number, job_id in enumerate(order, 1)}
         return [
-            Line(
+            JobSummary(
                 job=(job := Job.of({name: row[name] for name in Job.__dataclass_fields__})),
                 position=position.get(job.job_id),
                 duration_s=row["duration_s"],
@@ -109,6 +105,6 @@ def _newest_callback() -> ScalarSelect[str]:
     return states.order_by(callbacks.c.sequence.desc()).limit(1).scalar_subquery()
 
 
-def _lines() -> Select[tuple[object, ...]]:
+def _summaries() -> Select[tuple[object, ...]]:
     how = (results.c.duration_s, results.c.processing_s, results.c.warnings, _newest_callback().label("callback"))
     return select(*_COLUMNS, *how).outerjoin(results, results.c.job_id == jobs.c.job_id)

@@ -1,8 +1,8 @@
-"""Who may go on working: whoever raises its beats in the database. Blocking: call it from a thread.
+"""Leases by name: how processes agree through the database who works. Blocking: call it from a thread.
 
-No clock of one process is compared with another's. A worker counts up a number in a row; others see that it stands
-still, by their own monotonic clocks, and only for as long as they look and can write themselves. So a clock that is
-set, a machine that sleeps or a database that is away costs nobody a lease.
+No clock of one process is compared with another's. The holder raises a number in a row, its beats; others watch by
+their own monotonic clocks how long that number has not changed, and count only the time in which they could write
+themselves. So a clock that is set, a machine that sleeps or a database that is away costs no process its lease.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from serve_app.storage.holder import is_gone, new_holder
+from serve_app.storage.lease_holder import is_gone, new_holder
 from serve_app.storage.tables import leases
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 BEAT_S = 5.0
 LEASE_S = 30.0
-"""Beats that stand still for so long have no worker any more: several beats, one of which may wait for its turn."""
+"""A holder whose beats have not changed for so long is taken for dead. Several beats fit in: one may have to wait."""
 LONGEST_STEP_S = 3.0
-"""What the time between two looks counts for at most: who was held up itself must not blame others for it."""
+"""The time between two looks counts for no more: a watcher that was held up itself must not blame the holder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +40,14 @@ class _Seen:
 
 
 class Watch:
-    """How long numbers stand still, in the time that this process has watched them."""
+    """Measures how long values stay unchanged, in the time in which this process watches them."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
 
     def unchanged_s(self, key: str, value: object) -> float:
-        """Look: seconds since `value` was first seen in a row under `key`."""
+        """Look at a value; return the seconds for which `key` has had it without a change."""
         now = self._clock()
         seen = self._seen.get(key)
         unchanged_s = 0.0
@@ -57,7 +57,7 @@ class Watch:
         return unchanged_s
 
     def forget(self, key: str) -> None:
-        """Begin anew with one."""
+        """Start to measure one key anew."""
         self._seen.pop(key, None)
 
     def retain_only(self, keys: Collection[str]) -> None:
@@ -66,12 +66,12 @@ class Watch:
             del self._seen[key]
 
     def reset(self) -> None:
-        """Begin anew with all: what stood in the way of this process may have stood in theirs."""
+        """Start to measure all keys anew: what kept this process from writing may have kept the others, too."""
         self._seen.clear()
 
 
 class Lease:
-    """A named lease, of which one process at a time has hold."""
+    """A named lease, held by one process at a time."""
 
     def __init__(self, database: Database, name: str, *, watch: Watch | None = None) -> None:
         self._db = database
@@ -82,7 +82,7 @@ class Lease:
         self._turn = threading.Lock()
 
     def hold(self) -> bool:
-        """Renew it, or take it where it is free; whether it is ours now.
+        """Renew the lease, or take it where it is free; return whether this process holds it now.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: The database is away.
@@ -95,7 +95,7 @@ class Lease:
                 raise
 
     def give_back(self) -> None:
-        """Leave it to whoever comes next, without a wait; it is not taken again."""
+        """Free the lease, so that another process gets it without a wait. This object does not take it again."""
         with self._turn:
             self._left = True
             with self._db.write() as db:
@@ -118,7 +118,7 @@ class Lease:
         try:
             with self._db.write() as db:
                 db.execute(insert(leases).values(name=self._name, holder=self._holder, beats=0))
-        except IntegrityError:  # somebody else was faster
+        except IntegrityError:  # another process was faster
             return False
         return True
 

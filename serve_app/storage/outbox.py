@@ -1,59 +1,46 @@
 """The outbox: terminal callbacks are rows until the backend has acknowledged them. Blocking: call it from a thread.
 
-A sender claims a row before it tries, by moving the row's next try beyond the longest time a try may take: so a
-driver and the manager never send the same callback at once, and a sender that dies leaves it to the next.
-A receiver that keeps failing is noted here too, for all senders: one of them probes it every 30 s, the others wait.
-How progress fares is counted by itself: a backend that refuses progress still hears of an end at once.
+A sender claims a row before it tries, by moving the row's next try beyond the longest time a try may take. So a job
+actor and the manager never send the same callback at once, and the claim of a sender that dies runs out.
+Knows nothing of HTTP, of what is in a body, or of how long to wait between tries.
 """
 
 from __future__ import annotations
 
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import insert, select, update
 
-from serve_app.callbacks.payloads import new_message_id
-from serve_app.callbacks.retry_schedule import RetrySchedule
 from serve_app.jobs.job import CallbackState, CallbackStatus, DueCallback
 from serve_app.storage import timeline
-from serve_app.storage.tables import callbacks, jobs, receivers
+from serve_app.storage.circuit_breaker import CircuitBreaker
+from serve_app.storage.tables import callbacks, has_ended, jobs
 from serve_app.storage.timeline import EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, RowMapping, Select
+    from sqlalchemy import ColumnElement, Connection, Select
 
     from serve_app.jobs.job import Job
     from serve_app.storage.database import Database
 
 CLAIM_S = 30.0
 """Longer than one try may take (20 s)."""
-BREAKER_FAILURES = 5
-"""Failures in a row after which a receiver is only probed."""
-PROBE_EVERY_S = 30.0
-PROGRESS = "#progress"
-"""Behind an origin: the row that counts how progress fares there."""
 
 
 class Outbox:
-    """What is owed to backends."""
+    """The terminal callbacks, and in `breaker` the receivers that keep failing."""
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        schedule: RetrySchedule | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
         self._db = database
-        self._schedule = schedule or RetrySchedule()
         self._clock = clock
+        self.breaker = CircuitBreaker(database, clock=clock)
 
     def due(self, limit: int) -> Sequence[tuple[str, str]]:
-        """Callbacks whose time has come, with their jobs' ids, the longest owed first."""
+        """Return the ids of callbacks that are due, each with its job's id, the longest due first."""
         query = (
             select(callbacks.c.id, callbacks.c.job_id)
             .where(callbacks.c.state == CallbackState.PENDING, callbacks.c.next_try_at <= self._clock())
@@ -64,7 +51,7 @@ class Outbox:
             return [(row[0], row[1]) for row in db.execute(query)]
 
     def claim(self, callback_id: str) -> DueCallback | None:
-        """Take a callback for one try; None where it is not due (any more)."""
+        """Claim a callback for one try of at most `CLAIM_S`; return None where it is not due (any more)."""
         now = self._clock()
         with self._db.write() as db:
             row = (
@@ -81,32 +68,27 @@ class Outbox:
                 .mappings()
                 .one_or_none()
             )
-        return _due(row) if row else None
+        if row is None:
+            return None
+        columns = {name: row[name] for name in DueCallback.__dataclass_fields__ if name in row}
+        return DueCallback(**columns, age_s=now - row["due_since"])
 
-    def delivered(self, callback: DueCallback) -> None:
-        """A 2xx came."""
+    def mark_delivered(self, callback: DueCallback) -> None:
+        """Record that the receiver has acknowledged the callback (2xx)."""
         self._settle(callback, EventKind.CALLBACK_DELIVERED, state=CallbackState.DELIVERED, last_error=None)
 
-    def refused(self, callback: DueCallback, *, error: str) -> None:
-        """The receiver wants no more of it (410)."""
+    def give_up(self, callback: DueCallback, *, error: str) -> None:
+        """Record that the callback is not tried again."""
         self._settle(callback, EventKind.CALLBACK_UNDELIVERED, state=CallbackState.UNDELIVERED, last_error=error)
 
-    def failed(self, callback: DueCallback, *, error: str, retry_after_s: float | None = None) -> None:
-        """A try failed: plan the next one, or give up when 72 h have passed. Nothing where the claim has run out."""
-        now = self._clock()
-        wait = self._schedule.wait_s(
-            attempts=callback.attempts, age_s=now - callback.due_since, retry_after_s=retry_after_s
-        )
-        if wait is None:
-            self.refused(callback, error=error)
-        else:
-            mine = callbacks.c.attempts == callback.attempts
-            self._settle(callback, EventKind.CALLBACK_FAILED, mine, next_try_at=now + wait, last_error=error)
+    def schedule_retry(self, callback: DueCallback, *, after_s: float, error: str) -> None:
+        """Record a failed try and when the next one is due. Does nothing where the claim has run out."""
+        next_try_at = self._clock() + after_s
+        self._settle(callback, EventKind.CALLBACK_FAILED, _is_held(callback), next_try_at=next_try_at, last_error=error)
 
     def postpone(self, callback: DueCallback, until: float = 0.0) -> None:
-        """Give a claimed callback back untried, to be tried from `until` on."""
-        mine = callbacks.c.attempts == callback.attempts
-        self._settle(callback, None, mine, next_try_at=until, attempts=callback.attempts - 1)
+        """Give a claimed callback back untried; it is due again at `until` (epoch seconds)."""
+        self._settle(callback, None, _is_held(callback), next_try_at=until, attempts=callback.attempts - 1)
 
     def _settle(
         self, callback: DueCallback, kind: EventKind | None, *where: ColumnElement[bool], **values: object
@@ -122,7 +104,7 @@ class Outbox:
                 timeline.record(db, callback.job_id, kind, at=self._clock(), detail=detail)
 
     def redeliver(self, job_id: str) -> bool:
-        """Start the newest terminal callback of a job over; False where the job has none."""
+        """Make the newest terminal callback of a job due again, with a fresh schedule; False where the job has none."""
         now = self._clock()
         with self._db.write() as db:
             newest = db.execute(_newest(job_id)).mappings().one_or_none()
@@ -133,72 +115,27 @@ class Outbox:
             timeline.record(db, job_id, EventKind.CALLBACK_RENEWED, at=now)
             return True
 
+    def is_newest(self, job_id: str, sequence: int) -> bool:
+        """Return whether the job has no callback with a higher number than `sequence`."""
+        with self._db.read() as db:
+            return db.execute(select(jobs.c.sequence).where(jobs.c.job_id == job_id)).scalar() == sequence
+
     def status(self, job_id: str) -> CallbackStatus:
-        """How telling the end of a job stands. A job that runs has nothing to tell yet."""
+        """Return how far the newest terminal callback of a job is; `NONE` for a job that has not ended."""
         with self._db.read() as db:
             row = db.execute(_newest(job_id)).mappings().one_or_none()
         if row is None:
             return CallbackStatus()
         return CallbackStatus(state=CallbackState(row["state"]), attempts=row["attempts"], last_error=row["last_error"])
 
-    # Receivers that keep failing
 
-    def may_try(self, origin: str) -> float | None:
-        """None where a job's end may be told at `origin` now, else the epoch second from which it may be probed.
-
-        A caller that gets None for a failing receiver has taken this half minute's probe.
-        """
-        return self._gate(origin)
-
-    def may_tell(self, origin: str, *, job_id: str, sequence: int) -> bool:
-        """Whether progress may be told: nothing newer is to be told of the job, its end above all.
-
-        A receiver that fails is left to the ends that are due there; it hears progress only where nobody probes it.
-        """
-        with self._db.read() as db:
-            newest = db.execute(select(jobs.c.sequence).where(jobs.c.job_id == job_id)).scalar()
-        if newest != sequence:
-            return False
-        return self._gate(origin + PROGRESS) is None and self._gate(origin, late_s=PROBE_EVERY_S) is None
-
-    def _gate(self, receiver: str, *, late_s: float = 0.0) -> float | None:
-        """`late_s`: only a probe that nobody has taken for so long is taken."""
-        now = self._clock()
-        with self._db.read() as db:
-            row = db.execute(select(receivers).where(receivers.c.origin == receiver)).mappings().one_or_none()
-        if row is None or row["failures"] < BREAKER_FAILURES:
-            return None
-        if row["next_probe_at"] + late_s > now:
-            return float(row["next_probe_at"])
-        with self._db.write() as db:
-            won = db.execute(
-                update(receivers)
-                .where(and_(receivers.c.origin == receiver, receivers.c.next_probe_at + late_s <= now))
-                .values(next_probe_at=now + PROBE_EVERY_S)
-            ).rowcount
-        return None if won else now + PROBE_EVERY_S
-
-    def note(self, origin: str, *, ok: bool, progress: bool = False) -> None:
-        """Remember how a try at `origin` went. One that takes anything is well."""
-        both = (origin, origin + PROGRESS)
-        if ok:
-            with self._db.read() as db:
-                known = db.execute(select(receivers.c.origin).where(receivers.c.origin.in_(both))).first()
-            if known:
-                with self._db.write() as db:
-                    db.execute(delete(receivers).where(receivers.c.origin.in_(both)))
-            return
-        next_probe_at = self._clock() + PROBE_EVERY_S
-        with self._db.write() as db:
-            first = {"origin": both[progress], "failures": 1, "next_probe_at": next_probe_at}
-            again = {"failures": receivers.c.failures + 1, "next_probe_at": next_probe_at}
-            upsert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
-            row = upsert(receivers).values(**first)
-            db.execute(row.on_conflict_do_update(index_elements=[receivers.c.origin], set_=again))
+def new_message_id() -> str:
+    """Return a new `webhook-id`: every try of one callback has the same."""
+    return f"msg_{uuid.uuid4().hex}"
 
 
-def owe(db: Connection, job: Job, body: bytes, *, now: float) -> str:
-    """Put the terminal callback of a run that has just ended into the outbox; its id."""
+def enqueue(db: Connection, job: Job, body: bytes, *, now: float) -> str:
+    """Store the terminal callback of a run that has just ended, due at once; return its id."""
     callback_id = new_message_id()
     db.execute(
         insert(callbacks).values(
@@ -220,11 +157,12 @@ def _newest(job_id: str) -> Select[Any]:
     return (
         select(callbacks)
         .join(jobs, jobs.c.job_id == callbacks.c.job_id)
-        .where(callbacks.c.job_id == job_id, jobs.c.state.in_(("completed", "failed")))
+        .where(callbacks.c.job_id == job_id, has_ended)
         .order_by(callbacks.c.sequence.desc())
         .limit(1)
     )
 
 
-def _due(row: RowMapping) -> DueCallback:
-    return DueCallback(**{name: row[name] for name in DueCallback.__dataclass_fields__})
+def _is_held(callback: DueCallback) -> ColumnElement[bool]:
+    """The claim is still this sender's: no other has claimed the callback since."""
+    return callbacks.c.attempts == callback.attempts

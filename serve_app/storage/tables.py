@@ -1,6 +1,6 @@
-"""The tables: jobs, their results, timelines and checkpoints, due callbacks, failing receivers, leases, API keys.
+"""The tables: jobs, their results, events and checkpoints, callbacks, receivers, leases, server state, API keys.
 
-Times are epoch seconds (UTC). This module is the newest form; `jobs/migrations` is how a database gets there.
+Times are epoch seconds (UTC). This module is the newest form; the steps in `storage/migrations` lead to it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from sqlalchemy import (
     JSON,
     Boolean,
+    CheckConstraint,
     Column,
     Float,
     ForeignKey,
@@ -19,6 +20,8 @@ from sqlalchemy import (
     Table,
     Text,
 )
+
+from serve_app.jobs.states import JobState
 
 metadata = MetaData()
 
@@ -32,28 +35,30 @@ jobs = Table(
     Column("fingerprint", String(64), nullable=False, doc="SHA-256 of the content: the URL without query, the options"),
     Column("video_url", Text, nullable=False, doc="Its query signs the download: a secret, gone when the job ends"),
     Column("video_expires_at", Float, nullable=False),
-    Column("callback_url", Text, doc="Full URL of the callbacks; NULL where nobody is to be told"),
+    Column("callback_url", Text, doc="Full URL of the callbacks; NULL for a job without callbacks"),
     Column("options", JSON, nullable=False),
     Column("stage", String(16), nullable=False),
     Column("progress", Integer, nullable=False),
     Column("sequence", Integer, nullable=False, doc="Of the newest callback, over all runs"),
     Column("created_at", Float, nullable=False),
     Column("queued_at", Float, nullable=False, doc="Orders the queue"),
-    Column("told_at", Float, nullable=False, doc="When the backend was last told that the job waits"),
+    Column("told_at", Float, nullable=False, doc="When the newest progress callback was made"),
     Column("started_at", Float),
     Column("finished_at", Float),
     Column("spent_s", Float, nullable=False, doc="Processing time of this run's ended attempts"),
     Column("error_code", String(64)),
     Column("error_message", Text),
     Column("cancel_requested", Boolean, nullable=False),
-    Column("beats", Integer, nullable=False, server_default="0", doc="Rises while the driver lives: its lease"),
-    Column(
-        "prefetch", String(16), nullable=False, doc="none, running, done or failed: audio extracted ahead of its turn"
-    ),
+    Column("beats", Integer, nullable=False, server_default="0", doc="Rises while the job actor lives: its lease"),
+    Column("prefetch", String(16), nullable=False, doc="`Prefetch`: audio extracted before the job has a slot"),
 )
 Index("jobs_by_state", jobs.c.state, jobs.c.queued_at)
 Index("jobs_by_end", jobs.c.finished_at)
 Index("jobs_by_age", jobs.c.created_at, jobs.c.job_id)
+
+has_ended = jobs.c.state.in_([state for state in JobState if state.ended])
+has_not_ended = jobs.c.state.in_([state for state in JobState if not state.ended])
+"""The opposite, in a form that the index on the state serves."""
 
 results = Table(
     "results",
@@ -119,6 +124,14 @@ leases = Table(
     Column("name", String(64), primary_key=True),
     Column("holder", String(64), nullable=False),
     Column("beats", Integer, nullable=False, doc="Rises while the holder lives"),
+)
+
+server_state = Table(
+    "server_state",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1"), primary_key=True, doc="Always 1: the table has one row"),
+    Column("draining", Boolean, nullable=False, doc="The server is about to stop: nothing new begins"),
+    Column("deleted_sequence", Integer, nullable=False, doc="The highest callback number of any deleted job"),
 )
 
 api_keys = Table(

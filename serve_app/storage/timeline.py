@@ -1,4 +1,7 @@
-"""A job's timeline: its states, attempts and callbacks, each written in the transaction of the change that it tells."""
+"""A job's timeline: events of its states, attempts, stages and callbacks.
+
+An event is written in the transaction of the change itself, so that neither exists without the other.
+"""
 
 from __future__ import annotations
 
@@ -29,29 +32,29 @@ class EventKind(StrEnum):
     STARTED = "started"
     """The run got a slot."""
     ATTEMPT = "attempt"
-    """A driver began to work."""
+    """A job actor began to work."""
     GIVEN_BACK = "given_back"
-    """A driver left in good order, because the server stops; its attempt does not count."""
+    """A job actor gave the job back, because the server stops; its attempt does not count."""
     STAGE_STARTED = "stage_started"
-    """With the stage's name, as in the result's `metadata.stages`; stages run side by side."""
+    """`detail` is the stage's name, as in the result's `metadata.stages`; stages run side by side."""
     STAGE_ENDED = "stage_ended"
-    """The same, whatever came of it."""
+    """The same, whether the stage succeeded or not."""
     CANCEL_REQUESTED = "cancel_requested"
     COMPLETED = "completed"
     FAILED = "failed"
-    """With the error's code."""
+    """`detail` is the error's code."""
     CALLBACK_DELIVERED = "callback_delivered"
     CALLBACK_FAILED = "callback_failed"
-    """With the kind of error; it is tried again."""
+    """`detail` is the kind of error; another try follows."""
     CALLBACK_UNDELIVERED = "callback_undelivered"
-    """It is not tried again."""
+    """No other try follows."""
     CALLBACK_RENEWED = "callback_renewed"
-    """Somebody asked for it once more."""
+    """A redelivery was requested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """`at` in epoch seconds; `attempt` is the newest one at that time."""
+    """An event: `at` in epoch seconds; `attempt` is the newest one at that time."""
 
     at: float
     kind: EventKind
@@ -62,7 +65,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """A stage began or ended, `at` in epoch seconds; noted beside the work, and stored with the next write."""
+    """The beginning or end of a stage, `at` in epoch seconds. Collected during the work, stored with the next write."""
 
     at: float
     kind: EventKind
@@ -70,7 +73,7 @@ class Mark:
 
 
 def mark(db: Connection, attempt: Attempt, marks: Sequence[Mark]) -> None:
-    """Add what the stages of an attempt did."""
+    """Store the beginnings and ends of an attempt's stages."""
     whose = {"job_id": attempt.job_id, "run": attempt.run, "attempt": attempt.number}
     if marks:
         rows = [whose | {"at": mark.at, "kind": str(mark.kind), "detail": mark.stage} for mark in marks]
@@ -78,14 +81,16 @@ def mark(db: Connection, attempt: Attempt, marks: Sequence[Mark]) -> None:
 
 
 def record(db: Connection, job_id: str, kind: EventKind, *, at: float, detail: str | None = None) -> None:
-    """Add an event, with the run and the attempt that the job's row has now."""
+    """Store an event, with the run and the attempt that the job's row has now."""
     row = select(jobs.c.job_id, jobs.c.run, jobs.c.attempt).where(jobs.c.job_id == job_id)
-    told = (literal(at, Float), literal(str(kind), String), literal(detail, String))
-    db.execute(insert(events).from_select(["job_id", "run", "attempt", "at", "kind", "detail"], row.add_columns(*told)))
+    values = (literal(at, Float), literal(str(kind), String), literal(detail, String))
+    db.execute(
+        insert(events).from_select(["job_id", "run", "attempt", "at", "kind", "detail"], row.add_columns(*values))
+    )
 
 
-def timeline(db: Connection, job_id: str) -> Sequence[Event]:
-    """The newest events of a job, oldest first."""
+def fetch(db: Connection, job_id: str) -> Sequence[Event]:
+    """Return the newest `NEWEST` events of a job, oldest first."""
     columns = [events.c[name] for name in Event.__dataclass_fields__]
     newest = select(*columns).where(events.c.job_id == job_id).order_by(events.c.id.desc()).limit(NEWEST)
     found = [Event(**{**row, "kind": EventKind(row["kind"])}) for row in db.execute(newest).mappings()]

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks durability
 
-`JobStore.submit` alone, from one thread and from several, and POSTs to the real HTTP edge in a process without Ray: as
-fast as they are answered by so many connections, and 200 a second whatever the answers. SQLite with `synchronous=FULL`:
-each is on disk when it is answered. The limits of the queue are raised.
+`JobStore.submit_job` alone, from one thread and from several, and POSTs to the real HTTP edge in a process without Ray:
+as fast as they are answered by so many connections, and 200 a second whatever the answers. SQLite with
+`synchronous=FULL`: each is on disk when it is answered. The limits of the queue are raised.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from tests.support.process import wait_healthy
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from serve_app.storage.job_store import JobStore
+    from serve_app.storage.stores import Stores
+
 
 JOBS = 2000
 WRITERS = (1, 4)
@@ -74,13 +75,13 @@ def directly(writers: int) -> tuple[float, list[float]]:
             return time.perf_counter() - began, took_s
 
 
-def submit(store: JobStore) -> float:
+def submit(store: Stores) -> float:
     """One job; the seconds that it took."""
     job_id, now = str(uuid.uuid4()), time.time()
     url = f"{BACKEND}/api/upload-video/result"
     new = new_job(job_id, url, video_url=VIDEO, video_expires_at=now + 3600, fingerprint=job_id.replace("-", ""))
     began = time.perf_counter()
-    store.submit(new)
+    store.jobs.submit_job(new)
     return time.perf_counter() - began
 
 

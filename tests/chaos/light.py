@@ -27,9 +27,10 @@ from serve_app.api.service import JobService
 from serve_app.callbacks.sender import Sender
 from serve_app.orchestration import job_runner as driver_module
 from serve_app.orchestration.job_runner import JobRunner
+from serve_app.orchestration.opening import open_stores
 from serve_app.settings import Settings
 from serve_app.storage import outbox as outbox_module
-from serve_app.storage.opening import open_database, open_store
+from serve_app.storage.opening import open_database
 from serve_app.testing import FakeHandle, fake_stages
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
 
     from serve_app.pipeline.pipeline import Stages
-    from serve_app.storage.job_store import JobStore
-    from serve_app.storage.outbox import Outbox
+    from serve_app.storage.stores import Stores
     from tests.chaos.fuse import Fuse
 
 AUDIO_S = 8.0
@@ -69,13 +69,14 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
 
 
 @contextmanager
-def opened(options: Mapping[str, Any]) -> Iterator[tuple[JobStore, Outbox]]:
-    """The store and the outbox of these processes, for whoever looks at them from outside."""
-    store, outbox = open_store(settings_of(options))
+def opened(options: Mapping[str, Any]) -> Iterator[Stores]:
+    """The stores of these processes, for whoever looks at them from outside."""
+    settings = settings_of(options)
+    database = open_database(settings)
     try:
-        yield store, outbox
+        yield open_stores(settings, database)
     finally:
-        store._db.close()
+        database.close()
 
 
 def serve(options: Mapping[str, Any], port: int) -> None:
@@ -83,8 +84,8 @@ def serve(options: Mapping[str, Any], port: int) -> None:
     settings = settings_of(options)
     _log_to_file(settings)
     database = open_database(settings)
-    store, outbox = open_store(settings, database)
-    app = create_api(settings, JobService(settings, store, outbox, Silent()), KeyStore(database))
+    stores = open_stores(settings, database)
+    app = create_api(settings, JobService(settings, stores.jobs, stores.outbox, Silent()), KeyStore(database))
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="critical", ws="none")
 
 
@@ -123,9 +124,14 @@ def drive(options: Mapping[str, Any], job_ids: Sequence[str], fuse: Fuse | None 
 async def _drive(settings: Settings, job_ids: Sequence[str], fuse: Fuse | None) -> None:
     reach: Callable[[str], None] = fuse.reach if fuse else lambda _edge: None
     reach("accepted")
-    store, outbox = open_store(settings)
+    store = open_stores(settings, open_database(settings))
+    outbox = store.outbox
     await asyncio.gather(
-        *(_one(settings, job.job_id, job.run, reach) for job in store.running() if job.job_id in job_ids)
+        *(
+            _one(settings, job.job_id, job.run, reach)
+            for job in store.queue.fetch_running_jobs()
+            if job.job_id in job_ids
+        )
     )
     async with CallbackClient(settings.callbacks) as client:
         sender = Sender(client, outbox)
@@ -141,14 +147,14 @@ async def _one(settings: Settings, job_id: str, run: int, reach: Callable[[str],
     driver_module.ray = ray
     driver = JobRunner(job_id, run, settings, stages(reach, ray), Silent())
     ray.driver = driver
-    finish = driver._store.finish
+    finish = driver._attempts.finish_job
 
     def finished(*args: Any, **fields: Any) -> Any:
         ending = finish(*args, **fields)
         reach("committed")
         return ending
 
-    driver._store.finish = finished
+    driver._attempts.finish_job = finished
     await driver._task
 
 

@@ -69,7 +69,7 @@ def _past(world: World) -> None:
         assert due is not None
         claimed = world.outbox.claim(due)
         assert claimed is not None
-        world.outbox.delivered(claimed)
+        world.outbox.mark_delivered(claimed)
 
 
 def _pictures(browser: Browser, url: str) -> Iterator[tuple[str, bytes]]:

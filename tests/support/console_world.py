@@ -15,12 +15,12 @@ from serve_app.jobs.job import Attempt, JobOptions, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.sentences import sentence
 from serve_app.settings import Settings
-from serve_app.storage.job_store import JobStore
 from serve_app.storage.outbox import Outbox
 from serve_app.storage.tables import jobs
 from serve_app.storage.timeline import EventKind, Mark
 from tests.support.edge import edge
 from tests.support.jobs import begun, new_job
+from tests.support.stores import fail, stores
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -121,7 +121,7 @@ class World:
     def __init__(self, database: Database, **settings: Any) -> None:
         self.database = database
         self.ago_s = 0.0
-        self.store = JobStore(database, queue_limit=20_000, running_limit=4, locale="en", clock=self.clock)
+        self.store = stores(database, queue_limit=20_000, running_limit=4, locale="en", clock=self.clock)
         self.outbox = Outbox(database, clock=self.clock)
         self.settings = Settings(profile="local", locale="en", **settings)
 
@@ -136,7 +136,7 @@ class World:
 
     def submit(self, job_id: str, *, callback: bool = True) -> None:
         """A job that waits."""
-        self.store.submit(
+        self.store.jobs.submit_job(
             new_job(
                 job_id,
                 "http://127.0.0.1:9/api/upload-video/result" if callback else None,
@@ -172,14 +172,14 @@ class World:
             processing_s=took_s,
             warnings=len(result["metadata"]["warnings"]),
         )
-        ending = self.store.finish(attempt, outcome, marks)
+        ending = self.store.attempts.finish_job(attempt, outcome, marks)
         assert ending is not None
         self.ago_s -= 1.6
         return ending.callback_id
 
     def tell(self, attempt: Attempt, percent: int, stage: Stage, *marks: Mark) -> None:
         """It comes along."""
-        self.store.tell(attempt, Progress(percent=percent, stage=stage), spent_s=0.1, marks=marks)
+        self.store.attempts.save_progress(attempt, Progress(percent=percent, stage=stage), spent_s=0.1, marks=marks)
 
     def populate(self, *, words: int = 400, result: dict[str, Any] | None = None) -> Attempt:
         """A job in each state, and who works on `running`; the completed one with `result`, or a talk."""
@@ -188,12 +188,12 @@ class World:
         assert due is not None
         claimed = self.outbox.claim(due)
         assert claimed is not None
-        self.outbox.failed(claimed, error="http_500")
+        fail(self.outbox, claimed, error="http_500")
         self.ago_s = 600
         self.submit("failed", callback=False)
         attempt = self.begin("failed")
         code = {"error_code": "DOWNLOAD_ERROR", "error_message": "The video could not be downloaded"}
-        self.store.finish(attempt, Outcome(**code))
+        self.store.attempts.finish_job(attempt, Outcome(**code))
         self.ago_s = 12
         self.submit("running")
         attempt = self.begin("running")

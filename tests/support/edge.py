@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from serve_app.api.app import create_api
-from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
-from serve_app.storage.outbox import Outbox
+from serve_app.storage.api_keys import KeyStore
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from serve_app.settings import Settings
     from serve_app.storage.database import Database
-    from serve_app.storage.job_store import JobStore
+    from serve_app.storage.outbox import Outbox
+    from serve_app.storage.stores import Stores
 
 
 class NobodyBehind:
@@ -31,7 +31,7 @@ class NobodyBehind:
         return []
 
 
-def edge(settings: Settings, database: Database, store: JobStore, outbox: Outbox | None = None) -> FastAPI:
+def edge(settings: Settings, database: Database, store: Stores, outbox: Outbox | None = None) -> FastAPI:
     """The app as an ingress replica makes it."""
-    service = JobService(settings, store, outbox or Outbox(database), NobodyBehind())
+    service = JobService(settings, store.jobs, outbox or store.outbox, NobodyBehind())
     return create_api(settings, service, KeyStore(database))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
 
 if TYPE_CHECKING:
-    from serve_app.storage.job_store import JobStore
+    from serve_app.storage.stores import Stores
 
 CALLBACK_URL = "http://127.0.0.1:9/result"
 """Where nothing listens."""
@@ -22,17 +22,17 @@ def new_job(job_id: str = "a", callback_url: str | None = None, **fields: Any) -
     return NewJob(job_id=job_id, callback_url=callback_url, **others)
 
 
-def begun(store: JobStore, job_id: str = "a") -> Attempt:
+def begun(store: Stores, job_id: str = "a") -> Attempt:
     """A new attempt at a job that waits or runs."""
-    store.admit()
-    job = store.get(job_id)
+    store.queue.admit_jobs()
+    job = store.jobs.fetch_job(job_id)
     assert job is not None
-    begun = store.begin_attempt(job_id, job.run)
+    begun = store.attempts.begin_attempt(job_id, job.run)
     assert begun is not None
     return Attempt(job_id=job_id, run=begun.run, number=begun.attempt)
 
 
-def started(store: JobStore, job_id: str = "a", callback_url: str | None = None, **fields: Any) -> Attempt:
+def started(store: Stores, job_id: str = "a", callback_url: str | None = None, **fields: Any) -> Attempt:
     """The first attempt at a new job."""
-    store.submit(new_job(job_id, callback_url, **fields))
+    store.jobs.submit_job(new_job(job_id, callback_url, **fields))
     return begun(store, job_id)

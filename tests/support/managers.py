@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from serve_app.storage.job_store import JobStore
+    from serve_app.storage.stores import Stores
 
-    Behaviour = Callable[[JobStore, Attempt], Awaitable[None]]
+    Behaviour = Callable[[Stores, Attempt], Awaitable[None]]
 
 
 def settings_in(folder: Path, **limits: Any) -> Settings:
@@ -33,7 +33,7 @@ class ScriptedDrivers:
     A behaviour that returns is a process that has ended, whatever it did.
     """
 
-    def __init__(self, store: JobStore, behaviour: Behaviour) -> None:
+    def __init__(self, store: Stores, behaviour: Behaviour) -> None:
         self._store = store
         self._behaviour = behaviour
         self.alive: dict[str, asyncio.Task[None]] = {}
@@ -53,7 +53,7 @@ class ScriptedDrivers:
         task.add_done_callback(lambda _: self.alive.pop(job.job_id, None))
 
     async def _live(self, job: Job) -> None:
-        begun = await asyncio.to_thread(self._store.begin_attempt, job.job_id, job.run)
+        begun = await asyncio.to_thread(self._store.attempts.begin_attempt, job.job_id, job.run)
         if begun is not None:
             await self._behaviour(self._store, Attempt(job_id=job.job_id, run=job.run, number=begun.attempt))
 

@@ -7,15 +7,15 @@ from fastapi.testclient import TestClient
 
 from deployments.errors import CancelledJobError
 from serve_app.api.app import create_api
-from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
 from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.settings import Settings
-from serve_app.storage import drain
+from serve_app.storage.api_keys import KeyStore
 from serve_app.storage.database import Database
-from serve_app.storage.job_store import JobStore
 from serve_app.storage.outbox import Outbox
+from serve_app.storage.server_state import set_draining
+from tests.support.stores import stores
 
 POST = "/api/upload-video/process-video"
 LOCAL = {
@@ -53,7 +53,7 @@ class Edge:
         self.database = Database(f"sqlite:///{folder / 'jobs.db'}")
         self.database.create()
         limits = self.settings.limits
-        self.store = JobStore(
+        self.store = stores(
             self.database,
             queue_limit=limits.queued_jobs,
             running_limit=limits.running_jobs,
@@ -62,7 +62,7 @@ class Edge:
         self.signals = Signals()
         outbox = Outbox(self.database)
         self.keys = KeyStore(self.database)
-        service = JobService(self.settings, self.store, outbox, self.signals)
+        service = JobService(self.settings, self.store.jobs, outbox, self.signals)
         self.http = TestClient(create_api(self.settings, service, self.keys), raise_server_exceptions=False)
 
     def post(self, job_id="a", **fields):
@@ -70,12 +70,12 @@ class Edge:
 
     def run(self, job_id="a", outcome: Outcome | None = None) -> None:
         """What a driver does to the row."""
-        self.store.admit()
-        job = self.store.begin_attempt(job_id, self.store.get(job_id).run)
+        self.store.queue.admit_jobs()
+        job = self.store.attempts.begin_attempt(job_id, self.store.jobs.fetch_job(job_id).run)
         attempt = Attempt(job_id=job_id, run=job.run, number=job.attempt)
-        self.store.tell(attempt, Progress(percent=42, stage=Stage.DIARIZATION), spent_s=1)
+        self.store.attempts.save_progress(attempt, Progress(percent=42, stage=Stage.DIARIZATION), spent_s=1)
         if outcome:
-            self.store.finish(attempt, outcome)
+            self.store.attempts.finish_job(attempt, outcome)
 
 
 @pytest.fixture
@@ -127,13 +127,13 @@ def test_the_answer_of_version_1_0(tmp_path, request):
         "message": "Processing started",
         "estimated_time": 300,
     }
-    assert edge.store.get("a").callback_url == "http://127.0.0.1:8000/api/v1/ml/ml-results"
+    assert edge.store.jobs.fetch_job("a").callback_url == "http://127.0.0.1:8000/api/v1/ml/ml-results"
 
 
 def test_the_callback_url_is_the_requests_own(edge):
     """`fastapi_base_url` is the base of the callback URL."""
     edge.post(fastapi_base_url="http://127.0.0.1:8000")
-    assert edge.store.get("a").callback_url == "http://127.0.0.1:8000/api/upload-video/result"
+    assert edge.store.jobs.fetch_job("a").callback_url == "http://127.0.0.1:8000/api/upload-video/result"
 
 
 def test_a_retry_starts_nothing(edge):
@@ -142,7 +142,7 @@ def test_a_retry_starts_nothing(edge):
     again = edge.post(video_url=VIDEO.replace("secret", "newer"))
     assert (again.status_code, again.json()["status"]) == (200, "accepted")
     assert edge.signals.pokes == 1
-    assert edge.store.get("a").video_url.endswith("newer")
+    assert edge.store.jobs.fetch_job("a").video_url.endswith("newer")
     edge.run(outcome=Outcome(result=json.dumps(RESULT).encode()))
     assert edge.post().json()["status"] == "completed"
     assert edge.signals.pokes == 1
@@ -164,7 +164,7 @@ def test_a_failed_job_runs_again(edge):
     edge.post()
     edge.run(outcome=Outcome(error_code="DOWNLOAD_ERROR", error_message="no"))
     assert edge.post().json()["status"] == "processing"
-    assert edge.store.get("a").run == 2
+    assert edge.store.jobs.fetch_job("a").run == 2
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_wrong_fields_are_named(edge, fields, words):
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "INVALID_REQUEST"
     assert words in answer.json()["message"]
-    assert edge.store.counts().queued == 0
+    assert edge.store.jobs.count_jobs().queued == 0
 
 
 def test_languages_are_those_of_the_engine_that_will_hear_the_job(tmp_path):
@@ -226,7 +226,7 @@ def test_what_is_not_a_json_object_is_refused(edge, content):
 def test_null_counts_as_absent_and_unknown_fields_are_ignored(edge):
     """A v1.0 backend and one that sends null or more than we know are both served."""
     assert edge.post(language=None, fastapi_base_url=None, max_workers=None, priority="high").status_code == 200
-    assert edge.store.get("a").options.content == {
+    assert edge.store.jobs.fetch_job("a").options.content == {
         "language": "auto",
         "enable_gpu": True,
         "emotion_detection": True,
@@ -286,7 +286,7 @@ def test_a_full_queue_says_when_to_come_back(tmp_path, request):
 def test_d7_a_server_that_stops_takes_no_new_jobs(edge):
     """D7: 503 with Retry-After for what is new; what is known is answered, and /health says accepting false."""
     assert edge.post("a").status_code == 200
-    drain.begin(edge.database)
+    set_draining(edge.database, draining=True)
     refused = edge.post("b")
     assert_refused(refused, 503, "SERVICE_UNAVAILABLE", "b")
     assert int(refused.headers["retry-after"]) >= 1
@@ -412,7 +412,7 @@ def test_an_unexpected_error_says_nothing(edge, monkeypatch):
     def broken(_):
         raise RuntimeError("/secret/path")
 
-    monkeypatch.setattr(edge.store, "submit", broken)
+    monkeypatch.setattr(edge.store.jobs, "submit_job", broken)
     assert assert_refused(edge.post(), 500, "INTERNAL_ERROR") == "Internal server error"
 
 

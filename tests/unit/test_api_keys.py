@@ -11,12 +11,13 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from serve_app.api import keys as keys_module
-from serve_app.api.keys import KeyNameError, KeyRing, KeyStore
+from serve_app.api.keys import KeyRing
 from serve_app.cli.main import main
 from serve_app.settings import Settings
+from serve_app.storage.api_keys import KeyNameError, KeyStore
 from serve_app.storage.database import Database
-from serve_app.storage.job_store import JobStore
 from tests.support.edge import edge as edge_over
+from tests.support.stores import stores
 
 JOBS = "/api/upload-video/jobs"
 
@@ -30,7 +31,7 @@ def edge(database, *fixed, **overrides):
     """An ingress replica of its own over the database."""
     hashes = [hashlib.sha256(key.encode()).hexdigest() for key in fixed]
     settings = Settings(profile="local", auth={"mode": "keys", "key_hashes": hashes}, **overrides)
-    jobs = JobStore(database, queue_limit=10, running_limit=10)
+    jobs = stores(database, queue_limit=10, running_limit=10)
     return TestClient(edge_over(settings, database, jobs), raise_server_exceptions=False)
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import httpx
 
 from serve_app.jobs.job import Attempt, Outcome
+from serve_app.orchestration.opening import open_stores
 from serve_app.settings import Settings
-from serve_app.storage.opening import open_database, open_store
+from serve_app.storage.opening import open_database
 from tests.support.edge import edge as edge_over
 from tests.support.live_server import serving
 
@@ -56,30 +57,32 @@ def test_d8_a_thousand_posts_in_ten_seconds(tmp_path):
     net = {"schemes": ["http"], "ports": "*", "networks": ["127.0.0.0/8"]}
     settings = Settings(profile="local", state_dir=tmp_path, extractor={"net": net})
     database = open_database(settings)
-    store, outbox = open_store(settings, database)
+    store = open_stores(settings, database)
     over = threading.Event()
 
     def admit() -> None:
         while not over.wait(0.05):
-            store.admit()
+            store.queue.admit_jobs()
 
     manager = threading.Thread(target=admit)
     manager.start()
     try:
-        with serving(edge_over(settings, database, store, outbox)) as url:
+        with serving(edge_over(settings, database, store)) as url:
             answers, took_s, growth_bytes = asyncio.run(flood(url))
             print(f"{POSTS} POSTs in {took_s:.1f} s, memory {growth_bytes / 1e6:+.1f} MB")
             assert Counter(answer.status_code for answer in answers) == {200: 110, 503: POSTS - 110}
             refused = [answer for answer in answers if answer.status_code == 503]
             assert {answer.json()["error"]["code"] for answer in refused} == {"INSUFFICIENT_RESOURCES"}
             assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
-            counts = store.counts()
+            counts = store.jobs.count_jobs()
             assert (counts.running, counts.queued) == (10, 100)
             assert took_s < WITHIN_S
             assert growth_bytes < GROWTH_BYTES
-            for job in store.running()[:3]:
-                begun = store.begin_attempt(job.job_id, 1)
-                store.finish(Attempt(job_id=job.job_id, run=1, number=begun.attempt), Outcome(error_code="X"))
+            for job in store.queue.fetch_running_jobs()[:3]:
+                begun = store.attempts.begin_attempt(job.job_id, 1)
+                store.attempts.finish_job(
+                    Attempt(job_id=job.job_id, run=1, number=begun.attempt), Outcome(error_code="X")
+                )
             again = asyncio.run(flood_again(url))
             assert Counter(again) == {200: 3, 503: 7}
     finally:

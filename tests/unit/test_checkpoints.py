@@ -36,14 +36,15 @@ from serve_app.settings import Settings
 from serve_app.storage import checkpoints as checkpoints_module
 from serve_app.storage.checkpoints import Checkpoints
 from serve_app.storage.database import Database
-from serve_app.storage.job_store import JobStore
 from serve_app.storage.tables import checkpoints as rows
 from serve_app.testing import FakeHandle
 from tests.support.fake_graph import EARS, SECONDS, fails, graph, heard, job, measure
 from tests.support.jobs import BROKEN, DONE, begun, new_job, started
+from tests.support.stores import stores
 
 if TYPE_CHECKING:
     from serve_app.jobs.job import Attempt
+    from serve_app.storage.stores import Stores
 
 TRACKS = Tracks(start_s=0, f0_hz=np.array([1, np.nan, 3], np.float32), level_dbfs=np.array([0.1, -2, -3], np.float32))
 UNSURE = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=0.1 + 0.2)
@@ -75,8 +76,8 @@ def opened(url):
     database.close()
 
 
-def store_of(database) -> JobStore:
-    return JobStore(database, queue_limit=3, running_limit=2)
+def store_of(database) -> Stores:
+    return stores(database, queue_limit=3, running_limit=2)
 
 
 def kept_rows(database) -> list[tuple[str, int, str]]:
@@ -92,8 +93,8 @@ def test_d5_what_is_kept_is_found(database):
     store, checkpoints = store_of(database), Checkpoints(database)
     mine = started(store)
     body = np.random.default_rng(1).bytes(3_000_000)
-    assert checkpoints.keep(mine, "tracks", b"old")
-    assert checkpoints.keep(mine, "tracks", body)
+    assert checkpoints.save(mine, "tracks", b"old")
+    assert checkpoints.save(mine, "tracks", body)
     assert checkpoints.find("a", 1, "tracks") == body
     assert checkpoints.stages("a", 1) == {"tracks"}
     for job_id, run, stage in (("b", 1, "tracks"), ("a", 2, "tracks"), ("a", 1, "emotion")):
@@ -105,12 +106,12 @@ def test_d5_an_attempt_that_no_longer_counts_keeps_nothing(database):
     store, checkpoints = store_of(database), Checkpoints(database)
     old = started(store)
     now = begun(store)
-    assert checkpoints.keep(now, "tracks", b"mine")
-    assert not checkpoints.keep(old, "tracks", b"stale")
-    assert not checkpoints.keep(replace(now, job_id="b"), "tracks", b"x")
+    assert checkpoints.save(now, "tracks", b"mine")
+    assert not checkpoints.save(old, "tracks", b"stale")
+    assert not checkpoints.save(replace(now, job_id="b"), "tracks", b"x")
     assert checkpoints.find("a", 1, "tracks") == b"mine"
-    store.finish(now, DONE)
-    assert not checkpoints.keep(now, "tracks", b"late")
+    store.attempts.finish_job(now, DONE)
+    assert not checkpoints.save(now, "tracks", b"late")
     assert kept_rows(database) == []
 
 
@@ -121,8 +122,8 @@ def test_d12_nothing_is_kept_after_the_end(database, outcome):
     mine, other = started(store), started(store, "b")
     for each in (mine, other):
         for step in Step:
-            checkpoints.keep(each, step, b"x")
-    store.finish(mine, outcome)
+            checkpoints.save(each, step, b"x")
+    store.attempts.finish_job(mine, outcome)
     assert {job_id for job_id, _, _ in kept_rows(database)} == {"b"}
 
 
@@ -139,8 +140,8 @@ def test_d12_a_write_on_its_way_does_not_outlive_the_end(database, monkeypatch):
         return digest(body)
 
     monkeypatch.setattr(checkpoints_module, "_digest", paused)  # asked for between the fence and the row
-    writer = threading.Thread(target=lambda: checkpoints.keep(mine, "tracks", b"x"))
-    ender = threading.Thread(target=lambda: (store.finish(mine, DONE), ended.set()))
+    writer = threading.Thread(target=lambda: checkpoints.save(mine, "tracks", b"x"))
+    ender = threading.Thread(target=lambda: (store.attempts.finish_job(mine, DONE), ended.set()))
     writer.start()
     assert within.wait(20)
     ender.start()
@@ -155,22 +156,22 @@ def test_d12_a_write_on_its_way_does_not_outlive_the_end(database, monkeypatch):
 def test_d5_a_new_run_starts_from_nothing(database):
     """Rows of another run, should there be any, are neither found nor left when the job is posted again."""
     store, checkpoints = store_of(database), Checkpoints(database)
-    store.finish(started(store), BROKEN)
+    store.attempts.finish_job(started(store), BROKEN)
     with database.write() as db:
         stray = {"job_id": "a", "run": 1, "stage": "tracks", "body": b"x", "digest": hashlib.sha256(b"x").hexdigest()}
         db.execute(rows.insert().values(**stray))
     assert checkpoints.stages("a", 2) == frozenset()
-    store.submit(new_job())
+    store.jobs.submit_job(new_job())
     assert kept_rows(database) == []
 
 
 def test_d12_a_deleted_job_takes_its_checkpoints_with_it(database):
     """The rows go with the job's."""
     store = store_of(database)
-    store.finish(started(store), BROKEN)
+    store.attempts.finish_job(started(store), BROKEN)
     with database.write() as db:
         db.execute(rows.insert().values(job_id="a", run=1, stage="tracks", body=b"x", digest=""))
-    store.delete("a")
+    store.jobs.delete_job("a")
     assert kept_rows(database) == []
 
 

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from serve_app.callbacks.retry_schedule import GIVE_UP_AFTER_S
 from serve_app.jobs.job import Attempt
-from serve_app.storage.clock_jumps import LONGEST_WAIT_AT_START_S, WallClock, bring_back, plan_anew
-from serve_app.storage.job_store import JobStore
-from serve_app.storage.outbox import BREAKER_FAILURES, Outbox
+from serve_app.storage.circuit_breaker import BREAKER_FAILURES
+from serve_app.storage.clock_jumps import LONGEST_WAIT_AT_START_S, ClockJumpDetector, shift_back, shorten_waits
 from tests.support.clocks import Clock
 from tests.support.jobs import BROKEN, CALLBACK_URL, new_job
+from tests.support.stores import stores
+
+if TYPE_CHECKING:
+    from serve_app.storage.outbox import Outbox
+    from serve_app.storage.stores import Stores
 
 HOUR_S = 3600.0
 
 
 @pytest.fixture
 def store(database, clock):
-    return JobStore(database, queue_limit=9, running_limit=1, clock=clock)
+    return stores(database, queue_limit=9, running_limit=1, clock=clock)
 
 
-def submit(store: JobStore, job_id: str) -> None:
-    assert store.submit(new_job(job_id, CALLBACK_URL)).started
+def submit(store: Stores, job_id: str) -> None:
+    assert store.jobs.submit_job(new_job(job_id, CALLBACK_URL)).started
 
 
-def ended(store: JobStore, job_id: str) -> str:
+def ended(store: Stores, job_id: str) -> str:
     """A job that has failed; the callback that is owed."""
     submit(store, job_id)
-    store.admit()
-    ending = store.finish(Attempt(job_id=job_id, run=1, number=0), BROKEN)
+    store.queue.admit_jobs()
+    ending = store.attempts.finish_job(Attempt(job_id=job_id, run=1, number=0), BROKEN)
     assert ending is not None
     assert ending.callback_id is not None
     return ending.callback_id
@@ -37,7 +43,7 @@ def ended(store: JobStore, job_id: str) -> str:
 def fail(outbox: Outbox, callback_id: str) -> None:
     claimed = outbox.claim(callback_id)
     assert claimed is not None
-    outbox.failed(claimed, error="http_500")
+    fail(outbox, claimed, error="http_500")
 
 
 def test_d10_callbacks_keep_their_schedule_when_the_clock_is_set_back(store, outbox, clock, database):
@@ -49,7 +55,7 @@ def test_d10_callbacks_keep_their_schedule_when_the_clock_is_set_back(store, out
     assert outbox.claim(claimed) is not None
     clock.now -= HOUR_S
     assert outbox.due(10) == []
-    bring_back(database, HOUR_S, clock)
+    shift_back(database, HOUR_S, clock)
     clock.now += 1
     assert outbox.due(10) == [(due, "a")]
     clock.now += 28
@@ -62,7 +68,7 @@ def test_d10_the_72_hours_are_72_hours(store, outbox, clock, database):
     """D10: giving up is measured from when the callback fell due, by the clock of now."""
     callback_id = ended(store, "a")
     clock.now -= HOUR_S
-    bring_back(database, HOUR_S, clock)
+    shift_back(database, HOUR_S, clock)
     clock.now += GIVE_UP_AFTER_S - 60
     fail(outbox, callback_id)
     assert outbox.status("a").state == "pending"
@@ -74,11 +80,11 @@ def test_d10_the_72_hours_are_72_hours(store, outbox, clock, database):
 def test_d10_a_failing_receiver_is_probed_in_time(outbox, clock, database):
     """D10: the half minute between probes does not become an hour."""
     for _ in range(BREAKER_FAILURES):
-        outbox.note("http://b", ok=False)
+        outbox.breaker.record_failure("http://b")
     clock.now -= HOUR_S
-    bring_back(database, HOUR_S, clock)
+    shift_back(database, HOUR_S, clock)
     clock.now += 30
-    assert outbox.may_try("http://b") is None
+    assert outbox.breaker.acquire("http://b").granted
 
 
 def test_d10_the_queue_keeps_its_order_and_is_told_of(store, clock, database):
@@ -88,28 +94,28 @@ def test_d10_the_queue_keeps_its_order_and_is_told_of(store, clock, database):
         clock.now += 1
     clock.now -= HOUR_S
     submit(store, "d")
-    assert store.queue_position(store.get("d")) == 1
-    bring_back(database, HOUR_S, clock)
-    assert [store.queue_position(store.get(job_id)) for job_id in "abcd"] == [1, 2, 3, 4]
+    assert store.jobs.queue_position(store.jobs.fetch_job("d")) == 1
+    shift_back(database, HOUR_S, clock)
+    assert [store.jobs.queue_position(store.jobs.fetch_job(job_id)) for job_id in "abcd"] == [1, 2, 3, 4]
     clock.now += 26
-    assert {job.job_id for job in store.take_due_heartbeats(since_s=25)} == set("abcd")
+    assert {job.job_id for job in store.queue.take_due_heartbeats(since_s=25)} == set("abcd")
 
 
 def test_d10_heartbeats_go_on_although_nobody_noticed(store, clock):
     """D10: the clock was set back while no manager lived: waiting jobs are told of at once, then as ever."""
     submit(store, "a")
     clock.now -= HOUR_S
-    assert [job.job_id for job in store.take_due_heartbeats(since_s=25)] == ["a"]
-    assert store.take_due_heartbeats(since_s=25) == []
+    assert [job.job_id for job in store.queue.take_due_heartbeats(since_s=25)] == ["a"]
+    assert store.queue.take_due_heartbeats(since_s=25) == []
     clock.now += 26
-    assert [job.job_id for job in store.take_due_heartbeats(since_s=25)] == ["a"]
+    assert [job.job_id for job in store.queue.take_due_heartbeats(since_s=25)] == ["a"]
 
 
 def test_d10_a_new_manager_lets_no_callback_wait_long(store, outbox, clock, database):
     """D10: the clock was set back while no manager lived: at most five minutes from its start on."""
     callback_id = ended(store, "a")
     clock.now -= HOUR_S
-    plan_anew(database, clock)
+    shorten_waits(database, clock)
     clock.now += LONGEST_WAIT_AT_START_S - 1
     assert outbox.due(1) == []
     clock.now += 1
@@ -123,14 +129,14 @@ def test_d10_nothing_runs_late_when_the_clock_is_set_forward(store, outbox, cloc
     submit(store, "b")
     clock.now += HOUR_S
     assert outbox.due(1) == [(callback_id, "a")]
-    assert [job.job_id for job in store.take_due_heartbeats(since_s=25)] == ["b"]
-    assert [job.job_id for job in store.admit()] == ["b"]
+    assert [job.job_id for job in store.queue.take_due_heartbeats(since_s=25)] == ["b"]
+    assert [job.job_id for job in store.queue.admit_jobs()] == ["b"]
 
 
 def test_a_clock_that_is_set_back_is_noticed():
     """By how much, once; neither time that passes, nor a step forward, nor a small correction."""
     wall, steady = Clock(), Clock()
-    watched = WallClock(wall, steady)
+    watched = ClockJumpDetector(wall, steady)
     wall.now += 100
     steady.now += 100
     assert watched.set_back_s() == 0

@@ -21,8 +21,8 @@ from serve_app.api import feed as feed_module
 from serve_app.jobs.job import Outcome
 from serve_app.jobs.progress import Stage
 from serve_app.sentences import SENTENCES
-from serve_app.storage import drain
 from serve_app.storage.database import Database
+from serve_app.storage.server_state import set_draining
 from tests.support.console_world import World, a_talk
 from tests.support.live_server import serving
 from tests.support.pages import ROOT
@@ -176,12 +176,12 @@ def test_e1_what_changed_is_found_by_its_events(kind, request):
     world = World(database)
     world.store_many(300)
     attempt = world.populate(words=10)
-    board = world.store.board
+    board = world.store.jobs.job_list
     newest, _ = board.changes(None)
     later, lines = board.changes(newest + feed_module.BEHIND)
     live = {"running", "waiting-1", "waiting-2", "waiting-3"}
     assert (later, {line.job.job_id for line in lines}) == (newest, live)
-    world.store.finish(attempt, Outcome(error_code="X", error_message="no"))
+    world.store.attempts.finish_job(attempt, Outcome(error_code="X", error_message="no"))
     newest, lines = board.changes(newest)
     assert {"running"} | live == {line.job.job_id for line in lines} - {"completed", "failed"}
     assert newest > later
@@ -196,7 +196,7 @@ def test_e1_jobs_whose_end_is_owed_are_found(request, kind):
     world = World(database)
     world.populate(words=5)
     world.ago_s = 7200
-    world.outbox.refused(world.outbox.claim(world.run("given-up", a_talk(5))), error="http_410")
+    world.outbox.give_up(world.outbox.claim(world.run("given-up", a_talk(5))), error="http_410")
     http = TestClient(world.app)
 
     def listed(callback):
@@ -248,7 +248,7 @@ def test_e1_changes_come_as_they_happen(world, quick):
         assert heard[0] == ("open", {})
         world.tell(attempt, 60, Stage.TRANSCRIPTION)
         until(lambda: len(heard) > 1, within_s=10)
-        world.store.finish(attempt, Outcome(error_code="X", error_message="no"))
+        world.store.attempts.finish_job(attempt, Outcome(error_code="X", error_message="no"))
         until(lambda: heard[-1] is None, within_s=10)
     told = [(job["job_id"], job["status"], job["stage"], job["progress"]) for _, job in heard[1:-1]]
     assert told == [("running", "processing", "transcription", 60), ("running", "failed", "transcription", 60)]
@@ -260,17 +260,17 @@ def test_e1_many_listeners_cost_one_look(world, quick, monkeypatch):
     monkeypatch.setattr(feed_module, "LISTENERS", 3)
     monkeypatch.setattr(feed_module, "STREAM_S", 20.0)
     looks = []
-    changes = world.store.board.changes
-    monkeypatch.setattr(world.store.board, "changes", lambda since: looks.append(since) or changes(since))
+    changes = world.store.jobs.job_list.changes
+    monkeypatch.setattr(world.store.jobs.job_list, "changes", lambda since: looks.append(since) or changes(since))
     with serving(world.app) as url, ExitStack() as all_of_them:
         began = time.monotonic()
         for _ in range(3):
             all_of_them.enter_context(listening(url))
         refused = httpx.get(url + EVENTS, trust_env=False)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "15")
-        drain.begin(world.database)  # ends the streams
+        set_draining(world.database, draining=True)  # ends the streams
         all_of_them.close()
-        drain.end(world.database)
+        set_draining(world.database, draining=False)
         assert len(looks) <= 2 + (time.monotonic() - began) / feed_module.LOOK_EVERY_S
         time.sleep(0.15)
         before = len(looks)
@@ -288,7 +288,7 @@ def test_e1_a_server_that_stops_ends_the_streams(world, quick, monkeypatch):
     with serving(world.app) as url:
         with listening(url) as heard:
             began = time.monotonic()
-            drain.begin(world.database)
+            set_draining(world.database, draining=True)
             until(lambda: heard[-1] is None, within_s=10)
             assert time.monotonic() - began < 2
         assert httpx.get(url + EVENTS, trust_env=False).status_code == 503

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import pytest
 
 from serve_app.api import feed
-from serve_app.api.keys import KeyStore
 from serve_app.jobs.job import Outcome
 from serve_app.jobs.progress import Stage
 from serve_app.sentences import sentence
+from serve_app.storage.api_keys import KeyStore
 from serve_app.storage.database import Database
 from tests.support import console_pictures
 from tests.support.console_world import WARNING, World, a_talk
@@ -99,7 +99,7 @@ def test_e1_the_jobs_are_seen_as_they_go(world, url, page):
     assert "Completed 100 % 30 min ago" in re.sub("30m", "30 min", text(page, "tr.completed"))
     assert "pending" in text(page, "tr.completed")
     world.submit("new-one")
-    world.store.finish(world.running, Outcome(error_code="X", error_message="no"))
+    world.store.attempts.finish_job(world.running, Outcome(error_code="X", error_message="no"))
     page.wait_for_selector("text=new-one")
     page.wait_for_selector("tr.failed >> text=running")
     page.wait_for_selector(".announced >> text=Job running: Failed")
@@ -115,7 +115,7 @@ def test_e1_what_enters_a_filter_is_seen_whatever_its_age(world, url, page):
     world.submit("oldest")
     oldest = world.begin("oldest")
     world.ago_s = 0
-    world.store.finish(oldest, Outcome(error_code="X", error_message="no"))
+    world.store.attempts.finish_job(oldest, Outcome(error_code="X", error_message="no"))
     page.wait_for_selector("tr.failed >> text=oldest", timeout=8000)  # a whole new list comes after 15 s
     assert page.locator("tbody th").all_inner_texts()[-1] == "oldest"
     page.click(".tabs >> text=Callback pending")
@@ -128,7 +128,7 @@ def test_e1_a_cancel_that_comes_too_late_deletes_nothing(world, url, page):
     page.goto(f"{url}#/jobs/running")
     page.click("text=Cancel")
     page.wait_for_selector("dialog[open]")
-    world.store.finish(world.running, Outcome(error_code="X", error_message="no"))
+    world.store.attempts.finish_job(world.running, Outcome(error_code="X", error_message="no"))
     page.wait_for_selector("dialog[open]", state="detached")
     page.goto(f"{url}#/jobs/waiting-2")
     page.click("text=Cancel")
@@ -139,7 +139,7 @@ def test_e1_a_cancel_that_comes_too_late_deletes_nothing(world, url, page):
     page.click("dialog[open] >> text=Yes")
     page.wait_for_selector(".announced >> text=The job has ended meanwhile.")
     assert "DELETE" not in sent
-    assert world.store.get("waiting-2") is not None
+    assert world.store.jobs.fetch_job("waiting-2") is not None
     page.unroute_all(behavior="ignoreErrors")  # the page asks again and again, also while it is closed
 
 
@@ -150,7 +150,7 @@ def test_e1_a_job_is_read_and_acted_upon(world, url, page):
     assert page.locator(".segments p span").count() == WORDS
     assert page.locator(".stages li .unseen").all_inner_texts()[2] == "Speakers: began after 3.1 s, took 24.4 s"
     assert "pending, tries: 1 last answer: http_500" in text(page, "section:has(#callbacks)")
-    result = json.loads(world.store.result("completed"))
+    result = json.loads(world.store.jobs.fetch_result("completed"))
     word = result["segments"][3]["words"][1]
     page.locator(".segment >> nth=3").locator("p span >> nth=1").click()
     assert page.get_attribute(".ruler", "aria-valuenow") == f"{word['start']:.1f}"
@@ -182,11 +182,11 @@ def test_e1_a_job_is_read_and_acted_upon(world, url, page):
     page.wait_for_selector("dialog[open]")
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog[open]", state="detached")
-    assert world.store.get("waiting-3") is not None
+    assert world.store.jobs.fetch_job("waiting-3") is not None
     page.click("text=Delete")
     page.click("dialog[open] >> text=Yes")
     page.wait_for_selector("table.jobs")
-    assert world.store.get("waiting-3") is None
+    assert world.store.jobs.fetch_job("waiting-3") is None
 
 
 def test_e1_warnings_are_told_in_the_readers_language(world, url, browser):
@@ -257,7 +257,7 @@ def test_e1_a_job_is_submitted(world, url, page):
     page.uncheck("[name=emotion_detection]")
     page.click("form >> text=Submit")
     page.wait_for_selector("h1 >> text=by-hand")
-    job = world.store.get("by-hand")
+    job = world.store.jobs.fetch_job("by-hand")
     assert (job.options.emotion_detection, job.options.enable_gpu, job.options.language) == (False, True, "auto")
 
 

@@ -18,10 +18,10 @@ from serve_app.jobs.states import JobState
 from serve_app.settings import Settings
 from serve_app.storage import database as database_module
 from serve_app.storage.database import Database
-from serve_app.storage.job_store import JobStore
 from serve_app.storage.outbox import Outbox
 from tests.support.edge import edge as edge_over
 from tests.support.jobs import DONE
+from tests.support.stores import stores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,12 +118,12 @@ def test_d10_the_database_is_away_and_comes_back(trouble):
     settings = Settings(**LOCAL)
     database = Database(url)
     database.create()
-    store = JobStore(database, queue_limit=1000, running_limit=1)
+    store = stores(database, queue_limit=1000, running_limit=1)
     outbox = Outbox(database)
     http = TestClient(edge_over(settings, database, store, outbox), raise_server_exceptions=False)
     assert submitted(http, "before") == 200
-    store.admit()
-    assert store.begin_attempt("before", 1) is not None
+    store.queue.admit_jobs()
+    assert store.attempts.begin_attempt("before", 1) is not None
     attempt = Attempt(job_id="before", run=1, number=1)
     taken = ["before"]
     with away(database):
@@ -133,15 +133,15 @@ def test_d10_the_database_is_away_and_comes_back(trouble):
             taken.append(f"during-{i}")
         assert i < 39
         with pytest.raises(SQLAlchemyError):
-            store.finish(attempt, Outcome(result=b"x" * 100_000))
+            store.attempts.finish_job(attempt, Outcome(result=b"x" * 100_000))
         assert http.get("/health").status_code in {200, 503}
     assert submitted(http, f"during-{i}") == 200
-    assert store.get("before").state is JobState.RUNNING
-    ending = store.finish(attempt, DONE)
-    assert store.result("before") == DONE.result
+    assert store.jobs.fetch_job("before").state is JobState.RUNNING
+    ending = store.attempts.finish_job(attempt, DONE)
+    assert store.jobs.fetch_result("before") == DONE.result
     assert outbox.claim(ending.callback_id) is not None
     assert outbox.status("before").state is CallbackState.PENDING
     for job_id in taken:
         assert http.get(f"{STATUS}/{job_id}").status_code == 200
-    assert store.counts().queued == len(taken)
+    assert store.jobs.count_jobs().queued == len(taken)
     database.close()

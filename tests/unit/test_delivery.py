@@ -21,12 +21,13 @@ from serve_app.callbacks.sender import Sender
 from serve_app.jobs.job import Attempt, CallbackState, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import JobState
-from serve_app.storage.job_store import JobStore
-from serve_app.storage.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, Outbox
+from serve_app.storage.circuit_breaker import BREAKER_FAILURES, PROBE_EVERY_S
+from serve_app.storage.outbox import CLAIM_S, Outbox, new_message_id
 from serve_app.storage.tables import callbacks
 from tests.chaos.backend import Unreliable
 from tests.support.backend import RESET
 from tests.support.jobs import BROKEN, new_job, started
+from tests.support.stores import stores
 
 URL = "http://127.0.0.1:8000/api/upload-video/result"
 DONE = Outcome(result='{"text":"가","segments":[]}'.encode(), duration_s=1.0, processing_s=2.0)
@@ -63,7 +64,7 @@ class Receiver:
 
 @pytest.fixture
 def store(database, clock):
-    return JobStore(database, queue_limit=100, running_limit=100, clock=clock)
+    return stores(database, queue_limit=100, running_limit=100, clock=clock)
 
 
 @pytest.fixture
@@ -73,13 +74,13 @@ def outbox(database, clock):
 
 def ended(store, job_id: str = "a", outcome: Outcome = DONE, url: str = URL) -> str:
     """A job that has just ended; its callback's id."""
-    return store.finish(started(store, job_id, url), outcome).callback_id
+    return store.attempts.finish_job(started(store, job_id, url), outcome).callback_id
 
 
 async def told(sender, job_id: str, sequence: int) -> bool:
     """One progress callback."""
     body = payloads.progress(job_id, HALF, locale="ko")
-    return await sender.tell(job_id, URL, body, message_id=payloads.new_message_id(), sequence=sequence)
+    return await sender.send_progress(job_id, URL, body, message_id=new_message_id(), sequence=sequence)
 
 
 def earliest(database) -> float | None:
@@ -160,9 +161,9 @@ def test_w4_progress_that_is_never_taken_holds_up_no_end(store, outbox, clock, a
     async def run() -> bool:
         sender = Sender(receiver, outbox)
         for _ in range(4 * BREAKER_FAILURES):
-            await told(sender, "a", store.tell(attempt, HALF, spent_s=0))
+            await told(sender, "a", store.attempts.save_progress(attempt, HALF, spent_s=0))
             clock.now += 1
-        return await sender.deliver(store.finish(attempt, DONE).callback_id)
+        return await sender.deliver(store.attempts.finish_job(attempt, DONE).callback_id)
 
     assert asyncio.run(run())
     assert receiver.posts[-1].ended
@@ -184,7 +185,7 @@ def test_w4_progress_takes_no_probe_from_an_end(store, outbox, clock):
             await sender.deliver(callback_id)
         up, back_at = True, clock.now
         while clock.now < back_at + 2 * PROBE_EVERY_S + 2:  # the first one probes, the others follow
-            await told(sender, "b", store.tell(attempt, HALF, spent_s=0))  # first, each time
+            await told(sender, "b", store.attempts.save_progress(attempt, HALF, spent_s=0))  # first, each time
             await deliver_due(sender, outbox)
             clock.now += 1
 
@@ -204,7 +205,7 @@ def test_a_dead_receiver_hears_one_probe_from_all(store, outbox, clock):
         nonlocal up
         sender = Sender(receiver, outbox)
         for _ in range(200):
-            await told(sender, "b", store.tell(attempt, HALF, spent_s=0))
+            await told(sender, "b", store.attempts.save_progress(attempt, HALF, spent_s=0))
             for callback_id, _ in outbox.due(20):
                 await sender.deliver(callback_id)
             clock.now += 1
@@ -213,7 +214,7 @@ def test_a_dead_receiver_hears_one_probe_from_all(store, outbox, clock):
         assert all(later - earlier >= PROBE_EVERY_S for earlier, later in pairwise(probes))
         up = True
         for _ in range(round(2 * PROBE_EVERY_S) + 1):
-            await told(sender, "b", store.tell(attempt, HALF, spent_s=0))
+            await told(sender, "b", store.attempts.save_progress(attempt, HALF, spent_s=0))
             clock.now += 1
         assert not receiver.posts[-1].ended
         assert receiver.posts[-1].at == clock.now - 1
@@ -225,17 +226,17 @@ def test_w5_progress_of_before_is_not_sent_after_the_end(store, outbox):
     """W5: a driver that was stopped, a manager's heartbeat that was on its way: they find newer to tell."""
     receiver = Receiver()
     attempt = started(store, callback_url=URL)
-    of_the_driver = store.tell(attempt, HALF, spent_s=0)
-    [waiting] = store.take_due_heartbeats(since_s=-100)
-    store.begin_attempt("a", 1)
-    callback_id = store.finish(Attempt(job_id="a", run=1, number=2), DONE).callback_id
+    of_the_driver = store.attempts.save_progress(attempt, HALF, spent_s=0)
+    [waiting] = store.queue.take_due_heartbeats(since_s=-100)
+    store.attempts.begin_attempt("a", 1)
+    callback_id = store.attempts.finish_job(Attempt(job_id="a", run=1, number=2), DONE).callback_id
 
     async def run() -> None:
         sender = Sender(receiver, outbox)
         assert await sender.deliver(callback_id)
         for sequence in (of_the_driver, waiting.sequence):
             assert await told(sender, "a", sequence)  # nothing to try again
-        store.delete("a")
+        store.jobs.delete_job("a")
         assert await told(sender, "a", waiting.sequence)
 
     asyncio.run(run())
@@ -268,12 +269,12 @@ def test_w5_a_claim_that_ran_out_frees_nobody_elses(store, outbox, clock):
     first = outbox.claim(callback_id)
     clock.now += CLAIM_S + 1
     second = outbox.claim(callback_id)
-    outbox.failed(first, error="timeout")
+    outbox.schedule_retry(first, after_s=1.0, error="timeout")
     outbox.postpone(first)
     clock.now += CLAIM_S - 1
     assert outbox.due(10) == []
-    outbox.delivered(second)
-    outbox.failed(second, error="timeout")
+    outbox.mark_delivered(second)
+    outbox.schedule_retry(second, after_s=1.0, error="timeout")
     clock.now += 100 * HOUR_S
     assert outbox.due(10) == []
 
@@ -282,14 +283,14 @@ def test_w5_an_acknowledgement_outlasts_the_database(store, outbox, clock, monke
     """W5: the database is away when the 2xx comes: it is stored when it is back, and the end is not sent again."""
     monkeypatch.setattr(sender_module, "SETTLE_AGAIN_S", 0.01)
     receiver, away = Receiver(), iter([True] * 3)
-    callback_id, delivered = ended(store), outbox.delivered
+    callback_id, delivered = ended(store), outbox.mark_delivered
 
     def settle(callback):
         if next(away, False):
             raise OperationalError("", {}, Exception())
         delivered(callback)
 
-    monkeypatch.setattr(outbox, "delivered", settle)
+    monkeypatch.setattr(outbox, "mark_delivered", settle)
     assert asyncio.run(Sender(receiver, outbox).deliver(callback_id))
     clock.now += 100 * HOUR_S
     assert outbox.due(10) == []
@@ -325,9 +326,9 @@ def test_w5_an_end_of_an_earlier_run_that_is_on_its_way(store, outbox, clock, an
 def test_w5_a_post_of_a_job_that_was_told_tells_nothing(store, outbox, clock):
     """W5: a retry of the backend after the acknowledged end owes it nothing more."""
     callback_id = ended(store)
-    outbox.delivered(outbox.claim(callback_id))
-    assert not store.submit(new_job()).started
+    outbox.mark_delivered(outbox.claim(callback_id))
+    assert not store.jobs.submit_job(new_job()).started
     clock.now += 100 * HOUR_S
     assert outbox.due(10) == []
-    assert store.take_due_heartbeats(since_s=0) == []
-    assert store.get("a").state is JobState.COMPLETED
+    assert store.queue.take_due_heartbeats(since_s=0) == []
+    assert store.jobs.fetch_job("a").state is JobState.COMPLETED

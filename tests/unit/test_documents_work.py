@@ -17,9 +17,9 @@ from sqlalchemy import text
 
 from ml_server_client import Callback, Receiver
 from serve_app.storage.database import Database
-from serve_app.storage.job_store import JobStore
 from tests.support.jobs import new_job
 from tests.support.pages import ROOT, page
+from tests.support.stores import stores
 
 HEARS = """
 import asyncio
@@ -147,10 +147,10 @@ def backed_up_and_restored(url: str, backup: str, restore: str, **environment: s
     """A job, the backup beside an open server, another job; then the restore."""
     database = Database(url)
     database.create()
-    store = JobStore(database, queue_limit=9, running_limit=9)
-    store.submit(new_job("before"))
+    store = stores(database, queue_limit=9, running_limit=9)
+    store.jobs.submit_job(new_job("before"))
     run(backup, **environment)
-    store.submit(new_job("after"))
+    store.jobs.submit_job(new_job("after"))
     database.close()
     assert known(url) == {"before", "after"}
     run(restore, **environment)

@@ -12,11 +12,11 @@ from serve_app.exports.formats import MEDIA_TYPES
 from serve_app.jobs.job import Outcome
 from serve_app.settings import Settings
 from serve_app.storage.database import Database
-from serve_app.storage.job_store import JobStore
 from tests.support.edge import edge as edge_over
 from tests.support.fake_ml_server import result_for
 from tests.support.jobs import BROKEN, begun, new_job
 from tests.support.live_server import serving
+from tests.support.stores import stores
 
 RESULT = json.dumps(result_for("https://v/1.mp4")).encode()
 DONE = Outcome(result=RESULT)
@@ -27,11 +27,11 @@ def app(tmp_path):
     """The edge over a store with a job that is done, one that failed and one that waits."""
     database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
     database.create()
-    store = JobStore(database, queue_limit=10, running_limit=10)
+    store = stores(database, queue_limit=10, running_limit=10)
     for job_id, outcome in (("a:b", DONE), ("failed", BROKEN), ("waiting", None)):
-        store.submit(new_job(job_id))
+        store.jobs.submit_job(new_job(job_id))
         if outcome:
-            store.finish(begun(store, job_id), outcome)
+            store.attempts.finish_job(begun(store, job_id), outcome)
     yield edge_over(Settings(profile="local"), database, store)
     database.close()
 

@@ -17,8 +17,9 @@ from deployments.types import SAMPLE_RATE_HZ
 from serve_app.jobs.job import Outcome
 from serve_app.jobs.states import JobState
 from serve_app.orchestration import janitor, job_supervisor, manager, prefetcher
+from serve_app.orchestration.opening import open_stores
 from serve_app.settings import Settings
-from serve_app.storage.opening import open_database, open_store
+from serve_app.storage.opening import open_database
 from tests.support import managers
 from tests.support.extractors import extractor_in
 from tests.support.jobs import new_job
@@ -85,7 +86,7 @@ def settings(tmp_path):
 @pytest.fixture
 def store(settings):
     database = open_database(settings)
-    yield open_store(settings, database)[0]
+    yield open_stores(settings, database)
     database.close()
 
 
@@ -99,7 +100,9 @@ def extractor(settings, monkeypatch):
 def posted(store, extractor, job_id: str, life_s: float = 3600.0) -> str:
     """A job that waits, with a URL that lives so long."""
     extractor.expires[job_id] = time.time() + life_s
-    store.submit(new_job(job_id, video_url=f"https://v/{job_id}.mp4", video_expires_at=extractor.expires[job_id]))
+    store.jobs.submit_job(
+        new_job(job_id, video_url=f"https://v/{job_id}.mp4", video_expires_at=extractor.expires[job_id])
+    )
     return job_id
 
 
@@ -117,7 +120,7 @@ class Works:
             outcome = DONE
         except DownloadError as error:
             outcome = Outcome(error_code=error.code, error_message="no")
-        await asyncio.to_thread(store.finish, attempt, outcome)
+        await asyncio.to_thread(store.attempts.finish_job, attempt, outcome)
 
 
 def test_d13_a_url_does_not_expire_in_the_queue(settings, store, extractor):
@@ -128,12 +131,12 @@ def test_d13_a_url_does_not_expire_in_the_queue(settings, store, extractor):
         works = Works(extractor)
         async with running_manager(settings, ScriptedDrivers(store, works)):
             await until(lambda: time.time() > max(extractor.expires.values()))
-            assert store.counts().queued == 11
+            assert store.jobs.count_jobs().queued == 11
             works.may_end.set()
-            await until(lambda: all(store.get(job_id).state.ended for job_id in ids))
+            await until(lambda: all(store.jobs.fetch_job(job_id).state.ended for job_id in ids))
 
     asyncio.run(run())
-    assert [store.get(job_id).state for job_id in ids] == [JobState.COMPLETED] * 12
+    assert [store.jobs.fetch_job(job_id).state for job_id in ids] == [JobState.COMPLETED] * 12
     assert sorted(extractor.fetched) == ids
 
 
@@ -155,25 +158,27 @@ def test_d13_the_real_extractor_needs_no_url_in_its_turn(settings, store, monkey
         await (status(403) if expired.is_set() else whole(videos[request.target]))(request, writer)
 
     async def work(store, attempt):
-        job = store.get(attempt.job_id)
+        job = store.jobs.fetch_job(attempt.job_id)
         await handle.prepare.remote(job.job_id, job.run, job.video_url, None)
         heard[job.job_id] = len(real.load(job.job_id, job.run))
         await may_end.wait()
-        await asyncio.to_thread(store.finish, attempt, DONE)
+        await asyncio.to_thread(store.attempts.finish_job, attempt, DONE)
 
     async def run() -> int:
         async with serving(signed) as server:
             for job_id in seconds:
-                store.submit(new_job(job_id, video_url=server.url(f"/{job_id}")))
+                store.jobs.submit_job(new_job(job_id, video_url=server.url(f"/{job_id}")))
             async with running_manager(settings, ScriptedDrivers(store, work)):
-                await until(lambda: all(store.get(job_id).prefetch == "done" for job_id in "abc") and "runs" in heard)
+                await until(
+                    lambda: all(store.jobs.fetch_job(job_id).prefetch == "done" for job_id in "abc") and "runs" in heard
+                )
                 expired.set()
                 may_end.set()
-                await until(lambda: all(store.get(job_id).state.ended for job_id in seconds))
+                await until(lambda: all(store.jobs.fetch_job(job_id).state.ended for job_id in seconds))
             return len(server.requests)
 
     assert asyncio.run(run()) == len(seconds)
-    assert {store.get(job_id).state for job_id in seconds} == {JobState.COMPLETED}
+    assert {store.jobs.fetch_job(job_id).state for job_id in seconds} == {JobState.COMPLETED}
     assert heard == {job_id: round(s * SAMPLE_RATE_HZ) for job_id, s in seconds.items()}
 
 
@@ -217,11 +222,11 @@ def test_d13_what_is_no_fault_of_the_videos_is_tried_again(settings, store, extr
     async def run() -> None:
         works = Works(extractor)
         async with running_manager(settings, ScriptedDrivers(store, works)):
-            await until(lambda: store.get("waits").prefetch in {"done", "failed"})
+            await until(lambda: store.jobs.fetch_job("waits").prefetch in {"done", "failed"})
 
     asyncio.run(run())
     assert extractor.fetched.count("waits") == fetches
-    assert store.get("waits").prefetch == ("done" if len(faults) < 3 else "failed")
+    assert store.jobs.fetch_job("waits").prefetch == ("done" if len(faults) < 3 else "failed")
 
 
 def test_d13_a_job_that_comes_to_its_turn_while_it_is_fetched(settings, store, extractor):
@@ -238,12 +243,12 @@ def test_d13_a_job_that_comes_to_its_turn_while_it_is_fetched(settings, store, e
             posted(store, extractor, "waits", 1.0)
             await until(lambda: "waits" in extractor.fetched)
             works.may_end.set()
-            await until(lambda: store.get("waits").state is JobState.RUNNING)
+            await until(lambda: store.jobs.fetch_job("waits").state is JobState.RUNNING)
             assert drivers.starts == ["runs"]
-            await until(lambda: store.get("waits").state.ended)
+            await until(lambda: store.jobs.fetch_job("waits").state.ended)
 
     asyncio.run(run())
-    assert store.get("waits").state is JobState.COMPLETED
+    assert store.jobs.fetch_job("waits").state is JobState.COMPLETED
     assert extractor.fetched == ["runs", "waits"]
 
 
@@ -257,7 +262,7 @@ def test_d12_a_cancelled_fetch_stops_and_leaves_nothing(settings, store, extract
             extractor.takes_s = 1.0
             posted(store, extractor, "waits")
             await until(lambda: "waits" in extractor.fetched)
-            store.cancel("waits", Outcome(error_code="CANCELLED", error_message="no"))
+            store.jobs.cancel_job("waits", Outcome(error_code="CANCELLED", error_message="no"))
             await running.discard("waits")
             await asyncio.sleep(1.2)
             assert extractor.scratch.jobs() == extractor.saved == ["runs"]
@@ -269,22 +274,22 @@ def test_d12_orphans_are_swept_up_and_old_jobs_pruned(tmp_path, extractor):
     """D12: audio of ended and unknown jobs goes, of others stays; ended jobs are kept as long as the settings say."""
     settings = Settings(profile="local", state_dir=tmp_path, limits={"running_jobs": 1}, retention_days=2.0 / 86_400)
     database = open_database(settings)
-    store = open_store(settings, database)[0]
+    store = open_stores(settings, database)
     for job_id in ("ended", "runs", "waits"):
         posted(store, extractor, job_id)
     for job_id in ("ended", "runs", "waits", "unknown"):
         extractor.scratch.save(job_id, 1, SILENCE, duration_s=1.0, warnings=())
     (tmp_path / "scratch" / "unknown" / "1.npy.0123.tmp").write_bytes(b"half")
     ended_at = time.time()
-    store.cancel("ended", Outcome(error_code="CANCELLED", error_message="no"))
+    store.jobs.cancel_job("ended", Outcome(error_code="CANCELLED", error_message="no"))
 
     async def run() -> None:
         works = Works(extractor)
         async with running_manager(settings, ScriptedDrivers(store, works)):
             await until(lambda: extractor.scratch.jobs() == ["runs", "waits"])
-            await until(lambda: store.get("ended") is None)
+            await until(lambda: store.jobs.fetch_job("ended") is None)
             assert time.time() - ended_at > 2.0
-            assert store.get("runs") is not None
+            assert store.jobs.fetch_job("runs") is not None
             works.may_end.set()
             await until(lambda: extractor.scratch.jobs() == [])
 

@@ -9,19 +9,19 @@ from sqlalchemy import delete, event, text
 
 from deployments.metrics import OTHER
 from deployments.warnings import WarningCode
-from serve_app.callbacks.retry_schedule import RetrySchedule
 from serve_app.jobs.job import Attempt, Outcome
 from serve_app.observability import job_metrics, metrics
 from serve_app.observability.job_metrics import EVENTS_READ, JobMetrics
 from serve_app.orchestration import manager
 from serve_app.orchestration.job_actor import MANAGER_NAME
+from serve_app.orchestration.opening import open_stores
 from serve_app.settings import Limits
-from serve_app.storage.job_store import JobStore
-from serve_app.storage.opening import open_store
+from serve_app.storage.opening import open_database
 from serve_app.storage.outbox import Outbox
 from serve_app.storage.tables import events, jobs, leases
 from tests.support.jobs import BROKEN, CALLBACK_URL, begun, new_job
 from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until
+from tests.support.stores import fail, stores
 
 BODY = {"text": "", "segments": [], "metadata": {"stages": {"extraction": 2.0, "transcription": 30.0, "/x?s=1": 1.0}}}
 DONE = Outcome(result=json.dumps(BODY).encode(), duration_s=100.0, processing_s=40.0)
@@ -35,19 +35,19 @@ class World:
         self.now = NOW
         self.database = database
         clock = lambda: self.now  # noqa: E731
-        self.store = JobStore(database, queue_limit=2000, running_limit=10, clock=clock)
-        self.outbox = Outbox(database, schedule=RetrySchedule(spread=0), clock=clock)
+        self.store = stores(database, queue_limit=2000, running_limit=10, clock=clock)
+        self.outbox = Outbox(database, clock=clock)
         self.job_metrics = JobMetrics(database, Limits(running_jobs=10, queued_jobs=20), clock)
 
     def submit(self, job_id="a", callback=CALLBACK_URL) -> None:
-        self.store.submit(new_job(job_id, callback))
+        self.store.jobs.submit_job(new_job(job_id, callback))
 
     def begin(self, job_id="a") -> Attempt:
         return begun(self.store, job_id)
 
     def end(self, job_id="a", outcome=DONE) -> str:
         self.submit(job_id)
-        return self.store.finish(self.begin(job_id), outcome).callback_id
+        return self.store.attempts.finish_job(self.begin(job_id), outcome).callback_id
 
 
 @pytest.fixture
@@ -67,7 +67,9 @@ def test_each_end_is_counted_once(world, counted):
     world.end("b", BROKEN)
     world.end("b", DONE)  # its second run
     world.submit("c")
-    world.store.cancel("c", Outcome(error_code="CANCELLED", error_message="no"))  # by a request, from the queue
+    world.store.jobs.cancel_job(
+        "c", Outcome(error_code="CANCELLED", error_message="no")
+    )  # by a request, from the queue
     for _ in range(3):
         world.job_metrics.collect()
     assert ended(counted, state="completed", code="none") == 2
@@ -84,7 +86,7 @@ def test_what_a_job_took(world, counted):
     world.submit()
     world.now += 42
     attempt = world.begin()
-    world.store.finish(attempt, DONE)
+    world.store.attempts.finish_job(attempt, DONE)
     world.job_metrics.collect()
     assert counted.values("queue_wait_seconds") == [42]
     assert counted.values("real_time_factor") == [0.4]
@@ -112,12 +114,12 @@ def test_each_text_that_a_result_leaves_out_is_counted_once(world, counted):
 def test_every_try_of_a_callback_is_counted(world, counted):
     """By what came of it and by the class of the fault: a retry, a success, a refusal for good."""
     first, second = world.end("a"), world.end("b")
-    world.outbox.failed(world.outbox.claim(first), error="http_503")
+    fail(world.outbox, world.outbox.claim(first), error="http_503")
     world.now += 10
-    world.outbox.failed(world.outbox.claim(first), error="unreachable")
+    fail(world.outbox, world.outbox.claim(first), error="unreachable")
     world.now += 10
-    world.outbox.delivered(world.outbox.claim(first))
-    world.outbox.refused(world.outbox.claim(second), error="http_410")
+    world.outbox.mark_delivered(world.outbox.claim(first))
+    world.outbox.give_up(world.outbox.claim(second), error="http_410")
     world.job_metrics.collect()
     tries = {
         ("to_be_retried", "http_5xx"): 1,
@@ -165,7 +167,7 @@ def test_what_was_before_is_not_counted(world, counted):
     world.now += 10
     later = JobMetrics(world.database, Limits(), lambda: world.now)
     later.collect()
-    world.store.delete("2")
+    world.store.jobs.delete_job("2")
     later.collect()
     assert ended(counted) == 0
     world.now += 1
@@ -188,7 +190,7 @@ def test_ids_that_come_again_are_other_events(world, counted):
         world.now += 1
         world.end("a")
         world.job_metrics.collect()
-        world.store.delete("a")
+        world.store.jobs.delete_job("a")
     assert ended(counted) == 3
 
 
@@ -248,18 +250,18 @@ def test_the_manager_that_works_counts(tmp_path, counted, monkeypatch):
     monkeypatch.setattr(job_metrics, "EVERY_S", 0.05)
     monkeypatch.setattr(manager, "TURN_S", 0.05)
     settings = settings_in(tmp_path)
-    store, _ = open_store(settings)
+    store = open_stores(settings, open_database(settings))
 
     async def finishes(store, attempt):
-        await asyncio.to_thread(store.finish, attempt, DONE)
+        await asyncio.to_thread(store.attempts.finish_job, attempt, DONE)
 
     async def work():
         async with running_manager(settings, ScriptedDrivers(store, finishes)) as working:
             await until(lambda: counted.recorded["manager_seen_timestamp_seconds"])
-            store.submit(new_job("a"))
+            store.jobs.submit_job(new_job("a"))
             await until(lambda: ended(counted, state="completed") == 1)
             assert counted.last("jobs", state="completed") == 1
-            with store._db.write() as db:
+            with store.jobs._db.write() as db:
                 db.execute(leases.update().where(leases.c.name == MANAGER_NAME).values(holder="another", beats=0))
             await until(lambda: working._leadership.held is False)
             assert counted.last("jobs", state="completed") == 0

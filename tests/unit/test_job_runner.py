@@ -13,13 +13,14 @@ from typing import Self
 import pytest
 
 from deployments.net.client import Answer
-from serve_app.callbacks import sender as sender_module
+from serve_app.callbacks import progress_reporter
 from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.states import JobState
 from serve_app.orchestration import attempt as attempt_module
 from serve_app.orchestration import job_runner as driver_module
+from serve_app.orchestration.opening import open_stores
 from serve_app.storage import database as database_module
-from serve_app.storage.opening import open_database, open_store
+from serve_app.storage.opening import open_database
 from tests.support.jobs import new_job
 from tests.support.managers import STAGES, settings_in, until
 
@@ -65,9 +66,9 @@ def settings(tmp_path):
 @pytest.fixture
 def store(settings):
     database = open_database(settings)
-    store = open_store(settings, database)[0]
-    store.submit(new_job("a"))
-    store.admit()
+    store = open_stores(settings, database)
+    store.jobs.submit_job(new_job("a"))
+    store.queue.admit_jobs()
     yield store
     database.close()
 
@@ -94,12 +95,12 @@ def test_d4_a_driver_beats_while_it_works(settings, store):
 
     async def run() -> None:
         task = driven(settings)
-        await until(lambda: store.get("a").beats >= 5)
+        await until(lambda: store.jobs.fetch_job("a").beats >= 5)
         Work.done.set()
         await ended(task)
 
     asyncio.run(run())
-    job = store.get("a")
+    job = store.jobs.fetch_job("a")
     assert (job.state, job.attempt) == (JobState.COMPLETED, 1)
     assert job.spent_s > 0.3
 
@@ -109,26 +110,29 @@ def test_d4_a_driver_that_is_followed_stops(settings, store):
 
     async def run() -> None:
         task = driven(settings)
-        await until(lambda: store.get("a").beats > 0)
-        store.begin_attempt("a", 1)
+        await until(lambda: store.jobs.fetch_job("a").beats > 0)
+        store.attempts.begin_attempt("a", 1)
         await ended(task)
 
     asyncio.run(run())
     assert [work.cancelled for work in Work.running] == [True]
-    job = store.get("a")
+    job = store.jobs.fetch_job("a")
     assert (job.state, job.attempt, job.error_code) == (JobState.RUNNING, 2, None)
-    assert store.finish(Attempt(job_id="a", run=1, number=2), Outcome(result=b"{}")) is not None
+    assert store.attempts.finish_job(Attempt(job_id="a", run=1, number=2), Outcome(result=b"{}")) is not None
 
 
 def test_d9_a_job_that_used_up_its_time(settings, store):
     """D9: the work is cancelled at the deadline, time of earlier attempts included, and the job fails."""
-    store.begin_attempt("a", 1)
-    store.beat(Attempt(job_id="a", run=1, number=1), spent_s=1799.5)
+    store.attempts.begin_attempt("a", 1)
+    store.attempts.beat(Attempt(job_id="a", run=1, number=1), spent_s=1799.5)
     began = time.monotonic()
     asyncio.run(ended_in_time(settings))
     assert time.monotonic() - began < 10
     assert [work.cancelled for work in Work.running] == [True]
-    assert (store.get("a").state, store.get("a").error_code) == (JobState.FAILED, "PROCESSING_TIMEOUT")
+    assert (store.jobs.fetch_job("a").state, store.jobs.fetch_job("a").error_code) == (
+        JobState.FAILED,
+        "PROCESSING_TIMEOUT",
+    )
 
 
 async def ended_in_time(settings):
@@ -142,17 +146,17 @@ def test_d7_a_driver_that_is_told_to_leave(settings, store):
         for _ in range(settings.limits.attempts + 1):
             begun = len(Work.running)
             driver = start(settings)
-            await until(lambda begun=begun: len(Work.running) > begun and store.get("a").beats > 0)
+            await until(lambda begun=begun: len(Work.running) > begun and store.jobs.fetch_job("a").beats > 0)
             driver.give_back()
             await ended(driver._task)
-            job = store.get("a")
+            job = store.jobs.fetch_job("a")
             assert (job.state, job.attempt, job.error_code) == (JobState.RUNNING, 0, None)
         Work.done.set()
         await ended(driven(settings))
 
     asyncio.run(run())
     assert [work.cancelled for work in Work.running] == [True] * (settings.limits.attempts + 1) + [False]
-    job = store.get("a")
+    job = store.jobs.fetch_job("a")
     assert (job.state, job.attempt) == (JobState.COMPLETED, 1)
     assert job.spent_s > 0
 
@@ -168,7 +172,7 @@ def test_d7_a_cancelled_job_does_not_go_on(settings, store):
         await ended(driver._task)
 
     asyncio.run(run())
-    assert (store.get("a").state, store.get("a").error_code) == (JobState.FAILED, "CANCELLED")
+    assert (store.jobs.fetch_job("a").state, store.jobs.fetch_job("a").error_code) == (JobState.FAILED, "CANCELLED")
 
 
 def test_d10_a_locked_database_costs_no_work(settings, store):
@@ -195,9 +199,9 @@ def test_d10_a_locked_database_costs_no_work(settings, store):
             await ended(task)
 
     asyncio.run(run())
-    job = store.get("a")
+    job = store.jobs.fetch_job("a")
     assert (job.state, job.attempt, len(Work.running)) == (JobState.COMPLETED, 1, 1)
-    assert store.result("a") is not None
+    assert store.jobs.fetch_result("a") is not None
 
 
 class Client:
@@ -227,13 +231,13 @@ class Client:
 @pytest.mark.parametrize("hangs", [False, True], ids=["fails", "hangs"])
 def test_w4_progress_that_is_never_taken_holds_up_no_end(settings, store, hangs, monkeypatch):
     """W4: a try of progress hangs without a limit, or its next one is far away: the end waits for nothing of it."""
-    monkeypatch.setattr(sender_module, "MIN_INTERVAL_S", 1e6)
+    monkeypatch.setattr(progress_reporter, "MIN_INTERVAL_S", 1e6)
     monkeypatch.setattr(driver_module, "CallbackClient", Client)
     Client.hangs, Client.posts = hangs, []
 
     async def run() -> None:
-        store.submit(new_job("b", "http://127.0.0.1:9/result"))
-        store.admit()
+        store.jobs.submit_job(new_job("b", "http://127.0.0.1:9/result"))
+        store.queue.admit_jobs()
         task = driven(settings, "b")
         await until(lambda: bool(Client.posts))
         Work.done.set()

@@ -19,21 +19,22 @@ from serve_app.jobs.job import Attempt, CallbackState, NewJob, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import TRANSITIONS, IllegalTransitionError, JobState, check
 from serve_app.storage import database as database_module
-from serve_app.storage import drain, timeline
-from serve_app.storage import job_store as store_module
+from serve_app.storage import job_queue, job_rows, timeline
+from serve_app.storage.circuit_breaker import BREAKER_FAILURES, PROBE_EVERY_S
 from serve_app.storage.database import Database
-from serve_app.storage.job_store import JobStore
-from serve_app.storage.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S
+from serve_app.storage.outbox import CLAIM_S
+from serve_app.storage.server_state import set_draining
 from serve_app.storage.tables import callbacks, checkpoints, metadata, receivers
 from tests.support import jobs as some_jobs
 from tests.support.jobs import BROKEN, DONE
+from tests.support.stores import fail, stores
 
 CALLBACK = "http://127.0.0.1:8000/api/upload-video/result"
 
 
 @pytest.fixture
 def store(database, clock):
-    return JobStore(database, queue_limit=3, running_limit=2, clock=clock)
+    return stores(database, queue_limit=3, running_limit=2, clock=clock)
 
 
 def new(job_id: str = "a", *, callback: str | None = CALLBACK, **fields) -> NewJob:
@@ -65,39 +66,39 @@ def test_only_the_drawn_arrows_are_legal(before, after):
 
 def test_a_new_job_waits(store):
     """A POST stores the job as queued, in its first run."""
-    submission = store.submit(new())
+    submission = store.jobs.submit_job(new())
     assert submission.started
     assert (submission.job.state, submission.job.run, submission.job.progress) == (JobState.QUEUED, 1, 0)
 
 
 def test_the_same_content_again_starts_nothing_and_renews_the_url(store):
     """A retry of the backend never starts a second job, and its newly signed URL replaces the stored one."""
-    store.submit(new())
-    again = store.submit(new(video_url="https://v/1.mp4?sig=2"))
+    store.jobs.submit_job(new())
+    again = store.jobs.submit_job(new(video_url="https://v/1.mp4?sig=2"))
     assert not again.started
     assert not again.conflict
-    assert store.get("a").video_url == "https://v/1.mp4?sig=2"
-    assert store.counts().queued == 1
+    assert store.jobs.fetch_job("a").video_url == "https://v/1.mp4?sig=2"
+    assert store.jobs.count_jobs().queued == 1
 
 
 def test_other_content_under_a_known_id_is_a_conflict(store):
     """Different content under a known job_id is refused, and changes nothing."""
-    store.submit(new())
-    assert store.submit(new(video_url="https://v/2.mp4", fingerprint="g")).conflict
-    assert store.get("a").video_url == "https://v/1.mp4?X-Amz-Signature=secret"
+    store.jobs.submit_job(new())
+    assert store.jobs.submit_job(new(video_url="https://v/2.mp4", fingerprint="g")).conflict
+    assert store.jobs.fetch_job("a").video_url == "https://v/1.mp4?X-Amz-Signature=secret"
 
 
 def test_a_failed_job_posted_again_is_a_new_run_with_rising_sequence(store):
     """The one arrow out of failed: progress starts over, the callback sequence rises on."""
     attempt = started(store)
-    store.tell(attempt, Progress(percent=40, stage=Stage.DIARIZATION), spent_s=1)
-    store.finish(attempt, BROKEN)
-    before = store.get("a").sequence
-    again = store.submit(new())
+    store.attempts.save_progress(attempt, Progress(percent=40, stage=Stage.DIARIZATION), spent_s=1)
+    store.attempts.finish_job(attempt, BROKEN)
+    before = store.jobs.fetch_job("a").sequence
+    again = store.jobs.submit_job(new())
     assert again.started
     assert (again.job.run, again.job.attempt, again.job.progress, again.job.error_code) == (2, 0, 0, None)
     assert again.job.sequence == before
-    assert store.tell(attempt, Progress(percent=50, stage=Stage.DIARIZATION), spent_s=1) is None
+    assert store.attempts.save_progress(attempt, Progress(percent=50, stage=Stage.DIARIZATION), spent_s=1) is None
 
 
 @pytest.mark.parametrize("forgotten", ["deleted", "pruned"])
@@ -105,28 +106,28 @@ def test_a_forgotten_job_posted_again_is_numbered_on(store, forgotten):
     """Receivers drop numbers below what they have seen of a job_id: it goes on above, though nothing of it is kept."""
     attempt = started(store, callback=None)
     for percent in (40, 50):
-        store.tell(attempt, Progress(percent=percent, stage=Stage.DIARIZATION), spent_s=1)
-    store.finish(attempt, DONE)
+        store.attempts.save_progress(attempt, Progress(percent=percent, stage=Stage.DIARIZATION), spent_s=1)
+    store.attempts.finish_job(attempt, DONE)
     other = started(store, "b", callback=None)  # with fewer numbers, forgotten later
-    store.finish(other, DONE)
-    seen = store.get("a").sequence
-    assert store.get("b").sequence < seen
+    store.attempts.finish_job(other, DONE)
+    seen = store.jobs.fetch_job("a").sequence
+    assert store.jobs.fetch_job("b").sequence < seen
     if forgotten == "deleted":
-        assert store.delete("a")
+        assert store.jobs.delete_job("a")
     else:
-        store.prune(store.get("a").finished_at + 1)
-    store.delete("b")
-    assert store.get("a") is store.get("b") is None
+        store.queue.delete_old_jobs(store.jobs.fetch_job("a").finished_at + 1)
+    store.jobs.delete_job("b")
+    assert store.jobs.fetch_job("a") is store.jobs.fetch_job("b") is None
     again = started(store)
     assert (again.run, again.number) == (1, 1)
-    assert store.tell(again, Progress(percent=5, stage=Stage.STARTING), spent_s=1) > seen
+    assert store.attempts.save_progress(again, Progress(percent=5, stage=Stage.STARTING), spent_s=1) > seen
 
 
 def test_a_completed_job_posted_again_stays_completed(store):
     """A retry after the end gets the present state and no second run."""
     attempt = started(store)
-    store.finish(attempt, DONE)
-    again = store.submit(new())
+    store.attempts.finish_job(attempt, DONE)
+    again = store.jobs.submit_job(new())
     assert not again.started
     assert again.job.state is JobState.COMPLETED
 
@@ -134,23 +135,23 @@ def test_a_completed_job_posted_again_stays_completed(store):
 def test_the_queue_is_bounded(store):
     """Two run, three wait, the next is refused; the refused one leaves no trace."""
     for job_id in "abcde":
-        assert store.submit(new(job_id)).started
-    assert store.submit(new("f")).job is None
-    assert store.get("f") is None
+        assert store.jobs.submit_job(new(job_id)).started
+    assert store.jobs.submit_job(new("f")).job is None
+    assert store.jobs.fetch_job("f") is None
 
 
 def test_many_posts_at_once_never_overfill_the_queue(store):
     """The bound holds when requests come at the same time: room for five, twenty threads, five accepted."""
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda i: store.submit(new(f"job-{i}")), range(40)))
+        answers = list(pool.map(lambda i: store.jobs.submit_job(new(f"job-{i}")), range(40)))
     assert sum(answer.started for answer in answers) == 5
-    assert store.counts().queued == 5
+    assert store.jobs.count_jobs().queued == 5
 
 
 def test_the_same_post_many_times_at_once_is_one_job(store):
     """Retries that overtake each other find the one job."""
     with ThreadPoolExecutor(10) as pool:
-        answers = list(pool.map(lambda i: store.submit(new(video_url=f"https://v/1.mp4?sig={i}")), range(20)))
+        answers = list(pool.map(lambda i: store.jobs.submit_job(new(video_url=f"https://v/1.mp4?sig={i}")), range(20)))
     assert sum(answer.started for answer in answers) == 1
     assert {answer.job.job_id for answer in answers} == {"a"}
 
@@ -158,25 +159,25 @@ def test_the_same_post_many_times_at_once_is_one_job(store):
 def admit_all(url: str, start, limit: int) -> tuple[int, list[str]]:
     """In a process of its own: admit and end until nobody waits. The most that ran at once, and whom it admitted."""
     database = Database(url)
-    store = JobStore(database, queue_limit=100, running_limit=limit)
+    store = stores(database, queue_limit=100, running_limit=limit)
     most, admitted = 0, []
     start.wait()
-    while (counts := store.counts()).queued:
+    while (counts := store.jobs.count_jobs()).queued:
         most = max(most, counts.running)
-        for job in store.admit():
-            most = max(most, store.counts().running)
+        for job in store.queue.admit_jobs():
+            most = max(most, store.jobs.count_jobs().running)
             admitted.append(job.job_id)
-            store.finish(Attempt(job_id=job.job_id, run=job.run, number=job.attempt), BROKEN)
+            store.attempts.finish_job(Attempt(job_id=job.job_id, run=job.run, number=job.attempt), BROKEN)
     database.close()
     return most, admitted
 
 
 def test_two_managers_at_once_never_admit_too_many(database_url, database):
     """Two processes that admit at the same time: never more than the limit run, and no job gets two slots."""
-    store = JobStore(database, queue_limit=100, running_limit=3)
+    store = stores(database, queue_limit=100, running_limit=3)
     jobs = [f"job-{i}" for i in range(40)]
     for job_id in jobs:
-        store.submit(new(job_id))
+        store.jobs.submit_job(new(job_id))
     context = multiprocessing.get_context("spawn")
     with context.Manager() as shared, ProcessPoolExecutor(2, context) as pool:
         admit = partial(admit_all, database_url, shared.Barrier(2, timeout=60))
@@ -188,7 +189,7 @@ def test_two_managers_at_once_never_admit_too_many(database_url, database):
 
 def test_writers_of_several_jobs_get_along(database, clock):
     """Those who change several jobs in one transaction never wait for each other in a circle."""
-    store = JobStore(database, queue_limit=20, running_limit=20, clock=clock)
+    store = stores(database, queue_limit=20, running_limit=20, clock=clock)
     names = [f"job-{i}" for i in range(12)]
     over = threading.Event()
 
@@ -202,14 +203,14 @@ def test_writers_of_several_jobs_get_along(database, clock):
     def admit_in_changing_order(seed: int) -> None:
         for job_id in random.Random(seed).sample(names, len(names)):  # noqa: S311 - a repeatable mix
             clock.now += 1
-            store.submit(new(job_id))
-            store.set_prefetch(store.get(job_id), "running")
-        for job in store.admit():
-            store.finish(Attempt(job_id=job.job_id, run=job.run, number=job.attempt), BROKEN)
+            store.jobs.submit_job(new(job_id))
+            store.queue.set_prefetch(store.jobs.fetch_job(job_id), "running")
+        for job in store.queue.admit_jobs():
+            store.attempts.finish_job(Attempt(job_id=job.job_id, run=job.run, number=job.attempt), BROKEN)
 
     with ThreadPoolExecutor(4) as pool:
-        others = [pool.submit(meanwhile, partial(store.take_due_heartbeats, since_s=-60)) for _ in range(2)]
-        others.append(pool.submit(meanwhile, store.reset_prefetch))
+        others = [pool.submit(meanwhile, partial(store.queue.take_due_heartbeats, since_s=-60)) for _ in range(2)]
+        others.append(pool.submit(meanwhile, store.queue.reset_prefetch))
         try:
             for seed in range(4):
                 admit_in_changing_order(seed)
@@ -221,28 +222,28 @@ def test_writers_of_several_jobs_get_along(database, clock):
 def test_the_oldest_are_admitted_up_to_the_limit(store, clock):
     """Slots go to those who wait longest, and never to more than the limit; positions fall."""
     for job_id in "abcd":
-        store.submit(new(job_id))
+        store.jobs.submit_job(new(job_id))
         clock.now += 1
-    assert [job.job_id for job in store.admit()] == ["a", "b"]
-    assert store.admit() == []
-    assert [store.queue_position(store.get(job_id)) for job_id in "cd"] == [1, 2]
-    store.finish(Attempt(job_id="a", run=1, number=0), BROKEN)
-    assert [job.job_id for job in store.admit()] == ["c"]
-    assert store.queue_position(store.get("d")) == 1
+    assert [job.job_id for job in store.queue.admit_jobs()] == ["a", "b"]
+    assert store.queue.admit_jobs() == []
+    assert [store.jobs.queue_position(store.jobs.fetch_job(job_id)) for job_id in "cd"] == [1, 2]
+    store.attempts.finish_job(Attempt(job_id="a", run=1, number=0), BROKEN)
+    assert [job.job_id for job in store.queue.admit_jobs()] == ["c"]
+    assert store.jobs.queue_position(store.jobs.fetch_job("d")) == 1
 
 
 def test_w1_the_end_and_its_callback_are_one_commit(store, outbox, monkeypatch):
     """W1: result, state and the due callback appear together or not at all; the callback carries the result's bytes."""
     attempt = started(store)
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "owe", lambda *_, **__: 1 / 0)
+        patch.setattr(job_rows, "enqueue", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            store.finish(attempt, DONE)
-    assert (store.get("a").state, store.result("a")) == (JobState.RUNNING, None)
-    callback_id = store.finish(attempt, DONE).callback_id
-    job = store.get("a")
+            store.attempts.finish_job(attempt, DONE)
+    assert (store.jobs.fetch_job("a").state, store.jobs.fetch_result("a")) == (JobState.RUNNING, None)
+    callback_id = store.attempts.finish_job(attempt, DONE).callback_id
+    job = store.jobs.fetch_job("a")
     assert (job.state, job.progress) == (JobState.COMPLETED, 100)
-    assert store.result("a") == DONE.result
+    assert store.jobs.fetch_result("a") == DONE.result
     due = outbox.claim(callback_id)
     assert json.loads(due.body)["result"] == json.loads(DONE.result)
     assert due.sequence == job.sequence
@@ -252,21 +253,21 @@ def test_w1_the_end_and_its_callback_are_one_commit(store, outbox, monkeypatch):
 def test_m7_an_ended_job_forgets_what_signed_its_url(store, outcome):
     """M7: a job's row keeps the URL's query until the job ends, in whatever way, and no longer."""
     attempt = started(store)
-    assert store.get("a").video_url == "https://v/1.mp4?X-Amz-Signature=secret"
-    store.finish(attempt, outcome)
-    store.submit(new("b"))
-    store.cancel("b", BROKEN)
-    assert {store.get(job_id).video_url for job_id in "ab"} == {"https://v/1.mp4"}
+    assert store.jobs.fetch_job("a").video_url == "https://v/1.mp4?X-Amz-Signature=secret"
+    store.attempts.finish_job(attempt, outcome)
+    store.jobs.submit_job(new("b"))
+    store.jobs.cancel_job("b", BROKEN)
+    assert {store.jobs.fetch_job(job_id).video_url for job_id in "ab"} == {"https://v/1.mp4"}
 
 
 def test_m7_not_even_the_file_remembers(sqlite_url, tmp_path):
     """M7: once SQLite's log is folded in, no byte of the file holds what signed the URLs of ended jobs."""
     database = Database(sqlite_url)
     database.create()
-    store = JobStore(database, queue_limit=20, running_limit=2)
+    store = stores(database, queue_limit=20, running_limit=2)
     for number in range(20):
-        store.submit(new(f"job{number}", video_url=f"https://v/1.mp4?signed-{number}-{'x' * 300}"))
-        store.cancel(f"job{number}", BROKEN)
+        store.jobs.submit_job(new(f"job{number}", video_url=f"https://v/1.mp4?signed-{number}-{'x' * 300}"))
+        store.jobs.cancel_job(f"job{number}", BROKEN)
     database.close()
     assert (tmp_path / "jobs.db").exists()
     assert not [path.name for path in tmp_path.iterdir() if b"signed-" in path.read_bytes()]
@@ -274,85 +275,85 @@ def test_m7_not_even_the_file_remembers(sqlite_url, tmp_path):
 
 def test_m7_a_new_run_brings_its_own_url(store):
     """M7: a failed job posted again is fetched by the URL that came with the new request."""
-    store.finish(started(store), BROKEN)
-    store.submit(new(video_url="https://v/1.mp4?sig=2"))
-    assert store.get("a").video_url == "https://v/1.mp4?sig=2"
+    store.attempts.finish_job(started(store), BROKEN)
+    store.jobs.submit_job(new(video_url="https://v/1.mp4?sig=2"))
+    assert store.jobs.fetch_job("a").video_url == "https://v/1.mp4?sig=2"
 
 
 def test_an_old_attempt_writes_nothing(store):
     """The fence: when a newer attempt has begun, the old one's progress and end are refused."""
     old = started(store)
-    newer = store.begin_attempt("a", 1)
+    newer = store.attempts.begin_attempt("a", 1)
     assert newer.attempt == old.number + 1
-    assert store.tell(old, Progress(percent=99, stage=Stage.ASSEMBLY), spent_s=1) is None
-    assert store.finish(old, DONE) is None
-    assert store.get("a").state is JobState.RUNNING
-    assert store.finish(Attempt(job_id="a", run=1, number=newer.attempt), DONE) is not None
+    assert store.attempts.save_progress(old, Progress(percent=99, stage=Stage.ASSEMBLY), spent_s=1) is None
+    assert store.attempts.finish_job(old, DONE) is None
+    assert store.jobs.fetch_job("a").state is JobState.RUNNING
+    assert store.attempts.finish_job(Attempt(job_id="a", run=1, number=newer.attempt), DONE) is not None
 
 
 def test_a_finished_run_never_changes(store):
     """No write reaches a run that has ended, and no attempt begins in it."""
     attempt = started(store)
-    store.finish(attempt, DONE)
-    assert store.finish(attempt, BROKEN) is None
-    assert store.begin_attempt("a", 1) is None
-    assert store.get("a").state is JobState.COMPLETED
+    store.attempts.finish_job(attempt, DONE)
+    assert store.attempts.finish_job(attempt, BROKEN) is None
+    assert store.attempts.begin_attempt("a", 1) is None
+    assert store.jobs.fetch_job("a").state is JobState.COMPLETED
 
 
 def test_time_spent_adds_up_over_attempts(store):
     """What a crashed attempt used of the run's time stays counted."""
     first = started(store)
-    store.tell(first, Progress(percent=10, stage=Stage.EXTRACTION), spent_s=5.0)
-    second = store.begin_attempt("a", 1)
-    store.tell(
+    store.attempts.save_progress(first, Progress(percent=10, stage=Stage.EXTRACTION), spent_s=5.0)
+    second = store.attempts.begin_attempt("a", 1)
+    store.attempts.save_progress(
         Attempt(job_id="a", run=1, number=second.attempt), Progress(percent=10, stage=Stage.EXTRACTION), spent_s=2.0
     )
-    assert store.get("a").spent_s == 7.0
+    assert store.jobs.fetch_job("a").spent_s == 7.0
 
 
 def test_d7_nothing_begins_while_the_server_stops(store, database):
     """D7: no job is taken, admitted or begun, and a known one is still known; afterwards all is as before."""
     attempt = started(store, "a")
-    store.submit(new("b"))
-    drain.begin(database)
-    drain.begin(database)
-    assert store.draining()
-    refused = store.submit(new("c"))
+    store.jobs.submit_job(new("b"))
+    set_draining(database, draining=True)
+    set_draining(database, draining=True)
+    assert store.jobs.is_draining()
+    refused = store.jobs.submit_job(new("c"))
     assert (refused.job, refused.draining) == (None, True)
-    assert store.submit(new("b")).job.state is JobState.QUEUED
-    assert store.admit() == []
-    assert store.begin_attempt("a", 1) is None
-    assert store.tell(attempt, Progress(percent=50, stage=Stage.DIARIZATION), spent_s=1) is not None
-    drain.end(database)
-    drain.end(database)
-    assert store.submit(new("c")).started
-    assert [job.job_id for job in store.admit()] == ["b"]
+    assert store.jobs.submit_job(new("b")).job.state is JobState.QUEUED
+    assert store.queue.admit_jobs() == []
+    assert store.attempts.begin_attempt("a", 1) is None
+    assert store.attempts.save_progress(attempt, Progress(percent=50, stage=Stage.DIARIZATION), spent_s=1) is not None
+    set_draining(database, draining=False)
+    set_draining(database, draining=False)
+    assert store.jobs.submit_job(new("c")).started
+    assert [job.job_id for job in store.queue.admit_jobs()] == ["b"]
 
 
 def test_d7_an_attempt_that_is_given_back_is_not_counted(store):
     """D7: the next has its number, the time spent stays, and only the newest attempt of a run that goes on is given."""
     attempt = started(store)
-    assert store.give_back(attempt, spent_s=2.5)
-    job = store.get("a")
+    assert store.attempts.give_back(attempt, spent_s=2.5)
+    job = store.jobs.fetch_job("a")
     assert (job.state, job.attempt, job.spent_s) == (JobState.RUNNING, 0, 2.5)
-    assert not store.give_back(attempt, spent_s=1)
-    assert store.finish(attempt, DONE) is None
-    assert store.begin_attempt("a", 1).attempt == 1
-    assert store.begin_attempt("a", 1).attempt == 2
-    assert not store.give_back(attempt, spent_s=1)
+    assert not store.attempts.give_back(attempt, spent_s=1)
+    assert store.attempts.finish_job(attempt, DONE) is None
+    assert store.attempts.begin_attempt("a", 1).attempt == 1
+    assert store.attempts.begin_attempt("a", 1).attempt == 2
+    assert not store.attempts.give_back(attempt, spent_s=1)
     newest = Attempt(job_id="a", run=1, number=2)
-    assert store.finish(newest, DONE) is not None
-    assert not store.give_back(newest, spent_s=1)
-    assert store.get("a").state is JobState.COMPLETED
+    assert store.attempts.finish_job(newest, DONE) is not None
+    assert not store.attempts.give_back(newest, spent_s=1)
+    assert store.jobs.fetch_job("a").state is JobState.COMPLETED
 
 
 def test_cancel_ends_a_queued_job_and_marks_a_running_one(store, outbox):
     """A queued job ends at once with its terminal callback; a running one is left to its driver."""
     started(store)
-    store.submit(new("b"))
-    assert store.cancel("b", BROKEN).state is JobState.FAILED
+    store.jobs.submit_job(new("b"))
+    assert store.jobs.cancel_job("b", BROKEN).state is JobState.FAILED
     assert outbox.status("b").state is CallbackState.PENDING
-    running = store.cancel("a", BROKEN)
+    running = store.jobs.cancel_job("a", BROKEN)
     assert running.state is JobState.RUNNING
     assert running.cancel_requested
 
@@ -360,12 +361,12 @@ def test_cancel_ends_a_queued_job_and_marks_a_running_one(store, outbox):
 def test_delete_takes_result_and_callbacks_along(store, outbox):
     """A deleted job leaves nothing behind, and one that runs cannot be deleted."""
     attempt = started(store)
-    store.delete("a")
-    assert store.get("a") is not None
-    callback_id = store.finish(attempt, DONE).callback_id
-    store.delete("a")
-    assert store.get("a") is None
-    assert store.result("a") is None
+    store.jobs.delete_job("a")
+    assert store.jobs.fetch_job("a") is not None
+    callback_id = store.attempts.finish_job(attempt, DONE).callback_id
+    store.jobs.delete_job("a")
+    assert store.jobs.fetch_job("a") is None
+    assert store.jobs.fetch_result("a") is None
     assert outbox.claim(callback_id) is None
 
 
@@ -375,13 +376,13 @@ def with_everything(database, store, outbox, clock):
 
     def ended_at(job_id: str, at: float, *, told: bool = True, outcome: Outcome = DONE) -> str:
         clock.now = at
-        roomy = JobStore(database, queue_limit=500, running_limit=500, clock=clock)
+        roomy = stores(database, queue_limit=500, running_limit=500, clock=clock)
         attempt = started(roomy, job_id)
-        callback_id = roomy.finish(attempt, outcome).callback_id
+        callback_id = roomy.attempts.finish_job(attempt, outcome).callback_id
         with database.write() as db:
             db.execute(checkpoints.insert().values(job_id=job_id, run=1, stage="s", digest="", body=b""))
         if told:
-            outbox.delivered(outbox.claim(callback_id))
+            outbox.mark_delivered(outbox.claim(callback_id))
         return callback_id
 
     return ended_at
@@ -403,15 +404,15 @@ def test_d12_a_pruned_job_takes_everything_along(store, database, clock, with_ev
     with_everything("failed", 1_000_000, outcome=BROKEN)
     with_everything("young", 1_000_200)
     running = started(store, "running")
-    store.submit(new("queued"))
+    store.jobs.submit_job(new("queued"))
     assert rows_of(database, "completed") == EVERYTHING
     clock.now = 1_000_300
-    assert store.prune(1_000_100) == 2
+    assert store.queue.delete_old_jobs(1_000_100) == 2
     assert (rows_of(database, "completed"), rows_of(database, "failed")) == (set(), set())
     assert rows_of(database, "young") == EVERYTHING
-    assert store.get("queued") is not None
-    assert store.finish(running, DONE) is not None
-    assert store.prune(1_000_100) == 0
+    assert store.jobs.fetch_job("queued") is not None
+    assert store.attempts.finish_job(running, DONE) is not None
+    assert store.queue.delete_old_jobs(1_000_100) == 0
 
 
 def test_d12_a_job_whose_end_is_not_told_is_kept(store, outbox, clock, with_everything):
@@ -419,11 +420,11 @@ def test_d12_a_job_whose_end_is_not_told_is_kept(store, outbox, clock, with_ever
     pending = with_everything("pending", 1_000_000, told=False)
     with_everything("renewed", 1_000_000)
     outbox.redeliver("renewed")
-    assert store.prune(2_000_000) == 0
-    outbox.refused(outbox.claim(pending), error="http_410")
-    assert store.prune(2_000_000) == 1
-    outbox.delivered(outbox.claim(outbox.due(1)[0][0]))
-    assert store.prune(2_000_000) == 1
+    assert store.queue.delete_old_jobs(2_000_000) == 0
+    outbox.give_up(outbox.claim(pending), error="http_410")
+    assert store.queue.delete_old_jobs(2_000_000) == 1
+    outbox.mark_delivered(outbox.claim(outbox.due(1)[0][0]))
+    assert store.queue.delete_old_jobs(2_000_000) == 1
 
 
 def test_d12_a_redelivery_that_has_just_begun_is_not_pruned(store, with_everything, database):
@@ -441,29 +442,29 @@ def test_d12_a_redelivery_that_has_just_begun_is_not_pruned(store, with_everythi
     with ThreadPoolExecutor(1) as pool:
         renewal = pool.submit(renew)
         assert renewing.wait(20)
-        assert store.prune(2_000_000) == 0
+        assert store.queue.delete_old_jobs(2_000_000) == 0
         renewal.result()
-    assert store.get("a") is not None
+    assert store.jobs.fetch_job("a") is not None
 
 
 def test_d12_pruning_goes_in_parts(store, with_everything, monkeypatch):
     """D12: a long absence's worth of old jobs does not keep other writers out, and untold ones do not fill the part."""
-    monkeypatch.setattr(store_module, "PRUNED_AT_ONCE", 2)
+    monkeypatch.setattr(job_queue, "PRUNED_AT_ONCE", 2)
     for number in range(2):
         with_everything(f"untold-{number}", 900_000, told=False)
     for number in range(5):
         with_everything(f"job-{number}", 1_000_000)
-    assert [store.prune(2_000_000) for _ in range(4)] == [2, 2, 1, 0]
+    assert [store.queue.delete_old_jobs(2_000_000) for _ in range(4)] == [2, 2, 1, 0]
 
 
 def test_pages_are_newest_first_and_do_not_overlap(store, clock, database):
     """Walking the pages by `after` meets every job once, the newest first."""
-    roomy = JobStore(database, queue_limit=100, running_limit=2, clock=clock)
+    roomy = stores(database, queue_limit=100, running_limit=2, clock=clock)
     for i in range(7):
-        roomy.submit(new(f"job-{i}"))
+        roomy.jobs.submit_job(new(f"job-{i}"))
         clock.now += i % 2
     seen, after = [], None
-    while page := roomy.board.page(state=None, limit=3, after=after):
+    while page := roomy.jobs.job_list.page(state=None, limit=3, after=after):
         seen += [line.job.job_id for line in page]
         after = seen[-1]
     assert seen == [f"job-{i}" for i in (6, 5, 4, 3, 2, 1, 0)]
@@ -471,27 +472,27 @@ def test_pages_are_newest_first_and_do_not_overlap(store, clock, database):
 
 def test_a_waiting_job_is_told_of_at_most_once_per_interval(store, clock):
     """The manager's heartbeat for queued jobs: due after the interval, then not again before the next."""
-    store.submit(new())
-    assert store.take_due_heartbeats(since_s=25) == []
+    store.jobs.submit_job(new())
+    assert store.queue.take_due_heartbeats(since_s=25) == []
     clock.now += 26
-    [told] = store.take_due_heartbeats(since_s=25)
+    [told] = store.queue.take_due_heartbeats(since_s=25)
     assert told.sequence == 1
-    assert store.take_due_heartbeats(since_s=25) == []
+    assert store.queue.take_due_heartbeats(since_s=25) == []
 
 
 def test_d13_least_time_left_is_fetched_first(store):
     """D13: prefetching prefers the URL that expires first and takes each job once."""
-    store.submit(new("a"))
-    store.submit(new("b", video_expires_at=1.0))
-    first, second = store.to_prefetch(5)
+    store.jobs.submit_job(new("a"))
+    store.jobs.submit_job(new("b", video_expires_at=1.0))
+    first, second = store.queue.select_jobs_to_prefetch(5)
     assert (first.job_id, second.job_id) == ("b", "a")
-    store.set_prefetch(first, "running")
-    assert [job.job_id for job in store.to_prefetch(5)] == ["a"]
+    store.queue.set_prefetch(first, "running")
+    assert [job.job_id for job in store.queue.select_jobs_to_prefetch(5)] == ["a"]
 
 
 def test_w5_a_claimed_callback_is_nobody_elses(store, outbox, clock):
     """W5: two senders never try the same callback at once; a sender that dies gives it back after its claim."""
-    callback_id = store.finish(started(store), DONE).callback_id
+    callback_id = store.attempts.finish_job(started(store), DONE).callback_id
     assert outbox.claim(callback_id).attempts == 1
     assert outbox.claim(callback_id) is None
     assert outbox.due(10) == []
@@ -502,7 +503,7 @@ def test_w5_a_claimed_callback_is_nobody_elses(store, outbox, clock):
 
 def test_w5_of_many_senders_one_gets_the_callback(store, outbox):
     """W5: senders that reach for the same callback at the same time: one has it."""
-    callback_id = store.finish(started(store), DONE).callback_id
+    callback_id = store.attempts.finish_job(started(store), DONE).callback_id
     with ThreadPoolExecutor(10) as pool:
         claims = list(pool.map(lambda _: outbox.claim(callback_id), range(20)))
     assert sum(claim is not None for claim in claims) == 1
@@ -510,11 +511,11 @@ def test_w5_of_many_senders_one_gets_the_callback(store, outbox):
 
 def test_w3_the_whole_schedule_of_a_dead_backend(store, outbox, clock, database):
     """W3: 1 s, 5 s, 30 s, 2 min, then every 5 min to 6 h, then every 30 min to 72 h, then undelivered."""
-    callback_id = store.finish(started(store), DONE).callback_id
+    callback_id = store.attempts.finish_job(started(store), DONE).callback_id
     began = clock.now
     waits = []
     while due := outbox.claim(callback_id):
-        outbox.failed(due, error="http_500")
+        fail(outbox, due, error="http_500")
         if outbox.status("a").state is not CallbackState.PENDING:
             break
         with database.read() as db:
@@ -547,9 +548,9 @@ def test_jitter_spreads_by_a_fifth():
 
 def test_redelivery_starts_the_schedule_over(store, outbox, clock):
     """After giving up, `redeliver` sends the same callback again, under the same id."""
-    callback_id = store.finish(started(store), DONE).callback_id
+    callback_id = store.attempts.finish_job(started(store), DONE).callback_id
     clock.now += GIVE_UP_AFTER_S
-    outbox.failed(outbox.claim(callback_id), error="timeout")
+    fail(outbox, outbox.claim(callback_id), error="timeout")
     assert outbox.status("a").state is CallbackState.UNDELIVERED
     assert outbox.redeliver("a")
     assert outbox.claim(callback_id).attempts == 1
@@ -558,21 +559,21 @@ def test_redelivery_starts_the_schedule_over(store, outbox, clock):
 def test_a_failing_receiver_gets_one_probe_per_half_minute(outbox, clock):
     """After several failures in a row only one try per 30 s goes out, for all senders together."""
     for _ in range(BREAKER_FAILURES):
-        assert outbox.may_try("http://b") is None
-        outbox.note("http://b", ok=False)
-    assert outbox.may_try("http://b") == clock.now + PROBE_EVERY_S
+        assert outbox.breaker.acquire("http://b").granted
+        outbox.breaker.record_failure("http://b")
+    assert outbox.breaker.acquire("http://b").retry_at == clock.now + PROBE_EVERY_S
     clock.now += PROBE_EVERY_S
-    assert outbox.may_try("http://b") is None
-    assert outbox.may_try("http://b") is not None
-    assert outbox.may_try("http://other") is None
-    outbox.note("http://b", ok=True)
-    assert outbox.may_try("http://b") is None
+    assert outbox.breaker.acquire("http://b").granted
+    assert not outbox.breaker.acquire("http://b").granted
+    assert outbox.breaker.acquire("http://other").granted
+    outbox.breaker.record_success("http://b")
+    assert outbox.breaker.acquire("http://b").granted
 
 
 def test_failures_noted_at_once_all_count(outbox, database):
     """Senders that fail at the same time at a receiver nobody knew: no failure is lost."""
     with ThreadPoolExecutor(10) as pool:
-        list(pool.map(lambda _: outbox.note("http://b", ok=False), range(20)))
+        list(pool.map(lambda _: outbox.breaker.record_failure("http://b"), range(20)))
     with database.read() as db:
         assert db.execute(select(receivers.c.failures)).scalar_one() == 20
 
@@ -580,15 +581,15 @@ def test_failures_noted_at_once_all_count(outbox, database):
 def test_a_job_without_callback_owes_none(store, outbox):
     """Where nobody is to be told, the job ends without a callback."""
     attempt = started(store, callback=None)
-    assert store.finish(attempt, DONE).callback_id is None
+    assert store.attempts.finish_job(attempt, DONE).callback_id is None
     assert outbox.status("a").state is CallbackState.NONE
 
 
 def test_what_is_stored_is_there_for_others(database_url, store):
     """Another process that opens the database sees a stored job at once."""
-    store.submit(new())
+    store.jobs.submit_job(new())
     second = Database(database_url)
-    assert JobStore(second, queue_limit=3, running_limit=2).get("a") is not None
+    assert stores(second, queue_limit=3, running_limit=2).jobs.fetch_job("a") is not None
     second.close()
 
 
@@ -621,7 +622,7 @@ def test_the_tables_are_made_once(database_url):
     many = [Database(database_url) for _ in range(6)]
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(Database.create, many))
-    assert JobStore(many[0], queue_limit=3, running_limit=2).counts().queued == 0
+    assert stores(many[0], queue_limit=3, running_limit=2).jobs.count_jobs().queued == 0
     for database in many:
         database.close()
 
@@ -631,13 +632,13 @@ def test_who_waits_for_its_turn_waits_a_bounded_time(database_url, monkeypatch):
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.2)
     holder, other = Database(database_url), Database(database_url)
     holder.create()
-    store = JobStore(other, queue_limit=3, running_limit=2)
+    store = stores(other, queue_limit=3, running_limit=2)
     with holder.write(admission=True):
         began = time.monotonic()
         with pytest.raises(SQLAlchemyError):
-            store.submit(new())
+            store.jobs.submit_job(new())
         assert 0.1 < time.monotonic() - began < 3
-    assert store.submit(new()).started
+    assert store.jobs.submit_job(new()).started
     holder.close()
     other.close()
 
@@ -647,10 +648,10 @@ def test_a_process_that_hangs_in_a_transaction_stops_nobody(postgresql_url, monk
     monkeypatch.setattr(database_module, "IDLE_TRANSACTION_S", 0.2)
     silent, other = Database(postgresql_url), Database(postgresql_url)
     other.create()
-    store = JobStore(other, queue_limit=3, running_limit=2)
+    store = stores(other, queue_limit=3, running_limit=2)
     with pytest.raises(SQLAlchemyError), silent.write(admission=True):
-        store.submit(new())
-    assert store.get("a") is not None
+        store.jobs.submit_job(new())
+    assert store.jobs.fetch_job("a") is not None
     silent.close()
     other.close()
 
@@ -666,11 +667,11 @@ def test_every_spelling_of_postgresql_is_understood(postgresql_url, scheme):
 
 def test_a_reader_does_not_wait_for_a_writer(store, database):
     """Status and health are answered while somebody else's transaction is open."""
-    store.submit(new())
+    store.jobs.submit_job(new())
     with database.write() as db:
         db.exec_driver_sql("UPDATE jobs SET progress = 7")
         began = time.monotonic()
-        assert store.get("a").progress == 0
+        assert store.jobs.fetch_job("a").progress == 0
         assert time.monotonic() - began < 1
 
 
@@ -679,7 +680,7 @@ def test_an_error_does_not_tell_the_url(store, database):
     with database.write() as db:
         db.exec_driver_sql("ALTER TABLE jobs RENAME COLUMN video_url TO gone")
     with pytest.raises(SQLAlchemyError) as error:
-        store.submit(new())
+        store.jobs.submit_job(new())
     assert "secret" not in str(error.value)
 
 
@@ -687,6 +688,6 @@ def test_a_broken_rule_does_not_tell_the_row(store):
     """The text of a database error, its cause's and its traceback's too, does not hold the row that broke a rule."""
     signed = "https://v/1.mp4?X-Amz-Signature=" + "secret".upper()
     with pytest.raises(SQLAlchemyError) as error:
-        store.submit(new(video_url=signed, fingerprint=None))
+        store.jobs.submit_job(new(video_url=signed, fingerprint=None))
     assert "fingerprint" in str(error.value)
     assert "SECRET" not in "".join(traceback.format_exception(error.value))

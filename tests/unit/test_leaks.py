@@ -11,15 +11,17 @@ from sqlalchemy import update
 
 from serve_app.jobs.job import Outcome
 from serve_app.storage.database import Database
-from serve_app.storage.job_store import JobStore
 from serve_app.storage.tables import jobs
 from tests.support.jobs import new_job
 from tests.support.leaks import ROOT, Watch
 from tests.support.sources import SECRET
+from tests.support.stores import stores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from serve_app.storage.stores import Stores
 
 URL = f"http://h/v.mp4?{SECRET}"
 
@@ -33,9 +35,9 @@ def database(tmp_path: Path) -> Iterator[Database]:
     database.close()
 
 
-def submitted(database: Database) -> JobStore:
-    store = JobStore(database, queue_limit=3, running_limit=2)
-    store.submit(new_job(callback_url="http://backend/x", video_url=URL))
+def submitted(database: Database) -> Stores:
+    store = stores(database, queue_limit=3, running_limit=2)
+    store.jobs.submit_job(new_job(callback_url="http://backend/x", video_url=URL))
     return store
 
 
@@ -49,7 +51,7 @@ def test_m7_an_honest_server_passes(tmp_path: Path, database: Database) -> None:
     (tmp_path / "logs" / "ml-server.jsonl").write_text(json.dumps({"message": "job ended"}))
     store, watch = submitted(database), Watch()
     watch.left(tmp_path)
-    store.cancel("a", Outcome(error_code="CANCELLED", error_message="cancelled"))
+    store.jobs.cancel_job("a", Outcome(error_code="CANCELLED", error_message="cancelled"))
     watch.left(tmp_path)
     assert watch.found == []
     assert watch.looked_at["log"] == 2
@@ -61,7 +63,7 @@ def test_m7_whatever_holds_a_leak_is_found(leak: str, tmp_path: Path, database: 
     """M7: a log, a row's error, a result, an event, a callback, an answer."""
     (tmp_path / "up.log").write_text(f"it is {leak}\n")
     store, watch = submitted(database), Watch()
-    store.cancel("a", Outcome(error_code=leak, error_message=leak))
+    store.jobs.cancel_job("a", Outcome(error_code=leak, error_message=leak))
     watch.left(tmp_path)
     assert set(kinds(watch)) == {
         "log up.log",
@@ -81,7 +83,7 @@ def test_m7_whatever_holds_a_leak_is_found(leak: str, tmp_path: Path, database: 
 def test_m7_an_ended_job_that_kept_its_url_is_found(tmp_path: Path, database: Database) -> None:
     """M7: the URL of an ended job is no exception."""
     store, watch = submitted(database), Watch()
-    store.cancel("a", Outcome(error_code="CANCELLED", error_message="cancelled"))
+    store.jobs.cancel_job("a", Outcome(error_code="CANCELLED", error_message="cancelled"))
     with database.write() as db:
         db.execute(update(jobs).values(video_url=URL))
     watch.left(tmp_path)

@@ -17,12 +17,12 @@ from serve_app.jobs.job import Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import JobState
 from serve_app.storage import database as database_module
-from serve_app.storage import holder
+from serve_app.storage import lease_holder
 from serve_app.storage.database import Database
-from serve_app.storage.job_store import JobStore
 from serve_app.storage.leases import LEASE_S, LONGEST_STEP_S, Lease, Watch
 from serve_app.storage.tables import leases
 from tests.support.jobs import begun, new_job
+from tests.support.stores import stores
 
 DONE = Outcome(result=b'{"text":"by the second"}', duration_s=1.0, processing_s=2.0)
 WORKER = """
@@ -30,15 +30,16 @@ import sys
 from serve_app.storage.database import Database
 from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.progress import Progress, Stage
-from serve_app.storage.job_store import JobStore
+from tests.support.stores import stores
 
-store = JobStore(Database(sys.argv[1]), queue_limit=3, running_limit=2)
-job = store.begin_attempt("a", 1)
+PROGRESS = Progress(percent=99, stage=Stage.ASSEMBLY)
+store = stores(Database(sys.argv[1]), queue_limit=3, running_limit=2)
+job = store.attempts.begin_attempt("a", 1)
 me = Attempt(job_id="a", run=1, number=job.attempt)
 writes = {
-    "beat": lambda: store.beat(me, spent_s=1.0),
-    "tell": lambda: store.tell(me, Progress(percent=99, stage=Stage.ASSEMBLY), spent_s=1.0) is not None,
-    "finish": lambda: store.finish(me, Outcome(result=b"by the first")) is not None,
+    "beat": lambda: store.attempts.beat(me, spent_s=1.0),
+    "tell": lambda: store.attempts.save_progress(me, PROGRESS, spent_s=1.0) is not None,
+    "finish": lambda: store.attempts.finish_job(me, Outcome(result=b"by the first")) is not None,
 }
 print("begun", flush=True)
 for line in sys.stdin:
@@ -59,13 +60,13 @@ class Steady:
 
 @pytest.fixture
 def store(database):
-    return JobStore(database, queue_limit=3, running_limit=2)
+    return stores(database, queue_limit=3, running_limit=2)
 
 
 def test_d4_a_worker_that_is_stopped_and_continued_writes_nothing(database_url, store):
     """D4: stopped (SIGSTOP) while another attempt begins, then continued: beat, progress and end are all refused."""
-    store.submit(new_job())
-    store.admit()
+    store.jobs.submit_job(new_job())
+    store.queue.admit_jobs()
     worker = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", WORKER, database_url],
         stdin=subprocess.PIPE,
@@ -77,20 +78,20 @@ def test_d4_a_worker_that_is_stopped_and_continued_writes_nothing(database_url, 
         answers = [ask(worker, "beat"), ask(worker, "tell")]
         os.kill(worker.pid, signal.SIGSTOP)
         second = begun(store)
-        before = store.get("a")
+        before = store.jobs.fetch_job("a")
         for write in ("beat", "tell", "finish"):
             worker.stdin.write(write + "\n")
         worker.stdin.flush()
         os.kill(worker.pid, signal.SIGCONT)
         answers += [worker.stdout.readline() for _ in range(3)]
         assert answers == ["True\n"] * 2 + ["False\n"] * 3
-        assert store.get("a") == before
-        assert store.finish(second, DONE) is not None
+        assert store.jobs.fetch_job("a") == before
+        assert store.attempts.finish_job(second, DONE) is not None
         assert [ask(worker, write) for write in ("beat", "tell", "finish")] == ["False\n"] * 3
     finally:
         worker.kill()
         worker.communicate()
-    assert store.result("a") == DONE.result
+    assert store.jobs.fetch_result("a") == DONE.result
 
 
 def ask(worker: subprocess.Popen[str], write: str) -> str:
@@ -101,16 +102,16 @@ def ask(worker: subprocess.Popen[str], write: str) -> str:
 
 def test_d4_a_driver_beats_with_and_without_news(store):
     """D4: a beat and a progress that is told both raise the number that the manager watches, and count the time."""
-    store.submit(new_job())
-    store.admit()
+    store.jobs.submit_job(new_job())
+    store.queue.admit_jobs()
     attempt = begun(store)
-    assert store.beat(attempt, spent_s=5.0)
-    assert store.tell(attempt, Progress(percent=10, stage=Stage.EXTRACTION), spent_s=1.0) == 1
-    job = store.get("a")
+    assert store.attempts.beat(attempt, spent_s=5.0)
+    assert store.attempts.save_progress(attempt, Progress(percent=10, stage=Stage.EXTRACTION), spent_s=1.0) == 1
+    job = store.jobs.fetch_job("a")
     assert (job.beats, job.spent_s, job.sequence) == (2, 6.0, 1)
-    store.finish(attempt, DONE)
-    assert not store.beat(attempt, spent_s=1.0)
-    assert store.get("a").state is JobState.COMPLETED
+    store.attempts.finish_job(attempt, DONE)
+    assert not store.attempts.beat(attempt, spent_s=1.0)
+    assert store.jobs.fetch_job("a").state is JobState.COMPLETED
 
 
 def test_d4_time_counts_only_while_one_looks():
@@ -182,7 +183,7 @@ def test_d14_who_leaves_makes_room_at_once(database):
 
 def test_d14_a_process_that_has_ended_keeps_nobody_waiting(database):
     """D14: on one machine a dead manager's successor sees that it is dead."""
-    program = "from serve_app.storage.holder import new_holder; print(new_holder())"
+    program = "from serve_app.storage.lease_holder import new_holder; print(new_holder())"
     dead = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.strip()
     with database.write() as db:
         db.execute(insert(leases).values(name="m", holder=dead, beats=7))
@@ -214,20 +215,20 @@ def _row(database: Database) -> tuple[str, int]:
 
 def test_who_is_gone():
     """Known of processes of this machine and container only: ended, not waited for, or another by the same number."""
-    mine = holder.new_holder()
+    mine = lease_holder.new_holder()
     machine, pid, started, mark = mine.split(".")
     assert len(mine) <= 64
-    assert not holder.is_gone(mine)
-    assert holder.is_gone(f"{machine}.{pid}.{int(started) + 1}.{mark}")
-    assert not holder.is_gone(f"{'0' * 16}.{pid}.1.{mark}")
-    assert not holder.is_gone("no-linux")
+    assert not lease_holder.is_gone(mine)
+    assert lease_holder.is_gone(f"{machine}.{pid}.{int(started) + 1}.{mark}")
+    assert not lease_holder.is_gone(f"{'0' * 16}.{pid}.1.{mark}")
+    assert not lease_holder.is_gone("no-linux")
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    childs = f"{machine}.{child.pid}.{holder._process(child.pid)[1]}.{mark}"
-    assert not holder.is_gone(childs)
+    childs = f"{machine}.{child.pid}.{lease_holder._process(child.pid)[1]}.{mark}"
+    assert not lease_holder.is_gone(childs)
     child.stdin.close()
     deadline = time.monotonic() + 20
-    while not holder.is_gone(childs):  # a zombie: nobody has waited for it
+    while not lease_holder.is_gone(childs):  # a zombie: nobody has waited for it
         assert time.monotonic() < deadline
         time.sleep(0.01)
     child.wait()
-    assert holder.is_gone(childs)
+    assert lease_holder.is_gone(childs)

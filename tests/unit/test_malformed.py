@@ -11,9 +11,9 @@ from fastapi.testclient import TestClient
 from serve_app.api.proxy_guard import ProxyGuard
 from serve_app.settings import Settings
 from serve_app.storage.database import Database
-from serve_app.storage.job_store import JobStore
 from tests.support.edge import edge as edge_over
 from tests.support.process import ROOT
+from tests.support.stores import stores
 
 SEED = 20261125
 COUNT = 500
@@ -31,10 +31,10 @@ def http(tmp_path_factory):
     database = Database(f"sqlite:///{tmp_path_factory.mktemp('malformed') / 'jobs.db'}")
     database.create()
     settings = Settings(profile="local")
-    store = JobStore(database, queue_limit=1000, running_limit=1)
+    store = stores(database, queue_limit=1000, running_limit=1)
     app = edge_over(settings, database, store)
     yield TestClient(ProxyGuard(app, max_bytes=settings.limits.request_bytes))
-    assert store.counts().queued == 0  # none of it was taken for a job
+    assert store.jobs.count_jobs().queued == 0  # none of it was taken for a job
     database.close()
 
 

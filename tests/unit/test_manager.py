@@ -10,27 +10,33 @@ import time
 from contextlib import AsyncExitStack, closing, suppress
 from functools import partial
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from deployments.net.client import Answer, CallbackClient
-from serve_app.callbacks import sender as sender_module
-from serve_app.callbacks.sender import ProgressTeller, Sender
+from serve_app.callbacks import progress_reporter
+from serve_app.callbacks.progress_reporter import ProgressReporter
+from serve_app.callbacks.sender import Sender
 from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.jobs.states import JobState
 from serve_app.orchestration import deadlines, janitor, job_supervisor, leadership, manager
+from serve_app.orchestration.opening import open_stores
 from serve_app.storage import database as database_module
 from serve_app.storage import leases
-from serve_app.storage.clock_jumps import WallClock
-from serve_app.storage.job_store import JobStore
-from serve_app.storage.opening import open_database, open_store
+from serve_app.storage.clock_jumps import ClockJumpDetector
+from serve_app.storage.opening import open_database
 from serve_app.storage.outbox import Outbox
 from tests.support import managers
 from tests.support.backend import Backend
 from tests.support.jobs import new_job
 from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until
+from tests.support.stores import stores
+
+if TYPE_CHECKING:
+    from serve_app.storage.stores import Stores
 
 LEASE_S = 0.6
 CANCELLED = Outcome(error_code="CANCELLED", error_message="no")
@@ -61,29 +67,29 @@ def settings(tmp_path):
 @pytest.fixture
 def store(settings):
     database = open_database(settings)
-    yield open_store(settings, database)[0]
+    yield open_stores(settings, database)
     database.close()
 
 
-def state(store: JobStore, job_id: str) -> JobState:
-    job = store.get(job_id)
+def state(store: Stores, job_id: str) -> JobState:
+    job = store.jobs.fetch_job(job_id)
     assert job is not None
     return job.state
 
 
-async def finishes(store: JobStore, attempt: Attempt) -> None:
-    await asyncio.to_thread(store.finish, attempt, DONE)
+async def finishes(store: Stores, attempt: Attempt) -> None:
+    await asyncio.to_thread(store.attempts.finish_job, attempt, DONE)
 
 
 async def stands_still(*_: object) -> None:
     await asyncio.sleep(FOR_EVER_S)
 
 
-async def works(store: JobStore, attempt: Attempt) -> None:
+async def works(store: Stores, attempt: Attempt) -> None:
     """Beats for three leases, then finishes."""
     until_ = time.monotonic() + 3 * LEASE_S
     while time.monotonic() < until_:
-        await asyncio.to_thread(store.beat, attempt, spent_s=0.05)
+        await asyncio.to_thread(store.attempts.beat, attempt, spent_s=0.05)
         await asyncio.sleep(0.05)
     await finishes(store, attempt)
 
@@ -99,7 +105,7 @@ def test_d4_a_driver_that_stands_still_is_replaced(settings, store):
     async def run() -> ScriptedDrivers:
         drivers = ScriptedDrivers(store, behaviour)
         for job_id in ("still", "works"):
-            store.submit(new_job(job_id))
+            store.jobs.submit_job(new_job(job_id))
         async with running_manager(settings, drivers):
             await until(lambda: {state(store, job_id) for job_id in ("still", "works")} == {JobState.COMPLETED})
         return drivers
@@ -124,24 +130,24 @@ def test_d6_a_file_that_kills_its_driver(settings, store, monkeypatch):
 
     async def run() -> None:
         for job_id in ids:
-            store.submit(new_job(job_id))
+            store.jobs.submit_job(new_job(job_id))
         async with running_manager(settings, ScriptedDrivers(store, behaviour)):
             await until(lambda: all(state(store, job_id).ended for job_id in ids))
 
     asyncio.run(run())
     assert attempts == [1, 2, 3]
-    poison = store.get("poison")
+    poison = store.jobs.fetch_job("poison")
     assert (poison.state, poison.error_code) == (JobState.FAILED, "INTERNAL_ERROR")
     assert [state(store, job_id) for job_id in ids[1:]] == [JobState.COMPLETED] * 9
 
 
 def test_d6_a_driver_that_never_counts_an_attempt(settings, store, monkeypatch):
     """D6: drivers that die before they can begin are not started for ever."""
-    monkeypatch.setattr(store, "begin_attempt", lambda *_: None)
+    monkeypatch.setattr(store.attempts, "begin_attempt", lambda *_: None)
 
     async def run() -> ScriptedDrivers:
         drivers = ScriptedDrivers(store, finishes)
-        store.submit(new_job("a"))
+        store.jobs.submit_job(new_job("a"))
         async with running_manager(settings, drivers):
             await until(lambda: state(store, "a").ended)
         return drivers
@@ -161,7 +167,7 @@ def test_d7_a_server_that_stops_leaves_its_jobs_to_the_next(settings, store):
         try:
             await may_finish.wait()
         except asyncio.CancelledError:
-            await asyncio.to_thread(store.give_back, attempt, spent_s=1.0)
+            await asyncio.to_thread(store.attempts.give_back, attempt, spent_s=1.0)
             return
         await finishes(store, attempt)
 
@@ -169,26 +175,26 @@ def test_d7_a_server_that_stops_leaves_its_jobs_to_the_next(settings, store):
 
     async def run() -> None:
         for job_id in ids:
-            store.submit(new_job(job_id))
+            store.jobs.submit_job(new_job(job_id))
         for _ in range(stops):
             drivers = ScriptedDrivers(store, behaviour)
             async with running_manager(settings, drivers) as server:
                 await until(lambda drivers=drivers: len(drivers.alive) == 10)
-                assert not store.draining()
-                await until(lambda: store.get(ids[0]).attempt == 1)
+                assert not store.jobs.is_draining()
+                await until(lambda: store.jobs.fetch_job(ids[0]).attempt == 1)
                 await server.drain()
                 assert (drivers.alive, len(drivers.starts), drivers.killed) == ({}, 10, [])
-                assert store.submit(new_job("late")).draining
-                assert store.begin_attempt(ids[0], 1) is None
-                assert {store.get(job_id).attempt for job_id in ids} == {0}
+                assert store.jobs.submit_job(new_job("late")).draining
+                assert store.attempts.begin_attempt(ids[0], 1) is None
+                assert {store.jobs.fetch_job(job_id).attempt for job_id in ids} == {0}
         may_finish.set()
         async with running_manager(settings, ScriptedDrivers(store, behaviour)):
             await until(lambda: all(state(store, job_id).ended for job_id in ids))
 
     asyncio.run(run())
     assert [state(store, job_id) for job_id in ids] == [JobState.COMPLETED] * 12
-    assert store.get(ids[0]).spent_s == stops
-    assert store.submit(new_job("late")).started
+    assert store.jobs.fetch_job(ids[0]).spent_s == stops
+    assert store.jobs.submit_job(new_job("late")).started
 
 
 def test_d7_a_video_that_was_being_fetched_ahead_is_fetched_again(settings, store, monkeypatch):
@@ -206,14 +212,14 @@ def test_d7_a_video_that_was_being_fetched_ahead_is_fetched_again(settings, stor
 
     async def run() -> None:
         for i in range(11):
-            store.submit(new_job(f"job-{i:02}"))
+            store.jobs.submit_job(new_job(f"job-{i:02}"))
         for _ in range(2):
             begun = len(fetched)
             async with running_manager(settings, ScriptedDrivers(store, stands_still)) as server:
                 await until(lambda begun=begun: len(fetched) > begun)
-                await until(lambda: store.get("job-10").prefetch == "running")
+                await until(lambda: store.jobs.fetch_job("job-10").prefetch == "running")
                 await server.drain()
-            assert store.get("job-10").prefetch == "none"
+            assert store.jobs.fetch_job("job-10").prefetch == "none"
 
     asyncio.run(run())
     assert fetched == ["job-10", "job-10"]
@@ -226,27 +232,27 @@ def test_d10_a_locked_database_costs_no_driver_its_lease(settings, store, monkey
         monkeypatch.setattr(module, "LEASE_S", lease_s)
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
     quick = open_database(settings)
-    impatient = JobStore(quick, queue_limit=9, running_limit=10)
+    impatient = stores(quick, queue_limit=9, running_limit=10)
     ended = asyncio.Event()
 
     async def behaviour(_, attempt):
         while not ended.is_set():
             with suppress(SQLAlchemyError):  # as the driver does: tried again
-                await asyncio.to_thread(impatient.beat, attempt, spent_s=0.1)
+                await asyncio.to_thread(impatient.attempts.beat, attempt, spent_s=0.1)
             await asyncio.sleep(0.3)
         await finishes(impatient, attempt)
 
     async def run() -> ScriptedDrivers:
         drivers = ScriptedDrivers(store, behaviour)
-        store.submit(new_job("a"))
+        store.jobs.submit_job(new_job("a"))
         async with running_manager(settings, drivers):
-            await until(lambda: store.get("a").beats > 0)
+            await until(lambda: store.jobs.fetch_job("a").beats > 0)
             with closing(sqlite3.connect(settings.state_dir / "ml-server.db", isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
                 await asyncio.sleep(3 * lease_s)
                 other.execute("ROLLBACK")
-            beats = store.get("a").beats
-            await until(lambda: store.get("a").beats > beats)
+            beats = store.jobs.fetch_job("a").beats
+            await until(lambda: store.jobs.fetch_job("a").beats > beats)
             ended.set()
             await until(lambda: state(store, "a").ended)
         return drivers
@@ -278,9 +284,9 @@ def test_d10_a_driver_that_is_stopped_within_a_write(settings, store, monkeypatc
         async def run() -> list[str]:
             drivers = JobActors(store, behaviour)
             for job_id in ("stopped", "answers"):
-                store.submit(new_job(job_id))
+                store.jobs.submit_job(new_job(job_id))
             async with running_manager(settings, drivers):
-                await until(lambda: all(store.get(job_id).attempt for job_id in ("stopped", "answers")))
+                await until(lambda: all(store.jobs.fetch_job(job_id).attempt for job_id in ("stopped", "answers")))
                 drivers.hanging.add("stopped")
                 other.execute("BEGIN IMMEDIATE")
                 await until(lambda: bool(drivers.killed))
@@ -295,14 +301,14 @@ def test_d10_the_clock_ends_no_job(settings, store, monkeypatch):
     """D10: an hour forward, two back: no driver is killed, no job times out, and plans are brought back."""
     wall, moved_s, brought = time.time, [0.0], []
     monkeypatch.setattr(time, "time", lambda: wall() + moved_s[-1])
-    monkeypatch.setattr(leadership, "bring_back", lambda _, by_s: brought.append(by_s))
+    monkeypatch.setattr(leadership, "shift_back", lambda _, by_s: brought.append(by_s))
 
     async def run() -> ScriptedDrivers:
         drivers = ScriptedDrivers(store, works)
-        store.submit(new_job("a"))
+        store.jobs.submit_job(new_job("a"))
         async with running_manager(settings, drivers) as running:
-            running._leadership._clock = WallClock(time.time)
-            await until(lambda: store.get("a").beats > 0)
+            running._leadership._clock_jumps = ClockJumpDetector(time.time)
+            await until(lambda: store.jobs.fetch_job("a").beats > 0)
             moved_s.append(3600.0)
             await asyncio.sleep(LEASE_S)
             moved_s.append(-3600.0)
@@ -320,20 +326,20 @@ def test_d9_a_job_whose_driver_never_comes_is_timed_out(tmp_path, monkeypatch):
     monkeypatch.setattr(deadlines, "DEADLINE_GRACE_S", 0.1)
     settings = settings_in(tmp_path, processing_s=0.5)
     database = open_database(settings)
-    store = open_store(settings, database)[0]
+    store = open_stores(settings, database)
 
     class NoDrivers(ScriptedDrivers):
         async def start(self, _):
             raise RuntimeError("no node")
 
     async def run() -> None:
-        store.submit(new_job("a"))
+        store.jobs.submit_job(new_job("a"))
         monkeypatch.setattr(deadlines, "STARTS_PER_ATTEMPT", 1000)
         async with running_manager(settings, NoDrivers(store, finishes)):
             await until(lambda: state(store, "a").ended)
 
     asyncio.run(run())
-    assert store.get("a").error_code == "PROCESSING_TIMEOUT"
+    assert store.jobs.fetch_job("a").error_code == "PROCESSING_TIMEOUT"
     database.close()
 
 
@@ -349,15 +355,15 @@ def test_d14_a_second_manager_does_no_harm(settings, store, monkeypatch):
                 stands_by = await stack.enter_async_context(running_manager(settings, second))
                 await until(lambda: stands_by._leadership.held is False)
                 for job_id in "ab":
-                    store.submit(new_job(job_id))
+                    store.jobs.submit_job(new_job(job_id))
                 await until(lambda: all(state(store, job_id).ended for job_id in "ab"))
-            store.submit(new_job("c"))
+            store.jobs.submit_job(new_job("c"))
             await until(lambda: state(store, "c").ended)
         return first.starts, second.starts
 
     first, second = asyncio.run(run())
     assert (sorted(first), second) == (["a", "b"], ["c"])
-    assert [store.get(job_id).attempt for job_id in "abc"] == [1, 1, 1]
+    assert [store.jobs.fetch_job(job_id).attempt for job_id in "abc"] == [1, 1, 1]
 
 
 def test_d14_who_hangs_is_followed_and_then_stands_by(settings, store, monkeypatch):
@@ -373,7 +379,7 @@ def test_d14_who_hangs_is_followed_and_then_stands_by(settings, store, monkeypat
                 await until(lambda: follows._leadership.held is True)
                 hangs._leadership._renewed_at = 0.0
                 hangs._loop = asyncio.create_task(hangs._run())
-                store.submit(new_job("a"))
+                store.jobs.submit_job(new_job("a"))
                 await until(lambda: hangs._leadership.held is False)
                 await until(lambda: state(store, "a").ended)
         return first.starts, second.starts
@@ -403,14 +409,14 @@ def posts(monkeypatch) -> dict[str, list[str]]:
 @pytest.fixture
 def _held_up(monkeypatch):
     """Senders of progress lose time between taking its number and asking whether it is still the newest."""
-    may_tell = Outbox.may_tell
+    is_newest = Outbox.is_newest
 
-    def late(outbox, origin, **which) -> bool:
+    def late(outbox, job_id, sequence) -> bool:
         time.sleep(random.uniform(0, 0.06))  # noqa: S311 - keeps no secret
-        return may_tell(outbox, origin, **which)
+        return is_newest(outbox, job_id, sequence)
 
-    monkeypatch.setattr(sender_module, "MIN_INTERVAL_S", 0.01)
-    monkeypatch.setattr(Outbox, "may_tell", late)
+    monkeypatch.setattr(progress_reporter, "MIN_INTERVAL_S", 0.01)
+    monkeypatch.setattr(Outbox, "is_newest", late)
 
 
 def driver_that_tells(sender: Sender, url: str):
@@ -419,11 +425,11 @@ def driver_that_tells(sender: Sender, url: str):
     async def behaviour(store, attempt):
         now = Progress(percent=50, stage=Stage.DIARIZATION)
         told = {"job_id": attempt.job_id, "url": url, "locale": "ko", "heartbeat_s": 0.01}
-        report = partial(asyncio.to_thread, store.tell, attempt, spent_s=0)
-        teller = ProgressTeller(sender, now=lambda: now, report=report, **told)
+        report = partial(asyncio.to_thread, store.attempts.save_progress, attempt, spent_s=0)
+        teller = ProgressReporter(sender, now=lambda: now, report=report, **told)
         await asyncio.sleep(0.1)
         await teller.close()
-        ending = await asyncio.to_thread(store.finish, attempt, DONE)
+        ending = await asyncio.to_thread(store.attempts.finish_job, attempt, DONE)
         if int(attempt.job_id[-1]) % 2:
             await sender.deliver(ending.callback_id)
 
@@ -444,17 +450,17 @@ def test_w5_nothing_follows_an_acknowledged_end(settings, store, posts, monkeypa
     ids = [f"job-{number:02}" for number in range(30)]
 
     async def run(backend: Backend) -> None:
-        url, outbox = f"{backend.url}/result", Outbox(store._db)
+        url, outbox = f"{backend.url}/result", Outbox(store.jobs._db)
         for job_id in ids:
-            store.submit(new_job(job_id, url))
+            store.jobs.submit_job(new_job(job_id, url))
         async with CallbackClient(hasty.callbacks) as client:
             drivers = ScriptedDrivers(store, driver_that_tells(Sender(client, outbox), url))
             async with running_manager(hasty, drivers) as running:
                 await until(lambda: all(backend.of(job_id) for job_id in ids[-5:]))
                 for job_id in ids[-5:]:
-                    await asyncio.to_thread(store.cancel, job_id, CANCELLED)
+                    await asyncio.to_thread(store.jobs.cancel_job, job_id, CANCELLED)
                 await until(lambda: all(outbox.status(job_id).state == "delivered" for job_id in ids))
-                assert not store.submit(new_job(ids[0], url)).started
+                assert not store.jobs.submit_job(new_job(ids[0], url)).started
                 turned_at = running._turned_at
                 await until(lambda: running._turned_at > turned_at + 10 * manager.TURN_S)
 
@@ -490,14 +496,14 @@ def test_w4_a_hanging_heartbeat_is_aborted_for_the_end(settings, store, monkeypa
     hasty = settings.model_copy(update={"heartbeat_s": 0.001})
 
     async def run() -> None:
-        outbox = Outbox(store._db)
+        outbox = Outbox(store.jobs._db)
         for number in range(10):
-            store.submit(new_job(f"job-{number}"))
+            store.jobs.submit_job(new_job(f"job-{number}"))
         async with running_manager(hasty, ScriptedDrivers(store, stands_still)):
-            await until(lambda: store.counts().running == 10)
-            store.submit(new_job("waits", "http://127.0.0.1:9/result"))
+            await until(lambda: store.jobs.count_jobs().running == 10)
+            store.jobs.submit_job(new_job("waits", "http://127.0.0.1:9/result"))
             await until(lambda: "progress" in log)
-            store.cancel("waits", CANCELLED)
+            store.jobs.cancel_job("waits", CANCELLED)
             await until(lambda: outbox.status("waits").state == "delivered")
             assert log == ["progress", "aborted", "end"]
 
@@ -510,7 +516,7 @@ def test_drivers_without_a_job_are_killed(settings, store):
     async def run() -> None:
         drivers = ScriptedDrivers(store, stands_still)
         drivers.alive["gone"] = asyncio.create_task(stands_still())
-        store.submit(new_job("a"))
+        store.jobs.submit_job(new_job("a"))
         async with running_manager(settings, drivers):
             await until(lambda: "gone" not in drivers.alive)
             assert "a" in drivers.alive

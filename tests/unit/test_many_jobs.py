@@ -12,9 +12,9 @@ from serve_app.api import service as service_module
 from serve_app.jobs.job import JobOptions
 from serve_app.settings import Settings
 from serve_app.storage.database import Database
-from serve_app.storage.job_store import JobStore
 from serve_app.storage.tables import jobs
 from tests.support.edge import edge as edge_over
+from tests.support.stores import stores
 
 STORED = 10_000
 ASKED = 40
@@ -44,7 +44,7 @@ def http(database):
     before = feed_module.STREAM_S, feed_module.LOOK_EVERY_S
     feed_module.STREAM_S = feed_module.LOOK_EVERY_S = 0.0
     settings = Settings(profile="local")
-    store = JobStore(database, queue_limit=100, running_limit=10)
+    store = stores(database, queue_limit=100, running_limit=10)
     with TestClient(edge_over(settings, database, store)) as http:
         yield http
     feed_module.STREAM_S, feed_module.LOOK_EVERY_S = before

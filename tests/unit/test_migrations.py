@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -9,14 +10,17 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from serve_app.storage import migrations
+from serve_app.jobs.job import JobOptions, NewJob
+from serve_app.storage import migrations, server_state
+from serve_app.storage.checkpoints import Checkpoints
 from serve_app.storage.database import Database
-from serve_app.storage.job_store import JobStore
 from serve_app.storage.migrations import DatabaseTooNewError
 from serve_app.storage.outbox import Outbox
+from serve_app.storage.server_state import set_draining
 from serve_app.storage.tables import metadata
+from tests.support.stores import stores
 
-STEPS = ["0001", "0002", "0003", "0004", "0005"]
+STEPS = ["0001", "0002", "0003", "0004", "0005", "0006"]
 BEFORE_COUNTING = STEPS[:3]
 """Only tables of these steps were ever made without their number."""
 
@@ -81,14 +85,62 @@ def test_a_database_of_an_earlier_release_keeps_its_jobs(opened, step, counted):
     old_database(opened, step, counted=counted)
     opened.create()
     assert_newest(opened)
-    store, outbox = JobStore(opened, queue_limit=3, running_limit=2), Outbox(opened)
-    [admitted] = store.admit()
+    store, outbox = stores(opened, queue_limit=3, running_limit=2), Outbox(opened)
+    [admitted] = store.queue.admit_jobs()
     assert admitted.job_id == "waits"
     assert admitted.options.language == "ko"
-    assert store.begin_attempt("waits", 1).beats == 0
-    assert store.result("ended") == b"{}"
+    assert store.attempts.begin_attempt("waits", 1).beats == 0
+    assert store.jobs.fetch_result("ended") == b"{}"
     assert outbox.claim("msg_1").job_id == "ended"
-    assert store.delete("ended")  # with all that refers to it
+    assert store.jobs.delete_job("ended")  # with all that refers to it
+
+
+@pytest.mark.parametrize("draining", [True, False])
+def test_0006_takes_the_servers_state_from_the_leases(opened, draining):
+    """A database of step 0005, stopped by a drain or not, has its flag, numbers, jobs, callbacks and checkpoints."""
+    old_database(opened, "0005", counted=True)
+    rows = [("job-manager", "somebody", 7), ("sequence", "", 41), *([("drain", "", 0)] if draining else [])]
+    with opened.write() as db:
+        for row in rows:
+            db.execute(
+                text("INSERT INTO leases (name, holder, beats) VALUES (:name, :holder, :beats)"),
+                dict(zip(("name", "holder", "beats"), row, strict=True)),
+            )
+        db.execute(
+            text(
+                "INSERT INTO checkpoints (job_id, run, stage, digest, body) VALUES ('waits', 1, 'vad', :digest, :body)"
+            ),
+            {"digest": hashlib.sha256(b"kept").hexdigest(), "body": b"kept"},
+        )
+        db.execute(text("INSERT INTO receivers (origin, failures, next_probe_at) VALUES ('http://b', 5, 3000000000.0)"))
+    opened.create()
+    assert_newest(opened)
+    store = stores(opened, queue_limit=3, running_limit=2)
+    with opened.read() as db:
+        assert server_state.deleted_sequence(db) == 41
+        assert dict(db.execute(text("SELECT name, beats FROM leases")).all()) == {"job-manager": 7, "sequence": 41}
+    assert store.jobs.is_draining() is draining
+    assert store.queue.admit_jobs() == [] or not draining
+    assert store.jobs.submit_job(a_new_job()).draining is draining
+    set_draining(opened, draining=False)
+    assert store.jobs.submit_job(a_new_job()).job.sequence == 41
+    assert store.jobs.fetch_job("ended").sequence == 1
+    assert store.jobs.fetch_result("ended") == b"{}"
+    assert store.outbox.claim("msg_1").sequence == 2
+    assert not store.outbox.breaker.acquire("http://b").granted
+    assert Checkpoints(opened).find("waits", 1, "vad") == b"kept"
+
+
+def a_new_job():
+    new = {"video_url": "https://v/1.mp4", "video_expires_at": 2e9, "callback_url": "http://b", "fingerprint": "f"}
+    return NewJob(job_id="new", options=JobOptions(), **new)
+
+
+def test_an_empty_database_has_no_state(opened):
+    """Step 0006 leaves the one row where there were no leases."""
+    opened.create()
+    with opened.read() as db:
+        assert db.execute(text("SELECT id, draining, deleted_sequence FROM server_state")).all() == [(1, False, 0)]
 
 
 def test_a_table_that_was_never_written_makes_way(opened):

@@ -38,10 +38,10 @@ from serve_app.api.errors import ApiError, body
 from serve_app.jobs.job import Attempt, Outcome
 from serve_app.settings import Settings
 from serve_app.storage.database import Database
-from serve_app.storage.job_store import JobStore
 from tests.support.contract import Completed
 from tests.support.edge import edge
 from tests.support.fake_ml_server import result_for
+from tests.support.stores import stores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -199,7 +199,7 @@ def test_the_real_edge_and_the_client_agree(tmp_path):
     """Over the server's own routes: accepted, repeated, in conflict, looked up, cancelled, deleted."""
     database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
     database.create()
-    store = JobStore(database, queue_limit=5, running_limit=2)
+    store = stores(database, queue_limit=5, running_limit=2)
     app = edge(Settings(profile="local"), database, store)
     server = MLServer(URL, transport=httpx.ASGITransport(app))
 
@@ -212,10 +212,10 @@ def test_the_real_edge_and_the_client_agree(tmp_path):
             assert conflict.value.code == "JOB_CONFLICT"
             assert (await server.status("j")).queue_position == 1
             assert await server.healthy()
-            store.admit()
-            attempt = store.begin_attempt("j", 1)
+            store.queue.admit_jobs()
+            attempt = store.attempts.begin_attempt("j", 1)
             result = json.dumps(result_for(VIDEO)).encode()
-            store.finish(Attempt(job_id="j", run=1, number=attempt.attempt), Outcome(result=result))
+            store.attempts.finish_job(Attempt(job_id="j", run=1, number=attempt.attempt), Outcome(result=result))
             assert (await server.wait("j")).model_dump(mode="json", exclude_unset=True) == result_for(VIDEO)
             assert await server.cancel("j") is False
             await server.submit(VIDEO, job_id="k")

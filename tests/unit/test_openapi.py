@@ -26,8 +26,8 @@ from serve_app.callbacks.payloads import dump
 from serve_app.jobs.job import Attempt, Outcome
 from serve_app.settings import Settings
 from serve_app.storage.database import Database
-from serve_app.storage.job_store import JobStore
 from tests.support.edge import edge as edge_over
+from tests.support.stores import stores
 
 CHECKS = [
     not_a_server_error,
@@ -50,15 +50,15 @@ def app(tmp_path_factory):
     database = Database(f"sqlite:///{tmp_path_factory.mktemp('openapi') / 'jobs.db'}")
     database.create()
     server = Settings(profile="local", docs=True)
-    store = JobStore(database, queue_limit=100_000, running_limit=2)
+    store = stores(database, queue_limit=100_000, running_limit=2)
     app = edge_over(server, database, store)
     http = TestClient(app)
     for job_id in JOBS:
         posted = http.post("/api/upload-video/process-video", json={"job_id": job_id, "video_url": A_VIDEO})
         assert posted.status_code == 200
-    store.admit()
-    run = store.begin_attempt("ended", 1)
-    store.finish(Attempt(job_id="ended", run=1, number=run.attempt), Outcome(result=dump(EXAMPLE_RESULT)))
+    store.queue.admit_jobs()
+    run = store.attempts.begin_attempt("ended", 1)
+    store.attempts.finish_job(Attempt(job_id="ended", run=1, number=run.attempt), Outcome(result=dump(EXAMPLE_RESULT)))
     yield app
     database.close()
     feed.STREAM_S = stream_s
@@ -164,7 +164,7 @@ def test_a5_the_document_says_who_may_ask(tmp_path):
     """A5: with keys, each route but /health names them."""
     database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
     server = Settings(profile="local", auth={"mode": "keys"})
-    store = JobStore(database, queue_limit=1, running_limit=1)
+    store = stores(database, queue_limit=1, running_limit=1)
     app = edge_over(server, database, store)
     for path, operations in app.openapi()["paths"].items():
         for operation in operations.values():

@@ -7,9 +7,9 @@ from fastapi.testclient import TestClient
 
 from serve_app.settings import Settings
 from serve_app.storage.database import Database
-from serve_app.storage.job_store import JobStore
 from tests.support.edge import edge as edge_over
 from tests.support.process import ROOT
+from tests.support.stores import stores
 
 JOBS = "/api/upload-video/jobs"
 
@@ -21,7 +21,7 @@ def edge(tmp_path):
 
     def make(**overrides):
         server = Settings(profile="local", **overrides)
-        jobs = JobStore(database, queue_limit=1, running_limit=1)
+        jobs = stores(database, queue_limit=1, running_limit=1)
         return TestClient(edge_over(server, database, jobs))
 
     yield make

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
@@ -13,6 +14,7 @@ from deployments.net.client import Answer
 from serve_app.callbacks import sender as sender_module
 from serve_app.callbacks.sender import Sender
 from serve_app.jobs.job import DueCallback
+from serve_app.storage.circuit_breaker import Permit
 
 SECRETS = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
 DUE = DueCallback(
@@ -23,17 +25,20 @@ DUE = DueCallback(
     body='{"status":"completed","text":"가"}'.encode(),
     attempts=1,
     due_since=0.0,
+    age_s=0.0,
 )
 
 
 class Owed:
     """In place of the outbox: one callback, for ever."""
 
+    breaker = SimpleNamespace(acquire=lambda _: Permit(granted=True), record_failure=lambda _, **__: None)
+
     def claim(self, _id):
         return DUE
 
-    def __getattr__(self, _name):
-        return lambda *_, **__: None
+    def schedule_retry(self, *_, **__):
+        pass
 
 
 def posts(secrets):

@@ -3,19 +3,18 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from serve_app.callbacks.retry_schedule import RetrySchedule
 from serve_app.cli.main import main
 from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.progress import Progress, Stage
 from serve_app.pipeline.resume import StageTimer
 from serve_app.settings import Settings
 from serve_app.storage import timeline
-from serve_app.storage.job_store import JobStore
 from serve_app.storage.outbox import CLAIM_S, Outbox
 from serve_app.storage.timeline import EventKind, Mark
 from tests.support.edge import edge as edge_over
 from tests.support.jobs import BROKEN, CALLBACK_URL, begun, new_job
 from tests.support.live_server import serving
+from tests.support.stores import fail, stores
 
 DONE = Outcome(
     result=b'{"text":"","segments":[],"metadata":{"warnings":["it is only a test"]}}', duration_s=1.0, processing_s=2.0
@@ -29,21 +28,21 @@ class World:
     def __init__(self, database) -> None:
         self.now = NOW
         self.database = database
-        self.store = JobStore(database, queue_limit=20, running_limit=2, clock=self.clock)
-        self.outbox = Outbox(database, schedule=RetrySchedule(spread=0), clock=self.clock)
+        self.store = stores(database, queue_limit=20, running_limit=2, clock=self.clock)
+        self.outbox = Outbox(database, clock=self.clock)
 
     def clock(self) -> float:
         self.now += 1
         return self.now
 
     def submit(self, job_id="a", callback=CALLBACK_URL) -> None:
-        self.store.submit(new_job(job_id, callback))
+        self.store.jobs.submit_job(new_job(job_id, callback))
 
     def begin(self, job_id="a") -> Attempt:
         return begun(self.store, job_id)
 
     def told(self, job_id="a") -> list[tuple]:
-        return [(e.run, e.attempt, e.kind.value, e.detail) for e in self.store.timeline(job_id)]
+        return [(e.run, e.attempt, e.kind.value, e.detail) for e in self.store.jobs.fetch_timeline(job_id)]
 
 
 @pytest.fixture
@@ -54,16 +53,16 @@ def world(database):
 def test_a_job_s_whole_life_is_told(world):
     """A failed run, a second one with two attempts, and every try of its callback: in order, each once."""
     world.submit()
-    world.store.finish(world.begin(), BROKEN)
+    world.store.attempts.finish_job(world.begin(), BROKEN)
     world.submit()
-    assert world.store.give_back(world.begin(), spent_s=0)
+    assert world.store.attempts.give_back(world.begin(), spent_s=0)
     world.begin()
-    ending = world.store.finish(world.begin(), DONE)
-    world.outbox.failed(world.outbox.claim(ending.callback_id), error="http_500")
+    ending = world.store.attempts.finish_job(world.begin(), DONE)
+    fail(world.outbox, world.outbox.claim(ending.callback_id), error="http_500")
     world.now += CLAIM_S
-    world.outbox.refused(world.outbox.claim(ending.callback_id), error="http_410")
+    world.outbox.give_up(world.outbox.claim(ending.callback_id), error="http_410")
     world.outbox.redeliver("a")
-    world.outbox.delivered(world.outbox.claim(ending.callback_id))
+    world.outbox.mark_delivered(world.outbox.claim(ending.callback_id))
     assert world.told() == [
         (1, 0, "queued", None),
         (1, 0, "started", None),
@@ -81,7 +80,7 @@ def test_a_job_s_whole_life_is_told(world):
         (2, 2, "callback_renewed", None),
         (2, 2, "callback_delivered", "try 1"),
     ]
-    times = [event.at for event in world.store.timeline("a")]
+    times = [event.at for event in world.store.jobs.fetch_timeline("a")]
     assert times == sorted(times)
 
 
@@ -91,13 +90,13 @@ def test_what_changed_nothing_is_not_told(world):
     world.submit()
     stale = world.begin()
     world.begin()
-    assert world.store.finish(stale, DONE) is None
-    assert not world.store.give_back(stale, spent_s=0)
-    world.store.cancel("a", BROKEN)
-    ending = world.store.finish(world.begin(), BROKEN)
+    assert world.store.attempts.finish_job(stale, DONE) is None
+    assert not world.store.attempts.give_back(stale, spent_s=0)
+    world.store.jobs.cancel_job("a", BROKEN)
+    ending = world.store.attempts.finish_job(world.begin(), BROKEN)
     claimed = world.outbox.claim(ending.callback_id)
-    world.outbox.delivered(claimed)
-    world.outbox.failed(claimed, error="timeout")
+    world.outbox.mark_delivered(claimed)
+    fail(world.outbox, claimed, error="timeout")
     kinds = [kind for _, _, kind, _ in world.told()]
     assert kinds == [
         "queued",
@@ -121,8 +120,8 @@ def test_the_event_and_the_change_are_one(world, monkeypatch):
 
     monkeypatch.setattr(timeline, "record", fails)
     with pytest.raises(RuntimeError):
-        world.store.finish(attempt, DONE)
-    assert world.store.get("a").state == "running"
+        world.store.attempts.finish_job(attempt, DONE)
+    assert world.store.jobs.fetch_job("a").state == "running"
     assert world.outbox.due(10) == []
 
 
@@ -134,8 +133,8 @@ def test_the_timeline_goes_with_the_job(world):
             timeline.record(db, "a", timeline.EventKind.ATTEMPT, at=float(number))
     assert len(world.told()) == timeline.NEWEST
     assert world.told()[0][2] == "attempt"
-    world.store.finish(world.begin(), DONE)
-    assert world.store.delete("a")
+    world.store.attempts.finish_job(world.begin(), DONE)
+    assert world.store.jobs.delete_job("a")
     assert world.told() == []
 
 
@@ -149,13 +148,13 @@ def test_stages_are_told_with_the_next_write(world):
     half = Progress(percent=50, stage=Stage.DIARIZATION)
     world.submit()
     first = world.begin()
-    world.store.tell(first, half, spent_s=0, marks=mark(began, "extraction"))
-    world.store.give_back(first, spent_s=0, marks=mark(ended, "extraction"))
+    world.store.attempts.save_progress(first, half, spent_s=0, marks=mark(began, "extraction"))
+    world.store.attempts.give_back(first, spent_s=0, marks=mark(ended, "extraction"))
     second = world.begin()
     third = world.begin()
-    assert world.store.tell(second, half, spent_s=0, marks=mark(began, "lost")) is None
-    assert world.store.finish(second, DONE, mark(ended, "lost")) is None
-    world.store.finish(third, DONE, mark(began, "detection"))
+    assert world.store.attempts.save_progress(second, half, spent_s=0, marks=mark(began, "lost")) is None
+    assert world.store.attempts.finish_job(second, DONE, mark(ended, "lost")) is None
+    world.store.attempts.finish_job(third, DONE, mark(began, "detection"))
     assert [told for told in world.told() if told[2].startswith("stage") or told[2] == "given_back"] == [
         (1, 1, "stage_started", "extraction"),
         (1, 1, "stage_ended", "extraction"),
@@ -196,7 +195,7 @@ def test_an_operator_sees_the_jobs(world, url):
     """Newest first, a page at a time, by state; an unknown job is an error in a sentence."""
     for number in range(3):
         world.submit(f"job-{number}")
-    world.store.finish(world.begin("job-0"), BROKEN)
+    world.store.attempts.finish_job(world.begin("job-0"), BROKEN)
     code, text = ask(url, "jobs", "--limit", "2")
     assert code == 0
     assert text.index("job-2") < text.index("job-1") < text.index("There are more: --after job-1")
@@ -210,8 +209,8 @@ def test_an_operator_sees_the_jobs(world, url):
 def test_an_operator_sees_what_happened_to_a_job(world, url):
     """States, attempts and callbacks in order, with seconds since the POST; and never the signed URL."""
     world.submit()
-    ending = world.store.finish(world.begin(), DONE)
-    world.outbox.refused(world.outbox.claim(ending.callback_id), error="http_410")
+    ending = world.store.attempts.finish_job(world.begin(), DONE)
+    world.outbox.give_up(world.outbox.claim(ending.callback_id), error="http_410")
     code, text = ask(url, "jobs", "show", "a")
     assert code == 0
     assert "Job: a Status: completed, 100 %" in text
@@ -228,8 +227,8 @@ def test_an_operator_has_the_end_told_once_more(world, url):
     world.submit()
     code, text = ask(url, "redeliver", "a")
     assert (code, "[JOB_CONFLICT]" in text) == (1, True)
-    ending = world.store.finish(world.begin(), DONE)
-    world.outbox.delivered(world.outbox.claim(ending.callback_id))
+    ending = world.store.attempts.finish_job(world.begin(), DONE)
+    world.outbox.mark_delivered(world.outbox.claim(ending.callback_id))
     assert world.outbox.due(10) == []
     code, text = ask(url, "redeliver", "a")
     assert (code, "ml-server jobs show a" in text) == (0, True)

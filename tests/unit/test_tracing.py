@@ -23,10 +23,11 @@ from serve_app.cli.child_process import free_port
 from serve_app.jobs.states import JobState
 from serve_app.observability.tracing import Tracer
 from serve_app.orchestration import job_runner as driver_module
+from serve_app.orchestration.opening import open_stores
 from serve_app.pipeline import stage_client as calls
 from serve_app.settings import Settings, Tracing
 from serve_app.storage.checkpoints import Checkpoints
-from serve_app.storage.opening import open_database, open_store
+from serve_app.storage.opening import open_database
 from serve_app.testing import FakeHandle, Response
 from tests.support.backend import Backend
 from tests.support.collector import collecting, tree
@@ -61,9 +62,9 @@ class Server:
             update={"tracing": Tracing(endpoint=endpoint), "transcriber": EARS}
         )
         self.database = open_database(self.settings)
-        self.store, outbox = open_store(self.settings, self.database)
+        self.store = open_stores(self.settings, self.database)
         signals = SimpleNamespace(poke=lambda: None, discard=lambda _: None, failing=lambda: ())
-        service = JobService(self.settings, self.store, outbox, signals)
+        service = JobService(self.settings, self.store.jobs, self.store.outbox, signals)
         self.client = TestClient(create_api(self.settings, service, KeyStore(self.database)))
 
     def post(self, job_id: str = "a", *, base: str | None = None, **headers: str):
@@ -85,7 +86,7 @@ class Server:
 
     async def work(self, job_id: str = "a", **stages) -> None:
         """Admit, drive to the end."""
-        await asyncio.to_thread(self.store.admit)
+        await asyncio.to_thread(self.store.queue.admit_jobs)
         await self.driver(job_id, **stages)._task
 
 
@@ -165,7 +166,7 @@ def test_a_resumed_job_goes_on_in_its_trace(server, collector):
         return Response(asyncio.Event().wait())
 
     async def live() -> None:
-        await asyncio.to_thread(server.store.admit)
+        await asyncio.to_thread(server.store.queue.admit_jobs)
         for leaves in (False, True):
             held.clear()
             driver = server.driver(emotion=SimpleNamespace(analyze=SimpleNamespace(remote=wait)))
@@ -178,7 +179,7 @@ def test_a_resumed_job_goes_on_in_its_trace(server, collector):
 
     server.post()
     asyncio.run(live())
-    assert server.store.get("a").state is JobState.COMPLETED
+    assert server.store.jobs.fetch_job("a").state is JobState.COMPLETED
     spans = collector.of("a", until="attempt")
     tree(spans)
     attempts = sorted((span for span in spans if span.name == "attempt"), key=lambda span: span.start_s)

@@ -1,6 +1,6 @@
 """Brings a database to the newest form of the tables, by Alembic: one file a step in `versions/`.
 
-A step is never changed once it is released; `jobs/tables.py` is what they add up to (a test compares the two).
+A step is never changed once it is released; `storage/tables.py` is what they add up to (a test compares the two).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from sqlalchemy import inspect, text
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-NEWEST = "0005"
-"""The last step. Written down, so that a process that finds it in the database need not load Alembic."""
+NEWEST = "0006"
+"""The last step. A constant, so that a process that finds it in the database need not load Alembic."""
 
 
 class DatabaseTooNewError(RuntimeError):
-    """The database was made by a later release, whose rows this one cannot be trusted with."""
+    """The database is of a later release, whose rows this one does not understand."""
 
 
 def is_newest(connection: Connection) -> bool:
-    """Whether nothing is to be done. Raises `DatabaseTooNewError`."""
+    """Return whether the last step was taken. Raises `DatabaseTooNewError`."""
     return _version(connection) == NEWEST
 
 
@@ -30,7 +30,7 @@ def migrate(connection: Connection, *, to: str = NEWEST) -> None:
     """Take the steps that are missing, inside the connection's transaction: all of them, or none.
 
     Raises:
-        DatabaseTooNewError: A later release was here.
+        DatabaseTooNewError: A later release has changed the tables.
     """
     if is_newest(connection):
         return
@@ -44,7 +44,7 @@ def migrate(connection: Connection, *, to: str = NEWEST) -> None:
 
 
 def _version(connection: Connection) -> str:
-    """The last step that was taken; empty where there was none, as in tables made before steps were counted."""
+    """Return the last step taken; empty where none was recorded, as for tables made before steps were counted."""
     if not inspect(connection).has_table("alembic_version"):
         return ""
     version = str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar() or "")

@@ -65,8 +65,8 @@ class Edge:
 
     def run(self, job_ids) -> None:
         """What the rest of the server does with the jobs."""
-        with opened(self.options) as (store, _):
-            store.admit()
+        with opened(self.options) as store:
+            store.queue.admit_jobs()
         process = self._context.Process(target=drive, args=(self.options, job_ids), daemon=True)
         process.start()
         process.join(WITHIN_S)
@@ -91,14 +91,14 @@ def answered_means_stored(posts: int, folder, **options) -> None:
     """Kill edges that share a database, look for what they answered; then let it end and be told."""
     edges = [Edge(folder, **options) for _ in range(EDGES)]
     chances = [random.Random(SEED + number) for number in range(EDGES)]  # noqa: S311 - repeatable
-    with Backend() as backend, opened(edges[0].options) as (store, outbox), ThreadPoolExecutor(EDGES) as threads:
+    with Backend() as backend, opened(edges[0].options) as store, ThreadPoolExecutor(EDGES) as threads:
         groups = threads.map(post_and_kill, edges, [backend] * EDGES, chances, [posts // EDGES] * EDGES)
         answered = [job_id for group in groups for job_id in group]
         assert len(answered) == posts
-        assert [job_id for job_id in answered if store.get(job_id) is None] == []
+        assert [job_id for job_id in answered if store.jobs.fetch_job(job_id) is None] == []
         edges[0].run(answered)
-        assert {store.get(job_id).state for job_id in answered} == {"completed"}
-        assert {outbox.status(job_id).state for job_id in answered} == {"delivered"}
+        assert {store.jobs.fetch_job(job_id).state for job_id in answered} == {"completed"}
+        assert {store.outbox.status(job_id).state for job_id in answered} == {"delivered"}
         assert all(backend.of(job_id)[-1].ended for job_id in answered)
     for edge in edges:
         edge.close()

@@ -44,10 +44,10 @@ class Story:
 class Bed:
     """A database, a backend, and drivers that come and go."""
 
-    def __init__(self, options, store, outbox, backend: Backend, doomed: dict) -> None:
+    def __init__(self, options, stores, backend: Backend, doomed: dict) -> None:
         self.options = options
-        self.store = store
-        self.outbox = outbox
+        self.store = stores
+        self.outbox = stores.outbox
         self.backend = backend
         self.doomed = doomed
         self._context = nursery()
@@ -57,8 +57,8 @@ class Bed:
     def submit(self, job_id: str) -> str:
         url = f"{self.backend.url}/api/upload-video/result"
         video = f"http://127.0.0.1:1/a.mp4?{SECRET}"
-        self.store.submit(new_job(job_id, url, video_url=video, video_expires_at=time.time() + 600))
-        self.store.admit()
+        self.store.jobs.submit_job(new_job(job_id, url, video_url=video, video_expires_at=time.time() + 600))
+        self.store.queue.admit_jobs()
         return job_id
 
     def driver(self, job_id: str, fuse: Fuse | None = None):
@@ -113,8 +113,8 @@ def bed(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("killed")
     options = {"state_dir": str(folder)}
-    with Backend(answer) as backend, opened(options) as (store, outbox):
-        yield Bed(options, store, outbox, backend, doomed)
+    with Backend(answer) as backend, opened(options) as stores:
+        yield Bed(options, stores, backend, doomed)
     WATCH.left(folder)
 
 
@@ -123,7 +123,7 @@ def undisturbed(bed):
     job_id = bed.submit("undisturbed")
     process = bed.driver(job_id)
     assert bed.wait(process) == 0
-    result = json.loads(bed.store.result(job_id))
+    result = json.loads(bed.store.jobs.fetch_result(job_id))
     assert len(result["segments"]) == 4
     assert not any("FAILED" in warning["code"] for warning in result["metadata"]["warning_codes"])
     return comparable(result)
@@ -146,9 +146,9 @@ def check(bed, undisturbed, stories) -> None:
     """Each job was killed, none is lost, each has one result, the undisturbed one, and one end that was told."""
     for story in stories:
         assert story.exit_code == -signal.SIGKILL, story
-        job = bed.store.get(story.job_id)
+        job = bed.store.jobs.fetch_job(story.job_id)
         assert job.state == "completed", (story, job.state)
-        assert comparable(json.loads(bed.store.result(story.job_id))) == undisturbed, story
+        assert comparable(json.loads(bed.store.jobs.fetch_result(story.job_id))) == undisturbed, story
         assert bed.outbox.status(story.job_id).state == "delivered", story
         received = bed.backend.of(story.job_id)
         finals = {(got.headers["webhook-id"], got.raw) for got in received if got.ended}
@@ -165,7 +165,7 @@ def test_d2_kills_of_the_driver_lose_and_double_nothing(bed, undisturbed, delays
     assert len(stories) == 12 * len(delays_s)
     check(bed, undisturbed, stories)
     first_of_each = stories[: len(EDGES)]
-    attempts = {story.edge: bed.store.get(story.job_id).attempt for story in first_of_each}
+    attempts = {story.edge: bed.store.jobs.fetch_job(story.job_id).attempt for story in first_of_each}
     assert attempts == dict.fromkeys(EDGES, 2) | dict.fromkeys(("accepted", "committed", "unacknowledged"), 1)
 
 
@@ -180,7 +180,7 @@ def killed_before_the_post(bed, kills: int) -> None:
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
         ids = list(threads.map(kill, range(kills)))
-    assert {bed.store.get(job_id).state for job_id in ids} == {"completed"}
+    assert {bed.store.jobs.fetch_job(job_id).state for job_id in ids} == {"completed"}
     assert {bed.outbox.status(job_id).state for job_id in ids} == {"pending"}
     assert not any(got.ended for job_id in ids for got in bed.backend.of(job_id))
     restarted = bed.drivers(ids)
@@ -189,7 +189,7 @@ def killed_before_the_post(bed, kills: int) -> None:
     for job_id in ids:
         received = bed.backend.of(job_id)
         assert [got.answered for got in received if got.ended] == [200]
-        assert received[-1].body["result"] == json.loads(bed.store.result(job_id))
+        assert received[-1].body["result"] == json.loads(bed.store.jobs.fetch_result(job_id))
 
 
 @pytest.mark.parametrize("kills", [16, pytest.param(50, marks=pytest.mark.full)])
@@ -202,5 +202,5 @@ def test_w1_kills_between_commit_and_post_on_postgresql(tmp_path, postgres_serve
     """W1: the same with the other database, five times."""
     with postgres_server.database(synchronous_commit="off") as url, Backend() as backend:
         options = {"state_dir": str(tmp_path), "database_url": url}
-        with opened(options) as (store, outbox):
-            killed_before_the_post(Bed(options, store, outbox, backend, {}), 5)
+        with opened(options) as stores:
+            killed_before_the_post(Bed(options, stores, backend, {}), 5)

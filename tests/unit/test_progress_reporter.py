@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from serve_app.callbacks import sender
-from serve_app.callbacks.sender import ProgressTeller
+from serve_app.callbacks import progress_reporter
+from serve_app.callbacks.progress_reporter import ProgressReporter
 from serve_app.jobs.progress import Progress, Stage
 
 NOW = Progress(percent=12, stage=Stage.EXTRACTION)
@@ -22,7 +22,7 @@ class Receiver:
         self.sequences: list[int] = []
         self.at: list[float] = []
 
-    async def tell(self, _job_id: str, _url: str, _body: bytes, *, message_id: str, sequence: int) -> bool:
+    async def send_progress(self, _job_id: str, _url: str, _body: bytes, *, message_id: str, sequence: int) -> bool:
         assert message_id.startswith("msg_")
         self.sequences.append(sequence)
         self.at.append(asyncio.get_running_loop().time())
@@ -33,7 +33,7 @@ class Receiver:
 async def run(
     receiver: Receiver, seconds: float, *, now=lambda: NOW, noise_s: float | None = None, broken: int = 0
 ) -> list[int]:
-    """What was stored in `seconds` of a teller's life; `noise_s`: it is told so often that something may be new."""
+    """What was stored in `seconds` of a reporter's life; `noise_s`: how often it hears that something may be new."""
     stored: list[int] = []
     failures = iter([True] * broken)
 
@@ -43,20 +43,21 @@ async def run(
         stored.append(len(stored) + 1)
         return stored[-1]
 
-    teller = ProgressTeller(receiver, job_id="a", url="http://b", locale="ko", now=now, report=report, heartbeat_s=0.2)
+    about = {"job_id": "a", "url": "http://b", "locale": "ko"}
+    reporter = ProgressReporter(receiver, **about, now=now, report=report, heartbeat_s=0.2)
     if noise_s is None:
         await asyncio.sleep(seconds)
     else:
         for _ in range(round(seconds / noise_s)):
             await asyncio.sleep(noise_s)
-            teller.changed()
-    await teller.close()
+            reporter.changed()
+    await reporter.close()
     return stored
 
 
 def test_the_heartbeat_holds_in_silence_and_in_noise(monkeypatch):
     """However often something is reported that changes no number, the backend hears of the job in time."""
-    monkeypatch.setattr("serve_app.callbacks.sender.MIN_INTERVAL_S", 0.01)
+    monkeypatch.setattr("serve_app.callbacks.progress_reporter.MIN_INTERVAL_S", 0.01)
     silent = asyncio.run(run(Receiver(), 1.5))
     noisy = asyncio.run(run(Receiver(), 1.5, noise_s=0.02))
     assert len(silent) >= 5
@@ -65,13 +66,13 @@ def test_the_heartbeat_holds_in_silence_and_in_noise(monkeypatch):
 
 def test_a_database_error_does_not_end_the_telling(monkeypatch):
     """Progress goes on when the database comes back."""
-    monkeypatch.setattr("serve_app.callbacks.sender.MIN_INTERVAL_S", 0.01)
+    monkeypatch.setattr("serve_app.callbacks.progress_reporter.MIN_INTERVAL_S", 0.01)
     assert len(asyncio.run(run(Receiver(), 1.0, broken=2))) >= 2
 
 
 def test_at_most_one_a_second_and_the_newest_wins(monkeypatch):
     """A slow backend gets the newest number next, not every one in between."""
-    monkeypatch.setattr("serve_app.callbacks.sender.MIN_INTERVAL_S", 0.05)
+    monkeypatch.setattr("serve_app.callbacks.progress_reporter.MIN_INTERVAL_S", 0.05)
     percents = iter(range(1000))
     receiver = Receiver(slow_s=0.3)
     stored = asyncio.run(run(receiver, 1.4, now=lambda: Progress(percent=next(percents), stage=Stage.EXTRACTION)))
@@ -84,8 +85,8 @@ def test_at_most_one_a_second_and_the_newest_wins(monkeypatch):
 @pytest.mark.parametrize("taken", [True, False])
 def test_at_most_one_a_second_however_fast_it_changes(monkeypatch, taken):
     """Posts of one job's progress keep their distance, repeated tries too; a second it is."""
-    assert sender.MIN_INTERVAL_S == 1.0
-    monkeypatch.setattr(sender, "MIN_INTERVAL_S", 0.1)
+    assert progress_reporter.MIN_INTERVAL_S == 1.0
+    monkeypatch.setattr(progress_reporter, "MIN_INTERVAL_S", 0.1)
     percents = iter(range(1000))
     receiver = Receiver(taken=taken)
     asyncio.run(run(receiver, 0.75, now=lambda: Progress(percent=next(percents), stage=Stage.EXTRACTION), noise_s=0.01))
@@ -95,7 +96,7 @@ def test_at_most_one_a_second_however_fast_it_changes(monkeypatch, taken):
 
 def test_an_untaken_progress_is_tried_three_times(monkeypatch):
     """At most three tries of one callback, then it is dropped."""
-    monkeypatch.setattr("serve_app.callbacks.sender.MIN_INTERVAL_S", 0.02)
+    monkeypatch.setattr("serve_app.callbacks.progress_reporter.MIN_INTERVAL_S", 0.02)
     receiver = Receiver(taken=False)
     asyncio.run(run(receiver, 0.18))
     assert receiver.sequences == [1, 1, 1]

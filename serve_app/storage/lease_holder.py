@@ -1,6 +1,6 @@
-"""Which process holds a lease, in a form that tells others of the same machine when that process is gone.
+"""Names processes as holders of leases, so that others on the same machine can tell when such a process has ended.
 
-Knows /proc and nothing of leases. A process of another machine is never known to be gone: its beats have to tell.
+Knows /proc and nothing of leases. Of a process on another machine it is never known: only its beats show it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 
 PROC = Path("/proc")
 DEAD = {"Z", "X"}
-"""States of a process that has ended and was not waited for."""
+"""States of a process that has ended and that its parent has not waited for yet."""
 
 
 def new_holder() -> str:
-    """A name for this process as a holder, at most 64 characters, never given twice."""
+    """Return a name for this process, at most 64 characters, different at each call."""
     mark = uuid.uuid4().hex[:12]
     try:
         return f"{_machine()}.{os.getpid()}.{_process(os.getpid())[1]}.{mark}"
@@ -26,13 +26,13 @@ def new_holder() -> str:
 
 
 def is_gone(holder: str) -> bool:
-    """Whether the holder's process has ended for sure."""
+    """Return whether the holder's process has certainly ended."""
     machine, _, rest = holder.partition(".")
     try:
         if not rest or machine != _machine():
             return False
         pid, started, _ = rest.split(".")
-        with suppress(PermissionError):  # somebody else's, but there
+        with suppress(PermissionError):  # another user's: it exists
             os.kill(int(pid), 0)
         state, started_now = _process(int(pid))
     except ProcessLookupError:
@@ -43,13 +43,13 @@ def is_gone(holder: str) -> bool:
 
 
 def _machine() -> str:
-    """Changes with the machine, its start, and the container: a process number means something within these only."""
+    """Identify the machine, its boot and the container: process numbers are unique only within these."""
     boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
     namespace = (PROC / "self/ns/pid").readlink()
     return hashlib.sha256(f"{boot} {namespace}".encode()).hexdigest()[:16]
 
 
 def _process(pid: int) -> tuple[str, str]:
-    """State, and start in ticks since the machine's: process numbers come again, both together do not."""
+    """Return a process's state, and its start in ticks since boot: a number is used again, but not with that start."""
     fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     return fields[0], fields[19]

@@ -1,0 +1,119 @@
+"""Reports one job's progress to its backend: the newest wins, at most one a second, at least one each heartbeat."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from deployments import logs
+from serve_app.callbacks import payloads
+from serve_app.storage.outbox import new_message_id
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from deployments.errors import Locale
+    from serve_app.callbacks.sender import Sender
+    from serve_app.jobs.progress import Progress
+
+PROGRESS_TRIES = 3
+MIN_INTERVAL_S = 1.0
+
+log = logs.get_logger("callbacks")
+
+
+class ProgressReporter:
+    """Stores the progress of one attempt and sends it to the job's backend, until it is closed."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        *,
+        job_id: str,
+        url: str | None,
+        locale: Locale,
+        now: Callable[[], Progress],
+        report: Callable[[Progress], Awaitable[int | None]],
+        heartbeat_s: float,
+    ) -> None:
+        """`report` stores progress; it returns the callback's number, None where the attempt no longer counts."""
+        self._sender = sender
+        self._job_id = job_id
+        self._url = url
+        self._locale: Locale = locale
+        self._now = now
+        self._report = report
+        self._heartbeat_s = heartbeat_s
+        self._changed = asyncio.Event()
+        self._fresh = asyncio.Event()
+        self._newest: tuple[Progress, int] | None = None
+        self._tasks = [asyncio.create_task(self._store())]
+        if url is not None:
+            self._tasks.append(asyncio.create_task(self._send(url)))
+
+    def changed(self) -> None:
+        """Look at the progress again: it may have changed."""
+        self._changed.set()
+
+    async def close(self) -> None:
+        """Stop, a try in flight included, so that the end of the job need not wait."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _store(self) -> None:
+        """Store progress when it has changed, and when a heartbeat is due."""
+        stored: Progress | None = None
+        due = 0.0
+        while True:
+            self._changed.clear()
+            now = self._now()
+            if now == stored and not await self._is_due(due):
+                continue
+            due = time.monotonic() + self._heartbeat_s
+            try:
+                sequence = await self._report(now)
+            except SQLAlchemyError:
+                log.exception("progress not stored", extra=logs.about(self._job_id))
+            else:
+                if sequence is None:
+                    return
+                stored = now
+                self._newest = (now, sequence)
+                self._fresh.set()
+            await asyncio.sleep(MIN_INTERVAL_S)
+
+    async def _is_due(self, due: float) -> bool:
+        """Wait until `changed` is called; return True where the heartbeat is due before."""
+        try:
+            async with asyncio.timeout(due - time.monotonic()):
+                await self._changed.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    async def _send(self, url: str) -> None:
+        """Send the newest progress whenever there is one; a newer one ends the tries of an older one."""
+        while True:
+            await self._fresh.wait()
+            self._fresh.clear()
+            if self._newest is not None:
+                await self._send_one(url, *self._newest)
+
+    async def _send_one(self, url: str, progress: Progress, sequence: int) -> None:
+        body = payloads.progress(self._job_id, progress, locale=self._locale)
+        message_id = new_message_id()
+        for _ in range(PROGRESS_TRIES):
+            spacing = asyncio.create_task(asyncio.sleep(MIN_INTERVAL_S))
+            try:
+                taken = await self._sender.send_progress(
+                    self._job_id, url, body, message_id=message_id, sequence=sequence
+                )
+            except SQLAlchemyError:
+                taken = False
+            await spacing
+            if taken or self._fresh.is_set():
+                return

@@ -1,0 +1,120 @@
+"""The manager's side of the job table: who gets a slot, who is due for a heartbeat, what is fetched ahead or deleted.
+
+Each method is one transaction. Blocking: call it from a thread.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from sqlalchemy import and_, delete, exists, or_, select, update
+
+from serve_app.jobs.job import CallbackState, Job, Prefetch
+from serve_app.jobs.progress import Stage
+from serve_app.jobs.states import JobState, check
+from serve_app.storage import timeline
+from serve_app.storage.job_rows import count, count_by_state, fetch
+from serve_app.storage.server_state import is_draining, note_deletion
+from serve_app.storage.tables import callbacks, has_ended, has_not_ended, jobs
+from serve_app.storage.timeline import EventKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection, Select
+
+    from serve_app.storage.database import Database
+
+DRIVER_GRACE_S = 3.0
+"""Added to the heartbeat's interval for a running job: its job actor reports by itself."""
+PRUNED_AT_ONCE = 200
+
+
+class JobQueue:
+    """The jobs that wait and run, in the manager's eyes."""
+
+    def __init__(self, database: Database, *, running_limit: int, clock: Callable[[], float] = time.time) -> None:
+        self._db = database
+        self._running_limit = running_limit
+        self._clock = clock
+
+    def admit_jobs(self) -> Sequence[Job]:
+        """Give free slots to the jobs that wait longest; return them as they are now."""
+        with self._db.read() as db:
+            counts = count_by_state(db)
+        if not counts.queued or counts.running >= self._running_limit:
+            return []
+        with self._db.write(admission=True) as db:
+            if is_draining(db):
+                return []
+            free = self._running_limit - count(db, jobs.c.state == JobState.RUNNING)
+            order = (jobs.c.queued_at, jobs.c.job_id)
+            waiting = _all(db, select(jobs).where(jobs.c.state == JobState.QUEUED).order_by(*order).limit(max(0, free)))
+            now = self._clock()
+            for job in waiting:
+                check(job.state, JobState.RUNNING)
+                slot = {"state": JobState.RUNNING, "stage": Stage.STARTING, "started_at": now}
+                db.execute(update(jobs).where(jobs.c.job_id == job.job_id).values(**slot))
+                timeline.record(db, job.job_id, EventKind.STARTED, at=now)
+            return [started for job in waiting if (started := fetch(db, job.job_id))]
+
+    def fetch_running_jobs(self) -> Sequence[Job]:
+        """Return all jobs that have a slot."""
+        with self._db.read() as db:
+            return _all(db, select(jobs).where(jobs.c.state == JobState.RUNNING))
+
+    def take_due_heartbeats(self, *, since_s: float) -> Sequence[Job]:
+        """Return the jobs whose last progress callback was made `since_s` ago, with the number for the next one taken.
+
+        Job actors report running jobs themselves, so these get `DRIVER_GRACE_S` more: one may start, or have died.
+        A last callback far in the future was made before the clock was set back.
+        """
+        now = self._clock()
+        silent = or_(
+            and_(jobs.c.state == JobState.QUEUED, jobs.c.told_at <= now - since_s),
+            and_(jobs.c.state == JobState.RUNNING, jobs.c.told_at <= now - since_s - DRIVER_GRACE_S),
+            and_(has_not_ended, jobs.c.told_at > now + since_s),
+        )
+        query = select(jobs.c.job_id).where(silent, jobs.c.callback_url.is_not(None))
+        with self._db.read() as db:
+            if db.execute(query.limit(1)).first() is None:
+                return []
+        with self._db.write(admission=True) as db:
+            ids = list(db.execute(query.with_for_update()).scalars())
+            db.execute(update(jobs).where(jobs.c.job_id.in_(ids)).values(told_at=now, sequence=jobs.c.sequence + 1))
+            return [job for job_id in ids if (job := fetch(db, job_id))]
+
+    def select_jobs_to_prefetch(self, limit: int) -> Sequence[Job]:
+        """Return waiting jobs whose audio is not fetched ahead yet, the URL that expires first in front."""
+        waiting = (jobs.c.state == JobState.QUEUED, jobs.c.prefetch == Prefetch.NONE)
+        with self._db.read() as db:
+            return _all(db, select(jobs).where(*waiting).order_by(jobs.c.video_expires_at).limit(limit))
+
+    def set_prefetch(self, job: Job, state: Prefetch) -> None:
+        """Store how far fetching ahead is, unless a new run has begun."""
+        with self._db.write() as db:
+            db.execute(update(jobs).where(jobs.c.job_id == job.job_id, jobs.c.run == job.run).values(prefetch=state))
+
+    def reset_prefetch(self) -> None:
+        """Have what an earlier manager was fetching fetched again."""
+        with self._db.write(admission=True) as db:
+            db.execute(update(jobs).where(jobs.c.prefetch == Prefetch.RUNNING).values(prefetch=Prefetch.NONE))
+
+    def delete_old_jobs(self, ended_before: float) -> int:
+        """Delete jobs that ended before this epoch second, with their rows in all tables; return how many.
+
+        A job whose callback is pending stays. At most `PRUNED_AT_ONCE` go, so that other writers need not wait long.
+        """
+        old = and_(has_ended, jobs.c.finished_at < ended_before)
+        pending = exists().where(callbacks.c.job_id == jobs.c.job_id, callbacks.c.state == CallbackState.PENDING)
+        query = select(jobs.c.job_id).where(old, ~pending).order_by(jobs.c.finished_at).limit(PRUNED_AT_ONCE)
+        with self._db.write(admission=True) as db:
+            ids = list(db.execute(query.with_for_update()).scalars())
+            note_deletion(db, jobs.c.job_id.in_(ids))
+            # `pending` again, now that these rows are locked: a redelivery may just have begun
+            return db.execute(delete(jobs).where(jobs.c.job_id.in_(ids), ~pending)).rowcount
+
+
+def _all(db: Connection, query: Select[tuple[object, ...]]) -> list[Job]:
+    return [Job.of(row) for row in db.execute(query).mappings()]

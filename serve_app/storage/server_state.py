@@ -1,0 +1,55 @@
+"""Two facts about the server as a whole, in the one row of `server_state`: the drain flag and a callback number.
+
+While the server drains (it is about to stop), no job is taken or admitted and no attempt is counted. Each process sees
+the flag with its next transaction; the next manager that leads takes it away.
+
+A receiver drops a callback whose number is not higher than the last that it saw of the job_id. So a job that was
+deleted and is posted again under its id must not count from 1: it counts from the highest number of any deleted job.
+Blocking: call it from a thread.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, insert, select, update
+
+from serve_app.storage.tables import jobs, leases, server_state
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Connection
+
+    from serve_app.storage.database import Database
+
+OLD_SEQUENCE = "sequence"
+"""The lease whose beats were the highest number until step 0006. Processes of that release still read and write it
+while a `serve deploy` exchanges them, so both places are. To be deleted with the release after."""
+
+
+def is_draining(db: Connection) -> bool:
+    """Return whether nothing new may begin."""
+    return bool(db.execute(select(server_state.c.draining)).scalar_one())
+
+
+def set_draining(database: Database, *, draining: bool) -> None:
+    """Begin or end the drain."""
+    with database.read() as db:
+        if is_draining(db) is draining:
+            return
+    with database.write(admission=True) as db:
+        db.execute(update(server_state).values(draining=draining))
+
+
+def deleted_sequence(db: Connection) -> int:
+    """Return the highest callback number of any deleted job, 0 where none was deleted."""
+    old = select(leases.c.beats).where(leases.c.name == OLD_SEQUENCE)
+    return max(int(number) for number in db.execute(select(server_state.c.deleted_sequence).union_all(old)).scalars())
+
+
+def note_deletion(db: Connection, of_jobs: ColumnElement[bool]) -> None:
+    """Store the highest callback number of the jobs that the same transaction is about to delete."""
+    number = db.execute(select(func.max(jobs.c.sequence)).where(of_jobs)).scalar() or 0
+    if number > deleted_sequence(db):
+        db.execute(update(server_state).values(deleted_sequence=number))
+        if not db.execute(update(leases).where(leases.c.name == OLD_SEQUENCE).values(beats=number)).rowcount:
+            db.execute(insert(leases).values(name=OLD_SEQUENCE, holder="", beats=number))
