@@ -24,7 +24,7 @@ KEPT_BYTES = 1 << 28
 """Free memory that a process holds on to at the most, at the end of its heap."""
 HEALTH_CHECK_S = 5.0
 """Serve replaces a replica whose health check fails three times in a row: soon enough for the drivers, who ask again
-for half a minute (`serve_app/pipeline/stage_client.py`)."""
+for half a minute (`serve_app/pipeline/stage_calls.py`)."""
 
 
 def prepare(*, threads: int | None = None) -> None:

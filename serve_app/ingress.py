@@ -23,7 +23,7 @@ from serve_app.orchestration.job_actor import MANAGER_NAME, NAMESPACE
 from serve_app.orchestration.manager import JobManager
 from serve_app.orchestration.opening import open_stores
 from serve_app.orchestration.renamed_methods import remote_method
-from serve_app.pipeline.pipeline import Stages
+from serve_app.pipeline.stage_client import StageHandles
 from serve_app.storage.api_keys import KeyStore
 from serve_app.storage.opening import open_database
 
@@ -46,7 +46,7 @@ log = logs.get_logger("ingress")
 class ManagerLine:
     """Keeps a manager of this release alive, passes signals to it, and knows whether it answers."""
 
-    def __init__(self, settings: Settings, stages: Stages) -> None:
+    def __init__(self, settings: Settings, stages: StageHandles) -> None:
         self._settings = settings
         self._stages = stages
         self._since = time.time()
@@ -163,7 +163,7 @@ class _Ingress:
             log.warning("%s is not set: Serve's proxies read bodies of any size", proxy_guard.VARIABLE)
         check_exposure(settings)  # again: `serve run` builds the app before there is a proxy
         self._settings = settings
-        self._line = ManagerLine(settings, Stages(**stages))
+        self._line = ManagerLine(settings, StageHandles(**stages))
         self._line.start()
         database = open_database(settings)
         stores = open_stores(settings, database)

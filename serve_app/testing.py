@@ -49,7 +49,7 @@ from deployments.types import (
     Word,
     WordProsody,
 )
-from serve_app.pipeline.pipeline import Stages
+from serve_app.pipeline.stage_client import StageHandles
 from serve_app.settings import Settings
 
 IMPORT_PATH: Final = f"{__name__}:build"
@@ -340,7 +340,7 @@ class FakeHandle:
 
 
 def stage_methods(*, aligns: bool = True) -> dict[str, dict[str, Callable[..., Any]]]:
-    """Return the fake engines behind the methods of the deployments, by the names of `Stages`; no extractor.
+    """Return the fake engines behind the methods of the deployments, by the names of `StageHandles`; no extractor.
 
     `aligns`: the Aligner times the words, as with `aligner.engine: ctc`.
     """
@@ -362,9 +362,9 @@ def stage_methods(*, aligns: bool = True) -> dict[str, dict[str, Callable[..., A
     }
 
 
-def fake_stages(*, answered: Callable[[str], None] = lambda _: None, **replaced: Any) -> Stages:
+def fake_stages(*, answered: Callable[[str], None] = lambda _: None, **replaced: Any) -> StageHandles:
     """Return the graph's handles over the fakes, but for those `replaced`, of which one is `extractor`."""
     handles: dict[str, Any] = {
         stage: FakeHandle(methods, answered=answered) for stage, methods in stage_methods().items()
     }
-    return Stages(**handles | replaced)
+    return StageHandles(**handles | replaced)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
 from deployments import logs, replica
 from deployments.extraction import guarded
+from deployments.extraction.progress import Part, ProgressReporter
 from deployments.extraction.registry import create
 from deployments.extraction.scratch import Scratch
 from deployments.extraction.workdir import WorkDir
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
     from deployments.extraction.config import ExtractorConfig
     from deployments.types import Audio, AudioInfo
-
-REPORT_EVERY_S = 0.5
-Part = Literal["download", "extract"]
 
 _log = logs.get_logger("extraction")
 
@@ -51,11 +49,10 @@ class AudioExtractor:
     def __repr__(self) -> str:
         return f"AudioExtractor(busy={len(self._busy)}, {self._scratch})"
 
-    async def prepare(self, job_id: str, run: int, url: str, report: Any = None) -> AudioInfo:
+    async def prepare(self, job_id: str, run: int, url: str, reporter: Any = None) -> AudioInfo:
         """Make sure that the audio of this run is kept: at once where it is, else download and decode.
 
-        `report` is an actor handle with a method `stage_progress(part, fraction)`, part being "download" or
-        "extract"; it is called at most twice a second and never waited for.
+        `reporter` is the handle of the actor that is to hear of the progress, see `ProgressReporter`.
 
         Raises:
             JobError: What ended it, see `download` and `extract`.
@@ -65,7 +62,7 @@ class AudioExtractor:
             if kept is not None:
                 return kept
             with self._work.job() as folder:
-                return await self._extract(job_id, run, url, folder / "video", Reporter(report))
+                return await self._extract(job_id, run, url, folder / "video", ProgressReporter(reporter))
 
     @asynccontextmanager
     async def _one_at_a_time(self, job_id: str) -> AsyncIterator[None]:
@@ -80,21 +77,21 @@ class AudioExtractor:
             if users > 1:
                 self._busy[job_id] = lock, users - 1
 
-    async def _extract(self, job_id: str, run: int, url: str, video: Path, reporter: Reporter) -> AudioInfo:
+    async def _extract(self, job_id: str, run: int, url: str, video: Path, progress: ProgressReporter) -> AudioInfo:
         began = time.monotonic()
         got = await download(
             url,
             video,
             policy=self._config.net,
             limits=self._config.download,
-            on_progress=lambda done, total: reporter.tell("download", done / total) if total else None,
+            on_progress=lambda done, total: progress.report_progress(Part.DOWNLOAD, done / total) if total else None,
         )
         downloaded = time.monotonic()
         DOWNLOAD_BYTES.inc(got.size_bytes)
         async with self._decoding:  # until the sound is kept, it is in our memory
             decoded = await guarded.in_thread(
                 lambda stop: self._decode(
-                    video, on_fraction=lambda fraction: reporter.tell("extract", fraction), stop=stop
+                    video, on_fraction=lambda fraction: progress.report_progress(Part.EXTRACT, fraction), stop=stop
                 )
             )
             extracted = time.monotonic()
@@ -134,19 +131,3 @@ class AudioExtractor:
     def kept_jobs(self) -> list[str]:
         """The ids of the jobs of which audio is kept, for whoever sweeps up after lost jobs."""
         return self._scratch.jobs()
-
-
-class Reporter:
-    """Passes progress on: each part's beginning and end, and at most every `REPORT_EVERY_S` between."""
-
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
-        self._next: dict[Part, float] = {"download": 0.0, "extract": 0.0}
-
-    def tell(self, part: Part, fraction: float) -> None:
-        """Maybe report that `fraction` (0-1) of `part` is done."""
-        now = time.monotonic()
-        if self._handle is None or (now < self._next[part] and fraction < 1.0):
-            return
-        self._next[part] = now + REPORT_EVERY_S
-        self._handle.stage_progress.remote(part, fraction)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
-from serve_app.jobs.progress import Stage  # noqa: TC001 - the same
+from serve_app.jobs.stages import Stage  # noqa: TC001 - the same
 from serve_app.storage.timeline import EventKind  # noqa: TC001 - pydantic reads it
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}$"

@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from serve_app.jobs.progress import SENTENCES, Progress, Stage
+from serve_app.jobs.progress import SENTENCES, Progress
+from serve_app.jobs.stages import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable

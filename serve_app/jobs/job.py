@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from serve_app.jobs.progress import Stage
+from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import JobState
 
 

@@ -6,30 +6,13 @@ that runs ahead does not show before its time. The number never falls.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from serve_app.jobs.stages import Stage
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from deployments.errors import Locale
-
-
-class Stage(StrEnum):
-    """The contract's stages, in its order."""
-
-    QUEUED = "queued"
-    STARTING = "starting"
-    EXTRACTION = "extraction"
-    DETECTION = "detection"
-    DIARIZATION = "diarization"
-    TRANSCRIPTION = "transcription"
-    ANALYSIS = "analysis"
-    ASSEMBLY = "assembly"
-    DONE = "done"
-
 
 BANDS: dict[Stage, tuple[int, int]] = {
     Stage.QUEUED: (0, 0),
@@ -67,37 +50,21 @@ class Progress:
 
 
 class ProgressMeter:
-    """Collects the fractions of all stages of one run; `now` is the progress that follows from them."""
+    """Collects the fractions of all stages of one run; `now` is how far the run is."""
 
     def __init__(self, at_least: int = 0) -> None:
-        """`at_least` is the number that an earlier attempt of the same run came to."""
+        """`at_least` is the percentage that an earlier attempt of the same run has reported."""
         self._fractions: dict[Stage, float] = dict.fromkeys(WORKING, 0.0)
         self._percent = at_least
 
-    def set(self, stage: Stage, fraction: float) -> None:
-        """Record that `fraction` (0-1) of `stage` is done; 1 ends it. A smaller value than before is ignored."""
+    def report_progress(self, stage: Stage, fraction: float) -> None:
+        """Store that `fraction` (0-1) of `stage` is done; 1 ends it. A smaller value than before is ignored."""
         self._fractions[stage] = max(self._fractions[stage], min(1.0, fraction))
 
     @property
     def now(self) -> Progress:
-        """Return the number and the stage."""
+        """The percentage, never smaller than before, and the stage that the sentence names."""
         stage = next((stage for stage in WORKING if self._fractions[stage] < 1), Stage.ASSEMBLY)
         low, high = BANDS[stage]
         self._percent = max(self._percent, int(low + (high - low) * self._fractions[stage]))
         return Progress(percent=self._percent, stage=stage)
-
-
-class ProgressCounter:
-    """Reports the done share of `total` after each piece of work, below 1 until the stage itself ends."""
-
-    def __init__(self, total: float, report: Callable[[float], None]) -> None:
-        self._total = total
-        self._report = report
-        self._done = 0.0
-
-    @contextmanager
-    def one(self, weight: float = 1.0) -> Iterator[None]:
-        """Enclose one piece of work, which counts `weight` of the total when it succeeds."""
-        yield
-        self._done += weight
-        self._report(min(0.99, self._done / self._total))

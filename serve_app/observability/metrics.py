@@ -12,14 +12,13 @@ from deployments import errors
 from deployments import metrics as stages
 from deployments.metrics import Counter, Gauge, Histogram, Metric
 from deployments.warnings import WarningCode
+from serve_app.jobs.stages import TimedStage
 from serve_app.jobs.states import JobState
 
 UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 CODES = frozenset(error.code for error in errors.JobError.__subclasses__())
 NO_CODE = "none"
 """In place of an error code, for a job that completed."""
-STAGES = ("extraction", "detection", "transcription", "diarization", "prosody", "analysis")
-"""The names in a result's `metadata.stages`."""
 OUTCOMES = ("delivered", "to_be_retried", "given_up")
 FAULTS = ("none", "unreachable", "timeout", "cut_off", "not_allowed", "http_3xx", "http_4xx", "http_5xx")
 ROUTES = {
@@ -55,7 +54,7 @@ STAGE_S = Histogram(
     "stage_seconds",
     "How long a stage of a completed job took; stages overlap.",
     upto=(0.5, 1, 2, 5, 10, 20, 40, 60, 120, 300, 600, 1200, 1800),
-    stage=STAGES,
+    stage=TimedStage,
 )
 REAL_TIME_FACTOR = Histogram(
     "real_time_factor",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 from ray import cloudpickle
 
+from deployments.extraction.progress import Part
 from serve_app.orchestration import placement
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
     from serve_app.jobs.job import Job
-    from serve_app.pipeline.pipeline import Stages
+    from serve_app.pipeline.stage_client import StageHandles
     from serve_app.settings import Settings
 
 NAMESPACE = "ml-server"
@@ -42,7 +43,7 @@ def actor_name(job_id: str, run: int) -> str:
     return f"job:{job_id}" if run == 1 else f"job:{job_id}#{run}"
 
 
-def launch(job: Job, settings: Settings, stages: Stages, manager: ActorHandle[Any]) -> ActorHandle[Any]:
+def launch(job: Job, settings: Settings, stages: StageHandles, manager: ActorHandle[Any]) -> ActorHandle[Any]:
     """Return the actor of the job's present run; create it if there is none."""
     pickled: bytes = cloudpickle.dumps((settings, stages))  # type: ignore[no-untyped-call]
     actor: Any = (
@@ -104,9 +105,9 @@ class JobActor:
     async def ping(self) -> None:
         """Return, which shows that the actor's process runs."""
 
-    async def stage_progress(self, step: str, fraction: float) -> None:
-        """Take a progress report of the extractor."""
-        self._runner.stage_progress(step, fraction)
+    async def report_progress(self, part: str, fraction: float) -> None:
+        """Take the extractor's report that `fraction` (0-1) of `part`, a value of `Part`, is done."""
+        self._runner.report_progress(Part(part), fraction)
 
     async def give_back(self) -> None:
         """Stop the work, so that the job goes on later with another actor."""
@@ -117,3 +118,4 @@ class JobActor:
         self._runner.cancel()
 
     leave = give_back  # what a manager of the release before calls; to be removed with the release after this one
+    stage_progress = report_progress  # the same for an extractor of the release before

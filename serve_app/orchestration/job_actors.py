@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
     from serve_app.jobs.job import Job
-    from serve_app.pipeline.pipeline import Stages
+    from serve_app.pipeline.stage_client import StageHandles
     from serve_app.settings import Settings
 
 PREFIX = "job:"
@@ -27,7 +27,7 @@ ANSWER_S = 10.0
 class JobActors:
     """One actor per running job. To be used inside the manager's actor, whose handle the job actors get."""
 
-    def __init__(self, settings: Settings, stages: Stages) -> None:
+    def __init__(self, settings: Settings, stages: StageHandles) -> None:
         self._settings = settings
         self._stages = stages
 

@@ -33,9 +33,9 @@ from serve_app.orchestration.attempt import RunningAttempt, until_stored
 from serve_app.orchestration.isolation import Quarantine
 from serve_app.orchestration.opening import open_stores
 from serve_app.pipeline.checkpoint_writer import CheckpointWriter
-from serve_app.pipeline.pipeline import Pipeline, Stages
-from serve_app.pipeline.resume import StageTimer
-from serve_app.pipeline.stage_client import TRANSIENT
+from serve_app.pipeline.pipeline import Pipeline
+from serve_app.pipeline.stage_calls import TRANSIENT
+from serve_app.pipeline.stage_timer import StageTimer
 from serve_app.storage.checkpoints import Checkpoints
 from serve_app.storage.opening import open_database
 
@@ -44,9 +44,12 @@ if TYPE_CHECKING:
 
     from ray.actor import ActorHandle
 
+    from deployments.extraction.progress import Part
     from serve_app.jobs.job import Job
     from serve_app.jobs.progress import Progress
+    from serve_app.jobs.stages import Stage
     from serve_app.observability.tracing import Trace
+    from serve_app.pipeline.stage_client import StageHandles
     from serve_app.settings import Settings
     from serve_app.storage.attempt_store import Ending
 
@@ -63,7 +66,7 @@ class JobRunner:
         job_id: str,
         run: int,
         settings: Settings,
-        stages: Stages,
+        stages: StageHandles,
         manager: ActorHandle[Any],
         *,
         show: Callable[[str], None] = lambda _: None,
@@ -88,10 +91,10 @@ class JobRunner:
         self._giving_back = False
         self._task = asyncio.get_running_loop().create_task(self._live())
 
-    def stage_progress(self, step: str, fraction: float) -> None:
-        """Take a progress report of the extractor."""
+    def report_progress(self, part: Part, fraction: float) -> None:
+        """Take the extractor's report that `fraction` (0-1) of a part is done."""
         if self._pipeline is not None:
-            self._pipeline.extraction_progress(step, fraction)
+            self._pipeline.report_progress(part, fraction)
 
     def cancel(self) -> None:
         """Stop the work; the job ends as cancelled."""
@@ -130,15 +133,20 @@ class JobRunner:
             sender = self._sender(client, trace)
             meter = ProgressMeter(job.progress)
             teller = self._progress_sender(job, sender, meter, attempt)
+
+            def report_progress(stage: Stage, fraction: float) -> None:
+                meter.report_progress(stage, fraction)
+                teller.changed()
+
             self._pipeline = Pipeline(
                 job,
                 self._settings,
                 self._stages,
-                meter=meter,
-                changed=teller.changed,
-                kept=CheckpointWriter(self._checkpoints, attempt.id),
-                alone=self._quarantine.alone,
-                clock=timer,
+                report_progress=report_progress,
+                reporter=ray.get_runtime_context().current_actor,
+                checkpoints=CheckpointWriter(self._checkpoints, attempt.id),
+                isolation=self._quarantine.alone,
+                timer=timer,
                 trace=trace,
             )
             self._work = asyncio.create_task(self._outcome(job, self._pipeline))
@@ -199,8 +207,7 @@ class JobRunner:
         started = time.monotonic()
         try:
             async with asyncio.timeout(limits.processing_s - job.spent_s):
-                reporter = ray.get_runtime_context().current_actor
-                result = await pipeline.run(reporter, spent_s=job.spent_s)
+                result = await pipeline.run(spent_s=job.spent_s)
             return Outcome(
                 result=dump(result),
                 duration_s=result["duration"],

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from serve_app.jobs.job import Job
-    from serve_app.pipeline.pipeline import Stages
+    from serve_app.pipeline.stage_client import StageHandles
     from serve_app.settings import Settings
 
 TURN_S = 1.0
@@ -47,7 +47,7 @@ log = logs.get_logger("manager")
 class JobManager:
     """The loop, and the methods that other processes call; its parts do the work."""
 
-    def __init__(self, settings: Settings, stages: Stages, since: float, actors: JobActors | None = None) -> None:
+    def __init__(self, settings: Settings, stages: StageHandles, since: float, actors: JobActors | None = None) -> None:
         """`since` is when this manager's release began, in epoch seconds: a later release replaces it."""
         logs.configure()
         self._settings = settings

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from deployments import logs
 from deployments.errors import OutOfResourcesError
 from serve_app.jobs.job import Prefetch
-from serve_app.pipeline.stage_client import TRANSIENT
+from serve_app.pipeline.stage_calls import TRANSIENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,11 +14,12 @@ from deployments.types import joined
 from serve_app.sentences import sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from deployments.errors import Locale
     from deployments.types import Emotion, Segment, Word, WordProsody
     from deployments.warnings import ResultWarning
+    from serve_app.jobs.stages import TimedStage
 
 _NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
 
@@ -39,7 +40,7 @@ class Analysis:
     model_version: str
     device: str
     processing_s: float
-    stages_s: dict[str, float]
+    stages_s: Mapping[TimedStage, float]
     warnings: Sequence[ResultWarning] = ()
 
 
@@ -58,7 +59,7 @@ def result_of(analysis: Analysis, locale: Locale) -> dict[str, Any]:
             "model_version": analysis.model_version,
             "processing_time": _rounded(analysis.processing_s),
             "device": analysis.device,
-            "stages": {stage: _rounded(seconds) for stage, seconds in analysis.stages_s.items()},
+            "stages": {stage.value: _rounded(seconds) for stage, seconds in analysis.stages_s.items()},
             "warnings": [sentence(warning, locale) for warning in analysis.warnings],
             "warning_codes": [_warning_object(warning) for warning in analysis.warnings],
             **_known("language_probability", analysis.language_probability),

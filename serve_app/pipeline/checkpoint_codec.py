@@ -1,53 +1,43 @@
-"""The stages' answers as bytes, and back: exactly, or an error. JSON, and numpy's own form for arrays; never pickle.
+"""The steps' answers as bytes, and back: exactly, or an error. JSON, and numpy's own form for arrays; never pickle.
 
-Knows nothing of where the bytes are kept.
+Knows nothing of where the bytes are stored.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from deployments.transcriber.passages import Passage  # noqa: TC001  pydantic reads the annotations
 from deployments.types import AudioInfo, Emotion, Segment, Span, Tracks, Transcript, Turn, WordProsody
 from deployments.warnings import ResultWarning  # noqa: TC001
+from serve_app.jobs.stages import Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pydantic import TypeAdapter
 
-
-class Step(StrEnum):
-    """What an attempt may leave for the next one."""
-
-    EXTRACTION = "extraction"
-    DETECTION = "detection"
-    PARTIAL_TRANSCRIPT = "hearing"
-    """Of a transcription that is under way: what is heard so far."""
-    TRANSCRIPTION = "transcription"
-    DIARIZATION = "diarization"
-    TRACKS = "tracks"
-    PROSODY = "prosody"
-    EMOTION = "emotion"
+FORM = 2
+"""Raise it with every change of the types below: a checkpoint of another form is not read, and its step runs again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartialTranscript:
-    """The chunks, each with the language to hear it in, and the transcripts of those that are heard, by number."""
+    """The chunks of a video, each with its language, and the transcripts of those that are done, by chunk number."""
 
     chunks: list[Passage]
     language_probability: float | None
-    """How sure the language of most of them is; None where it was given."""
+    """Of the language of most chunks, 0-1; None where the request names it."""
     warnings: list[ResultWarning]
-    """Of the languages."""
+    """About the languages."""
     transcripts: dict[int, Transcript]
 
 
-_FORMS: dict[Step, Any] = {
+_TYPES: dict[Step, Any] = {
     Step.EXTRACTION: AudioInfo,
     Step.DETECTION: list[Span],
     Step.PARTIAL_TRANSCRIPT: PartialTranscript,
@@ -56,41 +46,51 @@ _FORMS: dict[Step, Any] = {
     Step.PROSODY: list[list[WordProsody]],
     Step.EMOTION: list[Emotion | None],
 }
+"""Of all steps but `TRACKS`, whose answer is arrays."""
+
+
+def source_of(*parts: str | bytes) -> str:
+    """Return a digest, hexadecimal, of what an answer is computed from and of the form that it is stored in."""
+    digest = hashlib.sha256(b"form %d:" % FORM)
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(b"%d:" % len(data) + data)
+    return digest.hexdigest()
 
 
 def encode(step: Step, answer: Any) -> bytes:
-    """The answer of a step."""
-    return _packed(answer) if step is Step.TRACKS else _adapter(_FORMS[step]).dump_json(answer)
+    """Return the answer of `step` as bytes."""
+    return _pack(answer) if step is Step.TRACKS else _adapter(_TYPES[step]).dump_json(answer)
 
 
 def decode(step: Step, body: bytes) -> Any:
-    """What `encode` was given.
+    """Return what `encode` was given.
 
     Raises:
-        Exception: Of one kind or another: this is not such an answer, or not in the form that this release gives it.
+        Exception: Of one kind or another: this is no answer of `step` in the form of this release.
     """
     if step is Step.TRACKS:
-        return _unpacked(body)
-    answer = _adapter(_FORMS[step]).validate_json(body, strict=True)
-    if encode(step, answer) != body:  # a field that another release knew, or did not
+        return _unpack(body)
+    answer = _adapter(_TYPES[step]).validate_json(body, strict=True)
+    if encode(step, answer) != body:  # it lacks a field of this release, or has one of another
         raise ValueError("this is an answer in the form of another release")
     return answer
 
 
 def spans_as_bytes(spans: Sequence[Span]) -> bytes:
-    """What tells these spans from others: a stage's input, to know its answer by."""
+    """Return bytes that are equal for equal spans or segments: what a step is given, as a part of its `source_of`."""
     return _adapter(list[Segment | Span]).dump_json(list(spans))
 
 
 @cache
 def _adapter(form: Any) -> TypeAdapter[Any]:
-    """Made when first used: it takes some 20 ms, and a driver's start is waited for."""
+    """Made when first used: it takes some 20 ms, and a job actor's start is waited for."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(form)
 
 
-def _packed(tracks: Tracks) -> bytes:
+def _pack(tracks: Tracks) -> bytes:
     import numpy as np
 
     file = io.BytesIO()
@@ -98,7 +98,7 @@ def _packed(tracks: Tracks) -> bytes:
     return file.getvalue()
 
 
-def _unpacked(body: bytes) -> Tracks:
+def _unpack(body: bytes) -> Tracks:
     import numpy as np
 
     with np.load(io.BytesIO(body), allow_pickle=False) as arrays:

@@ -1,27 +1,26 @@
-"""One run of one job: which stage gets what, what runs beside what, and what may fail without costing the transcript.
+"""One run of a job: which stage gets what, what runs side by side, and what may fail without costing the transcript.
 
-        prepare ─ load ─┬─ detect ─ transcribe ─ align ─┐
-                        ├─ segment ─ embed ─ cluster ───┼─ segments ─┬─ measure
-                        └─ tracks ──────────────────────┘            └─ emotions ─ assemble
+        extract ─┬─ detect speech ─ transcribe ─ align ─┐
+                 ├─ segment ─ embed ─ cluster ──────────┼─ segments ─┬─ measure prosody
+                 └─ track prosody ──────────────────────┘            └─ classify emotions ─ assemble
 
-What an earlier attempt has left of a step is not worked out again; a step that failed leaves nothing. Knows the stages'
-handles and nothing of the database or callbacks.
+A step whose answer an earlier attempt has saved is not run again; a step that failed saves nothing. Knows nothing of
+Ray, the database or callbacks.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import defaultdict
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from operator import attrgetter
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deployments import logs
 from deployments.diarizer.config import PIECE_S as DIARIZATION_PIECE_S
 from deployments.emotion import config as emotion_config
-from deployments.errors import JobError, TranscriptionError
+from deployments.extraction.progress import Part
 from deployments.hallucinations.repetitions import drop_repeated_texts
 from deployments.hallucinations.unheard_words import drop_unheard
 from deployments.prosody.words import UNKNOWN
@@ -32,119 +31,99 @@ from deployments.transcriber.passages import chunks_of, whole
 from deployments.transcriber.protocol import AUTO
 from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcript, join_tracks, pieces
 from deployments.warnings import ResultWarning, WarningCode, merged
-from serve_app.jobs.progress import ProgressCounter, ProgressMeter, Stage
+from serve_app.jobs.stages import Stage, Step
 from serve_app.observability.tracing import UNTRACED
 from serve_app.pipeline.assemble import Analysis, filename_of, result_of
-from serve_app.pipeline.checkpoint_codec import PartialTranscript, Step, spans_as_bytes
-from serve_app.pipeline.languages import planned
-from serve_app.pipeline.languages import warnings as told_of
-from serve_app.pipeline.resume import NoCheckpoints, Resumer, StageTimer, source_of
+from serve_app.pipeline.checkpoint_codec import PartialTranscript, source_of, spans_as_bytes
+from serve_app.pipeline.languages import language_warnings, plan_languages
 from serve_app.pipeline.segments import segments_of
-from serve_app.pipeline.stage_client import TRANSIENT, StageCalls, together
+from serve_app.pipeline.stage_calls import together
+from serve_app.pipeline.stage_client import StageClient
+from serve_app.pipeline.stage_timer import StageTimer
+from serve_app.pipeline.steps import StepRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from ray.actor import ActorHandle
-    from ray.serve.handle import DeploymentHandle
 
+    from deployments.diarizer.protocol import Embeddings, Segmentation
     from deployments.transcriber.passages import Passage
     from deployments.types import Emotion, Segment, Turn, WordProsody
     from serve_app.jobs.job import Job
     from serve_app.observability.tracing import Trace
-    from serve_app.pipeline.resume import CheckpointSource
+    from serve_app.pipeline.languages import Probabilities
+    from serve_app.pipeline.stage_client import StageHandles
+    from serve_app.pipeline.steps import CheckpointSource
     from serve_app.settings import Settings
 
 PROSODY_PIECE_S = 300.0
 DOWNLOAD_SHARE = 0.6
-"""Of the extraction's band; decoding has the rest."""
-KEEP_EVERY_S = 20.0
-"""What a long transcription has heard so far is kept so often: an attempt that dies costs no more than that."""
-OF_THE_RUN = "run"
-"""What extraction's answer is made from: rows of another run are not looked at."""
+"""Of the extraction's progress; decoding has the rest."""
+TRACKS_SHARE, PROSODY_SHARE = 0.5, 0.6
+"""Of the analysis' progress: the tracks, and these with the words' measures; emotions have the rest."""
+SAVE_PARTIAL_EVERY_S = 20.0
+"""How often a transcription saves the chunks that are done: an attempt that dies costs no more work than that."""
+NEARLY_DONE = 0.99
+"""The most that a stage's progress shows before the stage has ended."""
 
+Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 log = logs.get_logger("pipeline")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stages:
-    """The graph's handles. `aligner` is None where the recogniser times all words itself.
-
-    `cpu` has the handles of the CPU pool, by the names here; None where there is no pool.
-    """
-
-    extractor: DeploymentHandle[Any]
-    detector: DeploymentHandle[Any]
-    transcriber: DeploymentHandle[Any]
-    aligner: DeploymentHandle[Any] | None
-    diarizer: DeploymentHandle[Any]
-    prosody: DeploymentHandle[Any]
-    emotion: DeploymentHandle[Any]
-    cpu: Mapping[str, Any] | None = None
-
-    def on(self, *, enable_gpu: bool) -> Stages:
-        """What a job calls: the CPU pool where it asks for no GPU and there is a pool. `Settings.on` is its like."""
-        return self if enable_gpu or self.cpu is None else replace(self, **self.cpu)
-
-
 class Pipeline:
-    """Works through the graph for one job. `meter` is told what is done, `changed` is called when it was.
-
-    `kept` is where answers are left for the next attempt.
-    """
+    """Takes one job through the graph."""
 
     def __init__(
         self,
         job: Job,
         settings: Settings,
-        stages: Stages,
+        handles: StageHandles,
         *,
-        meter: ProgressMeter,
-        changed: Callable[[], None],
-        kept: CheckpointSource | None = None,
-        alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
-        clock: StageTimer | None = None,
+        report_progress: Callable[[Stage, float], None],
+        reporter: ActorHandle[Any] | None = None,
+        checkpoints: CheckpointSource | None = None,
+        isolation: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+        timer: StageTimer | None = None,
         trace: Trace = UNTRACED,
     ) -> None:
+        """`report_progress` is called with the done fraction (0-1) of a stage; `reporter`: see `StageClient`."""
         self._job = job
         self._settings = settings.on(enable_gpu=job.options.enable_gpu)
-        self._stages = stages.on(enable_gpu=job.options.enable_gpu)
-        self._meter = meter
-        self._changed = changed
-        self._calls = StageCalls(job.job_id, job.options.max_workers, alone, trace)
-        self._clock = clock or StageTimer(trace=trace)
+        self._report_progress = report_progress
+        self._stages = StageClient(job, handles, reporter=reporter, isolation=isolation, trace=trace)
+        self._timer = timer or StageTimer(trace=trace)
+        self._steps = StepRunner(checkpoints, self._timer)
         self._trace = trace
-        self._resumer = Resumer(kept or NoCheckpoints(), self._clock)
         self._warnings: list[ResultWarning] = []
-        self._reporter: ActorHandle[Any] | None = None
-        self._fetching = asyncio.Lock()
-        self._audio: Any = None
         self._source = ""
-        """What all answers about the sound are made from: the sound and the engines."""
+        """What all answers about the audio are computed from: its samples and the engines."""
 
-    async def run(self, reporter: ActorHandle[Any] | None, *, spent_s: float) -> dict[str, Any]:
-        """The contract's `result`. Raises a `JobError` where the transcript cannot be had.
+    async def run(self, *, spent_s: float) -> dict[str, Any]:
+        """Return the contract's `result`. `spent_s` is the run's processing time before this attempt.
 
-        `reporter` hears of the progress of the download; `spent_s` is the run's processing time before this attempt.
+        Raises:
+            JobError: A stage failed without which there is no transcript.
         """
         started = time.monotonic()
-        self._reporter = reporter
-        await self._resumer.open()
-        self._progress(Stage.STARTING, 1)
-        info = await self._extract()
-        self._source = source_of(info.sha256, self._settings.model_version)
-        heard, turns, tracks = await together(self._transcribe(info), self._diarize(info), self._track(info))
-        self._warnings += heard.warnings
-        transcripts = list(heard.transcripts.values())
-        segments = self._segments(transcripts, turns)
+        await self._steps.open()
+        self._report_progress(Stage.STARTING, 1)
+        audio = await self._extract()
+        self._source = source_of(audio.sha256, self._settings.model_version)
+        spoken, turns, tracks = await together(
+            self._transcribe(audio), self._diarize(audio), self._track_prosody(audio)
+        )
+        transcripts = list(spoken.transcripts.values())
+        self._warnings += [*spoken.warnings, *(warning for each in transcripts for warning in each.warnings)]
+        segments = _segments(transcripts, turns)
         prosody, emotions = await self._analyse(segments, tracks)
-        self._progress(Stage.ANALYSIS, 1)
+        self._report_progress(Stage.ANALYSIS, 1)
         analysis = Analysis(
-            duration_s=info.duration_s,
-            language=self._language(transcripts),
-            language_probability=heard.language_probability,
+            duration_s=audio.duration_s,
+            language=_main_language(transcripts) or self._job.options.language,
+            language_probability=spoken.language_probability,
             segments=segments,
             prosody=prosody,
             emotions=emotions,
@@ -152,196 +131,124 @@ class Pipeline:
             model_version=self._settings.model_version,
             device="+".join(sorted({each.device for each in transcripts})) or self._settings.transcriber.device,
             processing_s=spent_s + time.monotonic() - started,
-            stages_s=self._clock.seconds,
+            stages_s=self._timer.seconds,
             warnings=merged(self._warnings),
         )
         with self._trace.span("assembly"):
             result = result_of(analysis, self._settings.locale)
-        self._progress(Stage.ASSEMBLY, 1)
+        self._report_progress(Stage.ASSEMBLY, 1)
         return result
 
-    def _load(self) -> None:
-        """Bring the audio into the object store, owned by this driver; again when it was lost."""
-        self._audio = self._stages.extractor.load.remote(self._job.job_id, self._job.run)
-
-    async def _on_audio(self, method: str, *args: Any, **named: Any) -> Any:
-        """Call a stage's method with the audio's reference first: the samples themselves do not pass through here."""
-        handle: Any = attrgetter(method)(self._stages)
-        async with self._fetching:
-            if self._audio is None:  # it was thought that all is kept that is heard from it
-                await self._fetch()
-        return await self._calls.call(
-            lambda **options: handle.remote(self._audio, *args, **named, **options),
-            name=method,
-            before_retry=self._load,
-        )
-
-    def extraction_progress(self, step: str, fraction: float) -> None:
-        """The extractor's report: `step` is download or extract."""
-        done = DOWNLOAD_SHARE * fraction if step == "download" else DOWNLOAD_SHARE + (1 - DOWNLOAD_SHARE) * fraction
-        self._progress(Stage.EXTRACTION, min(done, 0.99))
-
-    def _progress(self, stage: Stage, fraction: float) -> None:
-        self._meter.set(stage, fraction)
-        self._changed()
-
-    async def _fetch(self) -> AudioInfo:
-        info: AudioInfo = await self._calls.call(
-            self._stages.extractor.prepare.remote,
-            self._job.job_id,
-            self._job.run,
-            self._job.video_url,
-            self._reporter,
-            name="extractor.prepare",
-        )
-        self._load()
-        return info
+    def report_progress(self, part: Part, fraction: float) -> None:
+        """Take the extractor's report that `fraction` (0-1) of a part is done."""
+        before, share = (0.0, DOWNLOAD_SHARE) if part is Part.DOWNLOAD else (DOWNLOAD_SHARE, 1 - DOWNLOAD_SHARE)
+        self._report_progress(Stage.EXTRACTION, min(before + share * fraction, NEARLY_DONE))
 
     async def _extract(self) -> AudioInfo:
-        """What is known of the audio, and the audio itself unless all is kept that is heard from it."""
-        heard = [Step.TRANSCRIPTION, Step.DIARIZATION, Step.TRACKS]
+        """Return what is known of the audio; extract it unless the answers of all that listen to it are saved."""
+        listening = {Step.TRANSCRIPTION, Step.DIARIZATION, Step.TRACKS}
         if self._job.options.emotion_detection:
-            heard.append(Step.EMOTION)
-        info: AudioInfo | None = None
-        if self._resumer.has(*heard):
-            info = await self._resumer.find(Step.EXTRACTION, OF_THE_RUN)
-        if info is None:
-            with self._clock.time("extraction"):
-                info = await self._fetch()
-            self._resumer.keep(Step.EXTRACTION, OF_THE_RUN, info)
-        self._warnings += info.warnings
-        self._progress(Stage.EXTRACTION, 1)
-        return info
+            listening.add(Step.EMOTION)
+        source = source_of("run")  # checkpoints of other runs are never looked at
+        audio: AudioInfo | None = None
+        if self._steps.has_saved(*listening):
+            audio = await self._steps.load(Step.EXTRACTION, source)
+        if audio is None:
+            audio = await self._steps.run(Step.EXTRACTION, source, self._stages.extract)
+        self._warnings += audio.warnings
+        self._report_progress(Stage.EXTRACTION, 1)
+        return audio
 
-    async def _transcribe(self, info: AudioInfo) -> PartialTranscript:
-        async def work() -> PartialTranscript:
-            speech = await self._resumer.once(
-                Step.DETECTION, self._source, lambda: self._detect(info), timed_as="detection"
+    async def _transcribe(self, audio: AudioInfo) -> PartialTranscript:
+        transcript: PartialTranscript | None = await self._steps.load(Step.TRANSCRIPTION, self._source)
+        if transcript is None:
+            speech = await self._steps.load_or_run(Step.DETECTION, self._source, lambda: self._detect_speech(audio))
+            self._report_progress(Stage.DETECTION, 1)
+            transcript = await self._steps.run(
+                Step.TRANSCRIPTION, self._source, lambda: self._transcribe_chunks(speech)
             )
-            self._progress(Stage.DETECTION, 1)
-            with self._clock.time("transcription"):
-                return await self._recognise(speech)
+        self._report_progress(Stage.DETECTION, 1)
+        self._report_progress(Stage.TRANSCRIPTION, 1)
+        return transcript
 
-        heard = await self._resumer.once(Step.TRANSCRIPTION, self._source, work)
-        self._progress(Stage.DETECTION, 1)
-        self._progress(Stage.TRANSCRIPTION, 1)
-        return heard
+    async def _detect_speech(self, audio: AudioInfo) -> list[Span]:
+        todo = list(pieces(_audio_s(audio), DETECTION_PIECE_S))
+        return join_spans(await self._map(Stage.DETECTION, self._stages.detect_speech, todo))
 
-    async def _detect(self, info: AudioInfo) -> list[Span]:
-        todo = list(pieces(_audio_s(info), DETECTION_PIECE_S))
-        counted = ProgressCounter(len(todo), lambda fraction: self._progress(Stage.DETECTION, fraction))
-
-        async def detect(piece: Span) -> list[Span]:
-            with counted.one():
-                spans: list[Span] = await self._on_audio("detector.detect", piece)
-                return spans
-
-        found = await self._calls.map(detect, todo)
-        return join_spans(found)
-
-    async def _recognise(self, speech: Sequence[Span]) -> PartialTranscript:
+    async def _transcribe_chunks(self, speech: Sequence[Span]) -> PartialTranscript:
         source = source_of(self._source, spans_as_bytes(speech))
+        saved: PartialTranscript | None = await self._steps.load(Step.PARTIAL_TRANSCRIPT, source)
+        begun = saved or await self._plan_chunks(speech)
+        transcripts = dict(begun.transcripts)
 
-        async def recognise(numbered: tuple[int, Passage]) -> None:
+        async def transcribe(numbered: tuple[int, Passage]) -> None:
             number, chunk = numbered
-            with counted.one(chunk.duration_s):
-                if number not in transcripts:
-                    transcripts[number] = await self._hear(chunk, speech)
-                    self._resumer.keep_now_and_then(Step.PARTIAL_TRANSCRIPT, source, so_far, every_s=KEEP_EVERY_S)
+            if number not in transcripts:
+                transcripts[number] = await self._transcribe_chunk(chunk, speech)
+                self._steps.save_at_intervals(
+                    Step.PARTIAL_TRANSCRIPT, source, done_so_far, interval_s=SAVE_PARTIAL_EVERY_S
+                )
 
-        def so_far() -> PartialTranscript:
-            return replace(heard, transcripts=dict(sorted(transcripts.items())))
+        def done_so_far() -> PartialTranscript:
+            return replace(begun, transcripts=dict(sorted(transcripts.items())))
 
-        try:
-            before: PartialTranscript | None = await self._resumer.find(Step.PARTIAL_TRANSCRIPT, source)
-            heard = before or await self._to_hear(speech)
-            transcripts = dict(heard.transcripts)
-            total_s = sum(chunk.duration_s for chunk in heard.chunks)
-            counted = ProgressCounter(total_s, lambda fraction: self._progress(Stage.TRANSCRIPTION, fraction))
-            await self._calls.map(recognise, enumerate(heard.chunks))
-        except (JobError, MemoryError, *TRANSIENT):
-            raise
-        except Exception as error:
-            raise TranscriptionError from error
-        return replace(heard, transcripts=drop_repeated_texts(transcripts, speech))
+        todo = list(enumerate(begun.chunks))
+        await self._map(Stage.TRANSCRIPTION, transcribe, todo, weights=[chunk.duration_s for chunk in begun.chunks])
+        return replace(begun, transcripts=drop_repeated_texts(transcripts, speech))
 
-    async def _hear(self, chunk: Passage, speech: Sequence[Span]) -> Transcript:
+    async def _transcribe_chunk(self, chunk: Passage, speech: Sequence[Span]) -> Transcript:
         inside = [span for span in speech if span.overlap_s(chunk) > 0]
-        transcript: Transcript = await self._on_audio(
-            "transcriber.transcribe", chunk, chunk.language, self._job.job_id, inside
-        )
-        if self._stages.aligner is not None:
-            transcript = await self._on_audio("aligner.align", transcript, self._job.job_id)
+        transcript = await self._stages.align(await self._stages.transcribe(chunk, inside))
         return drop_unheard(transcript, speech)
 
-    async def _to_hear(self, speech: Sequence[Span]) -> PartialTranscript:
-        """The chunks, none heard yet, in the asked language or those found; `auto` where the engine cannot tell."""
+    async def _plan_chunks(self, speech: Sequence[Span]) -> PartialTranscript:
+        """Return the chunks to transcribe, each in the requested language or in the one that is detected there.
 
-        async def hear(spans: Sequence[Span], brief: bool) -> list[dict[str, float]]:  # noqa: FBT001  `Hear`
-            async def one(span: Span) -> dict[str, float]:
-                method = "transcriber.detect_language"
-                probabilities: dict[str, float] = await self._on_audio(method, span, self._job.job_id, brief=brief)
-                return probabilities
+        Their language is `auto` where the engine detects none.
+        """
 
-            return await self._calls.map(one, spans)
+        async def detect(spans: Sequence[Span], *, brief: bool) -> list[Probabilities]:
+            return await self._stages.map(partial(self._stages.detect_language, brief=brief), spans)
 
         config, language = self._settings.transcriber, self._job.options.language
         plan = None
         if language == AUTO and detects_language(config):
-            plan = await planned(speech, config.max_chunk_s, hear)
-        found = plan.passages if plan else whole(speech, language)
+            plan = await plan_languages(speech, config.max_chunk_s, detect)
+        passages = plan.passages if plan else whole(speech, language)
         return PartialTranscript(
-            chunks=with_margins(chunks_of(found, speech, config.max_chunk_s), config.max_chunk_s),
+            chunks=with_margins(chunks_of(passages, speech, config.max_chunk_s), config.max_chunk_s),
             language_probability=plan.probability if plan else None,
-            warnings=told_of(plan, speech) if plan else [],
+            warnings=language_warnings(plan, speech) if plan else [],
             transcripts={},
         )
 
-    async def _diarize(self, info: AudioInfo) -> list[Turn]:
+    async def _diarize(self, audio: AudioInfo) -> list[Turn]:
         turns = await self._optional(
-            self._resumer.once(Step.DIARIZATION, self._source, lambda: self._find_turns(info), timed_as="diarization"),
+            self._steps.load_or_run(Step.DIARIZATION, self._source, lambda: self._find_turns(audio)),
             [],
             WarningCode.DIARIZATION_FAILED,
         )
-        self._progress(Stage.DIARIZATION, 1)
+        self._report_progress(Stage.DIARIZATION, 1)
         return turns
 
-    async def _find_turns(self, info: AudioInfo) -> list[Turn]:
-        todo = list(pieces(_audio_s(info), DIARIZATION_PIECE_S))
-        counted = ProgressCounter(len(todo) + 1, lambda fraction: self._progress(Stage.DIARIZATION, fraction))
+    async def _find_turns(self, audio: AudioInfo) -> list[Turn]:
+        async def embed(piece: Span) -> tuple[Segmentation, Embeddings]:
+            segmentation = await self._stages.segment(piece)
+            return segmentation, await self._stages.embed(segmentation)
 
-        async def embed(piece: Span) -> tuple[Any, Any]:
-            with counted.one():
-                segmentation = await self._on_audio("diarizer.segment", piece)
-                return segmentation, await self._on_audio("diarizer.embed", segmentation)
+        todo = list(pieces(_audio_s(audio), DIARIZATION_PIECE_S))
+        embedded = await self._map(Stage.DIARIZATION, embed, todo, total=len(todo) + 1)  # clustering counts as a piece
+        return await self._stages.cluster([pair[0] for pair in embedded], [pair[1] for pair in embedded])
 
-        found = await self._calls.map(embed, todo)
-        segmentations, embeddings = [pair[0] for pair in found], [pair[1] for pair in found]
-        turns: list[Turn] = await self._calls.call(
-            self._stages.diarizer.cluster.remote, segmentations, embeddings, name="diarizer.cluster"
-        )
-        return turns
+    async def _track_prosody(self, audio: AudioInfo) -> Tracks | None:
+        todo = list(pieces(_audio_s(audio), PROSODY_PIECE_S))
 
-    async def _track(self, info: AudioInfo) -> Tracks | None:
-        todo = list(pieces(_audio_s(info), PROSODY_PIECE_S))
-        counted = ProgressCounter(len(todo) * 2, lambda fraction: self._progress(Stage.ANALYSIS, fraction))
+        async def track() -> Tracks:
+            total = len(todo) / TRACKS_SHARE
+            return join_tracks(await self._map(Stage.ANALYSIS, self._stages.track_prosody, todo, total=total))
 
-        async def track(piece: Span) -> Tracks:
-            with counted.one():
-                tracks: Tracks = await self._on_audio("prosody.tracks", piece)
-                return tracks
-
-        async def all_tracks() -> Tracks:
-            return join_tracks(await self._calls.map(track, todo))
-
-        tracks = self._resumer.once(Step.TRACKS, self._source, all_tracks, timed_as="prosody")
+        tracks = self._steps.load_or_run(Step.TRACKS, self._source, track)
         return await self._optional(tracks, None, WarningCode.PROSODY_FAILED)
-
-    def _segments(self, transcripts: Sequence[Transcript], turns: Sequence[Turn]) -> list[Segment]:
-        for transcript in transcripts:
-            self._warnings += transcript.warnings
-        segments = segments_of((heard for transcript in transcripts for heard in transcript.utterances), turns)
-        return [replace(segment, language=_language_of(segment, transcripts)) for segment in segments]
 
     async def _analyse(
         self, segments: list[Segment], tracks: Tracks | None
@@ -349,29 +256,22 @@ class Pipeline:
         if not segments:
             return [], None
         source = source_of(self._source, spans_as_bytes(segments))
-        measured, judged = self._measure(segments, tracks, source), self._judge(segments, tracks, source)
-        prosody, emotions = await together(measured, judged)
-        return prosody, emotions
+        return await together(
+            self._measure_prosody(segments, tracks, source), self._classify_emotions(segments, tracks, source)
+        )
 
-    async def _measure(
+    async def _measure_prosody(
         self, segments: list[Segment], tracks: Tracks | None, source: str
     ) -> Sequence[Sequence[WordProsody]]:
-        floor = [[UNKNOWN] * len(segment.words) for segment in segments]
+        unknown: Sequence[Sequence[WordProsody]] = [[UNKNOWN] * len(segment.words) for segment in segments]
         if tracks is None:
-            return floor
-
-        async def work() -> Sequence[Sequence[WordProsody]]:
-            measured: Sequence[Sequence[WordProsody]] = await self._calls.call(
-                lambda: self._stages.prosody.measure.remote(tracks, segments), name="prosody.measure"
-            )
-            return measured
-
-        measured = self._resumer.once(Step.PROSODY, source, work, timed_as="analysis")
-        prosody: Sequence[Sequence[WordProsody]] = await self._optional(measured, floor, WarningCode.PROSODY_FAILED)
-        self._progress(Stage.ANALYSIS, 0.6)
+            return unknown
+        measured = self._steps.load_or_run(Step.PROSODY, source, lambda: self._stages.measure_prosody(tracks, segments))
+        prosody = await self._optional(measured, unknown, WarningCode.PROSODY_FAILED)
+        self._report_progress(Stage.ANALYSIS, PROSODY_SHARE)
         return prosody
 
-    async def _judge(
+    async def _classify_emotions(
         self, segments: list[Segment], tracks: Tracks | None, source: str
     ) -> Sequence[Emotion | None] | None:
         config = self._settings.emotion
@@ -383,34 +283,49 @@ class Pipeline:
             self._warnings.append(ResultWarning(code=WarningCode.EMOTION_FAILED))
             return None
 
-        parts = emotion_config.parts(config, segments)
-        counted = ProgressCounter(len(parts), lambda fraction: self._progress(Stage.ANALYSIS, 0.6 + 0.4 * fraction))
+        async def classify() -> list[Emotion | None]:
+            work = partial(self._stages.classify_emotions, tracks)
+            parts = emotion_config.parts(config, segments)
+            answers = await self._map(Stage.ANALYSIS, work, parts, already_done=PROSODY_SHARE)
+            return [emotion for answer in answers for emotion in answer]
 
-        async def judge(part: Sequence[Segment]) -> list[Emotion | None]:
-            with counted.one():
-                method = "emotion.analyze"
-                emotions: list[Emotion | None] = await self._on_audio(method, tracks, part, self._job.job_id)
-                return emotions
-
-        async def work() -> list[Emotion | None]:
-            return [emotion for part in await self._calls.map(judge, parts) for emotion in part]
-
-        judged = self._resumer.once(Step.EMOTION, source, work, timed_as="analysis")
-        emotions = await self._optional(judged, None, WarningCode.EMOTION_FAILED)
+        classified = self._steps.load_or_run(Step.EMOTION, source, classify)
+        emotions = await self._optional(classified, None, WarningCode.EMOTION_FAILED)
         if emotions is not None:
             self._warnings += emotion_config.warnings(config, segments)
         return emotions
 
-    def _language(self, transcripts: Sequence[Transcript]) -> str:
-        """The language that most speech was recognised in; the requested one where nobody spoke."""
-        spoken_s: defaultdict[str, float] = defaultdict(float)
-        for transcript in transcripts:
-            for heard in transcript.utterances:
-                spoken_s[transcript.language] += heard.duration_s
-        return max(spoken_s, key=spoken_s.__getitem__) if spoken_s else self._job.options.language
+    async def _map(
+        self,
+        stage: Stage,
+        work: Callable[[Item], Awaitable[Answer]],
+        items: Sequence[Item],
+        *,
+        weights: Sequence[float] | None = None,
+        total: float | None = None,
+        already_done: float = 0.0,
+    ) -> list[Answer]:
+        """Await `work` for each item, some at a time; report progress of `stage` after each.
+
+        An item counts 1, or its weight, of `total`, by default of all items' sum. `already_done` is the fraction (0-1)
+        of the stage that is done before.
+        """
+        weights = weights or [1.0] * len(items)
+        total = total or sum(weights)
+        done = 0.0
+
+        async def counted(weighed: tuple[Item, float]) -> Answer:
+            nonlocal done
+            item, weight = weighed
+            answer = await work(item)
+            done += weight
+            self._report_progress(stage, already_done + (1 - already_done) * min(NEARLY_DONE, done / total))
+            return answer
+
+        return await self._stages.map(counted, zip(items, weights, strict=True))
 
     async def _optional(self, work: Awaitable[Answer], otherwise: Answer, code: WarningCode) -> Answer:
-        """The answer of a stage that the transcript can do without."""
+        """Return the answer of a stage that the transcript can do without, or `otherwise` and a warning."""
         try:
             return await work
         except Exception as error:
@@ -419,15 +334,29 @@ class Pipeline:
             return otherwise
 
 
+def _segments(transcripts: Sequence[Transcript], turns: Sequence[Turn]) -> list[Segment]:
+    utterances = (utterance for transcript in transcripts for utterance in transcript.utterances)
+    return [replace(segment, language=_language_of(segment, transcripts)) for segment in segments_of(utterances, turns)]
+
+
 def _language_of(segment: Segment, transcripts: Sequence[Transcript]) -> str:
-    """That of the transcripts that share most time with it."""
+    """The language of the transcripts that share most time with `segment`."""
     shared_s: defaultdict[str, float] = defaultdict(float)
     for transcript in transcripts:
-        for heard in transcript.utterances:
-            shared_s[transcript.language] += heard.overlap_s(segment)
+        for utterance in transcript.utterances:
+            shared_s[transcript.language] += utterance.overlap_s(segment)
     return max(shared_s, key=shared_s.__getitem__)
 
 
-def _audio_s(info: AudioInfo) -> float:
-    """Length of the sound, which may end before the picture does."""
-    return info.samples / SAMPLE_RATE_HZ
+def _main_language(transcripts: Sequence[Transcript]) -> str | None:
+    """The language in which most speech was recognised, None where nobody spoke."""
+    spoken_s: defaultdict[str, float] = defaultdict(float)
+    for transcript in transcripts:
+        for utterance in transcript.utterances:
+            spoken_s[transcript.language] += utterance.duration_s
+    return max(spoken_s, key=spoken_s.__getitem__) if spoken_s else None
+
+
+def _audio_s(audio: AudioInfo) -> float:
+    """Length of the audio, which may end before the picture does."""
+    return audio.samples / SAMPLE_RATE_HZ

@@ -1,185 +1,176 @@
-"""How a driver calls the stages: bounded per job, retried when a replica dies, never when the stage itself says no."""
+"""The stages of the graph as one job calls them: a typed method per call, and the reference to the job's audio.
+
+How a call is retried and how many there are at a time: `stage_calls`. In which order they are made: `pipeline`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import random
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ray.exceptions import ActorUnavailableError, ObjectLostError, RayActorError, RayTaskError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
-
-from deployments import logs
-from deployments.errors import DeviceError, InternalJobError, StageTimeoutError, StuckError
-from deployments.watchdog import LEAVE_S
 from serve_app.observability.tracing import UNTRACED
+from serve_app.pipeline.stage_calls import StageCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from ray.actor import ActorHandle
+    from ray.serve.handle import DeploymentHandle
+
+    from deployments.diarizer.protocol import Embeddings, Segmentation
+    from deployments.transcriber.passages import Passage
+    from deployments.types import AudioInfo, Emotion, Segment, Span, Tracks, Transcript, Turn, WordProsody
+    from serve_app.jobs.job import Job
     from serve_app.observability.tracing import Trace
-
-RETRIES = 6
-FIRST_WAIT_S = 0.5
-WAITS_ALONE_S = (1.0, 8.0)
-"""Before each try of a call alone: the router has to hear that its replica, or the whole node, is gone."""
-
-
-class ArgumentLostError(Exception):
-    """What a call refers to died with the replica that was making it. The call's own replica is well."""
-
-
-TRANSIENT = (
-    RayActorError,
-    ObjectLostError,
-    ArgumentLostError,
-    BackPressureError,
-    DeploymentUnavailableError,
-    DeviceError,
-)
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-log = logs.get_logger("calls")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageHandles:
+    """The handles of the graph's deployments. `aligner` is None where the recogniser times all words itself.
+
+    `cpu` has the handles of the CPU pool, by the names of the fields here; None where there is no pool.
+    """
+
+    extractor: DeploymentHandle[Any]
+    detector: DeploymentHandle[Any]
+    transcriber: DeploymentHandle[Any]
+    aligner: DeploymentHandle[Any] | None
+    diarizer: DeploymentHandle[Any]
+    prosody: DeploymentHandle[Any]
+    emotion: DeploymentHandle[Any]
+    cpu: Mapping[str, Any] | None = None
+
+    def on(self, *, enable_gpu: bool) -> StageHandles:
+        """Return what a job calls: the CPU pool's where it wants no GPU and there is a pool. As `Settings.on` does."""
+        return self if enable_gpu or self.cpu is None else replace(self, **self.cpu)
 
 
-@dataclass(slots=True)
-class _Tries:
-    """What is known of a call over all its tries, above all whether an engine got stuck in it."""
+class StageClient:
+    """Calls the stages for one job. Each method waits for one of the job's slots and raises as `StageCalls.call` does.
 
-    name: str
-    number: int = 0
-    before: bool = False
-    options: dict[str, bool] = field(default_factory=dict)
-
-    def note(self, error: StuckError) -> None:
-        if self.before:
-            raise StageTimeoutError from error
-        self.before = True
-        self.options = {"alone": True} if error.batched else {}
-
-
-class StageCalls:
-    """The calls of one job: at most `max_in_flight` at once over all stages.
-
-    `alone` keeps those of other jobs off that want to be alone, too.
+    The samples do not pass through this process: stages get a reference to the array in the object store, and the
+    span to work on. The object belongs to this process and is loaded again when it was lost.
     """
 
     def __init__(
         self,
-        job_id: str,
-        max_in_flight: int,
-        alone: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext,
+        job: Job,
+        handles: StageHandles,
+        *,
+        reporter: ActorHandle[Any] | None = None,
+        isolation: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext,
         trace: Trace = UNTRACED,
     ) -> None:
-        self._job_id = job_id
-        self._alone = alone
-        self._trace = trace
-        self._max_in_flight = max_in_flight
-        self._slots = asyncio.Semaphore(max_in_flight)
-
-    async def call(
-        self,
-        remote: Callable[..., Any],
-        *args: Any,
-        name: str = "call",
-        before_retry: Callable[[], None] | None = None,
-    ) -> Any:
-        """Await one stage call in a slot. Raises what the stage raised, or Ray's error when retries did not help.
-
-        `before_retry` renews what the call refers to: its argument may be what was lost. A call whose replica died
-        is made again while no other job makes such a one, and after two more deaths is known for the cause. `name` is
-        what the trace calls it.
-        """
-        tries = _Tries(name)
-        async with self._slots:
-            try:
-                return await self._tried(remote, *args, before_retry=before_retry, tries=tries)
-            except RayActorError as death:
-                self._warn(death)
-            async with self._alone():
-                for wait_s in WAITS_ALONE_S:
-                    await asyncio.sleep(wait_s)
-                    if before_retry is not None:
-                        before_retry()
-                    try:
-                        return await self._tried(remote, *args, before_retry=before_retry, tries=tries)
-                    except RayActorError as death:
-                        self._warn(death)
-                        last = death
-            raise InternalJobError from last
-
-    def _warn(self, error: Exception) -> None:
-        log.warning("stage call retried", extra=logs.about(self._job_id, error=type(error).__name__))
-
-    async def _tried(
-        self, remote: Callable[..., Any], *args: Any, before_retry: Callable[[], None] | None, tries: _Tries
-    ) -> Any:
-        """Make the call until its replica dies under it.
-
-        A call in which the engine got stuck is made once more, `alone` where it shared a batch with others', and then
-        is known for the cause.
-        """
-        for attempt in range(RETRIES):
-            wait_s = FIRST_WAIT_S * 2**attempt
-            try:
-                return await self._once(remote, *args, tries=tries)
-            except (StuckError, *TRANSIENT) as error:
-                if isinstance(error, RayActorError) and not isinstance(error, ActorUnavailableError):
-                    raise
-                if isinstance(error, StuckError):
-                    tries.note(error)
-                    wait_s += LEAVE_S  # or it would be made at the replica that is about to end
-                self._warn(error)
-                await asyncio.sleep(wait_s * random.uniform(0.8, 1.2))  # noqa: S311
-                if before_retry is not None:
-                    before_retry()
-        return await self._once(remote, *args, tries=tries)
-
-    async def _once(self, remote: Callable[..., Any], *args: Any, tries: _Tries) -> Any:
-        tries.number += 1
-        with self._trace.span(tries.name, number=tries.number):
-            response = remote(*args, **tries.options)
-            try:
-                return await response
-            except asyncio.CancelledError:
-                response.cancel()
-                raise
-            except RayServeException as error:
-                if isinstance(error.__cause__, RayActorError):  # as Serve's router tells it, by no class of its own
-                    raise ArgumentLostError from error
-                raise
-            except RayTaskError as error:
-                if isinstance(error, TRANSIENT) or not isinstance(error.cause, Exception):
-                    raise
-                raise error.cause from error
+        """`reporter` is the actor whose `report_progress` the extractor calls; `isolation`: see `StageCalls`."""
+        self._job = job
+        self._handles = handles.on(enable_gpu=job.options.enable_gpu)
+        self._reporter = reporter
+        self._calls = StageCalls(job.job_id, job.options.max_workers, isolation, trace)
+        self._audio: Any = None
+        self._extracting = asyncio.Lock()
 
     async def map(self, work: Callable[[Item], Awaitable[Answer]], items: Iterable[Item]) -> list[Answer]:
-        """`work` for each item, some at a time, answers in order. The first failure cancels the rest.
+        """Await `work` for each item, as many at a time as the job has slots; return the answers in order."""
+        return await self._calls.map(work, items)
 
-        No more items wait for a slot than may be in flight, so a stage with many pieces does not starve the others.
+    async def extract(self) -> AudioInfo:
+        """Download the video and decode its audio, unless the extractor still has it, and load it."""
+        info: AudioInfo = await self._calls.call(
+            self._handles.extractor.prepare.remote,
+            *(self._job.job_id, self._job.run, self._job.video_url, self._reporter),
+            name="extractor.prepare",
+        )
+        self._load_audio()
+        return info
+
+    async def detect_speech(self, piece: Span) -> list[Span]:
+        """Return where somebody speaks inside `piece`."""
+        speech: list[Span] = await self._call_on_audio("detector.detect", self._handles.detector.detect, piece)
+        return speech
+
+    async def detect_language(self, span: Span, *, brief: bool) -> dict[str, float]:
+        """Return the probability of each language in `span`; none where the engine cannot tell.
+
+        `brief` is the quick way: it listens to the first seconds only.
         """
-        answers: dict[int, Answer] = {}
-        todo = enumerate(items)
+        method = self._handles.transcriber.detect_language
+        probabilities: dict[str, float] = await self._call_on_audio(
+            "transcriber.detect_language", method, span, self._job.job_id, brief=brief
+        )
+        return probabilities
 
-        async def worker() -> None:
-            for index, item in todo:
-                answers[index] = await work(item)
+    async def transcribe(self, chunk: Passage, speech: Sequence[Span]) -> Transcript:
+        """Return the text of `chunk` in the chunk's language. `speech` is what was detected inside the chunk."""
+        method = self._handles.transcriber.transcribe
+        transcript: Transcript = await self._call_on_audio(
+            "transcriber.transcribe", method, chunk, chunk.language, self._job.job_id, speech
+        )
+        return transcript
 
-        await together(*(worker() for _ in range(self._max_in_flight)))
-        return [answers[index] for index in sorted(answers)]
+    async def align(self, transcript: Transcript) -> Transcript:
+        """Return `transcript` with all words timed; as it is where the graph has no aligner."""
+        if self._handles.aligner is None:
+            return transcript
+        aligned: Transcript = await self._call_on_audio(
+            "aligner.align", self._handles.aligner.align, transcript, self._job.job_id
+        )
+        return aligned
 
+    async def segment(self, piece: Span) -> Segmentation:
+        """Return the local speakers in the windows that start inside `piece`."""
+        segmentation: Segmentation = await self._call_on_audio(
+            "diarizer.segment", self._handles.diarizer.segment, piece
+        )
+        return segmentation
 
-async def together(*coroutines: Awaitable[Any]) -> list[Any]:
-    """All at once; the first failure cancels the others and is raised as it is, not in a group."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def embed(self, segmentation: Segmentation) -> Embeddings:
+        """Return the voices of the local speakers of `segmentation`."""
+        embeddings: Embeddings = await self._call_on_audio("diarizer.embed", self._handles.diarizer.embed, segmentation)
+        return embeddings
+
+    async def cluster(self, segmentations: Sequence[Segmentation], embeddings: Sequence[Embeddings]) -> list[Turn]:
+        """Return the turns of the whole video from those of all its pieces."""
+        turns: list[Turn] = await self._calls.call(
+            self._handles.diarizer.cluster.remote, segmentations, embeddings, name="diarizer.cluster"
+        )
+        return turns
+
+    async def track_prosody(self, piece: Span) -> Tracks:
+        """Return pitch and level over the time of `piece`."""
+        tracks: Tracks = await self._call_on_audio("prosody.tracks", self._handles.prosody.tracks, piece)
+        return tracks
+
+    async def measure_prosody(self, tracks: Tracks, segments: Sequence[Segment]) -> Sequence[Sequence[WordProsody]]:
+        """Return the pitch and level of each word, by segment; `tracks` are those of the whole video."""
+        measured: Sequence[Sequence[WordProsody]] = await self._calls.call(
+            self._handles.prosody.measure.remote, tracks, segments, name="prosody.measure"
+        )
+        return measured
+
+    async def classify_emotions(self, tracks: Tracks | None, segments: Sequence[Segment]) -> list[Emotion | None]:
+        """Return the emotion of each segment, None where there is nothing to judge by."""
+        emotions: list[Emotion | None] = await self._call_on_audio(
+            "emotion.analyze", self._handles.emotion.analyze, tracks, segments, self._job.job_id
+        )
+        return emotions
+
+    async def _call_on_audio(self, name: str, method: DeploymentHandle[Any], *args: Any, **named: Any) -> Any:
+        """Call `method` with the reference to the audio as its first argument."""
+        async with self._extracting:
+            if self._audio is None:  # all of its answers seemed to be saved, and one could not be loaded
+                await self.extract()
+        return await self._calls.call(
+            lambda **options: method.remote(self._audio, *args, **named, **options),
+            name=name,
+            before_retry=self._load_audio,
+        )
+
+    def _load_audio(self) -> None:
+        """Have the extractor put the audio into the object store."""
+        self._audio = self._handles.extractor.load.remote(self._job.job_id, self._job.run)

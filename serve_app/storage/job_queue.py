@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import and_, delete, exists, or_, select, update
 
 from serve_app.jobs.job import CallbackState, Job, Prefetch
-from serve_app.jobs.progress import Stage
+from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import JobState, check
 from serve_app.storage import timeline
 from serve_app.storage.job_rows import count, count_by_state, fetch

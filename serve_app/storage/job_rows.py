@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import and_, delete, func, insert, select, update
 
 from serve_app.jobs.job import Counts, Job
-from serve_app.jobs.progress import Stage
+from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import JobState, check
 from serve_app.storage import timeline
 from serve_app.storage.outbox import enqueue

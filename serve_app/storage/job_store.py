@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, case, delete, func, insert, or_, select, update
 
 from serve_app.jobs.job import CallbackState, Counts, Job, NewJob, Outcome, Prefetch
-from serve_app.jobs.progress import Stage
+from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import JobState, check
 from serve_app.storage import timeline
 from serve_app.storage.job_list import JobList

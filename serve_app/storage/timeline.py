@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from serve_app.jobs.job import Attempt
+    from serve_app.jobs.stages import TimedStage
 
 NEWEST = 1000
 """How many events of a job are shown; 72 hours of retries are some 210."""
@@ -69,7 +70,7 @@ class Mark:
 
     at: float
     kind: EventKind
-    stage: str
+    stage: TimedStage
 
 
 def mark(db: Connection, attempt: Attempt, marks: Sequence[Mark]) -> None:

@@ -140,7 +140,8 @@ class Graph:
 
     async def _job(self, job_id: str, talk: Talk) -> dict[str, Any]:
         from serve_app.jobs.progress import ProgressMeter
-        from serve_app.pipeline.pipeline import Pipeline, Stages
+        from serve_app.pipeline.pipeline import Pipeline
+        from serve_app.pipeline.stage_client import StageHandles
         from serve_app.settings import Settings
         from serve_app.testing import FakeHandle
         from tests.support.fake_graph import job
@@ -150,11 +151,10 @@ class Graph:
         settings = Settings(profile="local", **configs)
         handles = {name: FakeHandle(methods, takes_s=0) for name, methods in self._methods(talk).items()}
         asked = job(language=LANGUAGE, emotion_detection="emotion" in self._stages)
-        stages = Stages(**{"aligner": None} | handles)
-        pipeline = Pipeline(
-            replace(asked, job_id=job_id), settings, stages, meter=ProgressMeter(), changed=lambda: None
-        )
-        return await pipeline.run(None, spent_s=0.0)
+        stages = StageHandles(**{"aligner": None} | handles)
+        job_n = replace(asked, job_id=job_id)
+        pipeline = Pipeline(job_n, settings, stages, report_progress=ProgressMeter().report_progress)
+        return await pipeline.run(spent_s=0.0)
 
     def _methods(self, talk: Talk) -> Mapping[str, Mapping[str, Callable[..., Any]]]:
         """The handles' methods: each stage computes, where it is there, and the script answers."""

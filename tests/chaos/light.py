@@ -19,6 +19,7 @@ import numpy as np
 import uvicorn
 
 from deployments import logs
+from deployments.extraction.progress import Part
 from deployments.net.client import CallbackClient
 from deployments.types import SAMPLE_RATE_HZ, AudioInfo
 from serve_app.api.app import create_api
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from multiprocessing.context import ForkServerContext
 
-    from serve_app.pipeline.pipeline import Stages
+    from serve_app.pipeline.stage_client import StageHandles
     from serve_app.storage.stores import Stores
     from tests.chaos.fuse import Fuse
 
@@ -174,19 +175,19 @@ class NoRay:
         pass
 
     @property
-    def stage_progress(self) -> Any:
-        return SimpleNamespace(remote=self.driver.stage_progress)
+    def report_progress(self) -> Any:
+        return SimpleNamespace(remote=self.driver.report_progress)
 
 
-def stages(reach: Callable[[str], None], ray: NoRay) -> Stages:
+def stages(reach: Callable[[str], None], ray: NoRay) -> StageHandles:
     """All stages, whose last answers are edges."""
 
     def prepare(*_: object) -> AudioInfo:
-        ray.driver.stage_progress("download", 0.5)
+        ray.driver.report_progress(Part.DOWNLOAD, 0.5)
         reach("downloading")
-        ray.driver.stage_progress("download", 1.0)
+        ray.driver.report_progress(Part.DOWNLOAD, 1.0)
         reach("downloaded")
-        ray.driver.stage_progress("extract", 1.0)
+        ray.driver.report_progress(Part.EXTRACT, 1.0)
         return AudioInfo(duration_s=AUDIO_S, samples=len(AUDIO), sha256="0" * 64)
 
     def answered(name: str) -> None:

@@ -12,7 +12,8 @@ from sqlalchemy import insert
 
 from deployments.warnings import ResultWarning, WarningCode
 from serve_app.jobs.job import Attempt, JobOptions, Outcome
-from serve_app.jobs.progress import Progress, Stage
+from serve_app.jobs.progress import Progress
+from serve_app.jobs.stages import Stage
 from serve_app.sentences import sentence
 from serve_app.settings import Settings
 from serve_app.storage.outbox import Outbox

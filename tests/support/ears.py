@@ -64,20 +64,20 @@ class Ears:
         assert len(transcripts) == len(chunks)
         told_of = [drop_unheard(each, speech) for each in transcripts]
         kept = drop_repeated_texts(dict(enumerate(told_of)), speech).values()
-        told = languages.warnings(plan, speech) if plan else []
+        told = languages.language_warnings(plan, speech) if plan else []
         return Heard(
             language=plan.language if plan else language,
             transcripts=list(kept),
             warnings=[*told, *(warning for each in kept for warning in each.warnings)],
         )
 
-    def _plan(self, audio: Audio, speech: Sequence[Span]) -> languages.Plan | None:
-        async def hear(spans: Sequence[Span], brief: bool) -> list[dict[str, float]]:  # noqa: FBT001  `languages.Hear`
+    def _plan(self, audio: Audio, speech: Sequence[Span]) -> languages.LanguagePlan | None:
+        async def hear(spans: Sequence[Span], *, brief: bool) -> list[dict[str, float]]:
             chunks = [_chunk(audio, span, AUTO, speech) for span in spans]
             answers = self._recognizer.detect(chunks, brief=brief)
             return [each for each in answers if isinstance(each, dict)]
 
-        return asyncio.run(languages.planned(speech, self._config.max_chunk_s, hear))
+        return asyncio.run(languages.plan_languages(speech, self._config.max_chunk_s, hear))
 
 
 def _chunk(audio: Audio, span: Span | Passage, language: str, speech: Sequence[Span]) -> Chunk:

@@ -10,7 +10,7 @@ from deployments.transcriber.config import TranscriberConfig
 from deployments.types import AudioInfo, Emotion, Span, Tracks, Transcript, Turn, Utterance, Word, WordProsody
 from serve_app.jobs.job import Job, JobOptions
 from serve_app.jobs.states import JobState
-from serve_app.pipeline.pipeline import Stages
+from serve_app.pipeline.stage_client import StageHandles
 from serve_app.testing import FakeHandle
 
 SECONDS = 20.0
@@ -43,7 +43,7 @@ def measure(_tracks: Any, segments: Any) -> Any:
     return [[WordProsody(volume_db=-20.0, pitch_hz=200.0, voiced=True)] * len(segment.words) for segment in segments]
 
 
-def graph(**replaced: Any) -> Stages:
+def graph(**replaced: Any) -> StageHandles:
     tracks = Tracks(start_s=0, f0_hz=np.zeros(4, np.float32), level_dbfs=np.zeros(4, np.float32))
     stages: dict[str, Any] = {
         "extractor": FakeHandle(
@@ -63,7 +63,7 @@ def graph(**replaced: Any) -> Stages:
             analyze=lambda _audio, _tracks, segments, _job_id: [Emotion(label="happy", confidence=0.4)] * len(segments)
         ),
     }
-    return Stages(**stages | replaced)
+    return StageHandles(**stages | replaced)
 
 
 def job(**options: Any) -> Job:

@@ -9,7 +9,8 @@ from deployments.errors import CancelledJobError
 from serve_app.api.app import create_api
 from serve_app.api.service import JobService
 from serve_app.jobs.job import Attempt, Outcome
-from serve_app.jobs.progress import Progress, Stage
+from serve_app.jobs.progress import Progress
+from serve_app.jobs.stages import Stage
 from serve_app.settings import Settings
 from serve_app.storage.api_keys import KeyStore
 from serve_app.storage.database import Database

@@ -29,7 +29,8 @@ from deployments.types import (
 )
 from deployments.warnings import ResultWarning, WarningCode
 from serve_app.jobs.progress import ProgressMeter
-from serve_app.pipeline.checkpoint_codec import PartialTranscript, Step, decode, encode
+from serve_app.jobs.stages import Stage, Step
+from serve_app.pipeline.checkpoint_codec import PartialTranscript, decode, encode
 from serve_app.pipeline.checkpoint_writer import CheckpointWriter
 from serve_app.pipeline.pipeline import Pipeline
 from serve_app.settings import Settings
@@ -299,7 +300,7 @@ class Dying(CheckpointWriter):
         self._last = last
         self.work: asyncio.Task[Any] | None = None
 
-    def keep(self, step: Step, source: str, answer: Any) -> None:
+    def save(self, step: Step, source: str, answer: Any) -> None:
         self._write(step, source, answer)
         if step is self._last:
             self.work.cancel()
@@ -323,7 +324,7 @@ class Story:
         keeper = Dying(self.checkpoints, begun(self.store, self._job_id), step)
 
         async def work() -> None:
-            keeper.work = asyncio.create_task(self._pipeline(stages, keeper).run(None, spent_s=0))
+            keeper.work = asyncio.create_task(self._pipeline(stages, keeper).run(spent_s=0))
             with pytest.raises(asyncio.CancelledError):
                 await keeper.work
 
@@ -336,8 +337,8 @@ class Story:
         keeper = CheckpointWriter(self.checkpoints, begun(self.store, self._job_id))
 
         async def work() -> dict[str, Any]:
-            result = await self._pipeline(stages, keeper).run(None, spent_s=0)
-            await keeper.settled()
+            result = await self._pipeline(stages, keeper).run(spent_s=0)
+            await keeper.flush()
             return result
 
         result = asyncio.run(work())
@@ -346,11 +347,14 @@ class Story:
         return result
 
     def _pipeline(self, stages, keeper: CheckpointWriter) -> Pipeline:
-        def changed() -> None:
+        def report_progress(stage: Stage, fraction: float) -> None:
+            self.meter.report_progress(stage, fraction)
             self.told.append(self.meter.now.percent)
 
         self.meter = ProgressMeter(self.meter.now.percent)
-        return Pipeline(job(**self._options), self._settings, stages, meter=self.meter, changed=changed, kept=keeper)
+        return Pipeline(
+            job(**self._options), self._settings, stages, report_progress=report_progress, checkpoints=keeper
+        )
 
 
 @pytest.fixture
@@ -390,7 +394,7 @@ def test_d5_where_all_is_kept_the_audio_is_not_even_loaded(story, undisturbed):
 
 def test_d5_a_long_transcription_goes_on_where_it_was(story, tmp_path, monkeypatch):
     """Chunks that were heard and kept before the crash are not heard again, nor is the language voted on again."""
-    monkeypatch.setattr("serve_app.pipeline.pipeline.KEEP_EVERY_S", -1)
+    monkeypatch.setattr("serve_app.pipeline.pipeline.SAVE_PARTIAL_EVERY_S", -1)
     spans = [Span(start_s=at, end_s=at + 1.5) for at in range(0, 20, 2)]
     settings = Settings(profile="local", transcriber=TranscriberConfig(engine="whisperx", max_chunk_s=2))
 

@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 from serve_app.api import console, proxy_guard
 from serve_app.api import feed as feed_module
 from serve_app.jobs.job import Outcome
-from serve_app.jobs.progress import Stage
+from serve_app.jobs.stages import Stage
 from serve_app.sentences import SENTENCES
 from serve_app.storage.database import Database
 from serve_app.storage.server_state import set_draining

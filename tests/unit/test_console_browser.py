@@ -11,7 +11,7 @@ import pytest
 
 from serve_app.api import feed
 from serve_app.jobs.job import Outcome
-from serve_app.jobs.progress import Stage
+from serve_app.jobs.stages import Stage
 from serve_app.sentences import sentence
 from serve_app.storage.api_keys import KeyStore
 from serve_app.storage.database import Database

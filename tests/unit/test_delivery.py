@@ -19,7 +19,8 @@ from serve_app.callbacks import sender as sender_module
 from serve_app.callbacks.retry_schedule import HOUR_S, JITTER, MINUTE_S
 from serve_app.callbacks.sender import Sender
 from serve_app.jobs.job import Attempt, CallbackState, Outcome
-from serve_app.jobs.progress import Progress, Stage
+from serve_app.jobs.progress import Progress
+from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import JobState
 from serve_app.storage.circuit_breaker import BREAKER_FAILURES, PROBE_EVERY_S
 from serve_app.storage.outbox import CLAIM_S, Outbox, new_message_id

@@ -24,7 +24,8 @@ from serve_app.api.openapi import committed
 from serve_app.callbacks import payloads
 from serve_app.cli.main import main
 from serve_app.environment import PREFIX, unknown_names
-from serve_app.jobs.progress import SENTENCES, Progress, Stage
+from serve_app.jobs.progress import SENTENCES, Progress
+from serve_app.jobs.stages import Stage
 from serve_app.sentences import amounts_of
 from serve_app.settings import CALLBACK_PATHS, Settings
 from tests.support.contract import Completed, SegmentObject, checked

@@ -12,6 +12,7 @@ from typing import Self
 
 import pytest
 
+from deployments.errors import TranscriptionError
 from deployments.net.client import Answer
 from serve_app.callbacks import progress_reporter
 from serve_app.jobs.job import Attempt, Outcome
@@ -137,6 +138,26 @@ def test_d9_a_job_that_used_up_its_time(settings, store):
 
 async def ended_in_time(settings):
     await ended(driven(settings))
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(TranscriptionError(), "TRANSCRIPTION_ERROR"), (KeyError("/secret/path"), "INTERNAL_ERROR")]
+)
+def test_an_error_of_our_own_is_an_internal_one(settings, store, monkeypatch, error, code):
+    """A fault of an engine has its own code; any other error is ours, and its words stay in the log."""
+
+    async def run(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Work, "run", run)
+
+    async def drive() -> None:
+        await ended(driven(settings))
+
+    asyncio.run(drive())
+    job = store.get("a")
+    assert (job.state, job.error_code) == (JobState.FAILED, code)
+    assert "secret" not in job.error_message
 
 
 def test_d7_a_driver_that_is_told_to_leave(settings, store):

@@ -16,7 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from serve_app.callbacks.retry_schedule import GIVE_UP_AFTER_S, RetrySchedule
 from serve_app.jobs.job import Attempt, CallbackState, NewJob, Outcome
-from serve_app.jobs.progress import Progress, Stage
+from serve_app.jobs.progress import Progress
+from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import TRANSITIONS, IllegalTransitionError, JobState, check
 from serve_app.storage import database as database_module
 from serve_app.storage import job_queue, job_rows, timeline

@@ -7,7 +7,7 @@ import pytest
 
 from deployments.types import Span
 from deployments.warnings import ResultWarning, WarningCode
-from serve_app.pipeline.languages import Plan, planned, warnings
+from serve_app.pipeline.languages import LanguagePlan, language_warnings, plan_languages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Ear:
         self._careful = careful
         self.asked: list[tuple[Sequence[Span], bool]] = []
 
-    async def __call__(self, spans: Sequence[Span], brief: bool) -> list[dict[str, float]]:  # noqa: FBT001
+    async def __call__(self, spans: Sequence[Span], *, brief: bool) -> list[dict[str, float]]:
         self.asked.append((spans, brief))
         return [self._careful if self._careful is not None and not brief else self._glance(span) for span in spans]
 
@@ -32,13 +32,13 @@ class Ear:
         return {language: 0.95 for language, (start_s, end_s) in self._brief.items() if start_s <= span.start_s < end_s}
 
 
-def plan_of(ear: Ear) -> Plan:
-    plan = asyncio.run(planned(SPEECH, 30, ear))
+def plan_of(ear: Ear) -> LanguagePlan:
+    plan = asyncio.run(plan_languages(SPEECH, 30, ear))
     assert plan is not None
     return plan
 
 
-def parts(plan: Plan) -> list[tuple[float, float, str]]:
+def parts(plan: LanguagePlan) -> list[tuple[float, float, str]]:
     return [(each.start_s, each.end_s, each.language) for each in plan.passages]
 
 
@@ -49,14 +49,14 @@ def test_one_language_is_voted_by_five_chunks_at_most() -> None:
     assert (parts(plan), plan.language) == ([(0, 59, "en")], "en")
     assert plan.probability == pytest.approx(0.95)
     assert [(len(spans), brief) for spans, brief in ear.asked] == [(12, True), (2, False)]
-    assert warnings(plan, SPEECH) == []
+    assert language_warnings(plan, SPEECH) == []
 
 
 def test_parts_in_two_languages_are_heard_in_their_own() -> None:
     """The result's language is that of most speech; the other one is told, with seconds and share."""
     plan = plan_of(Ear({"ko": (0, 20), "en": (20, 60)}))
     assert (parts(plan), plan.language) == ([(0, 19, "ko"), (20, 59, "en")], "en")
-    assert warnings(plan, SPEECH) == [
+    assert language_warnings(plan, SPEECH) == [
         ResultWarning(code=WarningCode.OTHER_LANGUAGE, language="ko", seconds=16, share=1 / 3)
     ]
 
@@ -76,14 +76,14 @@ def test_the_careful_vote_wins() -> None:
 def test_doubt_is_told() -> None:
     """A vote of less than 0.8 is a warning, with the language and its share."""
     plan = plan_of(Ear({"ko": (0, 60)}, {"ko": 0.7, "ja": 0.3}))
-    assert warnings(plan, SPEECH) == [
+    assert language_warnings(plan, SPEECH) == [
         ResultWarning(code=WarningCode.LANGUAGE_UNCERTAIN, language="ko", share=pytest.approx(0.7))
     ]
-    assert warnings(plan_of(Ear({"ko": (0, 60)}, {"ko": 0.8})), SPEECH) == []
+    assert language_warnings(plan_of(Ear({"ko": (0, 60)}, {"ko": 0.8})), SPEECH) == []
 
 
 def test_where_no_language_can_be_told_there_is_no_plan() -> None:
     """No speech, silent windows, or chunks that say nothing when heard with care."""
-    assert asyncio.run(planned([], 30, Ear({}))) is None
-    assert asyncio.run(planned(SPEECH, 30, Ear({}))) is None
-    assert asyncio.run(planned(SPEECH, 30, Ear({"en": (0, 60)}, {}))) is None
+    assert asyncio.run(plan_languages([], 30, Ear({}))) is None
+    assert asyncio.run(plan_languages(SPEECH, 30, Ear({}))) is None
+    assert asyncio.run(plan_languages(SPEECH, 30, Ear({"en": (0, 60)}, {}))) is None

@@ -14,7 +14,8 @@ from sqlalchemy import insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from serve_app.jobs.job import Outcome
-from serve_app.jobs.progress import Progress, Stage
+from serve_app.jobs.progress import Progress
+from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import JobState
 from serve_app.storage import database as database_module
 from serve_app.storage import lease_holder
@@ -29,7 +30,8 @@ WORKER = """
 import sys
 from serve_app.storage.database import Database
 from serve_app.jobs.job import Attempt, Outcome
-from serve_app.jobs.progress import Progress, Stage
+from serve_app.jobs.progress import Progress
+from serve_app.jobs.stages import Stage
 from tests.support.stores import stores
 
 PROGRESS = Progress(percent=99, stage=Stage.ASSEMBLY)

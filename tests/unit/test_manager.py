@@ -20,7 +20,8 @@ from serve_app.callbacks import progress_reporter
 from serve_app.callbacks.progress_reporter import ProgressReporter
 from serve_app.callbacks.sender import Sender
 from serve_app.jobs.job import Attempt, Outcome
-from serve_app.jobs.progress import Progress, Stage
+from serve_app.jobs.progress import Progress
+from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import JobState
 from serve_app.orchestration import deadlines, janitor, job_supervisor, leadership, manager
 from serve_app.orchestration.opening import open_stores

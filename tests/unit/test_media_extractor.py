@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,9 @@ import pytest
 from deployments.errors import AudioExtractionError, DownloadError, VideoTooLongError
 from deployments.extraction import guarded
 from deployments.extraction.config import MediaLimits
+from deployments.extraction.progress import Part, ProgressReporter
 from deployments.extraction.scratch import AudioMissingError
+from serve_app.orchestration.job_actor import JobActor
 from tests.support.clips import GOOD, make, silence
 from tests.support.extractors import extractor_in
 from tests.support.hostile_media import element, matroska
@@ -25,13 +28,13 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Stands where an actor's handle would: `handle.stage_progress.remote(part, fraction)`."""
+    """Stands where an actor's handle would: `handle.report_progress.remote(part, fraction)`."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, float]] = []
 
     @property
-    def stage_progress(self) -> Progress:
+    def report_progress(self) -> Progress:
         return self
 
     def remote(self, part: str, fraction: float) -> None:
@@ -74,6 +77,15 @@ def test_prepare_load_discard(extractor: Any, tmp_path: Path, counted: Counted) 
     extractor.discard("job")
     with pytest.raises(AudioMissingError):
         extractor.load("job", 1)
+
+
+def test_progress_between_an_extractor_and_a_job_actor_of_two_releases() -> None:
+    """While `serve deploy` runs, each may be of the release before, which calls the method `stage_progress`."""
+    told: list[tuple[str, float]] = []
+    former = SimpleNamespace(stage_progress=SimpleNamespace(remote=lambda *report: told.append(report)))
+    ProgressReporter(former).report_progress(Part.DOWNLOAD, 0.5)
+    assert told == [("download", 0.5)]
+    assert JobActor.stage_progress is JobActor.report_progress
 
 
 def test_d13_what_was_fetched_ahead_needs_no_url(extractor: Any, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from deployments.models.config import ModelsConfig
 from deployments.transcriber import deployment as transcriber
 from deployments.transcriber.config import TranscriberConfig
 from deployments.types import SAMPLE_RATE_HZ, Emotion, Segment, Span, Transcript
-from serve_app.pipeline import stage_client as calls
-from serve_app.pipeline.stage_client import StageCalls
+from serve_app.pipeline import stage_calls as calls
+from serve_app.pipeline.stage_calls import StageCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

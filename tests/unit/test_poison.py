@@ -14,8 +14,8 @@ from ray.serve._private.router import AsyncioRouter
 from deployments.errors import InternalJobError
 from serve_app.orchestration import isolation as quarantine
 from serve_app.orchestration.isolation import Quarantine
-from serve_app.pipeline import stage_client as calls
-from serve_app.pipeline.stage_client import StageCalls
+from serve_app.pipeline import stage_calls as calls
+from serve_app.pipeline.stage_calls import StageCalls
 from serve_app.storage import leases
 from serve_app.storage.database import Database
 
@@ -75,7 +75,7 @@ class Response:
 @pytest.fixture
 def database(tmp_path, monkeypatch):
     monkeypatch.setattr(calls, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(calls, "WAITS_ALONE_S", (0.01, 0.05))
+    monkeypatch.setattr(calls, "ISOLATED_WAITS_S", (0.01, 0.05))
     monkeypatch.setattr(quarantine, "POLL_S", 0.02)
     database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
     database.create()

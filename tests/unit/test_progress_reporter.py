@@ -8,7 +8,8 @@ from sqlalchemy.exc import OperationalError
 
 from serve_app.callbacks import progress_reporter
 from serve_app.callbacks.progress_reporter import ProgressReporter
-from serve_app.jobs.progress import Progress, Stage
+from serve_app.jobs.progress import Progress
+from serve_app.jobs.stages import Stage
 
 NOW = Progress(percent=12, stage=Stage.EXTRACTION)
 

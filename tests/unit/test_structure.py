@@ -22,7 +22,7 @@ RAY = {
     "serve_app/ingress.py",
     "serve_app/jobs/actor.py",
     "serve_app/testing.py",
-    "serve_app/pipeline/stage_client.py",
+    "serve_app/pipeline/stage_calls.py",
     "serve_app/orchestration/job_actor.py",
     "serve_app/orchestration/placement.py",
     "serve_app/orchestration/job_runner.py",

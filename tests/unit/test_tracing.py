@@ -24,7 +24,7 @@ from serve_app.jobs.states import JobState
 from serve_app.observability.tracing import Tracer
 from serve_app.orchestration import job_runner as driver_module
 from serve_app.orchestration.opening import open_stores
-from serve_app.pipeline import stage_client as calls
+from serve_app.pipeline import stage_calls as calls
 from serve_app.settings import Settings, Tracing
 from serve_app.storage.checkpoints import Checkpoints
 from serve_app.storage.opening import open_database

@@ -17,8 +17,8 @@ from deployments.batcher import Batcher
 from deployments.errors import StageTimeoutError, StuckError
 from deployments.replica import Compute
 from deployments.watchdog import HARD_S
-from serve_app.pipeline import stage_client as calls
-from serve_app.pipeline.stage_client import StageCalls
+from serve_app.pipeline import stage_calls as calls
+from serve_app.pipeline.stage_calls import StageCalls
 from tests.support.process import ROOT
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def test_d9_a_piece_is_known_for_stuck_whatever_happens_to_it_between(monkeypatc
     """Its second try dies with a replica that was about to end: stuck again, it is the cause all the same."""
     monkeypatch.setattr(calls, "FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(calls, "LEAVE_S", 0.001)
-    monkeypatch.setattr(calls, "WAITS_ALONE_S", (0.001, 0.001))
+    monkeypatch.setattr(calls, "ISOLATED_WAITS_S", (0.001, 0.001))
     tries = iter([StuckError(batched=True), ActorDiedError(), StuckError(batched=True)])
     asked: list[dict[str, bool]] = []
 

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 
 from deployments.metrics import PREFIX
 from serve_app.cli.child_process import ChildProcess, free_port
+from serve_app.jobs.stages import TimedStage
 from serve_app.observability import metrics
 from serve_app.storage.database import Database
 from serve_app.storage.tables import jobs
@@ -36,7 +37,7 @@ EXPECTED = (
     ("callback_tries_total", {"outcome": "to_be_retried", "fault": "http_5xx"}, 1),
     ("callback_tries_total", {"outcome": "delivered", "fault": "none"}, 1),
     ("queue_wait_seconds_count", {}, 2),
-    *(("stage_seconds_count", {"stage": stage}, 1) for stage in metrics.STAGES),
+    *(("stage_seconds_count", {"stage": stage}, 1) for stage in TimedStage),
     ("real_time_factor_count", {}, 1),
     ("answers_total", {"route": "process-video", "status": "200"}, 2),
     ("answers_total", {"route": "process-video", "status": "400"}, 1),
