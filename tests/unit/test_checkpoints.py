@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import re
 import threading
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from deployments.types import (
 from deployments.warnings import ResultWarning, WarningCode
 from serve_app.jobs.progress import ProgressMeter
 from serve_app.jobs.stages import Stage, Step
+from serve_app.pipeline import checkpoint_codec
 from serve_app.pipeline.checkpoint_codec import PartialTranscript, decode, encode
 from serve_app.pipeline.checkpoint_writer import CheckpointWriter
 from serve_app.pipeline.pipeline import Pipeline
@@ -465,6 +466,66 @@ def test_d5_one_damaged_checkpoint_costs_one_stage(story, undisturbed, step):
     if step is Step.DETECTION:  # of which nobody asks, once the transcripts are there
         again = set()
     assert calls(stages) == again
+
+
+def in_the_form_before(database) -> None:
+    """Give all rows the form of the release before: its source had no number of the form, and no step its new name."""
+    with database.write() as db:
+        for row in db.execute(select(rows)).all():
+            source, _, answer = row.body.partition(b"\n")
+            old = b"run" if row.stage == "extraction" else SOURCES_BEFORE[source.decode()]
+            stage = "hearing" if row.stage == "partial_transcript" else row.stage
+            db.execute(
+                update(rows).where(rows.c.stage == row.stage).values(stage=stage, **sealed(old + b"\n" + answer))
+            )
+
+
+SOURCES_BEFORE: dict[str, bytes] = {}
+"""By its source of today, what an answer's source was."""
+
+
+def test_d5_checkpoints_in_the_form_of_the_release_before_are_not_read(sqlite_database, undisturbed, monkeypatch):
+    """Their rows carry no form: each stage runs again, the job completes, and its checkpoints have today's form."""
+    made = checkpoint_codec.source_of
+
+    def source_of(*parts: str | bytes) -> str:
+        digest = hashlib.sha256()
+        for part in parts:
+            data = part.encode() if isinstance(part, str) else part
+            digest.update(b"%d:" % len(data) + data)
+        SOURCES_BEFORE[made(*parts)] = digest.hexdigest().encode()
+        return made(*parts)
+
+    monkeypatch.setattr("serve_app.pipeline.pipeline.source_of", source_of)
+    monkeypatch.setattr("serve_app.pipeline.pipeline.SAVE_PARTIAL_EVERY_S", -1)
+    story = Story(sqlite_database)
+    story.ends(voices())
+    in_the_form_before(story.database)
+    assert "hearing" in story.checkpoints.stages("a", 1)
+    stages = voices()
+    assert story.ends(stages) == undisturbed
+    assert calls(stages) >= set.union(*WORK.values())
+    again = voices()
+    assert story.ends(again) == undisturbed
+    assert calls(again) == set()
+
+
+def test_d5_a_change_of_what_is_saved_raises_the_form():
+    """Where the fields differ from those below, raise `FORM` and write both here."""
+    stored = (AudioInfo, PartialTranscript, Passage, Transcript, Utterance, Word, Turn, WordProsody, Emotion)
+    assert checkpoint_codec.FORM == 2
+    assert {each.__name__: " ".join(field.name for field in fields(each)) for each in (*stored, ResultWarning)} == {
+        "AudioInfo": "duration_s samples sha256 warnings",
+        "PartialTranscript": "chunks language_probability warnings transcripts",
+        "Passage": "start_s end_s language",
+        "Transcript": "language device utterances warnings dropped",
+        "Utterance": "start_s end_s text words confidence",
+        "Word": "start_s end_s text probability alignment_score interpolated",
+        "Turn": "start_s end_s speaker",
+        "WordProsody": "volume_db pitch_hz voiced",
+        "Emotion": "label confidence",
+        "ResultWarning": "code seconds share count language",
+    }
 
 
 def test_d5_other_engines_do_not_go_on_with_what_was_kept(story):
