@@ -1,1 +1,1 @@
-"""The work of one job: stages called in order, checkpoints kept, the result put together."""
+"""The work of one job: calls the stages in order, saves checkpoints, puts the result together."""

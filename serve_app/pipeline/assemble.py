@@ -1,4 +1,4 @@
-"""Puts the stages' answers together: the contract's result.
+"""Puts the stages' answers together into the contract's result.
 
 Plain functions over the shared types; knows nothing of Ray, the database or how a stage works.
 """
@@ -26,16 +26,16 @@ _NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
-    """All that is known of a video, ready to be told."""
+    """All that the stages found out about a video."""
 
     duration_s: float
     language: str
     language_probability: float | None = None
-    """Where the language was found and not given: how sure the finding is, 0-1."""
+    """Of the detected `language`, 0-1; None where the request names the language."""
     segments: Sequence[Segment]
     prosody: Sequence[Sequence[WordProsody]]
     emotions: Sequence[Emotion | None] | None
-    """None where no emotion was asked for."""
+    """One for each segment; None where the request wants no emotions or the stage failed."""
     filename: str
     model_version: str
     device: str
@@ -45,7 +45,7 @@ class Analysis:
 
 
 def result_of(analysis: Analysis, locale: Locale) -> dict[str, Any]:
-    """The contract's `result` object, its warnings' sentences in `locale`."""
+    """Return the contract's `result` object, with the sentences of its warnings in `locale`."""
     emotions = analysis.emotions or [None] * len(analysis.segments)
     return {
         "text": joined(segment.text for segment in analysis.segments),
@@ -112,11 +112,11 @@ def _known(name: str, value: float | None) -> dict[str, float]:
 
 
 def _rounded(value: float, digits: int = 3) -> float:
-    """The same for a number of numpy's, which rounds otherwise, as for Python's: a kept answer has only the latter."""
+    """Round as Python does: numpy rounds otherwise, and an answer from a checkpoint has Python's numbers only."""
     return round(float(value), digits)
 
 
 def filename_of(video_url: str) -> str:
-    """The URL path's last part, percent-decoded: a name, and nothing that a receiver could take for a path."""
+    """Return the last part of the URL's path, percent-decoded, and nothing that a receiver could take for a path."""
     name = _NO_NAME.split(unquote(urlsplit(video_url).path))[-1]
     return "" if name in {".", ".."} else name

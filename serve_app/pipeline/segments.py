@@ -1,4 +1,4 @@
-"""Cuts what was said into segments as a person would write them down: one speaker, whole sentences.
+"""Cuts words into segments as a person would write them down: one speaker, whole sentences.
 
 Plain functions over words and turns; knows nothing of the wire or of Ray.
 """
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from deployments.types import Turn, Utterance, Word
 
 PAUSE_S = 0.8
-"""So long a silence ends a segment, whatever is said: subtitles do the same (serve_app/exports/cues.py)."""
+"""A pause of this length ends a segment, even within a sentence, as in subtitles (serve_app/exports/cues.py)."""
 SHORT_S = 1.0
-"""A shorter sentence shares a segment with its speaker's next or last one: `Yes. The red house.`"""
+"""A shorter sentence shares a segment with its speaker's sentence before or after it: `Yes. The red house.`"""
 CLOSE_S = 0.4
-"""But only where no more than this lies between them."""
+"""The longest pause between two sentences that share a segment."""
 LONGEST_S = 15.0
 """A longer sentence, or speech without full stops, is cut at its longest pause."""
 CLAUSE_BONUS_S = 0.3
-"""A comma counts as so much more of a pause there."""
+"""Added to the pause after a comma where the longest pause is looked for."""
 
 Words = tuple["Word", ...]
 
 
 def segments_of(utterances: Iterable[Utterance], turns: Sequence[Turn]) -> list[Segment]:
-    """Segments in order of time, each word spoken by one of `turns`; speakers numbered in order of first speech."""
+    """Return segments in order of time, with the speakers of `turns`, numbered in order of their first speech."""
     words = [word for each in sorted(utterances, key=lambda each: each.start_s) for word in each.words]
     spoken = zip(assign_word_speakers(words, Turns(turns)), words, strict=True)
     return _renumbered(
@@ -46,7 +46,7 @@ def segments_of(utterances: Iterable[Utterance], turns: Sequence[Turn]) -> list[
 
 
 def parts_of(words: Sequence[Word]) -> list[Words]:
-    """One speaker's `words`, cut at sentence ends and pauses, short sentences joined, long ones cut again."""
+    """Return one speaker's `words`, cut at sentence ends and pauses, short sentences joined, long ones cut again."""
     return [part for sentence in _joined(_cut(words, _ends)) for part in _shortened(sentence)]
 
 
@@ -60,7 +60,7 @@ def _cut(words: Sequence[Word], at: Callable[[Word, Word], bool]) -> list[Words]
 
 
 def _joined(sentences: Sequence[Words]) -> list[Words]:
-    """`sentences`, those shorter than `SHORT_S` together with a neighbour that is close."""
+    """Join sentences shorter than `SHORT_S` to a neighbour that is close."""
     joined: list[Words] = []
     for sentence in sentences:
         short = joined and min(_length_s(joined[-1]), _length_s(sentence)) < SHORT_S
@@ -72,7 +72,7 @@ def _joined(sentences: Sequence[Words]) -> list[Words]:
 
 
 def _shortened(words: Words) -> list[Words]:
-    """`words`, cut at the longest pause of their middle half until no part is longer than `LONGEST_S`."""
+    """Cut `words` at the longest pause of their middle half until no part is longer than `LONGEST_S`."""
     if _length_s(words) <= LONGEST_S or len(words) == 1:
         return [words]
     quarter = len(words) // 4
@@ -101,7 +101,7 @@ def _segment(speaker: int, words: Words) -> Segment:
 
 
 def _renumbered(segments: Sequence[Segment]) -> list[Segment]:
-    """Speakers numbered in order of their first speech."""
+    """Number the speakers in order of their first speech."""
     order: dict[int, int] = {}
     for segment in segments:
         order.setdefault(segment.speaker, len(order))

@@ -1,11 +1,11 @@
-"""Who spoke each word: the cheapest way through the words, where leaving the turns costs and changing speakers costs.
+"""Assigns a speaker to each word: the sequence of speakers that costs least (Viterbi).
 
 Plain functions over words and turns; knows nothing of segments or how the turns were found.
 
-The edges of turns, and those of words, are a tenth of a second or two off, and a sentence's first or last word is often
-no longer than that. So a word that its speaker's turns do not cover costs its time, and a change of speakers costs as
-much as so many uncovered seconds: little where a sentence ends or a pause lies, much within a sentence. The cheapest
-way is found by dynamic programming (Viterbi, "Error bounds for convolutional codes", 1967), in linear time.
+The edges of turns, and those of words, are off by a tenth of a second or two, and the first or last word of a sentence
+is often no longer than that. So a word outside its speaker's turns costs its length in seconds, and a change of
+speakers costs some seconds, too: few at the end of a sentence or at a pause, more within a sentence. The cheapest
+sequence is found by dynamic programming (Viterbi, "Error bounds for convolutional codes", 1967), in linear time.
 """
 
 from __future__ import annotations
@@ -22,43 +22,43 @@ if TYPE_CHECKING:
     from deployments.types import Span, Turn, Word
 
 ONLY_SPEAKER = 0
-"""Who speaks where the diarization found nobody."""
+"""The speaker of all words where the diarization found no turn."""
 WITHIN_SENTENCE_S = 0.7
 AT_CLAUSE_S = 0.5
 AT_SENTENCE_S = 0.02
-"""What a change of speakers costs, in seconds of words far from their speaker's turns: within a sentence, behind a
-comma, and at a sentence's end."""
+"""Cost of a change of speakers, in seconds of words outside their speaker's turns: within a sentence, after a comma,
+and at the end of a sentence."""
 PAUSE_S = 0.5
-"""In a pause of this length within a sentence a change costs as at its end; in a shorter one, in between."""
+"""At a pause of this length within a sentence a change costs as much as at its end; at a shorter one, in between."""
 EDGE_S = 0.2
-"""So far are the edges of turns and words off: at this distance from a turn a word costs half its time."""
+"""At this distance from a turn a word costs half its length: the edges of turns and words are off by about this."""
 REACH_S = 3.0
-"""Turns that are further away say nothing about a word."""
+"""Turns further away from a word than this are not considered."""
 NESTED_COST = 0.3
-"""Share of a word's time that it costs in a turn within which somebody else has one there: who speaks into another's
-turn is more likely to be the one who was heard."""
+"""Share of its length that a word costs under a turn that holds a turn of another speaker there: who speaks into
+another's turn is more likely to be the speaker."""
 LONGEST_WORD_S = 1.0
-"""A word counts for no more: longer ones are mostly pause."""
+"""The most that a word counts: longer words are mostly pause."""
 SAMPLES = 5
-"""A word is looked at in the middles of so many equal parts."""
+"""Moments of a word at which its distance from the turns is taken: the middles of equal parts."""
 
 
 class Turns:
-    """Turns that can be asked by time without going through all of them: an hour has thousands, and as many words."""
+    """Turns by time, found without a search of all: an hour has thousands, and even more words."""
 
     def __init__(self, turns: Iterable[Turn]) -> None:
         self._turns = sorted(turns, key=lambda turn: turn.start_s)
         self._starts_s = [turn.start_s for turn in self._turns]
         self._longest = list(accumulate(self._turns, _later))
-        """Of the first i + 1 turns, the one that ends last."""
+        """At i: of the first i + 1 turns, the one that ends last."""
 
     @property
     def speakers(self) -> list[int]:
-        """All that have a turn, or the only speaker where there is none."""
+        """All speakers with a turn; `ONLY_SPEAKER` where there is no turn."""
         return sorted({turn.speaker for turn in self._turns}) or [ONLY_SPEAKER]
 
     def near(self, span: Span, within_s: float) -> list[Turn]:
-        """Those that are less than `within_s` away from `span`, in order."""
+        """Return the turns less than `within_s` away from `span`, in order of time."""
         at = bisect_left(self._starts_s, span.end_s + within_s)
         found = []
         while at and self._longest[at - 1].end_s > span.start_s - within_s:
@@ -73,7 +73,7 @@ def _later(first: Turn, second: Turn) -> Turn:
 
 
 def assign_word_speakers(words: Sequence[Word], turns: Turns) -> list[int]:
-    """The speaker of each of `words`, which are in order of time."""
+    """Return the speaker of each of `words`, which are in order of time."""
     speakers = turns.speakers
     totals = [0.0] * len(speakers)
     came_from: list[list[int]] = []
@@ -92,7 +92,7 @@ def assign_word_speakers(words: Sequence[Word], turns: Turns) -> list[int]:
 
 
 def changed(totals: Sequence[float], change_s: float) -> tuple[list[float], list[int]]:
-    """The cheapest total of each speaker for the next word, and whose total it continues."""
+    """Return for each speaker the least total up to the next word, and the speaker whose total it continues."""
     cheapest = totals.index(min(totals))
     by_change = totals[cheapest] + change_s
     came = [cheapest if by_change < total else at for at, total in enumerate(totals)]
@@ -100,7 +100,7 @@ def changed(totals: Sequence[float], change_s: float) -> tuple[list[float], list
 
 
 def change_cost_s(before: Word, after: Word) -> float:
-    """What it costs that another one speaks from `after` on."""
+    """Return the cost, in seconds, of a change of speakers between two words."""
     if ends_sentence(before, after):
         return AT_SENTENCE_S
     most_s = AT_CLAUSE_S if ends_clause(before) else WITHIN_SENTENCE_S
@@ -109,7 +109,7 @@ def change_cost_s(before: Word, after: Word) -> float:
 
 
 def costs_of(word: Word, turns: Turns) -> dict[int, float]:
-    """What `word` costs each speaker with a turn in reach, in seconds: from 0 under their turn up to its length."""
+    """Return what `word` costs each speaker in reach, in seconds: from 0 under their turn to its length."""
     near = turns.near(word, REACH_S)
     step_s = word.duration_s / SAMPLES
     moments_s = [word.start_s + (i + 0.5) * step_s for i in range(SAMPLES)]
@@ -121,7 +121,7 @@ def costs_of(word: Word, turns: Turns) -> dict[int, float]:
 
 
 def share_outside(at_s: float, speaker: int, near: Sequence[Turn]) -> float:
-    """How far a moment is from `speaker`'s turns, 0-1: 0 within one, unless another's lies within that."""
+    """Return how far a moment is outside `speaker`'s turns, 0-1: 0 inside one, unless that holds another's turn."""
     turns = (turn for turn in near if turn.speaker == speaker)
     own = min(turns, key=lambda turn: (_away_s(turn, at_s), turn.duration_s))
     away_s = _away_s(own, at_s)
@@ -138,5 +138,5 @@ def _away_s(turn: Turn, at_s: float) -> float:
 
 
 def duration_s(word: Word) -> float:
-    """How much a word counts."""
+    """Return how much a word counts, in seconds."""
     return min(word.duration_s, LONGEST_WORD_S)
