@@ -60,7 +60,7 @@ STARTED_MESSAGE = {"ko": "비디오 처리가 시작되었습니다", "en": "Vid
 class Signals(Protocol):
     """The rest of the server, as the HTTP edge sees it. No call may block or raise."""
 
-    def poke(self) -> None:
+    def wake(self) -> None:
         """There is something new in the job table."""
 
     def discard(self, job_id: str) -> None:
@@ -105,7 +105,7 @@ class JobService:
         if submission.conflict:
             raise errors.JobConflictError(job_id=new.job_id)
         if submission.started:
-            self._signals.poke()
+            self._signals.wake()
             log.info("accepted", extra=logs.about(job.job_id, run=job.run, options=job.options.content))
             self._tracer.posted(job, began_s)
         return self._answer(job, started=submission.started, estimate_s=estimate_s)
@@ -251,7 +251,7 @@ class JobService:
             log_end(job, outcome)
             await self._tracer.ended(job)
             self._signals.discard(job_id)
-        self._signals.poke()
+        self._signals.wake()
         log.info("cancel requested", extra=logs.about(job_id, state=job.state))
         return await self._view(job)
 
@@ -262,7 +262,7 @@ class JobService:
             raise errors.JobConflictError("This job has not ended", job_id=job_id)
         if not await self._change(self._outbox.redeliver, job_id):
             raise errors.JobConflictError("This job has no callback URL", job_id=job_id)
-        self._signals.poke()
+        self._signals.wake()
         return await self._view(job)
 
     async def timeline(self, job_id: str) -> schemas.Timeline:

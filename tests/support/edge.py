@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class NobodyBehind:
     """The rest of the server, standing still."""
 
-    def poke(self) -> None:
+    def wake(self) -> None:
         """Wake nobody."""
 
     def discard(self, job_id: str) -> None:

@@ -36,7 +36,7 @@ class Signals:
         self.discarded: list[str] = []
         self.broken: list[str] = []
 
-    def poke(self) -> None:
+    def wake(self) -> None:
         self.pokes += 1
 
     def discard(self, job_id: str) -> None:

@@ -28,6 +28,7 @@ RAY = {
     "serve_app/orchestration/job_runner.py",
     "serve_app/orchestration/job_actors.py",
     "serve_app/orchestration/manager.py",
+    "serve_app/orchestration/manager_client.py",
     "serve_app/cli/local.py",
 }
 OUTWARDS = {"httpx", "httpcore", "requests", "urllib.request", "urllib3", "http.client", "aiohttp", "websockets"}

@@ -63,7 +63,7 @@ class Server:
         )
         self.database = open_database(self.settings)
         self.store = open_stores(self.settings, self.database)
-        signals = SimpleNamespace(poke=lambda: None, discard=lambda _: None, failing=lambda: ())
+        signals = SimpleNamespace(wake=lambda: None, discard=lambda _: None, failing=lambda: ())
         service = JobService(self.settings, self.store.jobs, self.store.outbox, signals)
         self.client = TestClient(create_api(self.settings, service, KeyStore(self.database)))
 

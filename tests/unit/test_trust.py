@@ -103,7 +103,7 @@ def test_r1_no_runtime_env_and_two_kinds_of_actor_names():
         )
     assert named == {
         ("serve_app/app.py", "deployment.name + suffix"),
-        ("serve_app/ingress.py", "MANAGER_NAME"),
+        ("serve_app/orchestration/manager_client.py", "MANAGER_NAME"),
         ("serve_app/orchestration/job_actor.py", "actor_name(job.job_id, job.run)"),
     }
 

@@ -21,10 +21,10 @@ from deployments.extraction.deployment import AudioExtractor
 from deployments.prosody.deployment import ProsodyAnalyzer
 from deployments.speech_detector.deployment import SpeechDetector
 from deployments.transcriber.deployment import Transcriber
-from serve_app.ingress import ManagerLine
 from serve_app.jobs import actor as old_actor
 from serve_app.orchestration.job_actor import JobActor
 from serve_app.orchestration.manager import JobManager
+from serve_app.orchestration.manager_client import ManagerClient
 from serve_app.orchestration.renamed_methods import NAME_BEFORE, remote_method
 from tests.support.managers import settings_in
 
@@ -124,9 +124,9 @@ def test_d14_the_manager_of_the_release_before_is_replaced(tmp_path):
         return SimpleNamespace(**methods, **({"leave": method("leave")} if can_leave else {}))
 
     managers = [old_manager("another", can_leave=True), old_manager(settings.identity, can_leave=False)]
-    line = ManagerLine(settings, None)
-    line._get_or_create = lambda: managers.pop(0)
-    assert asyncio.run(line._look()) == ()
+    client = ManagerClient(settings, None)
+    client._get_or_create = lambda: managers.pop(0)
+    assert asyncio.run(client._check()) == ()
     assert calls == ["look", "leave", "look"]
 
 

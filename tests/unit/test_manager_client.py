@@ -1,4 +1,4 @@
-"""The ingress's line to the job manager, without Ray."""
+"""The ingress's client of the job manager, without Ray."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import Any
 
 import pytest
 
-from serve_app import ingress
-from serve_app.ingress import ManagerLine
+from serve_app.orchestration import manager_client
+from serve_app.orchestration.manager_client import ManagerClient
 from tests.support.managers import settings_in, until
 
 
 class Manager:
-    """An actor by its answers to `look`; None: it hangs."""
+    """An actor by its answers to `status`; None: it hangs."""
 
-    def __init__(self, look: tuple[str, float, float] | None) -> None:
-        self.look = SimpleNamespace(remote=self._look)
-        self.leave = SimpleNamespace(remote=self._leave)
-        self._answer: Any = look
+    def __init__(self, status: tuple[str, float, float] | None) -> None:
+        self.status = SimpleNamespace(remote=self._status)
+        self.step_down = SimpleNamespace(remote=self._step_down)
+        self._answer: Any = status
         self.left = False
 
-    async def _look(self) -> tuple[str, float, float]:
+    async def _status(self) -> tuple[str, float, float]:
         if self._answer is None:
             await asyncio.Event().wait()
         return self._answer
 
-    async def _leave(self) -> None:
+    async def _step_down(self) -> None:
         self.left = True
 
 
-class Line(ManagerLine):
+class Client(ManagerClient):
     """Finds those managers one after the other, each until it has left or was killed."""
 
     def __init__(self, settings: Any, managers: list[Manager]) -> None:
@@ -40,30 +40,30 @@ class Line(ManagerLine):
         self.killed: list[Manager] = []
 
     def _get_or_create(self) -> Any:
-        self._asked = next(each for each in self.managers if not each.left and each not in self.killed)
-        return self._asked
+        self._found = next(each for each in self.managers if not each.left and each not in self.killed)
+        return self._found
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    for name, value in (("LOOK_EVERY_S", 0.01), ("ANSWER_S", 0.1), ("MANAGER_SILENCE_S", 0.3)):
-        monkeypatch.setattr(ingress, name, value)
+    for name, value in (("CHECK_EVERY_S", 0.01), ("ANSWER_S", 0.1), ("MANAGER_SILENCE_S", 0.3)):
+        monkeypatch.setattr(manager_client, name, value)
 
 
 def test_d4_a_manager_that_hangs_is_killed_and_followed(tmp_path, monkeypatch):
     """D4: it answers no look for a minute: it is killed, once, and the next one is found; health says so meanwhile."""
     settings = settings_in(tmp_path)
 
-    async def run() -> Line:
+    async def run() -> Client:
         hangs, works = Manager(None), Manager((settings.identity, 0.0, 0.0))
-        line = Line(settings, [hangs, works])
-        monkeypatch.setattr(ingress.ray, "kill", line.killed.append)
-        line.start()
-        await until(lambda: bool(line.killed))
-        assert line.failing() == ("job manager",)
-        await until(lambda: line.failing() == ())
-        assert line.killed == [hangs]
-        return line
+        client = Client(settings, [hangs, works])
+        monkeypatch.setattr(manager_client.ray, "kill", client.killed.append)
+        client.start()
+        await until(lambda: bool(client.killed))
+        assert client.failing() == ("job manager",)
+        await until(lambda: client.failing() == ())
+        assert client.killed == [hangs]
+        return client
 
     asyncio.run(run())
 
@@ -74,8 +74,8 @@ def test_d14_a_manager_of_another_release_leaves(tmp_path):
 
     async def run(since: float) -> bool:
         other, own = Manager(("another", since, 0.0)), Manager((settings.identity, 0.0, 0.0))
-        line = Line(settings, [other, own])
-        assert await line._look() == ()
+        client = Client(settings, [other, own])
+        assert await client._check() == ()
         return other.left
 
     assert asyncio.run(run(0.0))
