@@ -1,7 +1,8 @@
-"""Calls under which a replica died are made one at a time, over all jobs.
+"""Isolation: calls under which a replica died are made one at a time, over all jobs.
 
-A replica that dies takes the calls of several jobs along, and its successor would get all of them at once again: the
-one that kills would use up its neighbours' retries. Alone, it is known by what it does, and the others get through.
+A replica that dies takes the calls of several jobs with it, and its successor would get all of them at once again: the
+call that kills would use up the retries of the others. Made by itself, it is recognised as the cause, and the others
+succeed.
 """
 
 from __future__ import annotations
@@ -20,44 +21,44 @@ if TYPE_CHECKING:
 
     from serve_app.storage.database import Database
 
-NAME = "quarantine"
+LEASE_NAME = "quarantine"
+"""As published: processes of the release before ask for the same lease."""
 POLL_S = 0.3
 
 log = logs.get_logger("quarantine")
 
 
-class Quarantine:
-    """One job's way to be alone: by a lease that its calls ask for one after the other."""
+class Isolation:
+    """Give one job's calls a lease that only one call of all jobs holds at a time."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
-        self._next = asyncio.Lock()
+        self._own_turn = asyncio.Lock()
 
     @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
-        """Wait for the turn, and have it for the time of the block."""
-        async with self._next:
-            lease = Lease(self._db, NAME)
-            keeping = asyncio.create_task(_keep(lease))
+    async def hold(self) -> AsyncIterator[None]:
+        """Wait for the lease, and hold it while the block runs. Where the database is away, run the block without."""
+        async with self._own_turn:
+            lease = Lease(self._db, LEASE_NAME)
+            renewal = asyncio.create_task(_renew(lease))
             try:
-                await _wait(lease)
+                await _acquire(lease)
                 yield
             finally:
-                keeping.cancel()
+                renewal.cancel()
                 with suppress(SQLAlchemyError):  # it runs out
                     await asyncio.to_thread(lease.give_back)
 
 
-async def _wait(lease: Lease) -> None:
-    """To be alone helps, but is no condition: where the database is away, the work goes on."""
+async def _acquire(lease: Lease) -> None:
     try:
-        while not await asyncio.to_thread(lease.hold):  # noqa: ASYNC110 - of other processes, too
+        while not await asyncio.to_thread(lease.hold):  # noqa: ASYNC110 - other processes hold it
             await asyncio.sleep(POLL_S)
     except SQLAlchemyError as error:
-        log.warning("nobody tells whose turn it is", extra={"error": type(error).__name__})
+        log.warning("a call goes on without isolation", extra={"error": type(error).__name__})
 
 
-async def _keep(lease: Lease) -> None:
+async def _renew(lease: Lease) -> None:
     while True:
         await asyncio.sleep(BEAT_S)
         with suppress(SQLAlchemyError):

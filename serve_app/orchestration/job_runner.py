@@ -30,7 +30,7 @@ from serve_app.jobs.progress import ProgressMeter
 from serve_app.observability.canonical_log import log_end
 from serve_app.observability.tracing import Tracer
 from serve_app.orchestration.attempt import RunningAttempt, until_stored
-from serve_app.orchestration.isolation import Quarantine
+from serve_app.orchestration.isolation import Isolation
 from serve_app.orchestration.opening import open_stores
 from serve_app.pipeline.checkpoint_writer import CheckpointWriter
 from serve_app.pipeline.pipeline import Pipeline
@@ -84,7 +84,7 @@ class JobRunner:
         self._attempts, self._outbox = stores.attempts, stores.outbox
         self._tracer = Tracer(settings, stores.jobs, process="driver")
         self._checkpoints = Checkpoints(database)
-        self._quarantine = Quarantine(database)
+        self._isolation = Isolation(database)
         self._pipeline: Pipeline | None = None
         self._work: asyncio.Task[Outcome] | None = None
         self._cancelled = False
@@ -145,7 +145,7 @@ class JobRunner:
                 report_progress=report_progress,
                 reporter=ray.get_runtime_context().current_actor,
                 checkpoints=CheckpointWriter(self._checkpoints, attempt.id),
-                isolation=self._quarantine.alone,
+                isolation=self._isolation.hold,
                 timer=timer,
                 trace=trace,
             )

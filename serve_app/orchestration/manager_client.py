@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ray.actor import ActorHandle
 
-    from serve_app.pipeline.pipeline import Stages
+    from serve_app.pipeline.stage_client import StageHandles
     from serve_app.settings import Settings
 
 CHECK_EVERY_S = 2.0
@@ -36,7 +36,7 @@ log = logs.get_logger("ingress")
 class ManagerClient:
     """See to it that a manager of this release is alive, and send it signals. A signal that is lost only costs time."""
 
-    def __init__(self, settings: Settings, stages: Stages) -> None:
+    def __init__(self, settings: Settings, stages: StageHandles) -> None:
         self._settings = settings
         self._stages = stages
         self._since = time.time()

@@ -57,10 +57,16 @@ def test_d4_a_manager_that_hangs_is_killed_and_followed(tmp_path, monkeypatch):
     async def run() -> Client:
         hangs, works = Manager(None), Manager((settings.identity, 0.0, 0.0))
         client = Client(settings, [hangs, works])
-        monkeypatch.setattr(manager_client.ray, "kill", client.killed.append)
+        failing = []
+
+        def kill(manager):
+            client.killed.append(manager)
+            failing.append(client.failing())
+
+        monkeypatch.setattr(manager_client.ray, "kill", kill)
         client.start()
         await until(lambda: bool(client.killed))
-        assert client.failing() == ("job manager",)
+        assert failing == [("job manager",)]
         await until(lambda: client.failing() == ())
         assert client.killed == [hangs]
         return client

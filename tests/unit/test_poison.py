@@ -12,8 +12,8 @@ from ray.serve._private.common import DeploymentID
 from ray.serve._private.router import AsyncioRouter
 
 from deployments.errors import InternalJobError
-from serve_app.orchestration import isolation as quarantine
-from serve_app.orchestration.isolation import Quarantine
+from serve_app.orchestration import isolation
+from serve_app.orchestration.isolation import Isolation
 from serve_app.pipeline import stage_calls as calls
 from serve_app.pipeline.stage_calls import StageCalls
 from serve_app.storage import leases
@@ -76,7 +76,7 @@ class Response:
 def database(tmp_path, monkeypatch):
     monkeypatch.setattr(calls, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(calls, "ISOLATED_WAITS_S", (0.01, 0.05))
-    monkeypatch.setattr(quarantine, "POLL_S", 0.02)
+    monkeypatch.setattr(isolation, "POLL_S", 0.02)
     database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
     database.create()
     yield database
@@ -84,7 +84,7 @@ def database(tmp_path, monkeypatch):
 
 
 async def job(name: str, stage: Replica, database: Database) -> list[str]:
-    own = StageCalls(name, WORKERS, Quarantine(database).alone)
+    own = StageCalls(name, WORKERS, Isolation(database).hold)
     return await own.map(lambda piece: own.call(stage.remote, piece), [name] * PIECES)
 
 
@@ -126,11 +126,11 @@ def test_d6_who_died_of_others_is_not_blamed(database):
 def test_d6_to_be_alone_lasts_as_long_as_the_call(database, monkeypatch):
     """D6: a call that takes longer than a lease keeps the others off until it ends, and then they come."""
     monkeypatch.setattr(leases, "LEASE_S", 0.2)
-    monkeypatch.setattr(quarantine, "BEAT_S", 0.05)
+    monkeypatch.setattr(isolation, "BEAT_S", 0.05)
     inside: list[str] = []
 
     async def alone(name: str, seconds: float) -> None:
-        async with Quarantine(database).alone():
+        async with Isolation(database).hold():
             inside.append(name)
             await asyncio.sleep(seconds)
             inside.append(name)
@@ -179,7 +179,7 @@ def test_d3_what_a_call_refers_to_dies_with_its_maker(database):
         return arguments[-1]
 
     async def run() -> str:
-        own = StageCalls("a", WORKERS, Quarantine(database).alone)
+        own = StageCalls("a", WORKERS, Isolation(database).hold)
         return await own.call(
             lambda: Response(asyncio.ensure_future(compute())), before_retry=lambda: arguments.append("new")
         )
