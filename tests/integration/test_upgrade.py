@@ -31,6 +31,8 @@ pytestmark = pytest.mark.full
 
 RELEASE_BEFORE = "040e870"
 """The last commit before modules, classes and remote methods were renamed."""
+OLD_JOB_ACTOR = "ray::JobDriver"
+"""The title of its job actors' processes."""
 JOBS = 10
 SAID = ("english_espeak", "english_espeak_f3") * 3
 ENGINES = {
@@ -74,14 +76,9 @@ class Server:
         path.write_text(yaml.safe_dump(self._config), encoding="utf-8")
         self.url = f"http://127.0.0.1:{self._config['http_options']['port']}"
         self.database_url = f"sqlite:///{folder / 'ml-server.db'}"
-        # the script: `python -m` would look for modules in this repository first
+        # elsewhere: Ray's workers look for modules in the folder in which the server was started, before PYTHONPATH
         self.process = ChildProcess(
-            [
-                str(BIN / "ml-server"),
-                "up",
-                "--config",
-                str(path),
-            ],
+            ["env", f"--chdir={folder}", str(BIN / "ml-server"), "up", "--config", str(path)],
             log_path=folder / "up.log",
             environment=clean_environment()
             | {"PYTHONPATH": str(folder / "code"), "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "180"},
@@ -151,6 +148,7 @@ def test_d14_an_upgrade_loses_no_job(server, sources, backend, tmp_path):
         load.wait(all_run, within_s=240)
         old = {title: server.pids(title) for title in PROCESSES}
         assert all(old.values())
+        assert len(server.pids(OLD_JOB_ACTOR)) == JOBS
         running = {job.job_id: job for job in load.running()}
         began = time.monotonic()
         server.install(ROOT)
@@ -160,6 +158,7 @@ def test_d14_an_upgrade_loses_no_job(server, sources, backend, tmp_path):
         until(lambda: len(server.pids("ray::JobManager")) == 1, within_s=60)
         upgraded_s = time.monotonic() - began
         known = set(load.accepted)
+        until(lambda: server.pids("ray::JobActor"), within_s=120)
         load.wait(lambda rows: sum(job.state.ended for job in rows if job.job_id not in known) >= JOBS, within_s=240)
         load.finish(within_s=300)
         load.check()
