@@ -30,6 +30,7 @@ from serve_app.sentences import amounts_of
 from serve_app.settings import CALLBACK_PATHS, Settings
 from tests.support.contract import Completed, SegmentObject, checked
 from tests.support.pages import ROOT, Block, Page, page, pages, split
+from tests.unit.test_structure import ROOMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -454,6 +455,16 @@ def test_the_map_shows_the_house():
     assert [str(path) for path in sorted(shown) if not (ROOT / path).exists()] == []
     rooms = {init.parent for top in ("serve_app", "deployments") for init in (ROOT / top).glob("*/__init__.py")}
     assert {room.relative_to(ROOT) for room in rooms} - shown == set()
+
+
+def test_the_map_draws_the_arrows_that_are_kept():
+    """The table of what may import what is the one that `test_structure.py` checks the code against."""
+    shown = {
+        room.removeprefix("serve_app/"): set(re.findall(r"`(\w+)`", row[1]))
+        for row in table("docs/architecture.md", "room | may import")
+        for room in re.findall(r"`([\w/]+)`", row[0])
+    }
+    assert shown == ROOMS
 
 
 def test_the_map_says_where_to_change_what():
