@@ -46,4 +46,4 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks
 
 openapi: setup
-	$(BIN)/python -m serve_app.api.openapi > docs/openapi.json
+	$(BIN)/python -m serve_app.api.write_openapi > docs/openapi.json

@@ -1,12 +1,10 @@
-"""The OpenAPI document: every status of every route, with an example of each refusal. Knows no route's work.
+"""Completes the OpenAPI document: every status of every route, with an example of each refusal.
 
-`python -m serve_app.api.openapi > docs/openapi.json` writes the committed copy (`make openapi`).
+Knows nothing of what the routes do. `write_openapi.py` writes the committed copy.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import defaultdict
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -75,7 +73,7 @@ HEADERS = {
 
 
 def refusals(*classes: type[errors.ApiError]) -> Responses:
-    """What a route may refuse with, beside what every route may."""
+    """Return the responses of a route that refuses with `classes`, and with what every route may refuse with."""
     by_status: dict[int, list[type[errors.ApiError]]] = defaultdict(list)
     all_of_them: tuple[type[errors.ApiError], ...] = (*classes, *EVERYWHERE)
     for refusal in all_of_them:
@@ -84,10 +82,10 @@ def refusals(*classes: type[errors.ApiError]) -> Responses:
 
 
 def changes() -> Responses:
-    """What the stream of changes answers."""
+    """Return the responses of the stream of changes."""
     example = "event: open\ndata: {}\n\nevent: job\ndata: {…}\n\n"
-    told = "`open` once, `job` for each change with a `JobLine` as its data, and comments in between"
-    return {200: {"description": told, "content": {"text/event-stream": {"example": example}}}, **refusals()}
+    description = "`open` once, `job` for each change with a `JobLine` as its data, and comments in between"
+    return {200: {"description": description, "content": {"text/event-stream": {"example": example}}}, **refusals()}
 
 
 def _response(status: int, classes: Iterable[type[errors.ApiError]]) -> dict[str, Any]:
@@ -107,7 +105,7 @@ def _response(status: int, classes: Iterable[type[errors.ApiError]]) -> dict[str
 
 
 def exported() -> dict[str, Any]:
-    """An export, in each of its media types, with an example of each format."""
+    """Return the response of an export: each media type, with an example of each format."""
     content: dict[str, Any] = {}
     for name, media_type in MEDIA_TYPES.items():
         text = export(dump(EXAMPLE_RESULT), ExportOptions(format=name), job_id=schemas.A_JOB)
@@ -127,7 +125,7 @@ def _job_of(refusal: type[errors.ApiError]) -> str | None:
 
 
 def _put_null_back(responses: dict[str, Any]) -> None:
-    """FastAPI leaves null out of everything, examples too."""
+    """Put `"job_id": null` back into examples: FastAPI removes null everywhere."""
     for response in responses.values():
         for example in response["content"].get("application/json", {}).get("examples", {}).values():
             if "error" in example["value"]:
@@ -135,7 +133,7 @@ def _put_null_back(responses: dict[str, Any]) -> None:
 
 
 def _refuse_in_json(responses: dict[str, Any]) -> None:
-    """FastAPI gives refusals the media type of the route's own answer."""
+    """Give refusals the media type JSON: FastAPI gives them that of the route's own response."""
     for status, response in responses.items():
         if int(status) >= HTTPStatus.BAD_REQUEST:
             json = response["content"]["application/json"]
@@ -144,7 +142,7 @@ def _refuse_in_json(responses: dict[str, Any]) -> None:
 
 
 def complete(app: FastAPI, settings: Settings) -> None:
-    """Take out of the app's document what no route does, and put in who may ask."""
+    """Remove from the app's document what no route does, and add the API key if one is required."""
     made = app.openapi
 
     def document() -> dict[str, Any]:
@@ -165,24 +163,3 @@ def complete(app: FastAPI, settings: Settings) -> None:
         return app.openapi_schema or {}
 
     setattr(app, "openapi", document)  # noqa: B010 - FastAPI's documented way; mypy sees a method there
-
-
-def committed() -> str:
-    """The document of a server with the default settings, as docs/openapi.json holds it."""
-    from serve_app.api.app import create_api
-    from serve_app.settings import Settings
-
-    nobody: Any = _Nobody()
-    app = create_api(Settings(profile="local"), nobody, nobody)
-    return json.dumps(app.openapi(), ensure_ascii=False, indent=1) + "\n"
-
-
-class _Nobody:
-    """In the place of whoever does the routes' work: none is asked for here."""
-
-    def __getattr__(self, _: str) -> None:
-        return None
-
-
-if __name__ == "__main__":
-    sys.stdout.write(committed())

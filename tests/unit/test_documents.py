@@ -20,7 +20,7 @@ from deployments.errors import JobError
 from deployments.warnings import WarningCode
 from serve_app.api import schemas
 from serve_app.api.errors import ApiError
-from serve_app.api.openapi import committed
+from serve_app.api.write_openapi import committed
 from serve_app.callbacks import payloads
 from serve_app.cli.main import main
 from serve_app.environment import PREFIX, unknown_names
