@@ -1,4 +1,4 @@
-"""The routes, and the error body that every refusal gets."""
+"""Builds the HTTP app: its routes, its middlewares, and the error body that every refusal has."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class EventStream(StreamingResponse):
 
 
 def create_api(settings: Settings, service: JobService, keys: KeyStore) -> FastAPI:
-    """The whole HTTP edge over `service`."""
+    """Return the HTTP app over `service`."""
     ring = KeyRing(settings.auth.key_hashes, keys) if settings.auth.mode == "keys" else None
     app = FastAPI(
         title="ECG ML Server",
@@ -208,7 +208,7 @@ def _refusal(
 
 
 def _sentence(error: RequestValidationError) -> str:
-    """Name the field and what is wrong with it, and never repeat what was sent."""
+    """Return which field is wrong and why, without repeating what was sent."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return "The request body is not valid JSON"
@@ -221,6 +221,6 @@ def _sentence(error: RequestValidationError) -> str:
 
 
 def _job_id(sent: Any) -> str | None:
-    """The request's own job_id where it is a sane one, so that the caller knows which request was refused."""
+    """Return the job_id of the refused request if it is valid, so that the caller knows which request it was."""
     job_id = sent.get("job_id") if isinstance(sent, dict) else None
     return job_id if isinstance(job_id, str) and re.fullmatch(schemas.JOB_ID_PATTERN, job_id) else None

@@ -1,9 +1,9 @@
-"""From where a request comes, and whether somebody from there may ask.
+"""Finds the address of a request's client, and refuses clients outside the allowed networks.
 
-What is known is the other end of the connection. `X-Forwarded-For` is believed from named proxies only; from anybody
-else it can take a right away, never give one. Serve's proxy runs on uvicorn, which puts the header's word in the place
-of the connection's other end where that is this machine, unless `FORWARDED_ALLOW_IPS` is empty (`ml-server up` sees to
-it): a client that the header names itself may thus be this machine, and needs this machine's rights, too.
+Only the connection's peer is certain. `X-Forwarded-For` is believed from the configured proxies; from others it can
+only restrict a request, never allow it. Serve's proxy runs on uvicorn, which replaces a loopback peer by the header's
+address unless `FORWARDED_ALLOW_IPS` is empty (as `ml-server up` sets it). So a peer that equals an address of the
+header may really be this machine, and this machine has to be allowed, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HERE = (LOOPBACK, IPv6Address("::1"))
 
 
 class Clients:
-    """ASGI middleware: refuses who is not from `networks`, where there are any, and tells the app who the client is."""
+    """ASGI middleware: refuses clients outside `networks` (empty: none), and sets the client's address for the app."""
 
     def __init__(self, app: ASGIApp, *, networks: Sequence[Network], proxies: Sequence[Network]) -> None:
         self._app = app
@@ -34,7 +34,7 @@ class Clients:
         self._proxies = tuple(proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on who may ask; `/health` is open to all."""
+        """Pass on requests of allowed clients; `/health` is open to all."""
         if scope["type"] == "http":
             peer, port = scope.get("client") or ("", 0)
             client, *others = self.behind(_address(peer), _hops(scope["headers"]))
@@ -45,11 +45,11 @@ class Clients:
         await self._app(scope, receive, send)
 
     def behind(self, peer: Address | None, hops: Sequence[Address | None]) -> list[Address | None]:
-        """Who asks, and after that whoever else has to be allowed. None: nobody knows.
+        """Return the client's address, then the other addresses that must be allowed, too. None: unknown.
 
         Args:
-            peer: The connection's other end, or what uvicorn has put in its place.
-            hops: `X-Forwarded-For` from its end, the nearest first.
+            peer: The connection's peer, or what uvicorn has put in its place.
+            hops: The addresses of `X-Forwarded-For`, the nearest first.
         """
         nearest = next((hop for hop in hops if not _in(hop, self._proxies)), hops[-1] if hops else peer)
         if _in(peer, self._proxies) or not hops:
@@ -67,13 +67,13 @@ def _in(address: Address | None, networks: Iterable[Network]) -> bool:
 
 
 def _hops(headers: Iterable[tuple[bytes, bytes]]) -> list[Address | None]:
-    """All that `X-Forwarded-For` names, the nearest first; None for what is no address."""
+    """Return the addresses of `X-Forwarded-For`, the nearest first; None for what is no address."""
     lines = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
     return [_address(part) for part in reversed(",".join(lines).split(","))] if lines else []
 
 
 def _address(text: Any) -> Address | None:
-    """An address with or without a port; an IPv4 address that came over an IPv6 socket as what it is."""
+    """Parse an address with or without a port; return an IPv4-mapped IPv6 address as IPv4."""
     host = str(text).strip()
     if host.startswith("["):
         host = host[1:].partition("]")[0]

@@ -1,4 +1,4 @@
-"""Serves the console: static files that ask the API as any client does, and the sentences. Knows nothing of jobs."""
+"""Serves the console: static files, which use the API as any client does, and the warnings' sentences."""
 
 from __future__ import annotations
 
@@ -17,33 +17,32 @@ if TYPE_CHECKING:
 PATH = "/console"
 FILES = files("serve_app") / "console"
 HEADERS = {
-    "Cache-Control": "no-cache",  # kept, and asked for again by its ETag: a new release shows at once
+    "Cache-Control": "no-cache",  # stored by browsers, and revalidated by ETag: a new release shows at once
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
     " connect-src 'self'; media-src blob: http: https:; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
     " require-trusted-types-for 'script'; trusted-types 'none'",
 }
-"""Scripts from here only, none inside a page, and no text that becomes one; media from where its operator says."""
-
+"""Only scripts of this server, none inline, no HTML from strings; media from any URL that the operator enters."""
 
 SCRIPT = f"export const SENTENCES = {json.dumps(SENTENCES, ensure_ascii=False)};\n"
-"""The warnings' sentences for the page, in both languages."""
+"""A module with the warnings' sentences in both languages."""
 
 
 class _Console(StaticFiles):
     def file_response(self, *args: Any, **options: Any) -> Response:
-        """The file, or that it has not changed, with the headers of a page."""
+        """Return the file, or 304, with the headers of the console."""
         response = super().file_response(*args, **options)
         response.headers.update(HEADERS)
         return response
 
 
 def answers(path: str) -> bool:
-    """Whether a request for `path` is answered here."""
+    """Return whether the console answers requests for `path`."""
     return path in {"/", PATH} or path.startswith(PATH + "/")
 
 
 def mount(app: FastAPI) -> None:
-    """Answer at `PATH`; the server's root leads there."""
+    """Serve the console at `PATH`, and redirect the server's root to it."""
 
     @app.get("/", include_in_schema=False)
     @app.get(PATH, include_in_schema=False)

@@ -1,7 +1,7 @@
-"""Serves the page of the OpenAPI document: Swagger UI, all of it from this server. Knows no route.
+"""Serves Swagger UI for the OpenAPI document, with all files from this server. Knows no route.
 
-FastAPI's own page loads script and styles from a CDN, and stays blank without internet. Here they are the files that
-fastapi-offline carries, so the browser may be told to ask nobody else.
+FastAPI's own page loads script and styles from a CDN and stays blank without internet. Here they come from the package
+fastapi-offline, so the content security policy allows this server only.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ PATH = "/docs"
 FILES = files("fastapi_offline") / "static"
 SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 HERE = PATH.removeprefix("/")
-"""Relative, as all that the page asks for: it may lie behind a proxy, under a prefix."""
+"""Relative, like all URLs of the page: a proxy may serve it under a prefix."""
 
 
 def mount(app: FastAPI) -> None:
-    """Answer at `PATH`."""
+    """Serve Swagger UI at `PATH`."""
     page = bytes(
         get_swagger_ui_html(
             openapi_url=str(app.openapi_url).removeprefix("/"),
@@ -47,7 +47,7 @@ def mount(app: FastAPI) -> None:
 
 
 def _policy(page: bytes) -> str:
-    """Scripts of this server, and the one inside `page`, which starts it, by its digest."""
+    """Return a policy that allows scripts of this server, and the inline script of `page` by its digest."""
     own = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'" for script in SCRIPT.findall(page)
     )

@@ -1,4 +1,4 @@
-"""The refusals that a request can get, and the one body that they all have.
+"""The errors that a request can be refused with, and their common body.
 
     RequestError
     ├── InvalidRequestError      400 INVALID_REQUEST
@@ -17,7 +17,7 @@
     ├── QueueFullError           503 INSUFFICIENT_RESOURCES, Retry-After
     └── UnavailableError         503 SERVICE_UNAVAILABLE, Retry-After
 
-What comes from the framework and from Serve's proxy gets the same body.
+Errors of the framework and of Serve's proxy get the same body.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from deployments.errors import RequestError
 
 
 class ApiError(RequestError):
-    """A refusal with status and code; its message is public."""
+    """Base: a refusal with status and code. Its message is public."""
 
     status: ClassVar[int]
     code: ClassVar[str]
@@ -41,7 +41,7 @@ class ApiError(RequestError):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What goes with it."""
+        """Return the headers of the response."""
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
 
 
@@ -73,7 +73,7 @@ class UnauthorizedError(ApiError):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Which kind of key is wanted (RFC 6750)."""
+        """Return the header that names the kind of key (RFC 6750)."""
         return {"WWW-Authenticate": "Bearer"}
 
 
@@ -155,5 +155,5 @@ class UnavailableError(ApiError):
 
 
 def body(code: str, message: str, job_id: str | None) -> dict[str, Any]:
-    """The contract's error object: v1.0 reads `error.message`, v1.1's backend reads the top-level `message`."""
+    """Return the contract's error object: v1.0 reads `error.message`, v1.1's backend reads the top-level `message`."""
     return {"error": {"code": code, "message": message, "job_id": job_id}, "message": message}

@@ -1,7 +1,7 @@
-"""Changes of jobs as server-sent events: looked up once a second for all who listen, and never while nobody does.
+"""Streams changes of jobs as server-sent events: polls once a second for all listeners, and not at all without any.
 
-A stream is short and its listener opens the next: so none outlives Serve's deadline for a request, a key's end, or the
-patience of a stopping server. Knows nothing of the database: it is given who looks.
+A stream lasts some seconds, then its listener opens the next one: so no stream outlives Serve's request timeout, the
+revocation of a key, or the shutdown of a replica. Knows nothing of the database: the function that polls is passed in.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
     from serve_app.api.schemas import JobLine
 
-    Look = Callable[[int | None], Awaitable[tuple[int, list[JobLine]]]]
+    Changes = Callable[[int | None], Awaitable[tuple[int, list[JobLine]]]]
 
-LOOK_EVERY_S = 1.0
+POLL_S = 1.0
 STREAM_S = 15.0
-"""Serve ends a request after 30 s, in all our configs, and waits for those under way when a replica leaves."""
+"""Below the request timeout of our configs, 30 s. A replica that leaves waits for its open streams."""
 HEARTBEAT_S = 5.0
 LISTENERS = 32
-"""Of one process; each holds one of the ingress's places for requests."""
+"""Most listeners of one process; each takes one of the ingress's ongoing requests."""
 BEHIND = 1000
-"""Messages that a listener may leave unread before its stream is ended."""
+"""Unread messages after which a listener's stream is ended."""
 RETRY_AFTER_S = 15
 OPEN = b"event: open\ndata: {}\n\n"
 HEARTBEAT = b":\n\n"
@@ -35,31 +35,31 @@ log = logs.get_logger("api")
 
 
 class Feed:
-    """One for a process."""
+    """The listeners of one process, and the task that polls for them."""
 
-    def __init__(self, look: Look) -> None:
-        self._look = look
+    def __init__(self, changes: Changes) -> None:
+        self._changes = changes
         self._listeners: dict[asyncio.Queue[bytes | None], float] = {}
-        """And until when they listen, in the loop's time."""
+        """Queue to the loop's time at which its stream ends."""
         self._newest: int | None = None
-        self._told: dict[str, bytes] = {}
-        """What the jobs of the last look were told as."""
+        self._messages: dict[str, bytes] = {}
+        """Job to its message as of the last poll."""
         self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> AsyncIterator[bytes]:
-        """A stream that tells every change from now on. Raises `UnavailableError`: too many listen, or no database."""
+        """Return a stream of all changes from now on. Raises `UnavailableError`: too many listeners, or no database."""
         if len(self._listeners) >= LISTENERS:
             raise UnavailableError("Too many listen already; ask for the list instead", retry_after_s=RETRY_AFTER_S)
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(BEHIND)
         until = asyncio.get_running_loop().time() + STREAM_S
         self._listeners[queue] = until
         try:
-            async with self._turn:  # what is told from now on is what differs from this
+            async with self._turn:  # later messages are the differences from this poll
                 if self._task is None:
-                    self._newest, self._told = None, {}
+                    self._newest, self._messages = None, {}
                     await self._step()
-                    self._task = asyncio.create_task(self._keep())
+                    self._task = asyncio.create_task(self._poll())
         except BaseException:
             self._listeners.pop(queue, None)
             raise
@@ -78,28 +78,28 @@ class Feed:
         finally:
             self._listeners.pop(queue, None)
 
-    async def _keep(self) -> None:
-        """Look while somebody listens; where that fails the streams end, and their listeners see why."""
+    async def _poll(self) -> None:
+        """Poll while there are listeners; on an error end all streams, so that the next request reports it."""
         try:
             while self._listeners:
-                await asyncio.sleep(LOOK_EVERY_S)
-                self._forget_the_gone()
+                await asyncio.sleep(POLL_S)
+                self._remove_expired()
                 for message in await self._step():
-                    self._tell(message)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next listener looks again
+                    self._send(message)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next listener polls again
             log.warning("changes of jobs cannot be told", extra={"error": type(error).__name__})
         finally:
             self._task = None
-            self._tell(None)
+            self._send(None)
 
     async def _step(self) -> list[bytes]:
-        """What has changed since the last look."""
-        self._newest, lines = await self._look(self._newest)
+        """Poll; return the messages for the jobs that have changed."""
+        self._newest, lines = await self._changes(self._newest)
         now = {line.job_id: b"event: job\ndata: " + line.model_dump_json().encode() + b"\n\n" for line in lines}
-        before, self._told = self._told, now
+        before, self._messages = self._messages, now
         return [message for job_id, message in now.items() if before.get(job_id) != message]
 
-    def _tell(self, message: bytes | None) -> None:
+    def _send(self, message: bytes | None) -> None:
         for queue in [*self._listeners]:
             if queue.full():
                 del self._listeners[queue]
@@ -108,8 +108,8 @@ class Feed:
             else:
                 queue.put_nowait(message)
 
-    def _forget_the_gone(self) -> None:
-        """Those who went before their stream began never say so."""
+    def _remove_expired(self) -> None:
+        """Remove listeners who disconnected before their stream began: nothing else reports them."""
         now = asyncio.get_running_loop().time()
         for queue in [queue for queue, until in self._listeners.items() if until < now]:
             del self._listeners[queue]

@@ -1,4 +1,4 @@
-"""What a request must pass before a route sees it: the body's size, the client's key, the client's rate."""
+"""Middlewares that check a request before its route: the body's size, the client's key, the client's rate."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 HEALTH = "/health"
 STORAGE_S = 0.5
-"""For the shared storage to count a request; a request has five seconds in all."""
+"""Timeout of the shared storage; a request has five seconds in all."""
 log = logs.get_logger("api")
 
 
 class BodyLimit:
     """ASGI middleware: answers 413 to a body over `max_bytes`, by its header or while it is read.
 
-    The second line, for a Ray whose proxies have no proxy_guard.
+    Needed where Ray's proxies run without `proxy_guard`.
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
@@ -42,7 +42,7 @@ class BodyLimit:
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is small enough."""
+        """Pass the request on unless its body is too large."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -69,7 +69,7 @@ class BodyLimit:
 
 
 class Gate:
-    """ASGI middleware: who may ask, and how often; before the body is read."""
+    """ASGI middleware: checks the client's key and rate before the body is read."""
 
     def __init__(
         self,
@@ -80,17 +80,17 @@ class Gate:
         storage: Storage,
         no_key: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        """`no_key` tells of a path whether it wants none."""
+        """`no_key` returns whether a path is open without a key."""
         self._app = app
         self._open = no_key
         self._keys = keys
         self._rate = parse(rate) if rate else None
         self._limiter = MovingWindowRateLimiter(storage)
         self._own_limiter = MovingWindowRateLimiter(MemoryStorage())
-        """While the shared storage is away each replica counts for itself: better than to refuse all, or none."""
+        """Used while the shared storage does not answer: each replica then counts its own requests."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on who may ask; `/health` is open to all, and files that say nothing of jobs want no key."""
+        """Pass on allowed requests. `/health` is open to all; files without job data need no key."""
         if scope["type"] == "http" and scope["path"] != HEALTH:
             try:
                 await self._check(scope)
@@ -108,7 +108,7 @@ class Gate:
             raise RateLimitedError(retry_after_s=wait_s)
 
     async def _wait_s(self, rate: RateLimitItem, client: str) -> int:
-        """Count a request; how long until the next is welcome, 0 where this one is."""
+        """Count a request; return the seconds to wait before the next one, 0 if this one is within the rate."""
         try:
             async with asyncio.timeout(STORAGE_S):
                 return await _hit(self._limiter, rate, client)

@@ -1,8 +1,8 @@
-"""What stands before the graph, in Serve's own HTTP proxy: no body over the limit gets in, no answer of Serve's out.
+"""Middleware inside Serve's HTTP proxy: refuses too large bodies, and gives Serve's own errors the contract's form.
 
-Without it the proxy reads bodies of any size into memory, holds a place in the ingress for whoever sends slowly, obeys
-headers that are meant for Ray, and answers some requests itself, as plain text (no app, no replica, too late).
-`ml-server up` sets it up; on a Ray that is joined, RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH does (docs/cluster.md).
+Without it the proxy reads bodies of any size into memory, lets slow senders occupy the ingress, obeys headers that are
+meant for Ray, and answers some requests itself, as plain text (no app, no replica, timeout).
+`ml-server up` installs it; a cluster does by RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH (docs/cluster.md).
 Knows nothing of jobs, keys or settings: the proxies start before the app.
 """
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 IMPORT_PATH = "serve_app.api.proxy_guard.middlewares"
 IMPORT_PATHS = frozenset({IMPORT_PATH, "serve_app.api.doorkeeper.middlewares"})
-"""With its old name, which operators may still have set."""
+"""The old name is included: operators may still have set it."""
 MAX_BYTES_VARIABLE = "ML_SERVER_LIMITS__REQUEST_BYTES"
 MAX_BYTES = 65_536
 BODY_S = 10.0
-"""For a body to arrive whole: 64 kB at the speed of a modem. The request's own deadline begins after it."""
+"""Timeout of receiving a body: enough for 64 kB by modem. The request's own timeout begins after it."""
 RETRY_AFTER_S = 5
-"""Serve restarts a replica in about so long."""
+"""About the time that Serve takes to restart a replica."""
 LINGER_S, LINGER_BYTES = 2.0, 1_000_000
-"""How long, and for how much, a refused body is still read (and forgotten): a client that writes reads no answer."""
+"""Bounds of reading and discarding a refused body: many clients read the response only after sending all of it."""
 OF_SERVE = frozenset({"/-/routes"})
-"""Tells the names of apps to all who ask. `/-/healthz` says no more than `success`, and load balancers want it."""
+"""Routes of Serve that are closed: this one lists the apps. `/-/healthz` stays open for load balancers."""
 PASSED = frozenset(
     (
         b"accept",
@@ -51,27 +51,27 @@ PASSED = frozenset(
         b"user-agent",
     )
 )
-"""Others stay outside: with some of them a client could switch off Serve's deadline, or choose its replica."""
+"""Headers that are passed on. With some others a client could disable Serve's timeout, or choose its replica."""
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 log = logs.get_logger("proxy")
 
 
 def middlewares() -> list[Middleware]:
-    """What Serve asks for."""
+    """Return the middlewares for Serve's proxy, which calls this by `IMPORT_PATH`."""
     metrics.ANSWERS.begin(status="500")
     return [Middleware(ProxyGuard, max_bytes=int(os.environ.get(MAX_BYTES_VARIABLE) or MAX_BYTES))]
 
 
 class ProxyGuard:
-    """ASGI middleware around the whole proxy."""
+    """ASGI middleware around Serve's whole proxy."""
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the body, pass on what is small enough and came in time, and see to the answer's form."""
+        """Read the body, refuse it or pass the request on, and give every error response the contract's form."""
         counted = _Counted(scope["path"], send)
         if scope["type"] == "websocket" or scope["path"] in OF_SERVE:
             await refuse(scope, counted, errors.NotFoundError())
@@ -91,11 +91,11 @@ class ProxyGuard:
             if answer.started:
                 raise
             log.exception("the proxy failed", exc_info=error)
-        if not answer.started:  # so does Serve with what it calls a 500; and then nobody may be there any more
+        if not answer.started:  # Serve may end its own 500 without any response; the client may also be gone
             await refuse(scope, counted, errors.InternalError())
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None: the client went away. Raises the contract's refusals."""
+        """Return the body, or None if the client disconnected. Raises `ApiError` if it is too large or too slow."""
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_bytes:
             raise errors.RequestTooLargeError
@@ -124,7 +124,7 @@ def _passed(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
 
 
 def _replay(content: bytes, receive: Receive) -> Receive:
-    """The body that was read, then what comes after it: the end of the connection."""
+    """Return a `receive` that gives the body that was read, then what follows on the connection."""
     parts: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
 
     async def replayed() -> Message:
@@ -134,7 +134,7 @@ def _replay(content: bytes, receive: Receive) -> Receive:
 
 
 async def _dismiss(receive: Receive, send: Send, refusal: errors.ApiError) -> None:
-    """Answer while the body still comes, let the client see it, and close the connection."""
+    """Refuse a request whose body is still arriving, let the client read the response, and close the connection."""
     start, body = messages(refusal, headers=[(b"connection", b"close")])
     await send(start)
     await send({**body, "more_body": True})
@@ -150,7 +150,7 @@ async def _dismiss(receive: Receive, send: Send, refusal: errors.ApiError) -> No
 
 
 class _Counted:
-    """Counts the answer, and how long it took since the request was whole, if it ever was."""
+    """Counts the response, and measures its time since the request was complete."""
 
     def __init__(self, path: str, send: Send) -> None:
         self._route = metrics.route_of(path)
@@ -158,7 +158,7 @@ class _Counted:
         self._began: float | None = None
 
     def begin(self) -> None:
-        """The request is whole."""
+        """Start the time: the request is complete."""
         self._began = time.monotonic()
 
     async def __call__(self, message: Message) -> None:
@@ -170,7 +170,7 @@ class _Counted:
 
 
 class _Answer:
-    """Lets answers of the graph through, and puts the contract's form in the place of Serve's own errors."""
+    """Passes on responses of the app, and replaces Serve's own errors by the contract's."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -191,7 +191,7 @@ class _Answer:
 
 
 def _refusal(status: int, headers: dict[bytes, bytes]) -> errors.ApiError:
-    """What the contract calls an answer of Serve's; its own words stay inside."""
+    """Return the contract's error for a status of Serve; Serve's own text is dropped."""
     known = {
         404: errors.NotFoundError,
         408: errors.RequestTimeoutError,

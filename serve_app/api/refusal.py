@@ -1,4 +1,4 @@
-"""A refusal as ASGI messages, and the headers that every answer has. Knows nothing of routes, keys or Ray."""
+"""Sends refusals as ASGI messages, and adds the headers that every response has. Knows no routes, keys or Ray."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SAFE_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
-"""No browser guesses a type, keeps a transcript, tells an address on, or shows an answer as a page or in a frame."""
+"""Browsers then guess no media type, store no response, send no referrer, and render nothing as a page or frame."""
 
 Headers = list[tuple[bytes, bytes]]
 
 
 def messages(refusal: ApiError, *, headers: Iterable[tuple[bytes, bytes]] = ()) -> tuple[Message, Message]:
-    """The start and the body of the answer; `headers` go with it."""
+    """Return the start and the body of the response, with `headers` added."""
     content = json.dumps(body(refusal.code, str(refusal), refusal.job_id)).encode()
     own = {"content-type": "application/json", "content-length": str(len(content)), **refusal.headers}
     raw: Headers = [(name.lower().encode(), value.encode()) for name, value in own.items()]
@@ -33,9 +33,9 @@ def messages(refusal: ApiError, *, headers: Iterable[tuple[bytes, bytes]] = ()) 
 
 
 async def refuse(scope: Scope, send: Send, refusal: ApiError) -> None:
-    """Answer a request, or a handshake of a WebSocket, with a refusal."""
+    """Answer a request or a WebSocket's handshake with a refusal."""
     if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close"})  # which every server makes a 403 of
+        await send({"type": "websocket.close"})  # servers answer with 403
         return
     prefix = "websocket." if scope["type"] == "websocket" else ""
     for message in messages(refusal):
@@ -43,13 +43,13 @@ async def refuse(scope: Scope, send: Send, refusal: ApiError) -> None:
 
 
 class SafeHeaders:
-    """ASGI middleware: adds `SAFE_HEADERS` where an answer does not say otherwise."""
+    """ASGI middleware: adds those of `SAFE_HEADERS` that a response does not set itself."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, and complete what comes back."""
+        """Pass the request on, and add the headers to the response."""
 
         async def completed(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""What travels over HTTP, in the contract's words."""
+"""Bodies of requests and responses, with the contract's names."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the routes ask for: jobs stored, looked up, cancelled, told again.
+"""The operations behind the routes: submit, look up, cancel and delete jobs, and send their callbacks again.
 
-Knows the store and the outbox, and nothing of Ray: `Signals` are how it reaches the rest of the server.
+Knows the store and the outbox, and nothing of Ray: it reaches the rest of the server through `Signals`.
 """
 
 from __future__ import annotations
@@ -49,25 +49,25 @@ HEALTH_S = 0.8
 DATABASE_S = 4.0
 RETRY_AFTER_S = 5
 DRAIN_RETRY_S = 60
-"""A server that stops is gone within half a minute, and its next start takes as long."""
+"""Stopping takes up to half a minute, and the next start as long."""
 DRAINING = "The server is about to stop and takes no new jobs; try again later"
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 log = logs.get_logger("api")
 
 STARTED_MESSAGE = {"ko": "비디오 처리가 시작되었습니다", "en": "Video processing has started"}
 
 
 class Signals(Protocol):
-    """The rest of the server, as the HTTP edge sees it. No call may block or raise."""
+    """The rest of the server as the HTTP edge sees it. No method may block or raise."""
 
     def wake(self) -> None:
-        """There is something new in the job table."""
+        """Report that the job table has changed."""
 
     def discard(self, job_id: str) -> None:
-        """A job's files may go."""
+        """Have a job's files deleted."""
 
     def failing(self) -> Sequence[str]:
-        """The parts that are broken, by name."""
+        """Return the names of the parts that do not work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +92,10 @@ class JobService:
     async def submit(
         self, request: schemas.ProcessVideoRequest, *, traceparent: str | None = None
     ) -> dict[str, object]:
-        """Store the job, durably, and answer with its state. Raises the contract's refusals."""
+        """Store the job durably and return the response's body. Raises the `ApiError`s of the contract."""
         began_s = time.time()
         new = self._check(request, self._tracer.accepted(traceparent))
-        submission, estimate_s = await self._change(self._submit, new)
+        submission, estimate_s = await self._write(self._submit, new)
         job = submission.job
         if submission.draining:
             raise errors.UnavailableError(DRAINING, job_id=new.job_id, retry_after_s=DRAIN_RETRY_S)
@@ -108,10 +108,10 @@ class JobService:
             self._signals.wake()
             log.info("accepted", extra=logs.about(job.job_id, run=job.run, options=job.options.content))
             self._tracer.posted(job, began_s)
-        return self._answer(job, started=submission.started, estimate_s=estimate_s)
+        return self._accepted(job, started=submission.started, estimate_s=estimate_s)
 
     def _submit(self, new: NewJob) -> tuple[Submission, float | None]:
-        """What became of it, and when it is likely to be done (or, where the queue is full, a place in it free)."""
+        """Submit the job; return the outcome, and the seconds until its end (if the queue is full: until a place)."""
         submission = self._store.submit_job(new)
         return submission, self._store.estimate_s(submission.job)
 
@@ -152,7 +152,7 @@ class JobService:
             fingerprint=fingerprint(request.video_url, callback_url, options),
         )
 
-    def _answer(self, job: Job, *, started: bool, estimate_s: float | None) -> dict[str, object]:
+    def _accepted(self, job: Job, *, started: bool, estimate_s: float | None) -> dict[str, object]:
         estimate = 0 if job.state.ended else max(1, math.ceil(estimate_s or UNKNOWN_ESTIMATE_S))
         if self._settings.contract_version == "1.0":
             status = "accepted" if started else job.state.wire
@@ -166,10 +166,10 @@ class JobService:
         }
 
     async def status(self, job_id: str) -> bytes:
-        """The status answer as JSON; the result is the very bytes that the callback carried."""
+        """Return the status as JSON; the result is byte for byte that of the callback."""
         job = await self._known(job_id)
-        callback = await self._ask(self._outbox.status, job_id)
-        result = await self._ask(self._store.fetch_result, job_id) if job.state is JobState.COMPLETED else None
+        callback = await self._read(self._outbox.status, job_id)
+        result = await self._read(self._store.fetch_result, job_id) if job.state is JobState.COMPLETED else None
         view = (await self._view(job)).model_dump(exclude_none=True)
         view["callback"] = {
             "state": callback.state.value,
@@ -180,21 +180,23 @@ class JobService:
         return content if result is None else content[:-1] + b',"result":' + result + b"}"
 
     async def page(self, *, state: str | None, callback: str | None, limit: int, after: str | None) -> schemas.JobList:
-        """One page, newest first."""
+        """Return a page of jobs, newest first."""
         wanted = JobState.from_wire(state) if state else None
         if state and wanted is None:
             raise errors.InvalidRequestError("state must be accepted, processing, completed or failed")
         owed = CallbackState(callback) if callback else None
         try:
-            page = await self._ask(self._store.job_list.page, state=wanted, callback=owed, limit=limit + 1, after=after)
+            page = await self._read(
+                self._store.job_list.page, state=wanted, callback=owed, limit=limit + 1, after=after
+            )
         except LookupError:
             raise errors.JobNotFoundError(job_id=after) from None
         lines = [self._line(line) for line in page[:limit]]
         return schemas.JobList(jobs=lines, next_after=lines[-1].job_id if len(page) > limit else None)
 
     async def changes(self, since: int | None) -> tuple[int, list[schemas.JobLine]]:
-        """The jobs that may have changed since an event, and the newest event. Raises `UnavailableError`."""
-        newest, lines, draining = await self._ask(self._look_for_changes, since)
+        """Return the newest event, and the jobs that may have changed since `since`. Raises `UnavailableError`."""
+        newest, lines, draining = await self._read(self._look_for_changes, since)
         if draining:
             raise errors.UnavailableError(DRAINING, retry_after_s=DRAIN_RETRY_S)
         return newest, [self._line(line) for line in lines]
@@ -204,7 +206,7 @@ class JobService:
 
     async def _view(self, job: Job) -> schemas.JobView:
         queued = job.state is JobState.QUEUED
-        position = await self._ask(self._store.queue_position, job) if queued else None
+        position = await self._read(self._store.queue_position, job) if queued else None
         return schemas.JobView(**self._seen(job, position))
 
     def _line(self, line: JobSummary) -> schemas.JobLine:
@@ -234,17 +236,17 @@ class JobService:
         }
 
     async def cancel_or_delete(self, job_id: str) -> schemas.JobView | None:
-        """Cancel a job that has not ended (its state then), delete one that has (None)."""
+        """Cancel a job that has not ended and return its state; delete one that has ended and return None."""
         cancelled = CancelledJobError()
         outcome = Outcome(error_code=cancelled.code, error_message=cancelled.sentence(self._settings.locale))
         before = await self._known(job_id)
         if before.state.ended:
-            if not await self._change(self._store.delete_job, job_id):
+            if not await self._write(self._store.delete_job, job_id):
                 raise errors.JobConflictError("A new run of this job has just begun", job_id=job_id)
             self._signals.discard(job_id)
             log.info("deleted", extra=logs.about(job_id))
             return None
-        job = await self._change(self._store.cancel_job, job_id, outcome)
+        job = await self._write(self._store.cancel_job, job_id, outcome)
         if job is None:
             raise errors.JobNotFoundError(job_id=job_id)
         if job.state.ended:
@@ -256,30 +258,30 @@ class JobService:
         return await self._view(job)
 
     async def redeliver(self, job_id: str) -> schemas.JobView:
-        """Start telling the job's end over. Raises `JobConflictError` for a job that has not ended."""
+        """Send the terminal callback again. Raises `JobConflictError` for a job that has not ended or has no URL."""
         job = await self._known(job_id)
         if not job.state.ended:
             raise errors.JobConflictError("This job has not ended", job_id=job_id)
-        if not await self._change(self._outbox.redeliver, job_id):
+        if not await self._write(self._outbox.redeliver, job_id):
             raise errors.JobConflictError("This job has no callback URL", job_id=job_id)
         self._signals.wake()
         return await self._view(job)
 
     async def timeline(self, job_id: str) -> schemas.Timeline:
-        """What happened to a job."""
+        """Return the events of a job."""
         await self._known(job_id)
         events = [
             schemas.EventView(
                 at=iso(event.at), event=event.kind, run=event.run, attempt=event.attempt, detail=event.detail
             )
-            for event in await self._ask(self._store.fetch_timeline, job_id)
+            for event in await self._read(self._store.fetch_timeline, job_id)
         ]
         return schemas.Timeline(job_id=job_id, events=events)
 
     async def export(self, job_id: str, options: ExportOptions) -> bytes:
-        """The job's result as a file. Raises `JobConflictError` for a job that has none."""
+        """Return the job's result as a file. Raises `JobConflictError` for a job without a result."""
         await self._known(job_id)
-        content = await self._ask(self._export, job_id, options)
+        content = await self._read(self._export, job_id, options)
         if content is None:
             raise errors.JobConflictError("This job has no result: it has not been completed", job_id=job_id)
         return content
@@ -288,17 +290,17 @@ class JobService:
         result = self._store.fetch_result(job_id)
         return None if result is None else export(result, options, job_id=job_id)
 
-    async def _ask(self, question: Callable[..., Answer], *args: object, **options: object) -> Answer:
-        """The database's answer, or a refusal in time: a request has five seconds. Raises `UnavailableError`."""
-        return await self._in_time(None, question, *args, **options)
+    async def _read(self, query: Callable[..., Result], *args: object, **options: object) -> Result:
+        """Read from the database. Raises `UnavailableError` in time for the response: a request has five seconds."""
+        return await self._in_time(None, query, *args, **options)
 
-    async def _change(self, change: Callable[..., Answer], *args: object) -> Answer:
-        """The same for what writes: one after the other, and without holding up a thread that answers questions."""
+    async def _write(self, change: Callable[..., Result], *args: object) -> Result:
+        """Write to the database: one write at a time, in a thread of its own, so that reads need not wait."""
         return await self._in_time(self._writer, change, *args)
 
     async def _in_time(
-        self, thread: ThreadPoolExecutor | None, work: Callable[..., Answer], *args: object, **options: object
-    ) -> Answer:
+        self, thread: ThreadPoolExecutor | None, work: Callable[..., Result], *args: object, **options: object
+    ) -> Result:
         try:
             async with asyncio.timeout(DATABASE_S):
                 return await asyncio.get_running_loop().run_in_executor(thread, partial(work, *args, **options))
@@ -306,13 +308,13 @@ class JobService:
             raise errors.UnavailableError(retry_after_s=RETRY_AFTER_S) from late
 
     async def _known(self, job_id: str) -> Job:
-        job = await self._ask(self._store.fetch_job, job_id)
+        job = await self._read(self._store.fetch_job, job_id)
         if job is None:
             raise errors.JobNotFoundError(job_id=job_id)
         return job
 
     async def health(self) -> schemas.HealthResponse:
-        """Never raises, never waits long: the counts are at most half a second old."""
+        """Return the state of the server within a second; never raises. The counts are at most half a second old."""
         limits = self._settings.limits
         counts = await self._counts()
         failing = list(self._signals.failing())
@@ -349,12 +351,12 @@ class JobService:
 
 
 def fingerprint(video_url: str, callback_url: str | None, options: JobOptions) -> str:
-    """What makes two requests the same: the URL without its query, who is told, and the options."""
+    """Return a digest that is equal for equal requests: the video URL without query, the callback URL, the options."""
     parts = urlsplit(video_url)
     content = [parts.scheme.lower(), parts.netloc.lower(), parts.path, callback_url, options.content]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def iso(epoch_s: float) -> str:
-    """UTC, with milliseconds."""
+    """Return the time as ISO 8601 in UTC, with milliseconds."""
     return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

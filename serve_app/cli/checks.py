@@ -1,4 +1,4 @@
-"""What `ml-server up` looks at before it starts anything: each fault is told at once, in a sentence."""
+"""Checks of `ml-server up` before it starts anything: each fault ends the start with one sentence."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class StartError(Exception):
-    """The server did not come up; the message says why."""
+    """The server did not start; the message says why."""
 
 
 def check_settings(config: dict[str, Any]) -> Settings:
-    """Say at once what is wrong with the settings; the app itself is built far away, in Ray."""
+    """Return the settings of a Serve config. Raises `StartError` with what is wrong with them."""
     try:
         return Settings(**config["applications"][0].get("args", {}))
     except ValidationError as invalid:
@@ -27,7 +27,7 @@ def check_settings(config: dict[str, Any]) -> Settings:
 
 
 def check_host(config: dict[str, Any], settings: Settings) -> None:
-    """Say at once that the server would be open to everybody; the app and the ingress look again (`ingress.py`)."""
+    """Raise `StartError` if the server would be open to everybody; the app and the ingress check again."""
     try:
         check_bind(config["http_options"]["host"], settings.auth)
     except ExposedError as error:
@@ -35,7 +35,7 @@ def check_host(config: dict[str, Any], settings: Settings) -> None:
 
 
 def check_devices(settings: Settings) -> None:
-    """Say at once which stages are meant for a GPU on a machine without one; Serve would try for minutes."""
+    """Raise `StartError` if stages need a GPU and there is none; Serve would try for minutes."""
     stages = {name: getattr(settings, name) for name in ("transcriber", "aligner", "diarizer", "emotion")}
     on_gpu = [f"{name}.device" for name, stage in stages.items() if stage.device.startswith("cuda")]
     if not on_gpu:
@@ -51,10 +51,11 @@ def check_devices(settings: Settings) -> None:
 
 
 def ensure_models(path: Path) -> None:
-    """See to it that the config's models are here: the profile `local` fetches what is not, before Ray starts.
+    """Fetch the config's missing models before Ray starts, with the profile `local`.
 
-    Production, and `models.offline`, say at once which are missing or damaged, all of them, and what fetches them.
-    Replicas look again, and would say the same of one model each, a minute later.
+    Raises:
+        StartError: In production, or with `models.offline`: names all models that are missing or damaged, and the
+            command that fetches them. Replicas check again, and would report one model each, a minute later.
     """
     from deployments.errors import ModelLoadError
     from serve_app.cli import models
@@ -66,7 +67,7 @@ def ensure_models(path: Path) -> None:
 
 
 def check_port(config: dict[str, Any]) -> None:
-    """Another server's answer must not be taken for ours."""
+    """Raise `StartError` if the port is taken: another server's answer must not be mistaken for ours."""
     port = config.get("http_options", {}).get("port", 8000)
     with socket.socket() as probe:
         taken = probe.connect_ex(("127.0.0.1", port)) == 0
@@ -75,9 +76,11 @@ def check_port(config: dict[str, Any]) -> None:
 
 
 def free_port_or_any(port: int) -> int:
-    """`port` where nobody listens on it, else 0: any. Metrics at another place are no reason not to start."""
+    """Return `port` if it is free, else 0 (any): a taken metrics port does not stop the start."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Ray does: scrapes of before may linger
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as Ray does: connections of earlier scrapes may linger
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
@@ -86,7 +89,7 @@ def free_port_or_any(port: int) -> int:
 
 
 def check_database(settings: Settings) -> None:
-    """Bring the tables to their newest form before anybody uses them. A database that is away may still come."""
+    """Migrate the tables before anything uses them. A database that does not answer is no fault: it may come later."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from serve_app.storage.migrations import DatabaseTooNewError

@@ -1,4 +1,4 @@
-"""A program that runs beside the command line for a while, and is gone afterwards with everything it started."""
+"""Runs a program while a context is open, and ends it and everything that it started afterwards."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ class ChildProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs."""
+        """Return the exit code; None while it runs."""
         return self._process.poll() if self._process else None
 
     def send_signal(self, number: signal.Signals) -> None:
-        """To the program itself, not to what it started; nothing where it has ended."""
+        """Send a signal to the program, not to what it started. Does nothing if it has ended."""
         if self._process:
             self._process.send_signal(number)
 
     def stop(self) -> None:
-        """Ask it to end (SIGTERM), wait, and end what is left of its session by force. Safe to call twice.
+        """Send SIGTERM, wait, and kill what is left of its session. Safe to call twice.
 
-        A second Ctrl-C while we wait cuts the waiting short, not the cleaning up.
+        Ctrl-C while waiting skips the rest of the wait, not the kill.
         """
         process, self._process = self._process, None
         if process is None:
@@ -79,14 +79,14 @@ class ChildProcess:
             process.wait()
 
     def tail(self, lines: int = TAIL_LINES) -> str:
-        """The last lines of its output."""
+        """Return the last lines of its output."""
         with suppress(OSError), self.log_path.open(errors="replace") as log:
             return "".join(deque(log, maxlen=lines)).rstrip()
         return ""
 
 
 def end_session(session_id: int) -> None:
-    """End by force what is left of a session: its process groups one by one where the system tells, else the first."""
+    """Kill what is left of a session: all its processes if /proc lists them, else the leader's group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(session_id, signal.SIGKILL)
     deadline_s = time.monotonic() + KILL_TIMEOUT_S
@@ -98,7 +98,7 @@ def end_session(session_id: int) -> None:
 
 
 def session_members(session_id: int) -> list[int]:
-    """Living processes of a session, as Linux lists them in /proc; none elsewhere."""
+    """Return the pids of a session's living processes from /proc; none on other systems than Linux."""
     members = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it ended meanwhile
@@ -109,7 +109,7 @@ def session_members(session_id: int) -> list[int]:
 
 
 def free_port() -> int:
-    """A loopback TCP port that nobody listens on at this moment."""
+    """Return a loopback TCP port that is free at this moment."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -1,7 +1,4 @@
-"""The command line's side of the wire: a small client of a running ML Server.
-
-Used by the commands that ask a server; the server itself never calls out from here (`deployments/net` does).
-"""
+"""A small HTTP client of a running ML Server, for the commands. The server's own calls are in `deployments/net`."""
 
 from __future__ import annotations
 
@@ -23,11 +20,11 @@ ENDED = ("completed", "failed")
 
 
 class ClientError(Exception):
-    """Base. The text is a plain sentence for the user."""
+    """Base. The text is a sentence for the user."""
 
 
 class UnreachableError(ClientError):
-    """Nobody answers at the server's address."""
+    """No server answers at this address."""
 
 
 class RefusedError(ClientError):
@@ -54,35 +51,35 @@ class ServerClient:
         )
 
     def process_video(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Start a job; the server's answer."""
+        """Submit a job; return the response."""
         return self._call("POST", PROCESS_PATH, json=dict(request))
 
     def status(self, job_id: str) -> dict[str, Any]:
-        """The job's state, with its result when it is completed."""
+        """Return the job's state, with its result if it is completed."""
         return self._call("GET", f"{STATUS_PATH}/{quote(job_id, safe='')}")
 
     def jobs(self, *, state: str | None, limit: int, after: str | None) -> dict[str, Any]:
-        """A page of jobs, newest first."""
+        """Return a page of jobs, newest first."""
         asked = {"state": state, "limit": limit, "after": after}
         return self._call("GET", JOBS_PATH, params={name: value for name, value in asked.items() if value is not None})
 
     def timeline(self, job_id: str) -> dict[str, Any]:
-        """What happened to a job."""
+        """Return the job's events."""
         return self._call("GET", f"{JOBS_PATH}/{quote(job_id, safe='')}/timeline")
 
     def redeliver(self, job_id: str) -> dict[str, Any]:
-        """Have the end of a job told once more; the job's state."""
+        """Have the terminal callback sent again; return the job's state."""
         return self._call("POST", f"{JOBS_PATH}/{quote(job_id, safe='')}/redeliver")
 
     def export(self, job_id: str, options: Mapping[str, Any]) -> bytes:
-        """The job's result as a file; `options` are the route's."""
+        """Return the job's result as a file; `options` are those of the route."""
         response = self._send("GET", f"{JOBS_PATH}/{quote(job_id, safe='')}/export", params=dict(options))
         if not response.is_success:
             raise _refused(response)
         return response.content
 
     def health(self) -> tuple[bool, dict[str, Any]]:
-        """Whether the server is healthy, and what it says about itself."""
+        """Return whether the server is healthy, and the response's body."""
         response = self._send("GET", "/health")
         return response.is_success, json_object(response)
 
@@ -123,7 +120,7 @@ def _refused(response: httpx.Response) -> RefusedError:
 
 
 def json_object(response: httpx.Response) -> dict[str, Any]:
-    """The body as a JSON object; empty where it is something else (a proxy's page)."""
+    """Return the body as a JSON object; empty if it is something else, such as a proxy's page."""
     try:
         body = response.json()
     except ValueError:
@@ -132,7 +129,7 @@ def json_object(response: httpx.Response) -> dict[str, Any]:
 
 
 def is_http_url(text: str) -> bool:
-    """Whether this is an address that can be called at all."""
+    """Return whether `text` is an HTTP URL with a host."""
     try:
         url = urlsplit(text)
         return url.scheme in ("http", "https") and bool(url.hostname)
@@ -141,7 +138,7 @@ def is_http_url(text: str) -> bool:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the URL's host is this machine by its loopback address."""
+    """Return whether the URL's host is localhost or a loopback address."""
     try:
         host = urlsplit(url).hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

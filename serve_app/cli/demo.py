@@ -43,7 +43,7 @@ JOB_TIMEOUT_S = 900
 KEPT_RUNS = 5
 """Folders of earlier demos that stay: each holds its videos, results and logs."""
 OWN_VIDEO = "ml-server up, and beside it: ml-server submit my-video.mp4 --language ko --wait"
-"""No Korean recording that a recogniser understands may be passed on with this."""
+"""The demo has no Korean sample: no suitable recording may be redistributed."""
 
 
 class DemoError(Exception):
@@ -58,16 +58,16 @@ def run_demo(
     server_command: Callable[[int, Path], Sequence[str]] | None = None,
     console: Console | None = None,
 ) -> int:
-    """The whole demo; the exit code. Leaves videos, results and logs in `state_dir`/demo, and no process.
+    """Run the demo and return the exit code. Leaves videos, results and logs in `state_dir`/demo, and no process.
 
-    `server_command` makes the command that starts the server from a port and a state folder; `ml-server up` by default.
+    `server_command` returns the command that starts the server on a port with a state folder; default: `ml-server up`.
     """
     console = console or Console()
     command = server_command or (lambda port, server_dir: up_command(config, port, server_dir))
     try:
         with signals_as_interrupt():
             if server_command is None:
-                ensure_models(Path(config))  # here: what the server says goes to its log
+                ensure_models(Path(config))  # here, since the server's output goes to its log
             folder = new_run_folder(state_dir / "demo")
             results = play(samples or all_samples(), folder, command, console)
     except (DemoError, ClientError, MissingSampleError, VideoNotMadeError, StartError) as error:
@@ -87,7 +87,7 @@ def run_demo(
 def play(
     samples: Sequence[Sample], folder: Path, server_command: Callable[[int, Path], Sequence[str]], console: Console
 ) -> list[Path]:
-    """Run all samples through a server and a backend that live as long as this call; the paths of the results."""
+    """Process all samples by a server and a backend that run during this call; return the results' paths."""
     with console.status("Making the sample videos"):
         videos = [make_video(sample, folder) for sample in samples]
     port = free_port()
@@ -111,21 +111,21 @@ def play(
 
 
 def make_video(sample: Sample, folder: Path) -> Path:
-    """The sample's sound under a moving test picture."""
+    """Make a video of the sample's sound under a moving test picture."""
     path = folder / f"{sample.name}.mp4"
     make_test_video(sample.audio, path)
     return path
 
 
 def up_command(config: str, port: int, state_dir: Path) -> list[str]:
-    """How the real server is started."""
+    """Return the command that starts the real server."""
     arguments = ("up", "--config", config, "--port", str(port), "--state-dir", str(state_dir))
     return [sys.executable, "-m", "serve_app.cli", *arguments]
 
 
 @contextmanager
 def stopping(console: Console, server: ChildProcess) -> Iterator[None]:
-    """Run the server inside; show the end of its log when something goes wrong there; stop it in any case."""
+    """Run the server while the block runs; on an error show the end of its log; stop it in any case."""
     with server:
         try:
             yield
@@ -138,7 +138,7 @@ def stopping(console: Console, server: ChildProcess) -> Iterator[None]:
 
 
 def wait_until_healthy(server_url: str, server: ChildProcess, console: Console) -> None:
-    """Until the server is ready to work. Raises `DemoError` when it ends instead, or takes too long."""
+    """Wait until the server is healthy. Raises `DemoError` if it ends instead, or takes too long."""
     started_s = time.monotonic()
     with ServerClient(server_url) as client, console.status("Starting the server") as status:
         while (missing := missing_part(client)) is not None:
@@ -153,7 +153,7 @@ def wait_until_healthy(server_url: str, server: ChildProcess, console: Console) 
 
 
 def missing_part(client: ServerClient) -> str | None:
-    """What the server still waits for, in words; None when it is ready."""
+    """Return what the server still waits for, in words; None if it is ready."""
     try:
         healthy, health = client.health()
     except ClientError:
@@ -167,7 +167,7 @@ def missing_part(client: ServerClient) -> str | None:
 def process_sample(
     sample: Sample, video: Path, backend: ExampleBackend, server: ChildProcess, console: Console
 ) -> Path:
-    """Have the backend process one video; print the result; the path of its JSON. Raises `DemoError`."""
+    """Have the backend process a video and print the result; return the path of its JSON. Raises `DemoError`."""
     console.rule(Text(sample.title))
     console.print(Text(sample.note, style="dim"))
     job_id = backend.request_process(video.name)
@@ -184,7 +184,7 @@ def process_sample(
 def follow(
     backend: ExampleBackend, server: ChildProcess, job_id: str, show: Callable[[Mapping[str, Any]], None]
 ) -> dict[str, Any]:
-    """Poll the backend, which knows what the callbacks told, until the job ended. Raises `DemoError`."""
+    """Poll the backend, which has the state from the callbacks, until the job has ended. Raises `DemoError`."""
     deadline_s = time.monotonic() + JOB_TIMEOUT_S
     while True:
         state = backend.job_status(job_id)
@@ -199,7 +199,7 @@ def follow(
 
 
 def new_run_folder(parent: Path) -> Path:
-    """A fresh folder for this run; the oldest runs beyond `KEPT_RUNS` are removed."""
+    """Create a folder for this run; delete the oldest ones beyond `KEPT_RUNS`."""
     folder = parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     (folder / "server").mkdir(parents=True)
     for old in sorted(path for path in parent.iterdir() if path.is_dir())[:-KEPT_RUNS]:
@@ -209,7 +209,7 @@ def new_run_folder(parent: Path) -> Path:
 
 @contextmanager
 def signals_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end the demo as Ctrl-C does: in order, with nothing left running."""
+    """Make SIGTERM and SIGHUP end the demo as Ctrl-C does: in order, with nothing left running."""
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt

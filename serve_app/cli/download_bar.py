@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 STEP = 0.25
-"""Of the whole: how often a line is written."""
+"""Share of the whole after which a line is written."""
 
 
 class DownloadBar:
-    """Shows how many bytes of one thing are there; what a store's fetch wants as its watcher."""
+    """Shows the bytes of one download; it is the `watcher` of `deployments.models.fetch`."""
 
     def __init__(self, title: str, console: Console | None = None) -> None:
         self._console = console or Console()
@@ -41,7 +41,7 @@ class DownloadBar:
         self._task = self._progress.add_task(title, total=None)
 
     def say(self, sentence: str) -> None:
-        """A line of its own."""
+        """Print a line above the bar."""
         self._progress.console.print(f"  {sentence}", markup=False, highlight=False, soft_wrap=True)
 
     def show(self, done_bytes: int, total_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""`ml-server jobs`, `jobs show`, `redeliver` and `export`: what an operator asks a running server about its jobs."""
+"""`ml-server jobs`, `jobs show`, `redeliver` and `export`: an operator's requests to a running server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def list_jobs(
     api_key: str | None = None,
     console: Console | None = None,
 ) -> int:
-    """Print a page of jobs, newest first; the exit code."""
+    """Print a page of jobs, newest first; return the exit code."""
     console = console or Console()
     try:
         with ServerClient(server_url, api_key=api_key) as client:
@@ -48,7 +48,7 @@ def list_jobs(
 
 
 def show_job(server_url: str, job_id: str, *, api_key: str | None = None, console: Console | None = None) -> int:
-    """Print where a job stands and what happened to it; the exit code."""
+    """Print a job's state and its events; return the exit code."""
     console = console or Console()
     try:
         with ServerClient(server_url, api_key=api_key) as client:
@@ -63,7 +63,7 @@ def show_job(server_url: str, job_id: str, *, api_key: str | None = None, consol
 
 
 def redeliver(server_url: str, job_id: str, *, api_key: str | None = None, console: Console | None = None) -> int:
-    """Have the end of a job told once more; the exit code."""
+    """Have the terminal callback sent again; return the exit code."""
     console = console or Console()
     try:
         with ServerClient(server_url, api_key=api_key) as client:
@@ -78,7 +78,7 @@ def redeliver(server_url: str, job_id: str, *, api_key: str | None = None, conso
 def export(
     server_url: str, job_id: str, options: Mapping[str, Any], *, output: Path | None, api_key: str | None = None
 ) -> int:
-    """Write a job's result, as a file of the asked format, to `output` or stdout; the exit code."""
+    """Write a job's result in the requested format to `output` or stdout; return the exit code."""
     try:
         with ServerClient(server_url, api_key=api_key) as client:
             content = client.export(job_id, options)

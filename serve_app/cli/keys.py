@@ -20,7 +20,7 @@ NOT_WANTED = "This config has auth.mode: none, so the server asks for no key."
 
 
 def add_key(settings: Settings, name: str) -> int:
-    """Print the new key alone on stdout, what to know about it on stderr."""
+    """Print the new key on stdout, and notes on stderr; return the exit code."""
     try:
         click.echo(_keys(settings).add(name))
     except KeyNameError as error:
@@ -32,7 +32,7 @@ def add_key(settings: Settings, name: str) -> int:
 
 
 def list_keys(settings: Settings) -> int:
-    """Print name and day of birth of each; what is known of those in the settings is how many."""
+    """Print name and creation time of each key, and the number of those in the settings; return the exit code."""
     for key in _keys(settings).list():
         click.echo(f"{key.name}\t{datetime.fromtimestamp(key.created_at, UTC):%Y-%m-%d %H:%M} UTC")
     if settings.auth.key_hashes:
@@ -43,7 +43,7 @@ def list_keys(settings: Settings) -> int:
 
 
 def revoke_key(settings: Settings, name: str) -> int:
-    """End a key."""
+    """Revoke a key; return the exit code. Raises `click.ClickException` if there is no such key."""
     if not _keys(settings).revoke(name):
         raise click.ClickException(f"there is no key named {name}")
     click.echo(f"Revoked: {name} opens nothing any more, {FRESH_S:.0f} s from now at the latest.")

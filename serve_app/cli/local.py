@@ -57,7 +57,7 @@ _EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception)(?:\([\w.]+\))?: ", r
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpOptions:
-    """What `ml-server up` was asked for; None: as the config says."""
+    """Options of `ml-server up`; None: as the config says."""
 
     config: Path
     host: str | None
@@ -69,11 +69,11 @@ class UpOptions:
 
 
 class RayLostError(Exception):
-    """The private Ray has ended under the server, which has to be started again: its jobs then go on."""
+    """The private Ray has ended. The server has to be started again; its jobs then go on."""
 
 
 def up(options: UpOptions) -> None:
-    """Start, say where, and serve until SIGINT or SIGTERM; a second one hurries the end.
+    """Start the server, print its URLs, and serve until SIGINT or SIGTERM; a second signal hurries the end.
 
     Raises `StartError`, `RayLostError`.
     """
@@ -125,9 +125,9 @@ def _on_signals(stop: threading.Event, hurry: threading.Event) -> None:
 
 
 def load_config(options: UpOptions) -> dict[str, Any]:
-    """The Serve config file, with what the command line says put into its place.
+    """Read the Serve config file and apply the command line's options.
 
-    Without a host Serve would take every address of the machine.
+    Without a host Serve would listen on every address of the machine.
     """
     config: dict[str, Any] = yaml.safe_load(options.config.read_text(encoding="utf-8"))
     http = config.setdefault("http_options", {})
@@ -148,7 +148,7 @@ def _state_dir(options: UpOptions, config: dict[str, Any]) -> Path:
 
 
 def _environment(state_dir: Path, options: UpOptions) -> None:
-    """What the processes of a private Ray inherit. A Ray that is joined has its own environment."""
+    """Set the environment that the processes of a private Ray inherit. A joined Ray has its own environment."""
     os.environ.update(SILENT)
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     if options.address is not None:
@@ -164,7 +164,7 @@ def _environment(state_dir: Path, options: UpOptions) -> None:
 
 
 def _token(state_dir: Path) -> Path:
-    """The file with our Ray's token, which nobody else can read; a new one where there is none."""
+    """Return the file with our Ray's token, readable by this user only; create it if there is none."""
     path = state_dir / "ray-token"
     path.touch(mode=0o600)
     path.chmod(0o600)
@@ -175,7 +175,7 @@ def _token(state_dir: Path) -> Path:
 
 @contextmanager
 def _logs(state_dir: Path, *, private: bool) -> Iterator[None]:
-    """Show what all processes log, where they can all reach one file."""
+    """Show the log of all processes while the block runs. Only a private Ray has one file for all of them."""
     if not private:
         yield
         return
@@ -191,10 +191,11 @@ def _logs(state_dir: Path, *, private: bool) -> Iterator[None]:
 
 @contextmanager
 def _in_the_background(*, private: bool) -> Iterator[None]:
-    """Let the rest of the machine come first, the kernel's own threads included, which write our commits to disk.
+    """Lower the priority of this session, so that the rest of the machine and the kernel's threads come first.
 
-    Linux shares processors between sessions before it looks at the niceness of processes, and with a busy graph of
-    thirty processes in one session, kernel 6.18 let all others wait for up to a second (docs/decisions.md).
+    Those threads write our commits to disk. Linux shares processors between sessions before it considers niceness, and
+    with a busy graph of thirty processes in one session, kernel 6.18 let others wait up to a second
+    (docs/decisions.md).
     """
     shown = AUTOGROUP.read_text() if private and AUTOGROUP.exists() else ""
     if not shown:  # a session of the init process has no group of its own, and none can be set
@@ -209,7 +210,7 @@ def _in_the_background(*, private: bool) -> Iterator[None]:
 
 
 def _set_niceness(value: str) -> None:
-    """A courtesy: a kernel that will not is left alone. Users other than root share one change in 100 ms."""
+    """Try to set the session's niceness; a failure is ignored. Users other than root share one change per 100 ms."""
     for _ in range(5):
         try:
             AUTOGROUP.write_text(value)
@@ -223,7 +224,7 @@ def _set_niceness(value: str) -> None:
 
 @contextmanager
 def _ray(state_dir: Path, options: UpOptions, metrics_port: int) -> Iterator[str]:
-    """Ray for the time of the block; yields the dashboard's URL."""
+    """Run or join Ray while the block runs; yield the dashboard's URL."""
     import ray
 
     temp_dir = _ray_dir(state_dir)
@@ -258,7 +259,7 @@ def _init_ray(temp_dir: str, options: UpOptions, metrics_port: int) -> Any:
 
 
 def _metrics_url() -> str:
-    """Where the private Ray's only node shows its metrics; it is not asked, since it may just have died."""
+    """Return the metrics' URL of the private Ray's only node, without asking Ray, which may have died."""
     from ray._private.worker import _global_node  # no public way leads to Ray's processes
 
     node: Any = _global_node
@@ -266,9 +267,9 @@ def _metrics_url() -> str:
 
 
 def _check_ray() -> None:
-    """See to it that the private Ray is whole; a Ray that is joined looks after itself.
+    """Raise `RayLostError` if the private Ray has lost a vital process. A joined Ray is not watched.
 
-    To ask is to reap: while a dead raylet is a zombie, its workers take it for alive and stay, the HTTP port with them.
+    The call also reaps dead processes: while a dead raylet is a zombie, its workers stay and hold the HTTP port.
     """
     from ray._private.worker import _global_node as node  # no public way leads to Ray's processes
 
@@ -283,7 +284,7 @@ def _ray_dir(state_dir: Path) -> str:
 
 
 def _deploy(config: dict[str, Any], dashboard: str) -> None:
-    """The same way as `serve deploy`."""
+    """Deploy as `serve deploy` does."""
     from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
     ServeSubmissionClient(dashboard).deploy_applications(config)
@@ -308,7 +309,7 @@ def _wait_until_healthy(url: str, dashboard: str, stop: threading.Event) -> None
 
 
 def _failure(dashboard: str) -> str | None:
-    """What Serve says of an app that cannot start."""
+    """Return why an app cannot start, as Serve reports it; None if all can."""
     from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
     details = ServeSubmissionClient(dashboard).get_serve_details()
@@ -319,15 +320,15 @@ def _failure(dashboard: str) -> str | None:
 
 
 def _reasons(app: dict[str, Any], statuses: set[str]) -> list[str]:
-    """What is wrong with each deployment that has one of `statuses`."""
+    """Return the reason of each deployment that has one of `statuses`."""
     parts = [part for part in app["deployments"].values() if part["status"] in statuses]
     return [f"{part['name']}: {reason_in(part['message'])}" for part in parts]
 
 
 def reason_in(message: str) -> str:
-    """The sentence of what Serve says of a deployment: a traceback's last line, without the exception's class.
+    """Return the reason in Serve's message: the traceback's exception, all its lines, without the class name.
 
-    Where the traceback ends in an exception of several lines, all of them.
+    A message without an exception is returned whole.
     """
     message = message.rpartition("failed with exception:\n")[2]
     found = list(_EXCEPTION.finditer(message))
@@ -335,7 +336,7 @@ def reason_in(message: str) -> str:
 
 
 def _withdraw(config: dict[str, Any], *, drained: bool) -> None:
-    """Take the app off a cluster that goes on without it; jobs go on when a server comes back."""
+    """Remove the app from a cluster that stays up; jobs go on when a server comes back."""
     from ray import serve
 
     if not drained:
@@ -345,7 +346,7 @@ def _withdraw(config: dict[str, Any], *, drained: bool) -> None:
 
 
 def _drain(hurry: threading.Event) -> bool:
-    """Take no new work, and have the drivers leave theirs: the jobs go on when a server comes back. Whether all did."""
+    """Accept no new jobs and have running ones interrupted, to go on at the next start. Return whether all were."""
     import ray
 
     from serve_app.orchestration.job_actor import MANAGER_NAME, NAMESPACE
@@ -361,7 +362,7 @@ def _drain(hurry: threading.Event) -> bool:
 
 
 def _close_door() -> None:
-    """End the HTTP proxies before what they ask: who comes now finds nobody, not a proxy without a replica (500)."""
+    """End the HTTP proxies before the replicas: clients get a refused connection, not a 500."""
     import ray
     from ray.exceptions import RayError
 
@@ -375,7 +376,7 @@ def _close_door() -> None:
 
 
 def _dismiss_manager() -> None:
-    """Have the manager give its lease back: the next one, perhaps in another container, does not wait for its end."""
+    """Have the manager release its lease, so that the next one, perhaps in another container, need not wait."""
     import ray
 
     from serve_app.orchestration.job_actor import MANAGER_NAME, NAMESPACE

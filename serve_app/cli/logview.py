@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 POLL_S = 0.2
 _SHOWN = frozenset({"time", "level", "logger", "message", "pid", "trace", JOB_FIELD})
-"""Fields that have a place of their own in a line."""
+"""Fields that a line does not show as `key=value`."""
 
 
 def readable(line: str) -> str:
-    """`09:21:05 INFO    manager  admitted  job=abc waited_s=0.1` from a JSON line."""
+    """Return a JSON line as text, such as `09:21:05 INFO    manager  admitted  job=abc waited_s=0.1`."""
     try:
         fields = json.loads(line)
     except ValueError:
@@ -44,7 +44,7 @@ class LogView:
         self._thread.start()
 
     def close(self) -> None:
-        """Show what is there and stop."""
+        """Show the rest of the file and stop."""
         self._closed.set()
         self._thread.join()
         self._file.close()

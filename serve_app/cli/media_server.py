@@ -1,6 +1,6 @@
-"""Serves a few local files over HTTP on loopback, for as long as a job needs them: the stand-in for S3.
+"""Serves a few local files over HTTP on loopback while a job needs them, in place of S3.
 
-Only the files named are served, read-only, under a path nobody can guess. Knows nothing of jobs.
+Only the named files are served, read-only, under a random path. Knows nothing of jobs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 class MediaServer:
-    """Use it as a context manager: the files can be fetched while it is open. Two files of one name are an error."""
+    """Serves the files while the context is open. Raises ValueError for two files of one name."""
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._files: dict[str, Path] = {}
@@ -45,11 +45,11 @@ class MediaServer:
 
     @property
     def base_url(self) -> str:
-        """What stands before a file's name in its URL, without the slash between."""
+        """Return the URL of the files' folder, without a slash at its end."""
         return f"http://127.0.0.1:{self._server.server_address[1]}/{self._secret}"
 
     def url(self, path: Path) -> str:
-        """Where `path` can be fetched."""
+        """Return the URL of `path`."""
         return f"{self.base_url}/{quote(path.name)}"
 
     def _find(self, url_path: str) -> Path | None:
@@ -77,7 +77,7 @@ class _Server(ThreadingHTTPServer):
         self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start a thread for the connection, or hang up where there are too many."""
+        """Start a thread for the connection, or close it if there are too many."""
         if self._slots.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
@@ -91,7 +91,7 @@ class _Server(ThreadingHTTPServer):
             self._slots.release()
 
     def handle_error(self, *_arguments: object) -> None:
-        """A client that hangs up is no news."""
+        """Ignore errors: they are clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._body(file, *span)
 
     def _head(self, file: BinaryIO) -> tuple[int, int] | None:
-        """Send the headers; the first and last byte to send, None where the range asked for does not exist."""
+        """Send the headers; return the first and last byte to send, or None if the requested range does not exist."""
         stat = os.fstat(file.fileno())
         etag = f'"{stat.st_size:x}-{stat.st_mtime_ns:x}"'
         same_file = self.headers.get("If-Range", etag) == etag
@@ -156,9 +156,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """The first and last byte that a `Range` header asks for; the whole file where it is absent or not understood.
+    """Return the first and last byte of a `Range` header; of the whole file if it is absent or not understood.
 
-    None where the range lies outside the file. An empty file answers (0, -1): zero bytes.
+    None if the range is outside the file. For an empty file (0, -1): zero bytes.
     """
     match = _RANGE.fullmatch(header.strip()) if header else None
     if match is None or not any(match.groups()):

@@ -40,20 +40,20 @@ class ModelInventory:
     config: ModelsConfig
     lock_path: Path
     command: str
-    """What fetches them, as the operator would type it."""
+    """The command that fetches them."""
     hub: Hub
     fetches_at_start: bool = False
     """Whether `ensure_models` may fetch."""
 
     def standings(self) -> Iterator[ModelStatus]:
-        """How each model stands on this machine."""
+        """Yield the state of each model on this machine."""
         lock = read_lock(self.config)
         for wanted in self.wanted:
             yield stand(wanted, lock, self.config, self.hub)
 
 
 def open_shelf(config_path: Path, lock_path: Path | None = None, *, hub: Hub | None = None) -> ModelInventory:
-    """The models that a Serve config names. Raises `click.ClickException` where it is none of ours."""
+    """Return the models of a Serve config. Raises `click.ClickException` if the file is no config of this server."""
     settings = read_settings(config_path)
     path = (lock_path or settings.models.lock or locks.default_path()).expanduser()
     config = settings.models.model_copy(update={"lock": path})
@@ -69,7 +69,7 @@ def open_shelf(config_path: Path, lock_path: Path | None = None, *, hub: Hub | N
 
 
 def read_settings(path: Path) -> Settings:
-    """What a Serve config says of this server. Raises `click.ClickException` where it is none of ours."""
+    """Return the settings of a Serve config. Raises `click.ClickException` if the file is no config of this server."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Settings(**content["applications"][0].get("args", {}))
@@ -80,7 +80,7 @@ def read_settings(path: Path) -> Settings:
 
 
 def fetch_models(inventory: ModelInventory, *, pin: bool) -> int:
-    """Fetch what is missing or damaged, one model after the other; those that fail do not keep the others back."""
+    """Fetch missing or damaged models one by one, all of them even if some fail; return the exit code."""
     failed = 0
     for wanted in inventory.wanted:
         click.echo(f"{wanted} …")
@@ -97,7 +97,7 @@ def fetch_models(inventory: ModelInventory, *, pin: bool) -> int:
 def fetch_one(
     inventory: ModelInventory, wanted: Wanted, *, pin: bool = False, console: Console | None = None
 ) -> ModelStatus:
-    """`fetch`, with a bar. Raises `ModelLoadError`."""
+    """Fetch a model and show its progress. Raises `ModelLoadError`."""
     with DownloadBar(str(wanted), console) as bar:
         return fetch(
             wanted,
@@ -111,11 +111,11 @@ def fetch_one(
 
 
 def ensure_models(inventory: ModelInventory, console: Console | None = None) -> None:
-    """See to it that every model is here, before anything starts: fetch what is not, where a start may.
+    """Fetch the models that are missing, if a start may fetch (`fetches_at_start`).
 
     Raises:
-        ModelLoadError: Models are missing or damaged, and could not or may not be fetched. Says which, all of them,
-            and what to do.
+        ModelLoadError: Models are missing or damaged, and could not or may not be fetched. Names all of them, and
+            what to do.
     """
     console = console or Console()
     faults = []
@@ -133,7 +133,7 @@ def ensure_models(inventory: ModelInventory, console: Console | None = None) -> 
 
 
 def verify_models(inventory: ModelInventory) -> int:
-    """Compare every file with the lock; the exit code tells whether the server would start with these models."""
+    """Compare every file with the lock; return 0 if the server would start with these models, else 1."""
     failed = 0
     for standing in inventory.standings():
         good = usable(standing, inventory.config)
@@ -144,7 +144,7 @@ def verify_models(inventory: ModelInventory) -> int:
 
 
 def list_models(inventory: ModelInventory) -> int:
-    """A line per model: kind, name, revision, size, state, where it is fetched from, licence."""
+    """Print a line per model: kind, name, revision, size, state, sources, licence; return the exit code."""
     rows = [("KIND", "NAME", "REVISION", "SIZE", "STATE", "FROM", "LICENCE")]
     rows += [
         (
@@ -178,7 +178,7 @@ def _sources(standing: ModelStatus) -> str:
 
 
 def _licence(standing: ModelStatus) -> str:
-    """With whom to name."""
+    """Return the licence and the attribution."""
     entry = standing.entry
     return ", ".join(part for part in (entry.licence, entry.attribution) if part) if entry else ""
 
@@ -189,7 +189,7 @@ def _credit(standing: ModelStatus) -> str:
 
 
 def _bytes(standing: ModelStatus) -> int | None:
-    """As the lock says, else as it lies here."""
+    """Return the size by the lock, else that of the files on this machine; None if neither is known."""
     entry, folder = standing.entry, standing.folder
     if entry is not None and entry.pinned:
         return entry.size_bytes
@@ -199,7 +199,7 @@ def _bytes(standing: ModelStatus) -> int | None:
 
 
 def _size(size_bytes: int | None) -> str:
-    """In decimal units, with three digits."""
+    """Return the size in decimal units, with three digits."""
     if size_bytes is None:
         return "?"
     size, unit = float(size_bytes), 0

@@ -1,8 +1,8 @@
-"""Text that came over a wire, made safe to print on a terminal."""
+"""Makes text from others safe to print on a terminal."""
 
 from __future__ import annotations
 
 
 def plain(text: str) -> str:
-    """`text` without control characters, so that nobody's transcript moves the cursor. Line breaks become spaces."""
+    """Replace control characters and line breaks by spaces, so that no transcript moves the cursor."""
     return "".join(char if char.isprintable() else " " for char in text)

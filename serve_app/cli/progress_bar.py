@@ -52,7 +52,7 @@ class ProgressBar:
 
 
 def words_of(state: Mapping[str, Any]) -> str:
-    """What the state says in words: the stage, or the place in the queue."""
+    """Return the state in words: the stage, or the place in the queue."""
     message = plain(str(state.get("message") or state.get("status") or ""))
     position = state.get("queue_position")
     return f"{message} (number {position} in the queue)" if position is not None else message

@@ -1,6 +1,6 @@
-"""Prints a result (the contract's `result` object) for people: who said what, when, how loud, how high, in which mood.
+"""Prints a result (the contract's `result` object) as tables: speakers, times, text, levels, pitches, emotions.
 
-Knows the wire's words only; nothing of the server, of jobs or of files.
+Knows the wire format; nothing of the server, jobs or files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NOT_A_WORD = re.compile(r"[^\w' ]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceLine:
-    """What somebody really said: the truth to hold a transcript against. Times in seconds from the video's start."""
+    """A line of a reference transcript. Times in seconds from the video's start."""
 
     start_s: float
     end_s: float
@@ -43,7 +43,7 @@ class ReferenceLine:
 def render_result(
     result: Mapping[str, Any], console: Console, *, reference: Sequence[ReferenceLine] | None = None
 ) -> None:
-    """Print what was found: the figures, the warnings, the transcript; the reference beside it where there is one."""
+    """Print the figures, warnings and transcript of a result, and the comparison with a reference if there is one."""
     console.print(metadata_table(result))
     print_warnings(result, console)
     if reference:
@@ -56,19 +56,19 @@ def render_result(
 
 
 def print_warnings(result: Mapping[str, Any], console: Console) -> None:
-    """A line for each warning, in the language of whoever sits at the terminal."""
+    """Print a line per warning, in the terminal's language."""
     for warning in sentences_of(result.get("metadata", {}), locale_of(os.environ)):
         console.print(Text(f"Warning: {plain(warning)}", style="yellow"))
 
 
 def locale_of(environment: Mapping[str, str]) -> Locale:
-    """Korean where POSIX's variables for messages say so, else English, as all else that the commands print."""
+    """Return Korean if POSIX's variables for messages say so, else English."""
     name = next((value for each in ("LC_ALL", "LC_MESSAGES", "LANG") if (value := environment.get(each))), "")
     return "ko" if re.match(r"ko(?![a-z])", name) else "en"
 
 
 def metadata_table(result: Mapping[str, Any]) -> Table:
-    """The result's figures, one a line: the engines that really ran come first."""
+    """Return a table of the result's figures; the engines that ran come first."""
     metadata = result.get("metadata", {})
     table = Table.grid(padding=(0, 2))
     rows = {
@@ -89,7 +89,7 @@ def metadata_table(result: Mapping[str, Any]) -> Table:
 
 
 def transcript_table(result: Mapping[str, Any]) -> Table:
-    """A row per segment: times, speaker, text, emotion, and the mean level and pitch of its words."""
+    """Return a row per segment: times, speaker, text, emotion, and the mean level and pitch of its words."""
     table = Table(title="Transcript", title_justify="left", expand=True)
     table.add_column("Time (s)", justify="right", no_wrap=True)
     table.add_column("Speaker", no_wrap=True)
@@ -113,7 +113,7 @@ def transcript_table(result: Mapping[str, Any]) -> Table:
 
 
 def comparison_table(result: Mapping[str, Any], reference: Sequence[ReferenceLine]) -> Table:
-    """A row per reference line, and beside it the words recognised in its time, each run named by its speaker."""
+    """Return a row per reference line, with the words recognised in its time, grouped by speaker."""
     table = Table(title="What was said, and what was recognised", title_justify="left", expand=True)
     table.add_column("Time (s)", justify="right", no_wrap=True)
     table.add_column("Reference", ratio=1)
@@ -125,7 +125,7 @@ def comparison_table(result: Mapping[str, Any], reference: Sequence[ReferenceLin
 
 
 def words_by_line(result: Mapping[str, Any], reference: Sequence[ReferenceLine]) -> list[list[tuple[str, str]]]:
-    """For each reference line the (speaker, word) pairs whose middle is nearer to it than to its neighbours."""
+    """Return for each reference line the (speaker, word) pairs whose middle is nearest to it."""
     lines: list[list[tuple[str, str]]] = [[] for _ in reference]
     borders_s = [(left.end_s + right.start_s) / 2 for left, right in pairwise(reference)]
     for segment in result.get("segments") or ():
@@ -147,7 +147,7 @@ def _speaker_runs(words: Sequence[tuple[str, str]]) -> Text:
 
 
 def agreement(result: Mapping[str, Any], reference: Sequence[ReferenceLine]) -> str:
-    """How near the transcript is to the reference, in a sentence."""
+    """Return a sentence with the word error rate and the numbers of speakers."""
     rate = word_error_rate(" ".join(line.text for line in reference), str(result.get("text", "")))
     said = len({line.speaker for line in reference})
     found = result.get("metadata", {}).get("unique_speakers", 0)
@@ -155,7 +155,7 @@ def agreement(result: Mapping[str, Any], reference: Sequence[ReferenceLine]) -> 
 
 
 def word_error_rate(reference: str, recognised: str) -> float:
-    """Word substitutions, insertions and deletions per word of the reference (Levenshtein 1966, over words).
+    """Return substitutions, insertions and deletions per word of the reference (Levenshtein 1966, over words).
 
     Case and punctuation do not count. Without any reference word: 0 for an empty transcript, else 1.
     """
@@ -172,23 +172,23 @@ def word_error_rate(reference: str, recognised: str) -> float:
 
 
 def normalised_words(text: str) -> list[str]:
-    """Lower-case words without punctuation."""
+    """Return the words in lower case, without punctuation."""
     return _NOT_A_WORD.sub(" ", text.lower()).split()
 
 
 def speaker_of(segment: Mapping[str, Any]) -> str:
-    """The segment's speaker, as the wire names him."""
+    """Return the segment's `speaker_id`."""
     return str(segment.get("speaker", {}).get("speaker_id", "?"))
 
 
 def style_of(speaker: str) -> str:
-    """A colour that stays with the speaker."""
+    """Return the speaker's colour, by the number in the name."""
     digits = "".join(filter(str.isdigit, speaker))
     return SPEAKER_STYLES[int(digits or 0) % len(SPEAKER_STYLES)]
 
 
 def emotion_of(segment: Mapping[str, Any]) -> str:
-    """The emotion and how sure the engine is, or a dash where the stage did not run."""
+    """Return the emotion and its confidence, or a dash if there is none."""
     emotion = segment.get("emotion")
     if not emotion:
         return NOTHING
@@ -196,12 +196,12 @@ def emotion_of(segment: Mapping[str, Any]) -> str:
 
 
 def mean_volume_db(words: Sequence[Mapping[str, Any]]) -> float | None:
-    """Mean of the words' levels in dBFS; None without words."""
+    """Return the mean of the words' levels in dBFS; None without words."""
     return _mean([float(word["volume_db"]) for word in words])
 
 
 def mean_pitch_hz(words: Sequence[Mapping[str, Any]]) -> float | None:
-    """Mean pitch of the words that have one of their own (a word that says `"voiced": false` borrowed it)."""
+    """Return the mean pitch in Hz of the words without `"voiced": false`, which have their neighbours' pitch."""
     return _mean([float(word["pitch_hz"]) for word in words if word.get("voiced", True)])
 
 

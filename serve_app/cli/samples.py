@@ -1,4 +1,4 @@
-"""The videos of the demo: where their sound and their reference transcripts come from."""
+"""The samples of the demo: their sound and their reference transcripts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serve_app.cli.render import ReferenceLine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Speech with the truth about it. `note` tells the user what to expect."""
+    """Recorded speech with its reference. `note` says what to expect."""
 
     name: str
     title: str
@@ -21,16 +21,16 @@ class Sample:
 
 
 class MissingSampleError(Exception):
-    """A sample's file is not where it belongs; the text is a sentence for the user."""
+    """A sample's file is missing; the text is a sentence for the user."""
 
 
 def all_samples() -> tuple[Sample, ...]:
-    """What the demo plays, in order. Raises `MissingSampleError`."""
+    """Return the samples in the demo's order. Raises `MissingSampleError`."""
     return (conversation(), clear_speech())
 
 
 def conversation() -> Sample:
-    """The 30 s telephone conversation that pyannote.audio ships with its reference (found without importing it)."""
+    """Return the 30 s telephone conversation of pyannote.audio with its reference, found without an import."""
     spec = importlib.util.find_spec("pyannote.audio")
     if spec is None or spec.origin is None:
         raise MissingSampleError("pyannote.audio is not installed: run `make setup` first.")
@@ -45,7 +45,7 @@ def conversation() -> Sample:
 
 
 def clear_speech() -> Sample:
-    """The clearly spoken clip of the examples folder."""
+    """Return the synthesized clip of the examples folder."""
     folder = examples_folder() / "media"
     return Sample(
         name="clear",
@@ -57,7 +57,7 @@ def clear_speech() -> Sample:
 
 
 def examples_folder() -> Path:
-    """`examples/` of the checkout, or its copy in the installed package. Raises `MissingSampleError`."""
+    """Return `examples/` of the checkout, or its copy in the installed package. Raises `MissingSampleError`."""
     package = Path(__file__).parents[1]
     for folder in (package.parent / "examples", package / "_examples"):
         if (folder / "backend" / "app.py").is_file():
@@ -66,14 +66,14 @@ def examples_folder() -> Path:
 
 
 def existing(path: Path) -> Path:
-    """The path, where there is such a file. Raises `MissingSampleError`."""
+    """Return `path` if it is a file. Raises `MissingSampleError`."""
     if not path.is_file():
         raise MissingSampleError(f"The sample file {path} is missing.")
     return path
 
 
 def read_stm(path: Path) -> tuple[ReferenceLine, ...]:
-    """NIST's segment time marks: a line is `file channel speaker start end [<label>] text`; `;;` starts a comment."""
+    """Read NIST's segment time marks: `file channel speaker start end [<label>] text` a line; `;;` starts a comment."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.strip() or line.startswith(";;"):

@@ -237,7 +237,7 @@ def listening(url, **options):
 @pytest.fixture
 def quick(monkeypatch):
     """A look every 50 ms, and streams of a second."""
-    monkeypatch.setattr(feed_module, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(feed_module, "POLL_S", 0.05)
     monkeypatch.setattr(feed_module, "STREAM_S", 1.0)
 
 
@@ -271,7 +271,7 @@ def test_e1_many_listeners_cost_one_look(world, quick, monkeypatch):
         set_draining(world.database, draining=True)  # ends the streams
         all_of_them.close()
         set_draining(world.database, draining=False)
-        assert len(looks) <= 2 + (time.monotonic() - began) / feed_module.LOOK_EVERY_S
+        assert len(looks) <= 2 + (time.monotonic() - began) / feed_module.POLL_S
         time.sleep(0.15)
         before = len(looks)
         time.sleep(0.3)

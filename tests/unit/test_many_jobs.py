@@ -41,13 +41,13 @@ def database(tmp_path_factory):
 @pytest.fixture(scope="module")
 def http(database):
     """Streams of changes end at once, and nobody looks on behind them."""
-    before = feed_module.STREAM_S, feed_module.LOOK_EVERY_S
-    feed_module.STREAM_S = feed_module.LOOK_EVERY_S = 0.0
+    before = feed_module.STREAM_S, feed_module.POLL_S
+    feed_module.STREAM_S = feed_module.POLL_S = 0.0
     settings = Settings(profile="local")
     store = stores(database, queue_limit=100, running_limit=10)
     with TestClient(edge_over(settings, database, store)) as http:
         yield http
-    feed_module.STREAM_S, feed_module.LOOK_EVERY_S = before
+    feed_module.STREAM_S, feed_module.POLL_S = before
 
 
 PLACES = {
