@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 USER_AGENT = "ECS-FastAPI-Backend/1.0"
 TIMEOUT_S = 300.0
-"""The integration guide's. The server answers within 5 s."""
+"""That of the integration guide. The server answers within 5 s."""
 PAUSES_S = (0.5, 2.0)
-"""Before a request whose connection failed is made again."""
+"""Pauses before the retries of a request whose connection failed."""
 PATIENCE_S = 60.0
-"""`wait` bears a server that is away or busy for this long."""
+"""How long `wait` retries while the server is unreachable or busy."""
 BUSY = (429, 503)
 BUSY_S = 5.0
-"""Where a busy server does not say when to come back."""
+"""`retry_after_s` if a busy server sends no `Retry-After`."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class MLServer:
-    """The ML Server at `url`. One for the life of a process; every call raises `MLServerError` or a kind of it."""
+    """Client of the ML Server at `url`, one per process. Every call raises `MLServerError` or a subclass."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class MLServer:
         timeout_s: float = TIMEOUT_S,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`callback_base`: this backend as the ML Server reaches it; None: the server's own default (`backend_url`).
+        """`callback_base`: URL of this backend for the ML Server; None: the server's own default (`backend_url`).
 
         `transport` is httpx's, for tests and proxies.
         """
@@ -61,7 +61,7 @@ class MLServer:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """From MODEL_SERVER_URL (or ml_api_server_url), FASTAPI_BASE_URL, ML_API_TIMEOUT (s) and ML_API_KEY."""
+        """Read MODEL_SERVER_URL (or ml_api_server_url), FASTAPI_BASE_URL, ML_API_TIMEOUT (s) and ML_API_KEY."""
         url = environment.get("MODEL_SERVER_URL") or environment.get("ml_api_server_url")
         return cls(
             url or "http://localhost:8080",
@@ -80,14 +80,14 @@ class MLServer:
         emotion_detection: bool = True,
         max_workers: int = 4,
     ) -> Accepted:
-        """Have a video processed. The same `job_id` again starts nothing anew, unless the job has failed.
+        """Submit a video. A repeated `job_id` starts a new run only if the job has failed.
 
         Args:
             video_url: Presigned, good for GET.
             job_id: A new UUID by default. Give your own where you store the job first, as you should: a callback can
                 be faster than this call's answer.
             language: `auto` or a code such as `ko`.
-            enable_gpu: False is a wish for CPUs.
+            enable_gpu: False prefers CPUs.
             emotion_detection: False leaves emotions out.
             max_workers: 1-16, pieces of the video in flight at once.
         """
@@ -104,14 +104,14 @@ class MLServer:
         return _parsed(Accepted, await self._call("POST", "/api/upload-video/process-video", json=request))
 
     async def status(self, job_id: str) -> JobStatus:
-        """Where a job stands, with its result when it is completed."""
+        """Return a job's state, with its result if it is completed."""
         answer = await self._call("GET", f"/api/upload-video/status/{_segment(job_id)}")
         return await asyncio.to_thread(_parsed, JobStatus, answer)
 
     async def wait(self, job_id: str, *, timeout_s: float | None = None, poll_s: float = 2.0) -> Result:
-        """The result, once there is one: for scripts, and for when callbacks cannot come.
+        """Wait for the result: for scripts, and for backends that callbacks cannot reach.
 
-        Raises `JobFailedError`, and TimeoutError after `timeout_s`. A server that is away or busy is asked again.
+        Raises `JobFailedError`, and TimeoutError after `timeout_s`. Retries while the server is unreachable or busy.
         """
         answered_s = time.monotonic()
         async with asyncio.timeout(timeout_s):
@@ -130,9 +130,9 @@ class MLServer:
                 await asyncio.sleep(poll_s)
 
     async def cancel(self, job_id: str) -> bool:
-        """Stop a job: True where it will end as failed, with `CANCELLED`; False where it had ended.
+        """Cancel a job. Return True if it will end as failed, with `CANCELLED`; False if it had ended.
 
-        The server deletes a job that ends between this call's look and its request; that takes a coincidence.
+        If the job ends between this call's two requests, its data is deleted.
         """
         if (await self.status(job_id)).ended:
             return False
@@ -140,22 +140,22 @@ class MLServer:
         return answer.status_code == httpx.codes.ACCEPTED
 
     async def delete(self, job_id: str) -> None:
-        """Delete the data of a job that has ended, for good. One that has not is cancelled instead."""
+        """Delete the data of an ended job for good. A job that has not ended is cancelled instead."""
         await self._once("DELETE", f"/api/upload-video/jobs/{_segment(job_id)}")
 
     async def redeliver(self, job_id: str) -> None:
-        """Have the end of a job told again: the same callback, for a backend that lost it."""
+        """Have the terminal callback of a job sent again, for a backend that lost it."""
         await self._call("POST", f"/api/upload-video/jobs/{_segment(job_id)}/redeliver")
 
     async def healthy(self) -> bool:
-        """Whether the server works. A full queue is no illness."""
+        """Return whether the server works. A full queue counts as healthy."""
         try:
             return (await self._http.get("/health")).is_success
         except httpx.HTTPError:
             return False
 
     async def _call(self, method: str, path: str, **content: Any) -> httpx.Response:
-        """A successful answer; made again where the connection failed. Not for what must not be done twice."""
+        """Return a successful response; retry if the connection fails. For requests that may be repeated only."""
         for pause_s in PAUSES_S:
             with suppress(ConnectionFailedError):
                 return await self._once(method, path, **content)
@@ -182,7 +182,7 @@ class MLServer:
 
 
 def _successful(response: httpx.Response) -> httpx.Response:
-    """The response. Raises what its error body says, or stand-ins where a proxy answered instead."""
+    """Return the response. Raises the error of its body, or a generic one if a proxy answered instead."""
     if response.is_success:
         return response
     body = _object(response)

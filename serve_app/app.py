@@ -1,4 +1,4 @@
-"""The whole graph on one screen.
+"""Builds the graph of deployments.
 
 Serve turns the config file's `args` into `Settings` only where the annotation is a class, so this module does
 without `from __future__ import annotations`.
@@ -26,13 +26,13 @@ from serve_app.orchestration.placement import check_reach
 from serve_app.settings import CpuPool, Settings
 
 SHARE = {"num_cpus": 0.25}
-"""What a replica claims of the cores where no config says otherwise: the whole graph then fits on two."""
+"""Cores that a replica claims unless the config says otherwise: the whole graph then fits on two."""
 
 
 def build(args: Settings) -> Application:
-    """The application: `serve run serve_app.app:build`, or `import_path` in a Serve config.
+    """Return the application, for `serve run serve_app.app:build` or as `import_path` in a Serve config.
 
-    A job's way through it is in `serve_app/pipeline/pipeline.py`; how many replicas each part has, in `configs/`.
+    `serve_app/pipeline/pipeline.py` calls its stages; `configs/` sets their replicas.
     """
     logs.configure()
     check_reach(args.database_url.get_secret_value())
@@ -40,7 +40,7 @@ def build(args: Settings) -> Application:
     try:
         check_models(args)
     except ModelLoadError as missing:
-        raise RayServeException(str(missing)) from missing  # of which `serve status` tells the text, and no traceback
+        raise RayServeException(str(missing)) from missing  # `serve status` shows its text without a traceback
     pool = args.cpu_pool
     return _bind(
         Ingress,
@@ -54,7 +54,7 @@ def build(args: Settings) -> Application:
 
 
 def _with_models(stages: Settings | CpuPool, store: ModelsConfig, suffix: str = "") -> dict[str, Any]:
-    """The stages that load models: the graph's own, or their twins for jobs with `enable_gpu: false`."""
+    """Return the stages that load models: those of the graph, or those of the CPU pool."""
     needs_aligner = bool(timed_by_ctc(stages.aligner))
     return {
         "transcriber": _bind(Transcriber, stages.transcriber, store, stages.aligner, suffix=suffix),

@@ -1,4 +1,4 @@
-"""Whether the models are here, looked at once, where the app is built. Knows the model store and nothing of Ray."""
+"""Checks once, where the app is built, that the models are there. Knows the model store and nothing of Ray."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def check_models(settings: Settings) -> None:
-    """See to it that models are here before Serve starts replicas, each of which it would let fail three times.
+    """Check the models before Serve starts replicas, each of which would otherwise fail three times.
 
-    In production that is the CPU pool's alone: its replicas start with the first job that wants them, and the machine
-    that builds the app need not have the others' models.
+    In production only the CPU pool's are checked: its replicas start with the first job that needs them, and the
+    machine that builds the app need not have the models of the others.
 
     Raises:
-        ModelLoadError: One is not; the sentence names it and the command that heals it.
+        ModelLoadError: One is missing; the message names it and the command that fetches it.
     """
     for model in settings.wanted_models if settings.profile == "local" else settings.pool_models:
         resolve(model.name, model.kind, settings.models)

@@ -1,4 +1,4 @@
-"""Whether the server may listen where it is about to, given who is let in. Knows neither Ray nor HTTP."""
+"""Refuses to listen where the server would be open to more clients than the settings name. Knows no Ray, no HTTP."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from serve_app.settings import Auth, Settings
 
 FORWARDED = "FORWARDED_ALLOW_IPS"
-"""Whose `X-Forwarded-For` uvicorn believes inside Serve's proxy, before any code of ours sees the request."""
+"""The addresses whose `X-Forwarded-For` uvicorn believes inside Serve's proxy, before our code sees the request."""
 
 
 class ExposedError(Exception):
-    """The server would be open to more people than the settings name; the message says to whom, and what to set."""
+    """The server would be open to more clients than the settings name; the message says to whom, and what to set."""
 
 
 def check_bind(host: str | None, auth: Auth) -> None:
-    """Allow this machine's own addresses always, all others where keys are asked for or the clients are named.
+    """Allow loopback addresses always, others if keys are required or the clients' networks are named.
 
     Args:
-        host: What Serve's HTTP proxy listens on; None where there is no proxy.
-        auth: Who may ask.
+        host: The address that Serve's HTTP proxy listens on; None if there is no proxy.
+        auth: Who may use the API.
 
     Raises:
         ExposedError: Whoever reaches the server could use it.
@@ -38,16 +38,16 @@ def check_bind(host: str | None, auth: Auth) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is an address of this machine that nobody else reaches; a name is one only where it says so."""
+    """Return whether `host` is a loopback address, or `localhost`; other names are not resolved."""
     address = literal_address(host.lower())
     return address is not None and address.is_loopback
 
 
 def check_token(settings: Settings, environment: Mapping[str, str]) -> None:
-    """See to it that production runs on a Ray that asks for its token: whoever reaches its ports runs code otherwise.
+    """Check that production runs on a Ray that requires its token: whoever reaches its ports could run code otherwise.
 
     Raises:
-        ExposedError: It does not.
+        ExposedError: It requires none.
     """
     if settings.profile == "production" and environment.get("RAY_AUTH_MODE", "").lower() != "token":
         raise ExposedError(
@@ -57,10 +57,10 @@ def check_token(settings: Settings, environment: Mapping[str, str]) -> None:
 
 
 def check_forwarding(environment: Mapping[str, str]) -> None:
-    """See to it that uvicorn believes nobody beyond this machine.
+    """Check that uvicorn believes forwarded addresses from this machine only.
 
     Raises:
-        ExposedError: The environment has it believe others.
+        ExposedError: The environment names other addresses.
     """
     named = [part.strip() for part in environment.get(FORWARDED, "").split(",")]
     if others := [name for name in named if name and not is_loopback(name)]:

@@ -35,7 +35,7 @@ def check_exposure(settings: Settings) -> None:
     The address that they listen on is no argument of the app; Serve's controller knows it, once Serve runs.
 
     Raises:
-        ExposedError: They are.
+        ExposedError: They are open to others.
     """
     if ray.is_initialized():
         check_token(settings, os.environ)
@@ -44,7 +44,7 @@ def check_exposure(settings: Settings) -> None:
 
 
 def _listening_on() -> str | None:
-    """Return the address of Serve's proxies, None where there are none or where Serve does not run yet."""
+    """Return the address of Serve's proxies; None if there are none, or if Serve does not run yet."""
     if not ray.is_initialized():
         return None
     try:

@@ -1,7 +1,7 @@
-"""The sentences of warnings in Korean and English, and which of them a reader of a result is shown.
+"""The sentences of warnings in Korean and English.
 
-The server writes them into `metadata.warnings` in its own locale; the command line and the console write them again in
-their reader's, from `metadata.warning_codes`. Knows the wire's words and nothing of jobs.
+The server writes them into `metadata.warnings` in its own locale; the command line and the console write them in their
+reader's language, from `metadata.warning_codes`. Knows the wire format and nothing of jobs.
 """
 
 from __future__ import annotations
@@ -111,28 +111,28 @@ SENTENCES: dict[WarningCode, dict[Locale, str]] = {
         " voice alone.",
     },
 }
-"""What `{…}` names are the code's amounts: seconds with one decimal, shares in per cent."""
+"""`{…}` are the code's amounts: seconds with one decimal, shares in per cent."""
 
 HALF_UP: Final = 1e-9
-"""So that 4.25 is 4.3, as JavaScript's toFixed writes it: a reader may see both."""
+"""Added before rounding, so that 4.25 becomes 4.3 as in JavaScript's toFixed: a reader may see both."""
 _AMOUNT = re.compile(r"\{(\w+)\}")
 
 
 def amounts_of(code: WarningCode) -> tuple[str, ...]:
-    """Which amounts the code always has, in the order of its English sentence."""
+    """Return the names of the code's amounts, in the order of its English sentence."""
     return tuple(_AMOUNT.findall(SENTENCES[code]["en"]))
 
 
 def sentence(warning: ResultWarning, locale: Locale) -> str:
-    """The warning in words. Raises KeyError where one of its code's amounts is unknown."""
+    """Return the warning's sentence. Raises KeyError if one of its code's amounts is missing."""
     return _filled(warning.code, warning.amounts, locale)
 
 
 def sentences_of(metadata: Mapping[str, Any], locale: Locale) -> list[str]:
-    """The warnings of a result's `metadata` in the reader's language.
+    """Return the warnings of a result's `metadata` in the reader's language.
 
-    In the server's own words where there are no codes (results of earlier releases), or one that is not known here
-    (of later ones). The console's `warnings` in `i18n.js` is its like.
+    A result without codes (of an earlier release) and an unknown code (of a later one) give the server's own sentence.
+    `warnings` in the console's `i18n.js` does the same.
     """
     told = [str(each) for each in metadata.get("warnings") or ()]
     codes = metadata.get("warning_codes") or ()

@@ -1,1 +1,1 @@
-"""A job's result as a file: subtitles, a transcript, a table, speakers' turns. Knows nothing of HTTP, jobs or Ray."""
+"""Exports a job's result: subtitles, transcript, table, speakers' turns. Knows nothing of HTTP, jobs or Ray."""

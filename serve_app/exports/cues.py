@@ -1,7 +1,7 @@
-"""Cuts what was said into subtitles' cues, and gives each its time on the screen.
+"""Cuts a transcript into cues of subtitles, and gives each cue its time on the screen.
 
-A cue is one speaker's. It ends at a sentence's end, at a pause, or where its lines or its time are full. Cues are in
-order of their start and never overlap: where people speak at once, their cues take turns.
+A cue has one speaker. It ends at the end of a sentence, at a pause, or when its lines or its duration are full. Cues
+are ordered by start and never overlap: cues of simultaneous speech follow each other.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 LONGEST_S = 7.0
 SHORT_S = 1.0
-"""A shorter cue stays that long where nobody else speaks, and a shorter sentence shares a cue with its neighbour."""
+"""Shorter cues are extended to this if no other cue follows, and shorter sentences share a cue with a neighbour."""
 SHORTEST_MS = 500
-"""What every cue gets, also where the next one then comes late."""
+"""Least duration of a cue, even if it delays the next one."""
 PAUSE_S = 0.8
 _CLAUSE_END = re.compile(r"[,;:、]\W*$")
 CUT_BONUS = 0.3
-"""How far a cut may move (as a part of a cue) to stand behind a comma, or in a pause of a second."""
+"""How far a cut may move, as a share of a cue, to be after a comma or in a pause of one second."""
 LINE_USE = 0.85
-"""How full lines get, about, when they are cut between words."""
+"""About the share of a line that is used when lines are broken between words."""
 
 Tokens: TypeAlias = "list[Token]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cue:
-    """Lines that are on the screen from `start_ms` to `end_ms`, which is later."""
+    """Lines that are shown from `start_ms` to `end_ms` (which is later)."""
 
     start_ms: int
     end_ms: int
@@ -50,7 +50,7 @@ class Cue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Frame:
-    """The room of a cue."""
+    """The space of a cue: columns, lines, and the text before its first word."""
 
     columns: int
     lines: int
@@ -60,15 +60,15 @@ class _Frame:
         return len(wrapped(tokens, self.columns, self.head)) <= self.lines and _duration_s(tokens) <= LONGEST_S
 
     def cues_for(self, tokens: Tokens) -> int:
-        """How many cues it takes, about."""
+        """Return about how many cues the tokens need."""
         capacity = LINE_USE * self.columns * self.lines - columns_of(self.head)
         return math.ceil(max(_columns(tokens) / max(1, capacity), _duration_s(tokens) / LONGEST_S))
 
 
 def cues_of(passages: Iterable[Passage], options: ExportOptions, *, labelled: bool) -> list[Cue]:
-    """The cues, in order of time. `labelled`: each begins with its speaker's name, which counts as text of a line."""
+    """Return the cues in order of time. `labelled`: each begins with its speaker's name, which takes columns."""
     drafts = [draft for passage in passages for draft in _drafts(passage, options, labelled=labelled)]
-    drafts.sort(key=lambda draft: draft[1][0].start_s)  # stable: what starts at once keeps the result's order
+    drafts.sort(key=lambda draft: draft[1][0].start_s)  # stable: cues with equal starts keep the result's order
     cues = []
     free_ms = 0
     for (speaker, tokens, lines), following in zip(drafts, [*drafts[1:], None], strict=False):
@@ -83,7 +83,7 @@ def cues_of(passages: Iterable[Passage], options: ExportOptions, *, labelled: bo
 def _drafts(
     passage: Passage, options: ExportOptions, *, labelled: bool
 ) -> Iterator[tuple[str, Tokens, tuple[str, ...]]]:
-    """Cues without their time on the screen: speaker, tokens, lines."""
+    """Yield cues without times: speaker, tokens, lines."""
     columns, lines = options.line_length, options.lines_per_cue
     head = f"{passage.speaker}: " if labelled else ""
     frame = _Frame(columns=columns, lines=lines, head=head)
@@ -94,7 +94,7 @@ def _drafts(
 
 
 def _sentences(tokens: Iterable[Token], frame: _Frame) -> list[Tokens]:
-    """Cut at pauses and ends of sentences; a short sentence joins the one before it where there is room."""
+    """Cut at pauses and ends of sentences; join a short sentence to the one before if they fit in one cue."""
     sentences: list[Tokens] = []
     for token in tokens:
         if sentences and not ends_sentence(sentences[-1][-1], token) and not _pause(sentences[-1], token):
@@ -113,7 +113,7 @@ def _sentences(tokens: Iterable[Token], frame: _Frame) -> list[Tokens]:
 
 
 def _parts(tokens: Tokens, frame: _Frame) -> list[Tokens]:
-    """Cut what does not fit, at good places, into parts of about the same length."""
+    """Cut tokens that do not fit into parts of about equal length, preferably after commas and in pauses."""
     if len(tokens) == 1 or frame.holds(tokens):
         return [tokens]
     total, count = _columns(tokens), max(2, frame.cues_for(tokens))
@@ -130,7 +130,9 @@ def _parts(tokens: Tokens, frame: _Frame) -> list[Tokens]:
 
 
 def _ends_with(sign: re.Pattern[str], token: Token) -> bool:
-    return sign.search(unicodedata.normalize("NFKC", token.text)) is not None  # wide signs become narrow ones
+    return (
+        sign.search(unicodedata.normalize("NFKC", token.text)) is not None
+    )  # full-width punctuation becomes half-width
 
 
 def _pause(before: Tokens, after: Token) -> bool:

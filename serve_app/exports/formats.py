@@ -1,4 +1,4 @@
-"""Writes a result in one of the formats. All are UTF-8 with line feeds."""
+"""Writes a result in one of the formats, as UTF-8 with line feeds."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _ARROW = re.compile(r"--+>")
 
 
 def export(result: bytes, options: ExportOptions, *, job_id: str) -> bytes:
-    """`result`, the contract's object as JSON, in another format; `json` is `result` itself."""
+    """Return `result`, the contract's object as JSON, in another format; as `json` unchanged."""
     if options.format == "json":
         return result
     content = json.loads(result)
-    told = sentences_of(content.get("metadata", {}), options.warnings) if options.warnings else []
-    head = _HEADS.get(options.format, _no_head)([plain(text) for text in told])
+    warnings = sentences_of(content.get("metadata", {}), options.warnings) if options.warnings else []
+    head = _HEADS.get(options.format, _no_head)([plain(text) for text in warnings])
     return "".join([*head, *_WRITERS[options.format](passages_of(content), options, job_id)]).encode()
 
 
 def _srt(passages: Sequence[Passage], options: ExportOptions, _job_id: str) -> Iterator[str]:
     for number, cue in enumerate(cues_of(passages, options, labelled=options.speakers), start=1):
-        text = _ARROW.sub("->", "\n".join(cue.lines))  # SRT knows no way to write one
+        text = _ARROW.sub("->", "\n".join(cue.lines))  # SRT cannot escape an arrow
         yield f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n{text}\n\n"
 
 
@@ -53,14 +53,14 @@ def _vtt(passages: Sequence[Passage], options: ExportOptions, _job_id: str) -> I
 
 
 def _vtt_head(warnings: Sequence[str]) -> Iterator[str]:
-    """With the warnings as comments, which players pass over."""
+    """Yield the header, with the warnings as comments, which players ignore."""
     yield "WEBVTT\n"
     for warning in warnings:
         yield f"\nNOTE {_ARROW.sub('->', warning)}\n"
 
 
 def _txt_head(warnings: Sequence[str]) -> Iterator[str]:
-    """The warnings in brackets, as remarks are, and apart from the text."""
+    """Yield the warnings in brackets, and an empty line before the text."""
     yield from (f"[{warning}]\n" for warning in warnings)
     if warnings:
         yield "\n"
@@ -76,7 +76,7 @@ def _txt(passages: Sequence[Passage], options: ExportOptions, _job_id: str) -> I
 
 
 def _tsv(passages: Sequence[Passage], options: ExportOptions, _job_id: str) -> Iterator[str]:
-    """Whisper's columns, in milliseconds; the speaker comes after them."""
+    """Write Whisper's columns, times in milliseconds, and the speaker as the last column."""
     yield "start\tend\ttext\tspeaker\n" if options.speakers else "start\tend\ttext\n"
     for passage in passages:
         speaker = f"\t{passage.speaker}" if options.speakers else ""
@@ -84,13 +84,13 @@ def _tsv(passages: Sequence[Passage], options: ExportOptions, _job_id: str) -> I
 
 
 def _rttm(passages: Sequence[Passage], _options: ExportOptions, job_id: str) -> Iterator[str]:
-    """NIST's Rich Transcription Time Marked: a line for each turn."""
+    """Write NIST's Rich Transcription Time Marked: a line for each turn."""
     for speaker, turn in _turns(passages):
         yield f"SPEAKER {job_id} 1 {turn.start_s:.3f} {turn.duration_s:.3f} <NA> <NA> {speaker} <NA> <NA>\n"
 
 
 def _turns(passages: Sequence[Passage]) -> list[tuple[str, Span]]:
-    """Who speaks when, in order of time; passages of one speaker that touch or overlap are one turn."""
+    """Return the turns in order of time; passages of one speaker that touch or overlap are one turn."""
     turns: list[tuple[str, Span]] = []
     last: dict[str, int] = {}
     for passage in sorted(passages, key=lambda passage: passage.start_s):

@@ -1,4 +1,4 @@
-"""Breaks text into lines of so many columns: between words, and inside one only where it is longer than a line."""
+"""Breaks text into lines of a given width: between words, and inside a word only if it is longer than a line."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from deployments.types import Word
 
 _MEDIAL_JAMO = range(0x1160, 0x1200)
-"""Vowels and final consonants of Hangul that is written in parts: they stand inside the first consonant's square."""
+"""Conjoining vowels and final consonants of Hangul: they are drawn inside the first consonant's square."""
 _NO_COLUMN = {"Mn", "Me", "Cf"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token(Span):
-    """What stays on one line: a word, or a piece of one that is longer than a line."""
+    """An unbreakable piece of text: a word, or a part of a word that is longer than a line."""
 
     text: str
     spaced: bool
-    """Whether a space stands before it, inside a line."""
+    """Whether a space precedes it within a line."""
 
 
 def columns_of(text: str) -> int:
-    """How wide `text` is: two columns for an East Asian wide character, none for what stands on another one."""
+    """Return the width of `text`: two columns for an East Asian wide character, none for a combining one."""
     return sum(map(_columns_of, text))
 
 
@@ -42,7 +42,7 @@ def _columns_of(char: str) -> int:
 
 
 def tokens_of(words: Sequence[Word], columns: int) -> list[Token]:
-    """The words as tokens of at most `columns`; pieces of a word share its time by their length."""
+    """Return the words as tokens of at most `columns`; parts of a word share its time by their length."""
     tokens = []
     before = ""
     for word in words:
@@ -70,7 +70,7 @@ def _pieces(text: str, columns: int) -> Iterator[str]:
 
 
 def wrapped(tokens: Sequence[Token], columns: int, head: str = "") -> list[str]:
-    """As few lines as hold the tokens. `head` (it ends with a space) stands before them, in the first line."""
+    """Return the fewest lines that hold the tokens. `head`, which ends with a space, begins the first line."""
     lines, width = [head], columns_of(head)
     for token in tokens:
         space = " " if token.spaced and lines[-1] not in ("", head) else ""
@@ -85,7 +85,7 @@ def wrapped(tokens: Sequence[Token], columns: int, head: str = "") -> list[str]:
 
 
 def balanced(tokens: Sequence[Token], columns: int, head: str = "") -> list[str]:
-    """The same number of lines, as even as they can be."""
+    """Return as few lines as `wrapped`, of lengths as equal as possible."""
     lines = wrapped(tokens, columns, head)
     longest = max(map(columns_of, lines))
     while len(lines) > 1:

@@ -1,4 +1,4 @@
-"""What may be asked of an export: the query of its route, and the options of its command."""
+"""The options of an export: the query of its route, and the options of its command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_LINES = 5
 
 
 class ExportOptions(BaseModel):
-    """Format and looks; lines are for subtitles only."""
+    """Format and layout; the options of lines apply to subtitles only."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,4 +1,4 @@
-"""Reads a result: what was said, by whom, each word with a time, and nothing in a text that could break a format."""
+"""Reads the segments of a result: speakers and timed words, with text that is safe in every format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _NO_TEXT = {"Cc", "Cs"}
-"""Control characters and halves of surrogate pairs."""
+"""Unicode categories of control characters and lone surrogates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,20 +26,20 @@ class Passage(Span):
 
     @property
     def text(self) -> str:
-        """The words in one line."""
+        """Return the words in one line."""
         return joined(word.text for word in self.words)
 
 
 def passages_of(result: Mapping[str, Any]) -> list[Passage]:
-    """The segments that have words, in the result's order. `result` is the contract's object.
+    """Return the segments that have words, in the result's order. `result` is the contract's object.
 
-    A word without times gets the time between its neighbours; a segment without words gets those of its text.
+    A word without times is interpolated between its neighbours; a segment without words gets those of its text.
     """
     return [passage for segment in result["segments"] if (passage := _passage(segment)).words]
 
 
 def plain(text: str) -> str:
-    """`text` in one line: single spaces, no control characters."""
+    """Return `text` in one line, with single spaces and without control characters."""
     return " ".join("".join(" " if unicodedata.category(char) in _NO_TEXT else char for char in text).split())
 
 
