@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks [NAME …]
 
-NAME is one of server, load, length, whisperx, overhead, edge, durability, diarization, quality, segments; numbers after
+NAME is one of server, load, length, whisperx, overhead, durability, diarization, quality, segments; numbers after
 `length` and `overhead` are their minutes, so `length 1 10` leaves the hour out. `whisperx` and `segments` need what
 `ML_SERVER_REAL_MODELS` names. Without any name: all of them, more than an hour on two cores.
 """
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from tests.benchmarks import (
     bench_durability,
-    bench_edge,
     bench_length,
     bench_load,
     bench_overhead,
@@ -49,7 +48,6 @@ BENCHES: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "length": ("Length", bench_length.main),
     "whisperx": ("Bare whisperX and faster-whisper in turn", bench_whisperx.main),
     "overhead": ("The server's own share of a job", bench_overhead.main),
-    "edge": ("Callers who mean no good", bench_edge.main),
     "durability": ("What durability costs", bench_durability.main),
     "diarization": ("Diarization and speech detection", _script("bench_diarization")),
     "quality": ("Words, times and speakers on held-out recordings", _script("bench_quality")),
