@@ -1,8 +1,10 @@
-"""The stages of a job: for each one its engine (plain functions over arrays) and its thin Ray Serve class.
+"""The stages of a job: for each one its engines (plain functions over arrays) and its thin Ray Serve class.
 
-This package knows nothing of HTTP requests, jobs, the database or callbacks; `serve_app` does, and imports from here.
+Every stage's folder has `config.py` (settings), `protocol.py` (what its engines do), `registry.py` (creates the engine
+that the config names) and `deployment.py` (the Ray class). This package knows nothing of HTTP requests, jobs, the
+database or callbacks; `serve_app` does, and imports from here.
 
-Every process of ours imports this package before any library that reports home; none may.
+Importing it turns off the telemetry of the libraries that the stages use, before any of them is imported.
 """
 
 import os

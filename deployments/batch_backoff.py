@@ -1,8 +1,8 @@
-"""What to do when a batch fails: go on with halves of it, and know when the device itself is the trouble.
+"""Retries a failed batch in halves, and recognises when the device itself has failed.
 
-    batch of 8 ─ out of memory ─▸ 4 + 4 ─▸ 2 + 2 … ─▸ 1 ─ out of memory ─▸ DeviceError, and the replica is unwell
-               ─ dead context ──────────────────────────────────────────▸ DeviceError, and the replica is unwell
-               ─ any other error ─▸ halves, until the item that fails stands alone: its own error
+    batch of 8 ─ out of memory ─▸ 4 + 4 ─▸ 2 + 2 … ─▸ 1 ─ out of memory ─▸ DeviceError, the health check fails
+               ─ dead context ──────────────────────────────────────────▸ DeviceError, the health check fails
+               ─ any other error ─▸ halves, down to the single item that fails: its own error
 
 Knows nothing of Ray or of what is computed. Used by one thread at a time.
 """
@@ -23,31 +23,31 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 CLEAN_RUNS: Final = 50
-"""So many batches without a lack of memory, and twice the size is tried again: who shares the device may be gone."""
+"""After so many batches without a lack of memory twice the size is tried: others may have released the device."""
 
 _OUT_OF_MEMORY: Final = re.compile(r"out of memory|ALLOC_FAILED|bad_alloc|can't allocate memory", re.IGNORECASE)
 _DEAD: Final = re.compile(r"CUDA (?:error|failed)|device-side assert|cuBLAS failed|cuDNN", re.IGNORECASE)
-"""The words of torch and of CTranslate2 for a context that answers nothing any more."""
+"""How torch and CTranslate2 report a CUDA context that is dead."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch may help."""
+    """Return whether `error` is a lack of memory, so that a smaller batch may help."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
     )
 
 
 def is_dead_device(error: Exception) -> bool:
-    """Whether nothing will work in this process any more. A `DeviceError` is what a ladder below this one found."""
+    """Return whether the device is lost to this process. An inner `BatchBackoff` reports that as a `DeviceError`."""
     return isinstance(error, DeviceError) or (
         isinstance(error, RuntimeError) and not is_out_of_memory(error) and _DEAD.search(str(error)) is not None
     )
 
 
 class BatchBackoff(Generic[Item, Answer]):
-    """`work` on batches, with the steps above. Calling it raises nothing: failures stand in their items' places.
+    """Calls `work` on batches, with the steps above. A call raises nothing: exceptions take their items' places.
 
-    `relieve` is called after each lack of memory, such as `torch.cuda.empty_cache`; `stage`: whose trouble is counted.
+    `relieve` is called after each lack of memory, such as `torch.cuda.empty_cache`. `stage` labels the metrics.
     """
 
     def __init__(
@@ -62,20 +62,20 @@ class BatchBackoff(Generic[Item, Answer]):
         self._stage = stage
         self._max_batch = max_batch
         self._relieve = relieve
-        self._fits = max_batch
+        self._batch_size = max_batch
         self._clean_runs = 0
         self._fault: Exception | None = None
         DEVICE_TROUBLE.begin(stage=stage)
 
     def __call__(self, items: Sequence[Item]) -> list[Answer | Exception]:
-        """One answer or exception for each of `items`, in order."""
+        """Return one answer or exception for each of `items`, in order."""
         answers: list[Answer | Exception] = []
         while len(answers) < len(items):
-            answers += self._step(items[len(answers) : len(answers) + self._fits])
+            answers += self._step(items[len(answers) : len(answers) + self._batch_size])
         return answers
 
     def check(self) -> None:
-        """The replica's health. Raises DeviceError once the device has failed: only a new process helps."""
+        """Raise DeviceError once the device has failed: only a new process helps."""
         if self._fault is not None:
             raise DeviceError from self._fault
 
@@ -84,34 +84,34 @@ class BatchBackoff(Generic[Item, Answer]):
             return [DeviceError() for _ in items]
         try:
             answers = _one_each(self._work(items), items)
-        except Exception as error:  # noqa: BLE001  which items it hits is found out by halving
+        except Exception as error:  # noqa: BLE001  halving finds out which items it hits
             return self._failed(items, error)
-        except BaseException as panic:  # noqa: BLE001  so libraries written in Rust fail; a thread gets no interrupt
+        except BaseException as panic:  # noqa: BLE001  a panic of Rust code; a thread gets no interrupt
             return self._failed(items, RuntimeError(repr(panic)))
         self._grow()
         return answers
 
     def _failed(self, items: Sequence[Item], error: Exception) -> list[Answer | Exception]:
         scarce = is_out_of_memory(error)
-        _let_go(error)
+        _clear_frames(error)
         if is_dead_device(error) or (scarce and len(items) == 1):
             self._fault = error
-            if not isinstance(error, DeviceError):  # else a ladder below this one has counted it
+            if not isinstance(error, DeviceError):  # else the inner BatchBackoff has counted it
                 DEVICE_TROUBLE.inc(stage=self._stage, what="failed")
             return [_lost(error) for _ in items]
         if len(items) == 1:
             return [error]
         half = (len(items) + 1) // 2
         if scarce:
-            self._fits, self._clean_runs = half, 0
+            self._batch_size, self._clean_runs = half, 0
             DEVICE_TROUBLE.inc(stage=self._stage, what="halved")
             self._relieve()
         return self._step(items[:half]) + self._step(items[half:])
 
     def _grow(self) -> None:
         self._clean_runs += 1
-        if self._fits < self._max_batch and self._clean_runs >= CLEAN_RUNS:
-            self._fits, self._clean_runs = min(self._max_batch, self._fits * 2), 0
+        if self._batch_size < self._max_batch and self._clean_runs >= CLEAN_RUNS:
+            self._batch_size, self._clean_runs = min(self._max_batch, self._batch_size * 2), 0
 
 
 def _one_each(answers: Sequence[Answer | Exception], items: Sequence[Item]) -> list[Answer | Exception]:
@@ -120,8 +120,8 @@ def _one_each(answers: Sequence[Answer | Exception], items: Sequence[Item]) -> l
     return list(answers)
 
 
-def _let_go(error: BaseException | None) -> None:
-    """Empty the frames that `error` came through: they hold the arrays of the failed batch, and memory is wanted."""
+def _clear_frames(error: BaseException | None) -> None:
+    """Clear the frames of `error`, which hold the arrays of the failed batch, to free their memory."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__

@@ -1,8 +1,8 @@
-"""Batches across jobs: many callers await one item each, one engine computes several at a time.
+"""Batches across jobs: many callers await one item each, one engine computes several items at a time.
 
-A queue per job, served in turn, so that a job that brings two hundred items at once does not keep the others waiting. A
-batch is cut at the moment when the engine is free, never by a timer: what came while it was busy goes together. Knows
-nothing of Ray or of what is computed.
+Each job has a queue, and the queues are served in turn, so that a job with two hundred items does not delay the others.
+A batch is formed when the engine becomes free, never by a timer: it has the items that arrived while the engine was
+busy. Knows nothing of Ray or of what is computed.
 """
 
 from __future__ import annotations
@@ -32,14 +32,13 @@ class _Waiting(Generic[Item, Answer]):
 
 
 class Batcher(Generic[Item, Answer]):
-    """`await batcher(job_id, item)` gives the item's answer, computed together with those of other callers.
+    """`await batcher(job_id, item)` returns the item's answer, computed in one batch with items of other callers.
 
-    `work` gets at most `max_batch` items, in a thread, one call at a time; where `weigh` tells what an item weighs, no
-    more than `max_weight` together either, but for one that is heavier alone. It returns an answer for each, in order;
-    an exception in an answer's place is raised at that item's caller. What `work` itself raises, all callers of that
-    batch get. Items whose callers were cancelled are dropped before they are computed; one that is being computed then
-    is finished for nobody, beside its neighbours. An item that is to be computed `alone` shares its batch with none:
-    one in a batch of which the engine got stuck may be the cause of it. `stage` is by whose name batches are counted.
+    `work` is called in a thread, one call at a time, with at most `max_batch` items, whose sum of `weigh(item)` is at
+    most `max_weight`; a single item may weigh more. It returns an answer for each item, in order. An exception among
+    the answers is raised to that item's caller; an exception that `work` raises is raised to all callers of the batch.
+    Items whose callers were cancelled are removed before they are computed. An item that is marked `alone` gets a batch
+    of its own: it was in a batch on which an engine got stuck, and may be the cause. `stage` labels the metrics.
     """
 
     def __init__(
@@ -59,11 +58,11 @@ class Batcher(Generic[Item, Answer]):
         self._compute = compute or Compute()
         self._stage = stage
         self._queues: dict[str, deque[_Waiting[Item, Answer]]] = {}
-        """Jobs with items, the one whose turn it is first."""
+        """By job; the first one is served next."""
         self._serving: asyncio.Task[None] | None = None
 
     async def __call__(self, job_id: str, item: Item, *, alone: bool = False) -> Answer:
-        """The answer for `item`, in the queue of `job_id`."""
+        """Return the answer for `item`, which waits in the queue of `job_id`; `alone`: in a batch of its own."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._queues.setdefault(job_id, deque()).append(_Waiting(item, answer, alone))
         if self._serving is None:
@@ -71,7 +70,7 @@ class Batcher(Generic[Item, Answer]):
         return await answer
 
     async def all(self, job_id: str, items: Iterable[Item], *, alone: bool = False) -> list[Answer]:
-        """The answers for all of `items`, in order. The first failure is raised, and what still waits is dropped."""
+        """Return the answers for `items`, in order. Raises the first failure and removes the items that still wait."""
         asked = [asyncio.ensure_future(self(job_id, item, alone=alone)) for item in items]
         try:
             return await asyncio.gather(*asked)
@@ -80,23 +79,23 @@ class Batcher(Generic[Item, Answer]):
                 answer.cancel()
 
     async def _serve(self) -> None:
-        """Compute until nothing waits."""
+        """Compute batch after batch until nothing waits."""
         try:
-            while batch := self._cut():
+            while batch := self._next_batch():
                 BATCH_FILL.observe(self._fill(batch), stage=self._stage)
                 try:
                     answers = await self._compute(self._try, [waiting.item for waiting in batch])
                 except StuckError:
                     _fail(batch, StuckError(batched=True))
-                except Exception as error:  # noqa: BLE001  the thread takes no work any more: the callers must hear of it
+                except Exception as error:  # noqa: BLE001  the thread takes no more work: the callers must get the reason
                     _fail(batch, error)
                 else:
-                    _tell(batch, answers)
+                    _deliver(batch, answers)
         finally:
             self._serving = None
 
-    def _cut(self) -> list[_Waiting[Item, Answer]]:
-        """The next batch: one item of each job in turn, until it is full or nothing waits."""
+    def _next_batch(self) -> list[_Waiting[Item, Answer]]:
+        """Take the next batch from the queues: one item of each job in turn, until it is full or nothing waits."""
         batch: list[_Waiting[Item, Answer]] = []
         weight = 0.0
         while self._queues and len(batch) < self._max_batch:
@@ -116,25 +115,25 @@ class Batcher(Generic[Item, Answer]):
         return batch
 
     def _fill(self, batch: Sequence[_Waiting[Item, Answer]]) -> float:
-        """How much of what a batch may have this one has, 0-1."""
+        """Return how full a batch is, 0-1."""
         weight = sum(self._weigh(waiting.item) for waiting in batch)
         return min(1.0, max(len(batch) / self._max_batch, weight / self._max_weight))
 
     def _try(self, items: list[Item]) -> list[Answer | Exception]:
-        """In the thread: one answer or exception per item; raises nothing, since a thread cannot raise everything."""
+        """Compute in the thread and return one answer or exception per item. Raises nothing."""
         try:
             answers = list(self._work(items))
             if len(answers) != len(items):
                 raise ValueError(f"{len(answers)} answers for {len(items)} items")  # noqa: TRY301  each caller gets it
-        except Exception as error:  # noqa: BLE001  it is the callers' to handle
+        except Exception as error:  # noqa: BLE001  the callers handle it
             return [error] * len(items)
-        except BaseException as panic:  # noqa: BLE001  so libraries written in Rust fail: the callers would wait for ever
+        except BaseException as panic:  # noqa: BLE001  a panic of Rust code: the callers would wait for ever
             return [RuntimeError(repr(panic))] * len(items)
         return answers
 
 
-def _tell(batch: Sequence[_Waiting[Item, Answer]], answers: Sequence[Answer | Exception]) -> None:
-    """Give the callers their answers."""
+def _deliver(batch: Sequence[_Waiting[Item, Answer]], answers: Sequence[Answer | Exception]) -> None:
+    """Set the answers as the results that the callers await."""
     for waiting, answer in zip(batch, answers, strict=True):
         if isinstance(answer, Exception):
             _fail([waiting], answer)
@@ -143,8 +142,8 @@ def _tell(batch: Sequence[_Waiting[Item, Answer]], answers: Sequence[Answer | Ex
 
 
 def _fail(batch: Sequence[_Waiting[Item, Answer]], error: Exception) -> None:
-    """Raise `error` at the callers that have no answer yet."""
-    if isinstance(error, StopIteration):  # a future takes any exception but this one
+    """Raise `error` to the callers that have no answer yet."""
+    if isinstance(error, StopIteration):  # the one exception that a future does not accept
         error = RuntimeError(repr(error))
     for waiting in batch:
         if not waiting.answer.done():

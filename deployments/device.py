@@ -1,6 +1,6 @@
-"""A torch device by the name that a setting gives it: whether it is there, whether it still computes, its spare memory.
+"""Checks of torch devices by name. Knows nothing of models, Ray or jobs.
 
-Knows nothing of models, Ray or jobs. torch is imported when it is asked for, so that importing this costs nothing.
+Imports torch only inside functions, so that importing this module is cheap.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from deployments.errors import DeviceError, ModelLoadError
 
 
 def require_device(setting: str, device: str) -> None:
-    """Make sure, before anything is loaded, that torch can compute on `device`, which `setting` names.
+    """Check, before a model is loaded, that torch can compute on `device`. `setting`: the name of its config key.
 
     Raises:
-        ModelLoadError: It cannot. The sentence names the setting; torch's own traceback tells the operator nothing.
+        ModelLoadError: It cannot. The message names the setting.
     """
     try:
         _compute(device)
@@ -23,10 +23,10 @@ def require_device(setting: str, device: str) -> None:
 
 
 def check_device(device: str) -> None:
-    """For a health check: a dead CUDA context stays dead. Waits for what the device is computing.
+    """Check that `device` still computes: a dead CUDA context stays dead. Waits for computations that are in progress.
 
     Raises:
-        DeviceError: It computes no longer. A lack of memory is no death: others may share the device.
+        DeviceError: It does not. A lack of memory does not count: others may share the device.
     """
     try:
         _compute(device)
@@ -36,7 +36,7 @@ def check_device(device: str) -> None:
 
 
 def release_memory(device: str) -> None:
-    """Give memory that torch keeps for later back to the device, for others who share it."""
+    """Return the memory that torch has cached to the device, for other processes that share it."""
     if device.startswith("cuda"):
         import torch
 

@@ -1,4 +1,4 @@
-"""Everything that can end a job or refuse a request, each with its public code and its public sentence.
+"""Every error that ends a job or refuses a request, each with its public code and its public sentence.
 
     MLServerError
     ├── JobError                      ends a job; carries the callback's error_code
@@ -13,13 +13,13 @@
     │   ├── CancelledJobError         CANCELLED
     │   └── InternalJobError          INTERNAL_ERROR
     ├── RequestError                  answers a request; carries the HTTP status (serve_app/api/errors.py)
-    ├── DeviceError                   a replica's device is gone: its calls are made again, at another replica
-    ├── StuckError                    a computation takes too long: its replica ends, the call is made once more
+    ├── DeviceError                   a replica's device has failed: its calls are repeated at another replica
+    ├── StuckError                    a computation takes too long: its replica ends, the call is repeated once
     └── ModelLoadError                keeps a replica from starting; names the model
-        └── ModelMissingError         missing, altered or not pinned; names the command that heals it
+        └── ModelMissingError         missing, altered or not pinned; names the command that fetches it
 
-The sentences are general on purpose: no path, no URL, no library's words. The private cause stays in `__cause__`
-and in the log. An instance pickles by its arguments, so it crosses Ray unharmed.
+The sentences are general on purpose: no path, no URL, no message of a library. The private cause stays in `__cause__`
+and in the log. An instance is pickled by its arguments, so it passes through Ray unchanged.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class JobError(MLServerError):
         return self.sentence("en")
 
     def sentence(self, locale: Locale) -> str:
-        """The public message in `locale`."""
+        """Return the public message in `locale`."""
         return self.sentences[locale].format(**self.values)
 
 
@@ -59,7 +59,7 @@ def _rebuild(cls: type[JobError], values: dict[str, str | float]) -> JobError:
 
 
 class DownloadError(JobError):
-    """The video could not be fetched: unreachable, refused, expired, cut off.
+    """The video could not be downloaded.
 
     `reason` is a key of `REASONS` or `http_<status>`.
     """
@@ -84,7 +84,7 @@ class DownloadError(JobError):
         super().__init__(reason=reason)
 
     def sentence(self, locale: Locale) -> str:
-        """The public message, with the reason in words."""
+        """Return the public message in `locale`, with the reason in words."""
         reason = str(self.values["reason"])
         if reason in self.REASONS:
             reason = self.REASONS[reason][("ko", "en").index(locale)]
@@ -94,7 +94,7 @@ class DownloadError(JobError):
 
 
 class FileTooLargeError(JobError):
-    """More bytes than the limit, by header or by counting."""
+    """The file has more bytes than the limit, by its header or by counting."""
 
     code = "FILE_TOO_LARGE"
     sentences: ClassVar = {
@@ -104,7 +104,7 @@ class FileTooLargeError(JobError):
 
 
 class VideoTooLongError(JobError):
-    """Longer than the limit."""
+    """The video is longer than the limit."""
 
     code = "VIDEO_TOO_LONG"
     sentences: ClassVar = {
@@ -114,7 +114,7 @@ class VideoTooLongError(JobError):
 
 
 class AudioExtractionError(JobError):
-    """Not a media file, an unsupported codec, or no audio track. `reason` is a key of `REASONS`."""
+    """The file has no audio that can be decoded. `reason` is a key of `REASONS`."""
 
     code = "AUDIO_EXTRACTION_ERROR"
     sentences: ClassVar = {
@@ -133,7 +133,7 @@ class AudioExtractionError(JobError):
         super().__init__(reason=reason)
 
     def sentence(self, locale: Locale) -> str:
-        """The public message, with the reason in words."""
+        """Return the public message in `locale`, with the reason in words."""
         reason = self.REASONS[str(self.values["reason"])][("ko", "en").index(locale)]
         return self.sentences[locale].format(reason=reason)
 
@@ -146,7 +146,7 @@ class TranscriptionError(JobError):
 
 
 class ProcessingTimeoutError(JobError):
-    """The run used up its time; waiting in the queue does not count."""
+    """The run used up its processing time; time in the queue does not count."""
 
     code = "PROCESSING_TIMEOUT"
     sentences: ClassVar = {
@@ -156,7 +156,7 @@ class ProcessingTimeoutError(JobError):
 
 
 class StageTimeoutError(JobError):
-    """A step got stuck in this video twice: its computation did not come back, and its process was ended."""
+    """A stage got stuck in this video twice: its computation took too long, and its process was ended."""
 
     code = "PROCESSING_TIMEOUT"
     sentences: ClassVar = {
@@ -166,7 +166,7 @@ class StageTimeoutError(JobError):
 
 
 class OutOfResourcesError(JobError):
-    """Out of memory or disk, or no replica to be had."""
+    """Memory, disk or a replica was not available."""
 
     code = "INSUFFICIENT_RESOURCES"
     sentences: ClassVar = {
@@ -176,14 +176,14 @@ class OutOfResourcesError(JobError):
 
 
 class CancelledJobError(JobError):
-    """Somebody asked for it."""
+    """The job was cancelled by a request."""
 
     code = "CANCELLED"
     sentences: ClassVar = {"ko": "작업이 취소되었습니다", "en": "The job was cancelled"}
 
 
 class InternalJobError(JobError):
-    """Our fault; the log knows more."""
+    """A fault of the server itself; the log has the cause."""
 
     code = "INTERNAL_ERROR"
     sentences: ClassVar = {
@@ -193,9 +193,9 @@ class InternalJobError(JobError):
 
 
 class DeviceError(MLServerError):
-    """The replica's device has failed (no memory for a single item, a dead context): another replica may do better.
+    """The replica's device has failed: no memory for a single item, or a dead CUDA context.
 
-    Ends no job by itself: the caller tries again, and the replica's health check has it replaced.
+    It does not end the job: the caller repeats the call at another replica, and Serve replaces the one that failed.
     """
 
     def __init__(self) -> None:
@@ -206,9 +206,10 @@ class DeviceError(MLServerError):
 
 
 class StuckError(MLServerError):
-    """A computation takes longer than it may; its replica ends itself. Raised at those whose items are computed.
+    """A computation takes longer than it may, and its replica ends itself. Raised to the callers of the computed items.
 
-    `batched`: others' items may be the cause of it. Whoever only waited in that replica sees it die.
+    `batched`: the batch had items of several callers, any of which may be the cause. Callers whose items only waited in
+    that replica see it die instead.
     """
 
     def __init__(self, *, batched: bool = False) -> None:
@@ -224,15 +225,15 @@ def _stuck(batched: bool) -> StuckError:  # noqa: FBT001 - pickle passes no name
 
 
 class RequestError(MLServerError):
-    """Answers a request with the contract's error body instead of what was asked for."""
+    """Refuses a request; the answer has the contract's error body."""
 
 
 class ModelLoadError(MLServerError):
-    """A model that the settings name is missing, broken or refused: the replica does not start.
+    """A model that the settings name is missing, broken or refused, so that the replica does not start.
 
-    The message names it, for the operator: no job's error repeats it.
+    The message names the model, for the operator; it appears in no job's error.
     """
 
 
 class ModelMissingError(ModelLoadError):
-    """A model is not on this machine as the model lock wants it. The message names the command that fetches it."""
+    """A model is not on this machine as the model lock describes it. The message names the command that fetches it."""

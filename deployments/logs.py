@@ -1,8 +1,8 @@
 """Structured logs from every process: JSON lines that carry the job's id, and no secrets.
 
-Ray Serve captures only the `ray.serve` logger tree, so all loggers sit under it. Ray strips a field called `job_id`
-(its own word for a driver program), so ours is called `ecg_job_id`. Whoever writes a line, it holds no traceback of
-Python's, which shows paths and whatever the errors say, but `trace`: the errors, and the functions they came through.
+Ray Serve captures only the `ray.serve` logger tree, so all loggers are children of it. Ray strips a field called
+`job_id` (its own word for a driver program), so ours is called `ecg_job_id`. Lines have no traceback of Python's, which
+would show paths and unfiltered messages, but a field `trace`: the errors and the functions that they passed through.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from deployments.errors import MLServerError
 ROOT = "ray.serve"
 JOB_FIELD = "ecg_job_id"
 LOG_FILE_VARIABLE = "ML_SERVER_LOG_FILE"
-"""Where set, every process appends its lines to this one file: `ml-server up` sets it and shows the file."""
+"""If set, every process appends its lines to this file: `ml-server up` sets it and shows the file."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _RAYS_OWN = frozenset(
@@ -32,7 +32,7 @@ _RAYS_OWN = frozenset(
         *("log_to_stderr", "skip_context_filter", "component_name", "timestamp_ns"),
     )
 )
-"""What Ray puts into every record of a worker, and which is in its own logs."""
+"""Fields that Ray adds to every record of a worker; they are in Ray's own logs."""
 
 
 _QUERY = re.compile(r"(\w+://[^\s\"'<>?#]*)[?#][^\s\"'<>]*")
@@ -40,38 +40,41 @@ _PATH = re.compile(r"(?<![\w:/.])/(?:[^\s/\"':]+/)+")
 
 
 def get_logger(name: str) -> logging.Logger:
-    """A logger whose lines reach Serve's log files."""
+    """Return a logger whose lines reach Serve's log files."""
     logger = logging.getLogger(f"{ROOT}.{name}")
-    logger.addFilter(_traced)
+    logger.addFilter(_with_trace)
     return logger
 
 
 def trace(error: BaseException) -> list[str]:
-    """`error` and what it came from, each with its functions, innermost first: no folder, no query of a URL."""
-    told = []
+    """Return a line for `error` and for each of its causes, with their functions, innermost first.
+
+    The lines have no folders and no queries of URLs.
+    """
+    lines = []
     seen: BaseException | None = error
     while seen is not None:
         frames = traceback.extract_tb(seen.__traceback__)
         at = [f"{Path(frame.filename).stem}.{frame.name}:{frame.lineno}" for frame in reversed(frames)]
-        told.append(" < ".join([f"{type(seen).__name__}: {_said(seen)}", *at]))
+        lines.append(" < ".join([f"{type(seen).__name__}: {_message(seen)}", *at]))
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
-    return told
+    return lines
 
 
-def _said(error: BaseException) -> str:
-    """What an error says, in a line. Ray's errors of a call say its whole stack, of which the last line counts."""
+def _message(error: BaseException) -> str:
+    """Return an error's message in one line. Of Ray's errors, whose message is a whole stack, the last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     is_stack = any(line.startswith(("Traceback (", 'File "')) for line in lines)
     return _PATH.sub("…/", without_queries(lines[-1] if is_stack else " ".join(lines)))
 
 
 def without_queries(text: str) -> str:
-    """`text` with the URLs in it cut before their query: a presigned URL's is a secret."""
+    """Return `text` with the queries of its URLs cut: that of a presigned URL is a secret."""
     return _QUERY.sub(r"\1?…", text)
 
 
-def _traced(record: logging.LogRecord) -> bool:
-    """Put `trace` where a traceback would be."""
+def _with_trace(record: logging.LogRecord) -> bool:
+    """Replace the traceback of `record` by a field `trace`."""
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
         vars(record)["trace"] = trace(error)
@@ -79,22 +82,22 @@ def _traced(record: logging.LogRecord) -> bool:
     return True
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Of the errors that cross Serve, those that nobody raised on purpose. Callers tell the rest."""
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    """Let pass Serve's records of errors that were not raised on purpose: callers log the others."""
     on_purpose = record.exc_info is not None and isinstance(record.exc_info[1], MLServerError)
-    return not on_purpose and _traced(record)
+    return not on_purpose and _with_trace(record)
 
 
 def about(job_id: str, **fields: Any) -> dict[str, Any]:
-    """The `extra=` of a log call about a job."""
+    """Return the `extra=` of a log call about a job."""
     return {JOB_FIELD: job_id, **fields}
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and whatever came in `extra`."""
+    """Formats a record as one line of JSON: time, level, logger, process, message and the fields of `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line."""
         line: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{record.msecs:03.0f}Z",
             "level": record.levelname,
@@ -107,21 +110,21 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(clean, ensure_ascii=False, default=lambda value: without_queries(str(value)))
 
 
-def _is_ours(record: logging.LogRecord) -> bool:
-    """Serve's own lines are in its own files; here only where something is wrong."""
+def _is_ours_or_a_warning(record: logging.LogRecord) -> bool:
+    """Let pass our own records and Serve's warnings: the rest of Serve's is in its own files."""
     return record.name != ROOT or record.levelno >= logging.WARNING
 
 
 def configure(*, level: str = "INFO") -> None:
-    """Give this process our lines: into the file that the environment names, else to stderr. Safe to call twice."""
+    """Write this process's lines to the file that the environment names, else to stderr. Safe to call twice."""
     root = logging.getLogger(ROOT)
     root.setLevel(level)
-    root.addFilter(_is_news)
+    root.addFilter(_is_unexpected)
     if any(isinstance(handler.formatter, JsonFormatter) for handler in root.handlers):
         return
     path = os.environ.get(LOG_FILE_VARIABLE)
     handler: logging.Handler
     handler = logging.handlers.WatchedFileHandler(path) if path else logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    handler.addFilter(_is_ours)
+    handler.addFilter(_is_ours_or_a_warning)
     root.addHandler(handler)

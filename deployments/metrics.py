@@ -1,9 +1,9 @@
-"""What is counted for Prometheus, and how: each metric with its labels and all the values that these may have.
+"""Prometheus metrics: the three kinds, each with a closed list of labels and values, and the metrics of the stages.
 
-Ray's exporter shows a metric as `ray_ml_server_<name>` (docs/metrics.md). To record never raises and never waits: it
-adds to a number of this process, which Ray collects every ten seconds. Record in processes that stay, replicas and the
-manager: each process is a series of its own, and what it counted last is lost when it is killed. Here are the metrics
-of the stages; those of the server are in `serve_app/observability/metrics.py`.
+Ray's exporter publishes a metric as `ray_ml_server_<name>` (docs/metrics.md). Recording never raises and never waits:
+it adds to a number of this process, which Ray collects every ten seconds. Record in long-lived processes only, that is
+replicas and the manager: each process is a series of its own, and what it recorded last is lost when it is killed. The
+metrics of the server are in `serve_app/observability/metrics.py`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 PREFIX = "ml_server_"
 OTHER = "other"
-"""Stands for every value that is not on its label's list."""
+"""Replaces every value that is not on its label's list."""
 
 log = logs.get_logger("metrics")
 
 
 class Metric:
-    """Its name, whose last word is the unit where it has one, its meaning, and the values that each label may have."""
+    """A metric: its name, which ends in the unit if it has one, its meaning, and the values of each label."""
 
     kind: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = ("",)
-    """What Prometheus sees behind the name."""
+    """What Prometheus appends to the name."""
 
     def __init__(self, name: str, meaning: str, **labels: Iterable[str]) -> None:
         self.name = PREFIX + name
@@ -40,11 +40,11 @@ class Metric:
 
     @property
     def exported(self) -> tuple[str, ...]:
-        """The names that a query may use."""
+        """The names that a Prometheus query can use."""
         return tuple(f"ray_{self.name}{suffix}" for suffix in self.suffixes)
 
     def of_ray(self) -> Any:
-        """Ray's own object."""
+        """Create Ray's metric object."""
         from ray.util import metrics
 
         return getattr(metrics, self.kind.capitalize())(self.name, self.meaning, tag_keys=tuple(self.labels))
@@ -54,7 +54,7 @@ class Metric:
             record = recorder(self)
             if record is not None:
                 record(value, {label: self._bounded(label, labels) for label in self.labels})
-        except Exception as error:  # noqa: BLE001 - whoever counts must not fail of it
+        except Exception as error:  # noqa: BLE001 - counting must not fail the caller
             log.warning("not counted", extra={"metric": self.name, "error": type(error).__name__})
 
     def _bounded(self, label: str, labels: Mapping[str, str]) -> str:
@@ -63,34 +63,34 @@ class Metric:
 
 
 class Counter(Metric):
-    """What only rises."""
+    """A number that only rises."""
 
     kind = "counter"
     suffixes = ("_total",)
 
     def inc(self, by: float = 1.0, /, **labels: str) -> None:
-        """Add."""
+        """Add `by` to the series with `labels`."""
         self._record(by, labels)
 
     def begin(self, **known: str) -> None:
-        """Show 0 for all that may come, with the labels of `known`: Prometheus sees no rise in a first number of 1."""
+        """Record 0 for every series with the labels `known`: Prometheus sees no rise if a series begins at 1."""
         values = ([known[label]] if label in known else sorted(may - {OTHER}) for label, may in self.labels.items())
         for each in product(*values):
             self._record(0.0, dict(zip(self.labels, each, strict=True)))
 
 
 class Gauge(Metric):
-    """What goes up and down."""
+    """A number that rises and falls."""
 
     kind = "gauge"
 
     def set(self, value: float, /, **labels: str) -> None:
-        """How it stands now."""
+        """Set the present value."""
         self._record(value, labels)
 
 
 class Histogram(Metric):
-    """How often which value. Ray passes on the buckets, not the values: quantiles are right, `_sum` is a guess."""
+    """A distribution. Ray passes on the buckets, not the values: quantiles are right, `_sum` is an estimate."""
 
     kind = "histogram"
     suffixes = ("_bucket", "_count")
@@ -98,21 +98,21 @@ class Histogram(Metric):
     def __init__(self, name: str, meaning: str, *, upto: Iterable[float], **labels: Iterable[str]) -> None:
         super().__init__(name, meaning, **labels)
         self.upto = tuple(upto)
-        """The upper ends of the buckets."""
+        """Upper bounds of the buckets."""
 
     def of_ray(self) -> Any:
-        """Ray's own object."""
+        """Create Ray's metric object."""
         from ray.util import metrics
 
         return metrics.Histogram(self.name, self.meaning, list(self.upto), tag_keys=tuple(self.labels))
 
     def observe(self, value: float, /, **labels: str) -> None:
-        """Count one value."""
+        """Record one value."""
         self._record(value, labels)
 
 
 def recorder(metric: Metric) -> Record | None:
-    """What takes the values of `metric` in this process; None outside Ray, where nobody collects them."""
+    """Return the function that records `metric` in this process; None outside Ray, where nothing is collected."""
     import ray
 
     return _record_of(metric) if ray.is_initialized() else None
@@ -120,7 +120,7 @@ def recorder(metric: Metric) -> Record | None:
 
 @cache
 def _record_of(metric: Metric) -> Record:
-    record: Record = metric.of_ray()._record  # noqa: SLF001 - Ray's `inc` refuses the 0 that a series has to begin with
+    record: Record = metric.of_ray()._record  # noqa: SLF001 - Ray's `inc` refuses 0, with which a series has to begin
     return record
 
 

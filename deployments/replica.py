@@ -1,4 +1,4 @@
-"""What every replica does: logs, manners towards its neighbours on a small machine, one computation at a time."""
+"""What every replica does: it configures logs, lowers its priority, and computes one thing at a time."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 NICENESS = 19
-"""Where the system knows no idle priority: behind the drivers (15), which send callbacks."""
+"""Used where the system has no idle priority: lower than that of the job actors (15), which send callbacks."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT_BYTES = 1 << 28
-"""Free memory that a process holds on to at the most, at the end of its heap."""
+RETAINED_BYTES = 1 << 28
+"""Most freed memory that a process retains at the end of its heap."""
 HEALTH_CHECK_S = 5.0
-"""Serve replaces a replica whose health check fails three times in a row: soon enough for the drivers, who ask again
-for half a minute (`serve_app/pipeline/stage_calls.py`)."""
+"""Serve replaces a replica whose health check fails three times in a row. That is soon enough for the job actors, which
+repeat a failed call for half a minute."""
 
 
 def prepare(*, threads: int | None = None) -> None:
-    """Configure logs, yield to others and, where `threads` is given, see to torch's threads and memory."""
+    """Configure logs, lower the priority and, where `threads` is given, set torch's threads and retain freed memory."""
     logs.configure()
-    _yield()
+    _lower_priority()
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
-        keep_memory()
+        retain_freed_memory()
 
 
-def keep_memory() -> None:
-    """Let glibc keep what this process frees, up to `KEPT_BYTES`, for the next call: no effect with another libc.
+def retain_freed_memory() -> None:
+    """Have glibc retain up to `RETAINED_BYTES` of freed memory for the next call. No effect with another libc.
 
-    A network's layers ask for megabytes and free them; by default each comes from the system, empty, page by page,
-    which is a fifth of the aligner's time (docs/decisions.md). The thresholds are mallopt(3)'s.
+    A network's layers allocate megabytes and free them. By default glibc returns them to the system and gets them back
+    page by page, which takes a fifth of the aligner's time (docs/decisions.md). For the thresholds see mallopt(3).
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        libc.mallopt(M_MMAP_THRESHOLD, RETAINED_BYTES)
+        libc.mallopt(M_TRIM_THRESHOLD, RETAINED_BYTES)
 
 
-def _yield() -> None:
-    """Let this thread, and those that it starts, compute only when nobody wants to answer a request or send a callback.
+def _lower_priority() -> None:
+    """Let this thread, and those that it starts, run only while the processor is idle otherwise.
 
-    Requests beside ten jobs are answered sooner than with mere niceness (docs/decisions.md has the figures).
+    Beside ten jobs, requests are answered sooner than with niceness alone (docs/decisions.md has the figures).
     """
     if hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
@@ -62,11 +62,11 @@ def _yield() -> None:
 
 
 class Compute:
-    """Runs the calls of a replica one after the other in one thread, so that the replica itself always answers.
+    """Runs the calls of a replica one after the other in one thread, so that the replica itself stays responsive.
 
-    Calls wait here, in order, and not at the callers, whose routers would poll for a free replica (ten drivers doing so
-    took 70 % of a core). One that waits can be cancelled; one that computes goes on for its few seconds. One that
-    computes for longer than `longest_s`, waiting not counted, is stuck, and this process ends (`watchdog`).
+    Calls wait here, in order, and not at the callers, whose routers would poll for a free replica (ten job actors doing
+    so took 70 % of a core). A waiting call can be cancelled, a running one cannot. A call that runs for longer than
+    `longest_s`, its wait not included, is stuck, and `watchdog` ends this process.
     """
 
     def __init__(self, *, longest_s: float = LONGEST_S) -> None:
@@ -74,10 +74,10 @@ class Compute:
         self._longest_s = longest_s
 
     async def __call__(self, work: Callable[..., Answer], *args: object, **options: object) -> Answer:
-        """Await `work`'s answer, computed when it is its turn.
+        """Return what `work` returns, called when its turn comes. Raises what `work` raises.
 
         Raises:
-            StuckError: It takes too long. This replica is about to end.
+            StuckError: `work` takes too long; this process is about to end.
         """
         loop = asyncio.get_running_loop()
         stuck = asyncio.Event()
@@ -96,4 +96,4 @@ class Compute:
             return await computed
         finally:
             for each in both:
-                each.cancel()  # what still waits for its turn is not computed
+                each.cancel()  # a call that still waits is not computed

@@ -1,4 +1,4 @@
-"""What can be told of audio without a model: whether it can hold speech, and whether it has to be made louder."""
+"""What can be found out about audio without a model: whether it can hold speech, and whether to amplify it."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ if TYPE_CHECKING:
     from deployments.types import Audio
 
 QUIET_PEAK: Final = 6
-"""Audio that never leaves ±6 of 32768 (-75 dBFS) has too few bits left for words: with 8, made louder, four of six test
-sentences are wholly right, with 6 three, with 4 one (measured on tests/data/speech)."""
+"""Audio that stays within ±6 of 32768 (-75 dBFS) has too few bits for words. Amplified from a peak of 8, four of six
+test sentences are fully right, from 6 three, from 4 one (measured on tests/data/speech)."""
 FAINT_PEAK: Final = 327
-"""-40 dBFS: Whisper begins to lose words in what is fainter."""
+"""-40 dBFS: in fainter audio Whisper begins to lose words."""
 LOUD_PEAK: Final = 8192
-"""Where faint sound is brought to: -12 dBFS."""
+"""-12 dBFS: the peak that faint audio is amplified to."""
 
 STEADY_DB: Final = 3.0
-"""Between its loudest and its quietest 20 ms, white noise stays within 2.5 dB and a tone within 1; speech spans 18 and
-more, and still 4 under noise that is 5 dB louder than it (measured on tests/data/speech and examples/media)."""
+"""Range between the loudest and the quietest 20 ms: up to 2.5 dB in white noise, 1 in a tone, 18 and more in speech,
+still 4 in speech under noise that is 5 dB louder (measured on tests/data/speech and examples/media)."""
 STEADY_FRAME: Final = SAMPLE_RATE_HZ // 50
 STEADY_FRAMES: Final = 50
-"""A second: shorter than that, a held vowel may be as steady."""
+"""A second: a held vowel may be as steady for a shorter time."""
 
 TONAL_DB: Final = -45.0
 """Spectral flatness: a voice has breath between its harmonics, and single words come down to -38 (median of their
 frames, synthesized voices of tests/data/alignment); sirens, sweeps and electronic melodies lie at -47 to -83."""
 TONAL_FRAME: Final = 1024
 TONAL_BAND_HZ: Final = (100.0, 3400.0)
-"""The telephone's: what was cut off by a channel must not count as a gap between partials."""
+"""The telephone band: what a channel cut off must not count as a gap between partials."""
 TONAL_RANGE_DB: Final = 30.0
-"""Frames quieter than this below the loudest are the gaps between tones."""
+"""Frames that are more than this below the loudest one are gaps between tones and are ignored."""
 
 
 def is_quiet(audio: Audio) -> bool:
-    """Whether `audio` is silent, or nearly so."""
+    """Return whether `audio` is silent or nearly silent."""
     return _peak(audio) <= QUIET_PEAK
 
 
 def is_steady(audio: Audio) -> bool:
-    """Whether `audio` is at least a second long and stays as loud as it is, as no speech does."""
+    """Return whether `audio` is at least a second long and has a constant level, unlike speech."""
     frames = audio[: len(audio) // STEADY_FRAME * STEADY_FRAME].astype(np.float32).reshape(-1, STEADY_FRAME)
     if len(frames) < STEADY_FRAMES:
         return False
@@ -51,9 +51,9 @@ def is_steady(audio: Audio) -> bool:
 
 
 def is_tonal(audio: Audio) -> bool:
-    """Whether `audio` is made of pure tones, with next to nothing between them: beeps, sirens, electronic melodies.
+    """Return whether `audio` consists of pure tones: beeps, sirens, electronic melodies.
 
-    Music that was played in a room is not found by this, nor are tones under audible noise.
+    It does not recognise music that was recorded in a room, nor tones under audible noise.
     """
     if len(audio) < TONAL_FRAME:
         return False
@@ -67,15 +67,15 @@ def is_tonal(audio: Audio) -> bool:
     return float(np.median(flatness_db[loud])) < TONAL_DB
 
 
-def audible(audio: Audio) -> Audio:
-    """`audio`, made louder by a whole number where all of it is faint: 60 dB too quiet, it may hold every word.
+def amplified(audio: Audio) -> Audio:
+    """Return `audio` multiplied by a whole number where all of it is faint, else the same array.
 
-    The same array where it is not.
+    Speech that was recorded 60 dB too quiet may still have every word.
     """
     peak = _peak(audio)
     return audio * np.int16(LOUD_PEAK // peak) if 0 < peak <= FAINT_PEAK else audio
 
 
 def _peak(audio: Audio) -> int:
-    """Without a copy: a video's audio may be 115 MB."""
+    """Return the largest absolute sample, without copying the audio, which may have 115 MB."""
     return max(int(audio.max(initial=0)), -int(audio.min(initial=0)))

@@ -1,4 +1,4 @@
-"""The words that all stages share: audio's form, and the value objects that cross between stages.
+"""What all stages share: the form of audio, and the value objects that pass between stages.
 
 Times are seconds from the start of the video, unless a docstring says "relative". Audio is always mono at
 `SAMPLE_RATE_HZ`, int16, as a read-only array (Ray hands arrays out read-only): copy before writing in place.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE_HZ = 16_000
 FRAMES_PER_S = 100
-"""Rate of the prosodic tracks: one frame each 10 ms."""
+"""Rate of the prosody tracks: one frame every 10 ms."""
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Characters of scripts without spaces, for a regular expression's brackets: kana and Han, not Hangul."""
 _CJK_SIGNS = "\u3000-\u303f\uff00-\uff65"
@@ -32,7 +32,7 @@ Audio: TypeAlias = NDArray[np.int16]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """A stretch of time."""
+    """An interval of time."""
 
     start_s: float
     end_s: float
@@ -43,46 +43,43 @@ class Span:
         return self.end_s - self.start_s
 
     def overlap_s(self, other: Span) -> float:
-        """Seconds that both cover, 0 where they do not meet."""
+        """Return the seconds that both spans cover, 0 where they do not overlap."""
         return max(0.0, min(self.end_s, other.end_s) - max(self.start_s, other.start_s))
 
     def of(self, audio: Audio) -> Audio:
-        """The samples of `audio` (which starts at 0 s) under this span: a view, no copy."""
+        """Return the samples of `audio`, which starts at 0 s, inside this span: a view, no copy."""
         return audio[round(self.start_s * SAMPLE_RATE_HZ) : round(self.end_s * SAMPLE_RATE_HZ)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn(Span):
-    """Speech of one speaker, as the diarization found it. `speaker` is a number without meaning of its own."""
+    """Uninterrupted speech of one speaker, as the diarization found it. `speaker` is an arbitrary number."""
 
     speaker: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word(Span):
-    """A recognised word, and two measures of it that are not alike, 0-1; None where nobody gives one."""
+    """A recognised word with two different scores, each 0-1, or None where it was not computed."""
 
     text: str
     probability: float | None = None
-    """The recogniser's: how likely it holds the word to be."""
+    """The recogniser's probability of the word."""
     alignment_score: float | None = None
-    """An acoustic aligner's: how well the word's letters are heard where it was put. A word that is not there has one
-    near 0, however sure the recogniser is."""
+    """The acoustic aligner's mean probability of the word's letters at the time where it was placed. A word that is not
+    in the sound has a score near 0, however sure the recogniser is."""
     interpolated: bool = False
-    """Its times are a share of its utterance's, by letters, and its `probability` is the utterance's."""
+    """Whether its times are a share of its utterance's time by letters, and its `probability` is the utterance's."""
 
     @property
     def confidence(self) -> float | None:
-        """What the result tells: the acoustic aligner's measure where there is one, else the recogniser's."""
+        """The `confidence` of the wire contract: the alignment score where there is one, else the probability."""
         return self.probability if self.alignment_score is None else self.alignment_score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Utterance(Span):
-    """What the recogniser heard in one stretch of speech.
-
-    `words` is empty where the engine has no word times of its own: then the aligner fills it from `text`.
-    """
+    """The recogniser's text for one stretch of speech. `words` is empty until the words have times."""
 
     text: str
     words: tuple[Word, ...] = ()
@@ -107,7 +104,7 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emotion:
-    """A judged mood; `confidence` is 0-1."""
+    """The emotion of a segment; `confidence` is 0-1."""
 
     label: str
     confidence: float
@@ -115,7 +112,7 @@ class Emotion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracks:
-    """Pitch and level over time, `FRAMES_PER_S` frames a second; frame i is centred at `start_s + i / FRAMES_PER_S`.
+    """Pitch and level over time. Frame i is centred at `start_s + i / FRAMES_PER_S`.
 
     `f0_hz`: shape (frames,), float32, NaN where unvoiced.
     `level_dbfs`: shape (frames,), float32, RMS level of the frame, floor -120.
@@ -128,9 +125,9 @@ class Tracks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WordProsody:
-    """How a word sounds: RMS level in dBFS within [-60, 0], median F0 in Hz within [100, 1000].
+    """Level and pitch of a word: RMS level in dBFS within [-60, 0], median F0 in Hz within [100, 1000].
 
-    `voiced` is False where the word had no voiced frame and `pitch_hz` is borrowed from its neighbours.
+    `voiced` is False where the word has no voiced frame and `pitch_hz` comes from its neighbours.
     """
 
     volume_db: float
@@ -140,23 +137,23 @@ class WordProsody:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment(Span):
-    """Consecutive words of one speaker: the unit of the result."""
+    """Consecutive words of one speaker, the unit of the result."""
 
     speaker: int
     words: tuple[Word, ...]
     confidence: float | None = None
     language: str = ""
-    """ISO 639-1; empty where it is not known."""
+    """ISO 639-1; empty where the language is not known."""
 
     @property
     def text(self) -> str:
-        """The words, joined by single spaces; Chinese and Japanese characters without."""
+        """The words, joined as `joined` does."""
         return joined(word.text for word in self.words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioInfo:
-    """What extraction learned of the media."""
+    """What extraction found out about the audio; `duration_s` is the media file's."""
 
     duration_s: float
     samples: int
@@ -165,22 +162,22 @@ class AudioInfo:
 
 
 def joined(texts: Iterable[str]) -> str:
-    """`texts` in one line: spaces between them, none between Chinese or Japanese characters and signs."""
+    """Join `texts` by single spaces, but by nothing between Chinese or Japanese characters and punctuation."""
     return _SPACE_WITHIN_CJK.sub("", " ".join(texts))
 
 
 def pieces(total_s: float, piece_s: float) -> Iterator[Span]:
-    """Cut `total_s` seconds into consecutive spans of `piece_s` (the last one shorter): the unit of one stage call."""
+    """Yield consecutive spans of `piece_s` that cover `total_s`, the last one shorter. Each is for one stage call."""
     count = max(1, int(np.ceil(total_s / piece_s)))
     for i in range(count):
         yield Span(start_s=i * piece_s, end_s=min(total_s, (i + 1) * piece_s))
 
 
 def join_tracks(parts: Sequence[Tracks]) -> Tracks:
-    """Tracks of consecutive pieces as one.
+    """Join the tracks of consecutive pieces.
 
     Raises:
-        ValueError: no part, or one that does not begin where the one before it ends.
+        ValueError: `parts` is empty, or a part does not start where the one before it ends.
     """
     if not parts:
         raise ValueError("no tracks to join")

@@ -1,10 +1,10 @@
-"""Ends a replica's process when one computation takes longer than it may: nothing else stops native code.
+"""Ends a replica's process when a computation takes too long: nothing else stops native code.
 
-    longest_s          a thread of ours sees it, tells the caller, logs where every thread stands
-    + LEAVE_S          the process ends; who waited behind the computation sees it die, and asks another replica
-    + HARD_S           the same by a thread of C, where native code kept Python from running at all: no caller is told
+    longest_s          a timer thread calls `on_stuck` and logs the stack of the thread that computes
+    + LEAVE_S          the process ends; callers that still waited see it die and call another replica
+    + HARD_S           faulthandler's C thread ends it, where native code held the GIL: no caller gets an answer
 
-Knows nothing of Ray or of what is computed. It is the process that is watched: one computation at a time.
+Knows nothing of Ray or of what is computed. One computation of a process can be watched at a time.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LONGEST_S = 600.0
-"""Of one call of an engine, where the config says nothing. The longest known is a batch of eight chunks of 30 s in
-whisperx on a slow CPU, which nine other jobs share: minutes. Twice this still ends before a job's half hour does."""
+"""Default limit of one call of an engine. The longest known call, eight chunks of 30 s in whisperx on a slow CPU beside
+nine other jobs, takes minutes. Twice the limit still ends within a job's half hour."""
 LEAVE_S = 2.0
-"""For the answers that tell the callers to get out of the process."""
+"""Time for the StuckErrors to leave the process."""
 HARD_S = 4.0
 STDERR = 2
 
@@ -35,9 +35,9 @@ log = logs.get_logger("watchdog")
 
 
 @contextmanager
-def watching(longest_s: float, tell: Callable[[], object]) -> Iterator[None]:
-    """Where the block takes longer than `longest_s`, call `tell` from another thread, then end this process."""
-    timer = threading.Timer(longest_s, _end, [longest_s, tell, threading.get_ident()])
+def watching(longest_s: float, on_stuck: Callable[[], object]) -> Iterator[None]:
+    """If the block takes longer than `longest_s`, call `on_stuck` from another thread, then end this process."""
+    timer = threading.Timer(longest_s, _end, [longest_s, on_stuck, threading.get_ident()])
     timer.daemon = True
     faulthandler.dump_traceback_later(longest_s + HARD_S, exit=True, file=STDERR)
     timer.start()
@@ -48,8 +48,8 @@ def watching(longest_s: float, tell: Callable[[], object]) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _end(longest_s: float, tell: Callable[[], object], computing: int) -> None:
-    tell()
+def _end(longest_s: float, on_stuck: Callable[[], object], computing: int) -> None:
+    on_stuck()
     frame = sys._current_frames().get(computing)  # noqa: SLF001 - the documented way to see another thread's stack
     stack = "".join(traceback.format_stack(frame))
     log.critical("a computation is stuck: this replica ends itself", extra={"longest_s": longest_s, "stack": stack})

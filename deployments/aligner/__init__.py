@@ -1,1 +1,1 @@
-"""Times for words that the recogniser wrote down without saying when."""
+"""Times for the recogniser's words, by acoustic models."""

@@ -1,8 +1,8 @@
-"""Acoustic models: which letter sounds when. wav2vec2 with CTC, as transformers has it.
+"""Acoustic models, which give the probability of each letter over time: wav2vec2 with CTC, from transformers.
 
-Knows nothing of words or transcripts. The convolutions at the front run utterance by utterance and only the
-transformer behind them on padded and masked batches: in models with group norm (all of the base size) each value of
-the front end depends on the whole input, padding included, so that a padded batch would change its members' answers.
+Knows nothing of words or transcripts. The convolutional front end runs utterance by utterance, and only the transformer
+behind it on padded and masked batches: in models with group norm (all of base size) each value of the front end depends
+on the whole input, so that padding would change the answers.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ INT16_RANGE: Final = 32768
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcousticModel:
-    """A loaded model. Used by several threads at once it gives each its own answer."""
+    """A loaded model. Safe to call from several threads."""
 
     vocabulary: Vocabulary
     min_samples: int
-    """The receptive field of one frame: audio shorter than this has no frames."""
+    """Receptive field of one frame: shorter audio has no frames."""
     device: str
     prepare: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-    """The input's scaling, shape (samples,)."""
+    """Scales the input, shape (samples,)."""
     front: Callable[[torch.Tensor], torch.Tensor]
-    """Shape (1, samples) → (1, frames, channels)."""
+    """The front end: shape (1, samples) → (1, frames, channels)."""
     rear: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    """Shapes (batch, frames, channels) and (batch,), the true number of frames → (batch, frames, labels), logits."""
+    """The transformer: (batch, frames, channels) and lengths in frames, (batch,) → logits, (batch, frames, labels)."""
 
     def emissions(self, audios: Sequence[Audio]) -> list[torch.Tensor]:
-        """For each of `audios` the log-probabilities of the labels: shape (frames, labels), float32, on the CPU.
+        """Return the labels' log-probabilities for each of `audios`: shape (frames, labels), float32, on the CPU.
 
-        An answer depends on its neighbours by rounding only (1e-4 of a log-probability at most, as tested).
+        Other audios of the batch change an answer by rounding only (at most 1e-4, as tested).
 
         Raises:
-            ValueError: an audio is shorter than `min_samples`.
+            ValueError: An audio is shorter than `min_samples`.
         """
         import torch
         from torch.nn.utils.rnn import pad_sequence
@@ -69,13 +69,13 @@ class AcousticModel:
 
 
 def load(name: str, device: str) -> AcousticModel:
-    """A `Wav2Vec2ForCTC` with its processor's two halves. No code of the repository runs; safetensors are preferred.
+    """Load a `Wav2Vec2ForCTC` with its tokenizer and feature extractor. Runs no code of the model's repository.
 
-    The halves and not the whole, which guesses, with a warning, where an older repository does not name its classes.
+    Tokenizer and extractor are loaded apart: their common processor class guesses for older repositories.
 
     Raises:
-        OSError: no such model here, and none to be had.
-        ValueError: not a wav2vec2 model with CTC, or one with layers that this module does not know.
+        OSError: The model is not available.
+        ValueError: It is not a wav2vec2 model with CTC, or it has layers that this module does not know.
     """
     import torch
     from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
@@ -114,7 +114,7 @@ def load(name: str, device: str) -> AcousticModel:
 
 
 def receptive_field(front: Any) -> int:
-    """Samples that one frame of the convolutions `front` sees."""
+    """Return the receptive field, in samples, of one frame of the convolutions `front`."""
     samples = 1
     for layer in reversed(front.conv_layers):
         samples = (samples - 1) * layer.conv.stride[0] + layer.conv.kernel_size[0]

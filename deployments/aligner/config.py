@@ -1,4 +1,4 @@
-"""How words get their times. Importing this loads no model."""
+"""Settings of word times. Importing this loads no model."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class AlignerConfig(BaseModel):
     models: dict[str, str] = {}
     """`ctc`: language (ISO 639-1) to a model's name on the Hugging Face hub, or a local folder."""
     preload: tuple[str, ...] = ()
-    """`ctc`: languages whose models are loaded at start, which fails where one cannot be had; others when needed."""
+    """`ctc`: languages whose models are loaded at start, which fails if one is missing; others load when needed."""
     models_kept: int = Field(default=2, ge=1)
-    """`ctc`: so many models stay loaded, the least recently used one goes. While one loads there is one more."""
+    """`ctc`: most models that stay loaded, beside one that is loading; the least recently used one is released."""
     device: str = "cpu"
     """`ctc`: a torch device."""
     threads: int = Field(default=1, ge=1)
-    """`ctc`: threads of torch. More than one is a loss on a busy machine: OpenMP's threads spin while they wait."""
+    """`ctc`: threads of torch. More than one is slower on a busy machine: OpenMP's threads spin while they wait."""
     batch_items: int = Field(default=16, ge=1)
-    """`ctc`: chunks, of all jobs, that are aligned in one call."""
+    """`ctc`: most chunks, of all jobs, in one batch."""
     batch_s: float = Field(default=30.0, gt=0)
     """`ctc`: seconds of padded audio in one pass of the acoustic model; one utterance may be longer. A CPU is faster
-    with little at a time, which stays in its cache (measured); a GPU wants minutes."""
+    with little at a time, which fits into its cache (measured); a GPU needs minutes."""
 
     @field_validator("engine", mode="before")
     @classmethod
-    def _still_there(cls, engine: Any) -> Any:
+    def _refuse_removed_engine(cls, engine: Any) -> Any:
         if engine == "proportional":
             raise ValueError("aligner.engine: proportional is gone; write cross-attention, which is the default")
         return engine
@@ -50,10 +50,10 @@ class AlignerConfig(BaseModel):
 
 
 def timed_by_ctc(config: AlignerConfig) -> frozenset[str]:
-    """Languages whose words the Aligner times; the Transcriber times those of all others."""
+    """Return the languages whose words the Aligner times; the Transcriber times those of all others."""
     return frozenset(config.models) if config.engine == "ctc" else frozenset()
 
 
 def model_version(config: AlignerConfig) -> str:
-    """What times the words, such as `ctc-wav2vec2` or `cross-attention`."""
+    """Return what times the words, such as `ctc-wav2vec2` or `cross-attention`."""
     return "ctc-wav2vec2" if config.engine == "ctc" else config.engine

@@ -1,7 +1,7 @@
-"""Word times by acoustic models: wav2vec2 with CTC per language, utterances of many chunks and jobs at once.
+"""The engine `ctc`: word times by a wav2vec2 model per language, for utterances of many chunks and jobs at once.
 
-Knows nothing of Ray or jobs. What no model can place gets proportional times: text that does not fit into its audio,
-audio shorter than a frame, text that is punctuation only, a language without a model.
+Knows nothing of Ray or jobs. Words get proportional times where no model can align them: text that does not fit into
+its audio, audio shorter than a frame, text of punctuation only, a language without a model.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from deployments.aligner import acoustic
-from deployments.aligner.paths import fill_gaps, fits, place
+from deployments.aligner.paths import fill_gaps, has_path, place
 from deployments.aligner.proportional import interpolated, timed
 from deployments.aligner.vocabulary import Spelling, spell, words_of
 from deployments.batch_backoff import is_dead_device, is_out_of_memory
 from deployments.device import check_device, require_device
 from deployments.errors import ModelMissingError
-from deployments.sound import audible
+from deployments.sound import amplified
 from deployments.types import SAMPLE_RATE_HZ, Word
 from deployments.warnings import ResultWarning, WarningCode
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """An utterance that a model can align: its own samples and its words."""
+    """An utterance that a model can align: its samples, its words and their spelling."""
 
     utterance: Utterance
     audio: Audio
@@ -46,7 +46,7 @@ class Task:
 
 
 class CtcAligner:
-    """Aligns with the model of each transcript's language; models load when first needed, a few stay."""
+    """Aligns each transcript with the model of its language. Loads models when first needed; `models_kept` stay."""
 
     def __init__(self, config: AlignerConfig, locate: Callable[[str], str] = str) -> None:
         require_device("aligner.device", config.device)
@@ -69,12 +69,12 @@ class CtcAligner:
         return [answers[index] for index in range(len(items))]
 
     def check(self) -> None:
-        """Raise DeviceError where the device computes no longer."""
+        """Raise DeviceError where the device does not compute any more."""
         check_device(self._device)
 
     def _align(self, language: str, items: list[AlignItem]) -> list[Transcript | Exception]:
-        """Items of one language."""
-        if language not in self._names:  # its words have their times from the recogniser
+        """Align items of one language."""
+        if language not in self._names:  # the recogniser has timed its words
             return _unaligned(items, language)
         try:
             model = self._model(language)
@@ -83,13 +83,13 @@ class CtcAligner:
         except Exception as error:
             if hits_all(error):
                 raise
-            return [error] * len(items)  # the answer to this language's items; those of others are answered
-        heard = [(utterance, item.audio) for item in items for utterance in item.transcript.utterances]
-        answers = iter(align_utterances(model, heard, language, batch_samples=self._batch_samples))
+            return [error] * len(items)  # the answer to this language's items; other languages are aligned
+        spoken = [(utterance, item.audio) for item in items for utterance in item.transcript.utterances]
+        answers = iter(align_utterances(model, spoken, language, batch_samples=self._batch_samples))
         return [_joined(item.transcript, list(islice(answers, len(item.transcript.utterances)))) for item in items]
 
     def _model(self, language: str) -> AcousticModel:
-        """The language's model. Raises what `acoustic.load` raises, and ValueError where none is known."""
+        """Return the language's model. Raises what `acoustic.load` raises, and ValueError where none is configured."""
         if language not in self._names:
             raise ValueError(f"no aligner is known for language {language!r}")
         with self._loading:  # else two threads would load the same one
@@ -102,12 +102,12 @@ def _unaligned(items: Sequence[AlignItem], language: str) -> list[Transcript | E
 
 
 def align_utterances(
-    model: AcousticModel, heard: Sequence[tuple[Utterance, Audio]], language: str, *, batch_samples: int
+    model: AcousticModel, spoken: Sequence[tuple[Utterance, Audio]], language: str, *, batch_samples: int
 ) -> list[Utterance | Exception]:
-    """Each utterance (with the whole audio that it lies in) with its words timed, or why it could not be."""
+    """Return each utterance with its words timed, or its error. Each comes with the whole audio that it lies in."""
     answers: dict[int, Utterance | Exception] = {}
     tasks: dict[int, Task] = {}
-    for index, (utterance, audio) in enumerate(heard):
+    for index, (utterance, audio) in enumerate(spoken):
         task = task_of(model, utterance, audio, language)
         if task is None:
             answers[index] = timed(utterance, language)
@@ -118,13 +118,13 @@ def align_utterances(
         emissions = emit(model, [tasks[index].audio for index in batch])
         for index, log_probs in zip(batch, emissions, strict=True):
             answers[index] = _answer(model, tasks[index], log_probs, language)
-    return [answers[index] for index in range(len(heard))]
+    return [answers[index] for index in range(len(spoken))]
 
 
 def task_of(model: AcousticModel, utterance: Utterance, audio: Audio, language: str) -> Task | None:
-    """What there is to align; None where there is nothing, or nothing that the model could place."""
+    """Return what to align; None where there is nothing, or nothing that the model can spell."""
     words = words_of(utterance.text, language)
-    samples = audible(utterance.of(audio))  # not every model scales its input
+    samples = amplified(utterance.of(audio))  # not every model scales its input
     if utterance.words or len(samples) < model.min_samples:
         return None
     spelling = spell(words, model.vocabulary)
@@ -132,7 +132,7 @@ def task_of(model: AcousticModel, utterance: Utterance, audio: Audio, language: 
 
 
 def batches(lengths: dict[int, int], most: int) -> list[list[int]]:
-    """The keys of `lengths` in groups of similar length, longest first; several, padded, are at most `most`."""
+    """Group the keys of `lengths` by similar length, longest first; a padded group of several is at most `most`."""
     groups: list[list[int]] = []
     for key in sorted(lengths, key=lambda key: -lengths[key]):
         if groups and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= most:
@@ -143,9 +143,9 @@ def batches(lengths: dict[int, int], most: int) -> list[list[int]]:
 
 
 def emit(model: AcousticModel, audios: list[Audio]) -> list[torch.Tensor | Exception]:
-    """The emissions of `audios`. A batch that fails is tried in halves, down to the single ones that fail.
+    """Return the emissions of `audios`. A failed batch is retried in halves, down to single audios.
 
-    Raises what is nobody's own failure: a lack of memory (fewer items at once may help), a dead device.
+    Raises what fails all of them: a lack of memory, for which a smaller batch may help, or a dead device.
     """
     try:
         return list(model.emissions(audios))
@@ -153,13 +153,13 @@ def emit(model: AcousticModel, audios: list[Audio]) -> list[torch.Tensor | Excep
         if hits_all(error):
             raise
         if len(audios) == 1:
-            return [error]  # one utterance's answer, which must not cost the others theirs
+            return [error]  # this utterance's answer; the others are aligned
     half = len(audios) // 2
     return emit(model, audios[:half]) + emit(model, audios[half:])
 
 
 def hits_all(error: Exception) -> bool:
-    """Whether `error` is the device's and not an item's."""
+    """Return whether `error` comes from the device and not from an item."""
     return is_out_of_memory(error) or is_dead_device(error)
 
 
@@ -168,7 +168,7 @@ def _answer(
 ) -> Utterance | Exception:
     if isinstance(log_probs, Exception):
         return log_probs
-    if not fits(task.spelling, len(log_probs)):
+    if not has_path(task.spelling, len(log_probs)):
         return timed(task.utterance, language)
     try:
         return with_words(task, log_probs, model)
@@ -177,9 +177,9 @@ def _answer(
 
 
 def with_words(task: Task, log_probs: torch.Tensor, model: AcousticModel) -> Utterance:
-    """The utterance with its words where `log_probs`, shape (frames, labels), has them.
+    """Return the utterance with its words placed by `log_probs`, shape (frames, labels).
 
-    A frame lasts the audio's length over their number, as in whisperX: a little more than the model's step.
+    A frame lasts the audio's length over the number of frames, as in whisperX: a little more than the model's step.
     """
     utterance, frames = task.utterance, len(log_probs)
     frame_s = len(task.audio) / SAMPLE_RATE_HZ / frames
@@ -198,7 +198,7 @@ def with_words(task: Task, log_probs: torch.Tensor, model: AcousticModel) -> Utt
 
 
 def _joined(transcript: Transcript, utterances: list[Utterance | Exception]) -> Transcript | Exception:
-    """`transcript` with the aligned utterances; the first failure where there is one."""
+    """Return `transcript` with the aligned utterances, or the first error among them."""
     done: list[Utterance] = []
     for utterance in utterances:
         if isinstance(utterance, Exception):

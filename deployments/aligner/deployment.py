@@ -1,4 +1,4 @@
-"""The aligner as a Ray Serve deployment; in the graph only where the config names acoustic models."""
+"""The Ray Serve class of alignment; in the graph only where the config names acoustic models."""
 
 from __future__ import annotations
 
@@ -31,44 +31,47 @@ log = logs.get_logger("aligner")
 
 @serve.deployment(health_check_period_s=replica.HEALTH_CHECK_S)
 class Aligner:
-    """Gives times to the words of one chunk's transcript."""
+    """Times the words of transcripts in batches across jobs."""
 
     def __init__(self, config: AlignerConfig, models: ModelsConfig) -> None:
         replica.prepare(threads=config.threads)
         self._config = config
         self._engine = create(config, locate=lambda name: str(resolve(name, "aligner", models)))
-        self._ladder: BatchBackoff[AlignItem, Transcript] = BatchBackoff(
+        self._backoff: BatchBackoff[AlignItem, Transcript] = BatchBackoff(
             self._engine.align,
             max_batch=config.batch_items,
             relieve=partial(release_memory, config.device),
             stage="aligner",
         )
         self._batcher: Batcher[AlignItem, Transcript] = Batcher(
-            self._ladder,
+            self._backoff,
             max_batch=config.batch_items,
             compute=replica.Compute(longest_s=config.longest_call_s),
             stage="aligner",
         )
 
     async def align(self, audio: Audio, transcript: Transcript, job_id: str, *, alone: bool = False) -> Transcript:
-        """`transcript` with every word timed, but for text that was probably invented: that goes, with a warning.
+        """Return `transcript` with all words timed; where alignment fails, interpolated times and a warning.
 
-        `audio` is the whole video's; jobs share batches fairly by `job_id`, but for what is to be aligned `alone`. What
-        cannot be aligned gets interpolated times and a warning. Raises DeviceError where another replica may do better.
+        `audio` is the whole video's. Jobs are served in turn; `alone`: in a batch of its own.
+
+        Raises:
+            DeviceError: The device failed; another replica may succeed.
+            StuckError: The computation takes too long.
         """
         item = AlignItem(audio=audio, transcript=transcript)
         try:
             return await self._batcher(job_id, item, alone=alone)
         except (DeviceError, MemoryError, StuckError):
             raise
-        except Exception as error:  # noqa: BLE001  whatever it is, it must not cost the transcript
+        except Exception as error:  # noqa: BLE001  no error of alignment fails the job
             reason = f"{type(error).__name__}: {error}"
             log.error("chunk not aligned", extra=logs.about(job_id, language=transcript.language, error=reason))  # noqa: TRY400  a line per chunk, no traceback
             return interpolated(transcript, FAILED)
 
     async def check_health(self) -> None:
-        """Called by Serve: a replica whose device failed is replaced."""
-        self._ladder.check()
+        """Raise once the device has failed; Serve then replaces this replica."""
+        self._backoff.check()
         await asyncio.to_thread(self._engine.check)
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
-"""The path of a spelled text through emissions, and the words' times on it.
+"""Finds the path of a spelled text through emissions, and the words' times on it.
 
-Knows nothing of models or audio: it gets log-probabilities per frame. The search is torchaudio's `forced_align`.
-A word begins where its first letter is emitted and ends where the delimiter after it is, as in `whisperx.align`.
+Knows nothing of models or audio. The search is torchaudio's `forced_align`. A word starts where its first letter is
+emitted and ends where the delimiter after it is emitted, as in `whisperx.align`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from deployments.aligner.vocabulary import Spelling, Vocabulary
 
 MIN_FINAL_DELIMITER: Final = 0.1
-"""Probability from which a delimiter after the last letter ends the last word; some models never learned one."""
+"""Least probability of a delimiter that ends the last word; some models never learned a final delimiter."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSpan:
-    """The frames that a path gives to one token, the end not among them; `score`: their mean log-probability."""
+    """The frames of one token on a path, the end excluded; `score`: their mean log-probability."""
 
     start: int
     end: int
@@ -36,31 +36,31 @@ class TokenSpan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """A word in frames: `start <= end`; `score` is 0-1, the mean probability of its letters where they were put."""
+    """A word's place in frames, `start <= end`; `score`: mean probability of its letters there, 0-1."""
 
     start: float
     end: float
     score: float
 
 
-def fits(spelling: Spelling, frames: int) -> bool:
-    """Whether a path exists: a frame for each token, and one between two that are the same."""
+def has_path(spelling: Spelling, frames: int) -> bool:
+    """Return whether a path exists: it needs a frame per token, and one between two equal tokens."""
     repeats = sum(a == b for a, b in pairwise(spelling.tokens))
     return bool(spelling.tokens) and len(spelling.tokens) + repeats <= frames
 
 
 def place(log_probs: torch.Tensor, spelling: Spelling, known: Vocabulary) -> list[Placed | None]:
-    """Where each word of `spelling` lies; None for words without tokens.
+    """Return the place of each word of `spelling`; None for words without tokens.
 
     `log_probs`: shape (frames, labels), float32. Words come in order and without overlap.
 
     Raises:
-        ValueError: the text does not fit (see `fits`).
+        ValueError: The text does not fit (see `has_path`).
     """
     import torch
     from torchaudio.functional import forced_align
 
-    if not fits(spelling, len(log_probs)):
+    if not has_path(spelling, len(log_probs)):
         raise ValueError(f"{len(spelling.tokens)} tokens do not fit into {len(log_probs)} frames")
     if known.wildcard in spelling.tokens:
         log_probs = with_wildcard(log_probs, known)
@@ -74,9 +74,9 @@ def place(log_probs: torch.Tensor, spelling: Spelling, known: Vocabulary) -> lis
 
 
 def spans_of(path: NDArray[np.int32], scores: NDArray[np.float32], blank: int) -> list[TokenSpan]:
-    """The runs of equal labels but blank on a `path`, shape (frames,), with the mean of their `scores`, of that shape.
+    """Return the runs of equal labels except blank on `path`, with their mean `scores`; both have shape (frames,).
 
-    What torchaudio's `merge_tokens` gives, which asks torch for each mean: half of all work outside the network.
+    It equals torchaudio's `merge_tokens`, whose calls of torch for each mean were half of all work outside the network.
     """
     starts = np.flatnonzero(np.diff(path, prepend=-1))
     lengths = np.diff(starts, append=len(path))
@@ -86,7 +86,7 @@ def spans_of(path: NDArray[np.int32], scores: NDArray[np.float32], blank: int) -
 
 
 def with_wildcard(log_probs: torch.Tensor, known: Vocabulary) -> torch.Tensor:
-    """`log_probs` with one more column: the likeliest label that is not blank, so that it stands for any sound."""
+    """Append a column for the wildcard: the likeliest label that is not blank, so that it matches any sound."""
     import torch
 
     sounding = log_probs.clone()
@@ -95,7 +95,7 @@ def with_wildcard(log_probs: torch.Tensor, known: Vocabulary) -> torch.Tensor:
 
 
 def final_delimiter(log_probs: torch.Tensor, first: int, known: Vocabulary) -> int:
-    """The frame at or after `first` in which a delimiter is likeliest; `first` where none is likely."""
+    """Return the frame from `first` on in which a delimiter is likeliest; `first` where none is likely."""
     if known.delimiter is None or first >= len(log_probs):
         return first
     tail = log_probs[first:, known.delimiter].exp().numpy()
@@ -112,19 +112,19 @@ def _placed(word: range, spans: Sequence[TokenSpan], gains: NDArray[np.float32],
 
 
 def emitted(span: TokenSpan, gains: NDArray[np.float32]) -> int:
-    """The one frame of `span` that stands for its token: where it gains most over blank.
+    """Return the frame of `span` in which its token gains most over blank.
 
-    That is the frame which a search without repeated labels, as whisperX's, would have chosen.
+    A search without repeated labels, as whisperX's, would have chosen that frame.
     """
     start: int = span.start
     return start + int(gains[start : span.end].argmax())
 
 
 def fill_gaps(placed: Sequence[Placed | None], frames: int) -> list[Placed]:
-    """Words without tokens share the time between their neighbours (or the edges), and get the mean of all scores.
+    """Place words without tokens: they share the time between their neighbours, and get the mean of all scores.
 
     Raises:
-        ValueError: no word is placed.
+        ValueError: No word is placed.
     """
     known = [word for word in placed if word is not None]
     if not known:

@@ -1,6 +1,6 @@
-"""Word times by arithmetic: an utterance's time shared out by the letters of its words.
+"""Word times without the sound: an utterance's time is divided by the letters of its words.
 
-Knows nothing of Ray, and does not listen. It stands in where no acoustic aligner knows the language.
+Used where neither an aligner nor the recogniser can time the words. Plain functions over transcripts.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def interpolated(transcript: Transcript, warning: ResultWarning | None = None) -> Transcript:
-    """`transcript` with all words timed; with `warning`, and how many seconds it is about, where there is any text."""
+    """Return `transcript` with all words timed, and `warning` with the seconds of the utterances that had no words."""
     utterances = tuple(timed(utterance, transcript.language) for utterance in transcript.utterances)
     seconds = sum(each.duration_s for each in transcript.utterances if not each.words)
-    told = (replace(warning, seconds=seconds),) if warning and seconds else ()
-    return replace(transcript, utterances=utterances, warnings=(*transcript.warnings, *told))
+    warnings = (replace(warning, seconds=seconds),) if warning and seconds else ()
+    return replace(transcript, utterances=utterances, warnings=(*transcript.warnings, *warnings))
 
 
 def timed(utterance: Utterance, language: str) -> Utterance:
-    """`utterance` with words, each as long as its share of the letters; the last one ends where the utterance ends."""
+    """Return `utterance` with words, each as long as its share of the letters. Existing words stay."""
     texts = words_of(utterance.text, language)
     if utterance.words or not texts:
         return utterance

@@ -13,25 +13,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlignItem:
-    """One item of a batch: a chunk's transcript, and what it was heard in."""
+    """A chunk's transcript and its audio: one item of a batch."""
 
     audio: Audio
-    """The whole video's, read-only: the utterances' own times say where they lie."""
+    """The whole video's, read-only; the utterances' times refer to it."""
     transcript: Transcript
 
 
 class WordAligner(Protocol):
-    """Gives times to the words of transcripts, which may belong to different jobs and be of different languages."""
+    """Times the words of transcripts, which may be of different jobs and languages."""
 
     def align(self, items: Sequence[AlignItem]) -> list[Transcript | Exception]:
-        """Each item's transcript with every utterance's words timed: inside it, in order, without overlap.
+        """Return each item's transcript with all words timed, inside their utterance, in order and without overlap.
 
-        One answer per item, in order; an item that fails fails alone, as an exception in its place. Utterances that
-        have words already stay as they are. Safe to call from several threads. Raises what hits the whole batch: a lack
-        of memory, a dead device.
+        One answer per item, in order; an exception takes the place of an item that failed by itself. Utterances that
+        have words stay as they are. Safe to call from several threads. Raises what fails the whole batch: a lack of
+        memory, a dead device.
         """
         ...
 
     def check(self) -> None:
-        """Raise where the engine cannot work any more."""
+        """Raise where the engine cannot compute any more."""
         ...

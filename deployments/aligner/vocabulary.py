@@ -1,7 +1,7 @@
-"""From written words to what an acoustic model can spell: its letters, its separator, and wildcards for the rest.
+"""Spells words as an acoustic model can emit them: its letters, its delimiter, and wildcards for the rest.
 
-Knows nothing of audio or models. Numerals, signs and letters of other scripts become wildcards, which the path search
-lets stand for any sound; punctuation is not spoken and becomes nothing.
+Knows nothing of audio or models. Digits, symbols and letters of other scripts become wildcards, which match any sound;
+punctuation is not spoken and is left out.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 LANGUAGES_WITHOUT_SPACES: Final = frozenset({"ja", "zh"})
-"""Their words are single characters here, as in whisperX."""
+"""In these languages single characters count as words, as in whisperX."""
 SOUNDS_PER_SIGN: Final = 4
-"""Wildcards of a numeral or symbol where letters are sounds: the mean length of "zero" to "nine". With one wildcard the
-start of a word in numerals is 34 ms off in median and 287 ms in the 90th percentile, with four 14 and 76 ms."""
+"""Wildcards of a digit or symbol where letters are sounds: the mean length of "zero" to "nine". With one wildcard the
+start of a word in digits is off by 34 ms (median) and 287 ms (90th percentile), with four by 14 and 76 ms."""
 LONG_SIGNS: Final = 3
-"""Only so many of a word: 1000000 is not read out numeral by numeral."""
+"""Digits of a word that get several wildcards: 1000000 is not read digit by digit."""
 LARGEST_ALPHABET: Final = 100
-"""A model with more letters writes syllables or words, of which a numeral is one."""
+"""A model with more letters writes syllables or words, and a digit is one of them."""
 _CHARACTERS: Final = re.compile(rf"[{CJK}][^\w\s]*|[^{CJK}\s]+")
 """A character with the punctuation after it, or a run of anything else (`GPT`, `2026`)."""
 _APOSTROPHES: Final = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'"))
 _READ_OUT: Final = frozenset({"Nd", "Nl", "No", "Sc", "Sm"})
-"""Unicode's categories of numerals, currencies and mathematical signs."""
+"""Unicode's categories of numerals, currencies and mathematical symbols."""
 _READ_OUT_TOO: Final = frozenset("%&@#\u2030\u00b0")
-"""Signs of other categories that people read aloud: per cent, and, at, number, per mille, degree."""
+"""Characters of other categories that are read aloud: per cent, and, at, number, per mille, degree."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """What the columns of a model's emissions mean."""
+    """The labels of a model's emissions by column."""
 
     letters: Mapping[str, int]
-    """Column of each single character, as the model's own vocabulary writes it."""
+    """Column of each single character as the model writes it."""
     size: int
     """Number of columns."""
     blank: int
     """Column of CTC's blank."""
     delimiter: int | None
-    """Column of the sign between words; None where the model has none."""
+    """Column of the delimiter between words; None where the model has none."""
 
     @property
     def wildcard(self) -> int:
-        """The column that is added for sounds without a letter: one beyond the model's own."""
+        """The column that is added for wildcards: the one after the model's own."""
         return self.size
 
 
@@ -60,11 +60,11 @@ class Spelling:
     tokens: tuple[int, ...]
     """Of all words, with the delimiter between them."""
     words: tuple[range, ...]
-    """For each word the indices of its tokens; empty for a word that nobody speaks, such as a dash."""
+    """Per word the indices of its tokens; empty for a word that is not spoken, such as a dash."""
 
 
 def vocabulary(labels: Mapping[str, int], *, size: int, blank: int, delimiter: int | None) -> Vocabulary:
-    """The vocabulary of a model with `size` columns, `labels[label]` being that of `label`.
+    """Return the vocabulary of a model with `size` columns. `labels`: column by label.
 
     Only labels of one character are letters. A tokenizer may know more labels than the model has columns.
     """
@@ -77,12 +77,12 @@ def vocabulary(labels: Mapping[str, int], *, size: int, blank: int, delimiter: i
 
 
 def words_of(text: str, language: str) -> list[str]:
-    """The words of `text`: between spaces, or in languages without them single characters."""
+    """Split `text` into words at spaces; in languages without spaces into characters."""
     return _CHARACTERS.findall(text) if language in LANGUAGES_WITHOUT_SPACES else text.split()
 
 
 def spell(words: Sequence[str], known: Vocabulary) -> Spelling:
-    """All `words` as tokens of `known`."""
+    """Spell `words` as tokens of `known`."""
     tokens: list[int] = []
     indices = []
     for word in words:
@@ -95,7 +95,7 @@ def spell(words: Sequence[str], known: Vocabulary) -> Spelling:
 
 
 def spell_word(word: str, known: Vocabulary) -> list[int]:
-    """The tokens of one word; none for pure punctuation."""
+    """Return the tokens of one word; none for punctuation only."""
     text = unicodedata.normalize("NFC", word).translate(_APOSTROPHES)
     tokens: list[int] = []
     long_ones = LONG_SIGNS if len(known.letters) <= LARGEST_ALPHABET else 0
@@ -112,7 +112,7 @@ def spell_word(word: str, known: Vocabulary) -> list[int]:
 
 
 def letters_of(character: str, known: Vocabulary) -> list[int]:
-    """The character itself, its other case, or the letters it is composed of; none where `known` lacks one of them."""
+    """Return the columns of `character`, of its other case or of the letters that compose it; else none."""
     if character in known.letters:
         return [known.letters[character]]
     decomposed = unicodedata.normalize("NFKD", character)
@@ -124,5 +124,5 @@ def letters_of(character: str, known: Vocabulary) -> list[int]:
 
 
 def _is_read_out(character: str) -> bool:
-    """Numerals and signs with a name are; punctuation, pictures and accents of their own are not."""
+    """Return whether `character` is a numeral or a symbol that is read aloud."""
     return unicodedata.category(character) in _READ_OUT or character in _READ_OUT_TOO

@@ -1,4 +1,4 @@
-"""What can be set about diarization, and what is known of it without loading it."""
+"""Settings of diarization, and what is known of an engine without loading it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from deployments.watchdog import LONGEST_S
 
 PIECE_S = 60.0
-"""Length of the piece that the driver gives to one call of `segment` and `embed`: about two seconds of work each."""
+"""Length of the piece of one call of `segment` or `embed`: about two seconds of work."""
 
 
 class DiarizerConfig(BaseModel):
@@ -26,29 +26,29 @@ class DiarizerConfig(BaseModel):
     device: str = "cpu"
     """A torch device."""
     threads: int = Field(default=1, ge=1)
-    """Threads of torch. More than one is a loss on a busy machine: OpenMP's threads spin while they wait."""
+    """Threads of torch. More than one is slower on a busy machine: OpenMP's threads spin while they wait."""
     max_clustered: int = Field(default=2500, ge=100)
-    """Linkage needs memory by the square of this. Beyond, embeddings spread evenly over time stand for all."""
+    """Most embeddings that are clustered, evenly spread over time: the memory of linkage grows by the square of it."""
     num_speakers: int | None = Field(default=None, ge=1)
-    """Every video has so many speakers. As the next two, it holds where a call wishes for nothing else."""
+    """Number of speakers of every video. A call's own counts replace this and the next two."""
     min_speakers: int | None = Field(default=None, ge=1)
-    """Every video has at least so many."""
+    """Least number of speakers of every video."""
     max_speakers: int | None = Field(default=None, ge=1)
-    """Every video has at most so many."""
+    """Most speakers of every video."""
 
     # For `pyannote` only.
     model: str = "pyannote/speaker-diarization-community-1"
-    """A directory with the pipeline's config.yaml, or its name on the Hugging Face hub."""
+    """A folder with the pipeline's config.yaml, or its name on the Hugging Face hub."""
     segmentation_batch_size: int = Field(default=32, ge=1)
-    """Windows that the segmentation network hears at once."""
+    """Windows per pass of the segmentation network."""
     embedding_batch_size: int = Field(default=16, ge=1)
-    """Windows that the voice encoder hears at once: most of the memory on a GPU, whatever the pipeline's file says."""
+    """Windows per pass of the voice encoder, which needs most of a GPU's memory. Replaces the pipeline's own value."""
     exclusive: bool = True
-    """Turns never overlap: at each moment the likeliest speaker, which is what words need."""
+    """Whether turns never overlap: words need one speaker, the likeliest one, at each moment."""
 
-    # For `pyannote-ge2e` only: a trained pipeline brings its own.
+    # For `pyannote-ge2e` only: a trained pipeline has its own.
     step_s: float = Field(default=1.0, ge=0.25, le=2.5)
-    """Step of the 5 s segmentation window. pyannote's own 0.5 s costs twice the time and found nothing more here."""
+    """Step of the 5 s segmentation window. pyannote's 0.5 s takes twice the time and was no better here."""
     activity_threshold: float = Field(default=0.4, gt=0, lt=1)
     """Score above which a local speaker is active."""
     min_gap_s: float = Field(default=0.3, ge=0)
@@ -56,11 +56,11 @@ class DiarizerConfig(BaseModel):
     clustering_threshold: float = Field(default=0.22, gt=0, lt=2)
     """Cosine distance (average linkage) up to which voices are one speaker."""
     min_own_speech_s: float = Field(default=2.0, ge=0, le=5)
-    """Only who speaks so long alone within a window takes part in finding the speakers; the others are assigned."""
+    """Least speech without overlap, in a window, of local speakers that are clustered; others are assigned later."""
     min_cluster_size: int = Field(default=3, ge=1)
-    """A smaller cluster of embeddings is no speaker: it goes to the nearest larger one."""
+    """A smaller cluster of embeddings is joined to the nearest larger one."""
     min_cluster_share: float = Field(default=0.01, ge=0, lt=0.5)
-    """The same, as a share of all that are clustered: matters from five minutes of speech on."""
+    """The same as a share of all clustered embeddings; it matters from five minutes of speech on."""
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Self:
@@ -70,11 +70,11 @@ class DiarizerConfig(BaseModel):
         return self
 
     def counts(self, *, min_speakers: int | None, max_speakers: int | None, num_speakers: int | None) -> dict[str, Any]:
-        """What a call wishes for; where it wishes for nothing, what is set here."""
-        wished = {"min_speakers": min_speakers, "max_speakers": max_speakers, "num_speakers": num_speakers}
-        return wished if any(wished.values()) else {name: getattr(self, name) for name in wished}
+        """Return a call's counts; the configured ones where it has none."""
+        asked = {"min_speakers": min_speakers, "max_speakers": max_speakers, "num_speakers": num_speakers}
+        return asked if any(asked.values()) else {name: getattr(self, name) for name in asked}
 
 
 def model_version(config: DiarizerConfig) -> str:
-    """What diarizes, such as `pyannote-ge2e` or `pyannote-speaker-diarization-community-1`."""
+    """Return what diarizes, such as `pyannote-ge2e` or `pyannote-speaker-diarization-community-1`."""
     return config.engine if config.engine == "pyannote-ge2e" else f"pyannote-{PurePath(config.model).name}"

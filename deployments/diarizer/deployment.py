@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Diarizer:
     """Finds who speaks when. Per piece `segment`, then `embed`; for all pieces together, `cluster`.
 
-    They raise DeviceError where another replica may do better: no memory for a single window, a dead device.
+    Calls raise DeviceError where another replica may succeed: no memory for a single window, a dead device.
     """
 
     def __init__(self, config: DiarizerConfig, models: ModelsConfig) -> None:
@@ -35,15 +35,15 @@ class Diarizer:
         self._config = config
         self._engine = create(located(config, "diarizer", models))
         self._compute = replica.Compute(longest_s=config.longest_call_s)
-        self._ladder: BatchBackoff[Callable[[], Any], Any] = BatchBackoff(_run, max_batch=1, stage="diarizer")
+        self._backoff: BatchBackoff[Callable[[], Any], Any] = BatchBackoff(_run, max_batch=1, stage="diarizer")
 
     async def segment(self, audio: Audio, piece: Span) -> Segmentation:
-        """The local speakers in the windows that start inside `piece` of the whole video's `audio`."""
+        """Return the local speakers in the windows that start inside `piece` of the whole video's `audio`."""
         found: Segmentation = await self._call(self._engine.segment, audio, piece)
         return found
 
     async def embed(self, audio: Audio, segmentation: Segmentation) -> Embeddings:
-        """What those speakers sound like."""
+        """Return the voices of the local speakers of `segmentation`."""
         found: Embeddings = await self._call(self._engine.embed, audio, segmentation)
         return found
 
@@ -56,7 +56,7 @@ class Diarizer:
         max_speakers: int | None = None,
         num_speakers: int | None = None,
     ) -> list[Turn]:
-        """The video's turns, from all its pieces."""
+        """Return the turns of the whole video, from all its pieces."""
         turns: list[Turn] = await self._call(
             self._engine.cluster,
             segmentations,
@@ -68,14 +68,14 @@ class Diarizer:
         return turns
 
     async def _call(self, work: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        [answer] = await self._compute(self._ladder, [partial(work, *args, **options)])
+        [answer] = await self._compute(self._backoff, [partial(work, *args, **options)])
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     async def check_health(self) -> None:
-        """Called by Serve: a replica whose device failed, or whose pipeline did not load, is replaced."""
-        self._ladder.check()
+        """Raise where the device has failed or the pipeline did not load; Serve then replaces this replica."""
+        self._backoff.check()
         await asyncio.to_thread(self._engine.check)
 
     def __repr__(self) -> str:

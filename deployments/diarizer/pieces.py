@@ -1,4 +1,4 @@
-"""The way from the pieces of a video to the whole, and from the whole's turns to the answer: the same for every engine.
+"""Joins the pieces of a video, and trims the turns of the whole: the same for every engine.
 
 Plain functions over arrays; knows nothing of pyannote.
 """
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 def whole(
     segmentations: Sequence[Segmentation], embeddings: Sequence[Embeddings]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Scores (windows, frames, local speakers) and vectors (windows, local speakers, dimension) of all windows.
+    """Return scores (windows, frames, local speakers) and vectors (windows, local speakers, dimension) of all windows.
 
     Raises:
-        ValueError: pieces are missing or doubled.
+        ValueError: Pieces are missing or duplicated.
     """
     scores = joined([(each.first_window, each.scores) for each in segmentations])
     vectors = joined([(each.first_window, each.vectors) for each in embeddings])
@@ -34,16 +34,16 @@ def whole(
     return scores, vectors
 
 
-def unheard(vectors: NDArray[np.float32]) -> bool:
-    """Whether there is no speech, or too little of it everywhere to know a voice by."""
+def has_no_voice(vectors: NDArray[np.float32]) -> bool:
+    """Return whether no local speaker has enough speech for a vector."""
     return bool(np.isnan(vectors).any(axis=-1).all())
 
 
 def joined(pieces: Sequence[tuple[int, NDArray[np.float32]]]) -> NDArray[np.float32]:
-    """Arrays over consecutive windows as one, whatever order they come in.
+    """Join arrays over consecutive windows, given in any order with their first windows.
 
     Raises:
-        ValueError: there is none, or windows are missing or doubled.
+        ValueError: There is none, or windows are missing or duplicated.
     """
     ordered = sorted((piece for piece in pieces if len(piece[1])), key=lambda piece: piece[0])
     expected = 0
@@ -55,7 +55,7 @@ def joined(pieces: Sequence[tuple[int, NDArray[np.float32]]]) -> NDArray[np.floa
 
 
 def until(end_s: float, turns: Iterable[Turn]) -> list[Turn]:
-    """`turns` no later than `end_s`, since the last window may reach past the video's end."""
+    """Cut `turns` at `end_s`, since the last window may reach past the video's end."""
     return [
         Turn(start_s=turn.start_s, end_s=min(turn.end_s, end_s), speaker=turn.speaker)
         for turn in turns
@@ -63,7 +63,7 @@ def until(end_s: float, turns: Iterable[Turn]) -> list[Turn]:
     ]
 
 
-def spread(count: int, most: int) -> NDArray[np.int_]:
-    """At most `most` of `count` indices, evenly spread over them: all where there are no more."""
+def evenly_spread(count: int, most: int) -> NDArray[np.int_]:
+    """Return at most `most` of `count` indices, evenly spread."""
     indices: NDArray[np.int_] = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
     return indices

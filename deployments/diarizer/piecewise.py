@@ -1,6 +1,6 @@
-"""pyannote's own `SpeakerDiarization`, fed with scores and embeddings that were computed piece by piece.
+"""pyannote's `SpeakerDiarization` on scores and embeddings that were computed piece by piece.
 
-Importing this module imports pyannote.audio (20 s of CPU), so it is imported late. pyannote's telemetry is switched
+Importing this module imports pyannote.audio (20 s of CPU), so it is imported late. pyannote's telemetry is turned
 off here, before that import. Knows nothing of files or Ray.
 """
 
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 
 
 class PiecewiseDiarization(SpeakerDiarization):  # type: ignore[misc]  # pyannote has no types
-    """Takes scores and embeddings from the `file` mapping where pyannote would compute them from its audio."""
+    """Reads scores and embeddings from the `file` mapping instead of computing them from audio."""
 
     def get_segmentations(self, file: dict[str, Any], hook: object = None) -> SlidingWindowFeature:  # noqa: ARG002
-        """The scores, shape (windows, frames, local speakers)."""
+        """Return the scores, shape (windows, frames, local speakers)."""
         return self.over_windows(file["scores"])
 
     def get_embeddings(self, file: dict[str, Any], active: SlidingWindowFeature, **_: object) -> NDArray[np.float32]:
-        """The embeddings, shape (windows, local speakers, dimension).
+        """Return the embeddings, shape (windows, local speakers, dimension).
 
-        Who is silent in a window has any finite vector: pyannote takes them out after clustering, but VBx's assignment
-        measures their distance first and cannot do with NaN.
+        Speakers that are silent in a window get a finite vector: pyannote removes them after clustering, but VBx's
+        assignment computes their distances before, and fails on NaN.
         """
         embeddings: NDArray[np.float32] = file["embeddings"].copy()
         embeddings[active.data.sum(axis=1) == 0] = 1.0
         return embeddings
 
     def over_windows(self, values: NDArray[Any]) -> SlidingWindowFeature:
-        """Values per window, from the first one on, in pyannote's form."""
+        """Return `values` per window, from the first window on, in pyannote's form."""
         inference = self._segmentation
         return SlidingWindowFeature(values, SlidingWindow(duration=inference.duration, step=inference.step))
 
@@ -55,7 +55,7 @@ class PiecewiseDiarization(SpeakerDiarization):  # type: ignore[misc]  # pyannot
         exclusive: bool = False,
         **counts: Any,
     ) -> list[Turn]:
-        """The turns of the whole video, speakers numbered in order of first speech.
+        """Return the turns of the whole video, speakers numbered in order of first speech.
 
         `exclusive`: at each moment only the likeliest speaker, so that turns never overlap.
 
@@ -64,13 +64,13 @@ class PiecewiseDiarization(SpeakerDiarization):  # type: ignore[misc]  # pyannot
         """
         file = {"uri": "video", "scores": scores.copy(), "embeddings": embeddings}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # too little speech for the wished count is no news to the operator
+            warnings.simplefilter("ignore")  # pyannote warns of too little speech for the requested count
             output = self.apply(file, **counts)
         return in_order(output.exclusive_speaker_diarization if exclusive else output.speaker_diarization)
 
 
 def in_order(annotation: Annotation) -> list[Turn]:
-    """The turns of `annotation` in order of time, speakers numbered in order of first speech."""
+    """Return the turns of `annotation` in order of time, speakers numbered in order of first speech."""
     numbers: dict[str, int] = {}
     tracks = sorted(annotation.itertracks(yield_label=True), key=lambda track: (track[0].start, track[0].end))
     return [

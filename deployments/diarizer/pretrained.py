@@ -1,12 +1,12 @@
-"""The diarizer of production: a trained pipeline of pyannote.audio, such as community-1, in short calls.
+"""The engine `pyannote`: a trained pipeline of pyannote.audio, such as community-1, in short calls.
 
 Knows nothing of Ray or jobs. The pipeline's own networks, thresholds, clustering (VBx with PLDA, or agglomerative) and
-reconstruction are used; only the order of the calls is ours, and the turns equal those of the pipeline in one call
-(tests/unit/test_diarizer_pretrained.py). Too little memory halves the windows that a network hears at once.
+reconstruction are used. Only the order of the calls differs, and the turns equal those of one call of the pipeline
+(tests/unit/test_diarizer_pretrained.py). A lack of memory halves the windows of a network's pass.
 
-pyannote unpickles its checkpoints (`weights_only=False`): a checkpoint can run code. So a pipeline may come only from
-a directory whose digests the model lock knows, or by a pinned name from the hub. A pipeline of another class than
-pyannote's `SpeakerDiarization`, or with preprocessors, is refused.
+pyannote unpickles its checkpoints (`weights_only=False`): a checkpoint can run code. So a pipeline is loaded only from
+a folder whose digests are in the model lock. A pipeline of another class than pyannote's `SpeakerDiarization`, or with
+preprocessors, is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from deployments.batch_backoff import BatchBackoff
 from deployments.device import check_device, release_memory
-from deployments.diarizer.pieces import spread, unheard, until, whole
+from deployments.diarizer.pieces import evenly_spread, has_no_voice, until, whole
 from deployments.diarizer.piecewise import PiecewiseDiarization
 from deployments.diarizer.protocol import Embeddings, Segmentation
 from deployments.errors import ModelLoadError
@@ -49,31 +49,31 @@ Scores: TypeAlias = NDArray[np.float32]
 Vectors: TypeAlias = NDArray[np.float32]
 """Shape (local speakers, dimension), of one window."""
 Answer = TypeVar("Answer")
-NOBODY = np.zeros((0, 0), np.float32)
+NO_MASKS = np.zeros((0, 0), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """A window of the video, and who is to be described in it: `masks`, shape (frames, local speakers), 0 or 1."""
+    """A window of the video. `masks`: the frames of each local speaker to encode, (frames, local speakers), 0 or 1."""
 
     audio: Audio
     grid: Grid
     number: int
-    masks: NDArray[np.float32] = field(default_factory=lambda: NOBODY)
+    masks: NDArray[np.float32] = field(default_factory=lambda: NO_MASKS)
 
 
 class PretrainedEngine:
     """Segmentation, voices, clustering and reconstruction by the pipeline that `config.model` names.
 
     Raises:
-        ModelLoadError: it is missing, broken, or of a kind that is refused; the message names it.
+        ModelLoadError: The pipeline is missing, broken or refused; the message names it.
     """
 
     def __init__(self, config: DiarizerConfig) -> None:
         self.config = config
         self.device = torch.device(config.device)
         self._pipeline = load(config)
-        self._network = self._pipeline._segmentation  # noqa: SLF001 - pyannote has no other way to its parts
+        self._network = self._pipeline._segmentation  # noqa: SLF001 - pyannote gives no other access to its parts
         self._voices = self._pipeline._embedding  # noqa: SLF001
         self._powerset = self._network.model.specifications.powerset
         relieve = partial(release_memory, config.device)
@@ -85,7 +85,7 @@ class PretrainedEngine:
         )
 
     def segment(self, audio: Audio, piece: Span) -> Segmentation:
-        """Scores of the windows that start in `piece`."""
+        """Return the scores of the windows that start in `piece`."""
         grid = self._grid(audio)
         numbers = grid.starting_in(piece.start_s, piece.end_s)
         scores = self._no_scores(grid)
@@ -95,16 +95,16 @@ class PretrainedEngine:
         return Segmentation(first_window=numbers.start, duration_s=len(audio) / SAMPLE_RATE_HZ, scores=scores)
 
     def embed(self, audio: Audio, segmentation: Segmentation) -> Embeddings:
-        """One vector per window and local speaker. The encoder hears each window once, for all who speak in it."""
+        """Return one vector per window and local speaker. The encoder runs once per window, for all its speakers."""
         grid = self._grid(audio)
         masks = self._masks(segmentation.scores)
         windows, _, speakers = masks.shape
         vectors = np.full((windows, speakers, self._voices.dimension), np.nan, np.float32)
         spoken: NDArray[np.bool_] = np.any(masks > 0, axis=1)
-        heard = np.flatnonzero(np.any(spoken, axis=1))
-        numbers = (segmentation.first_window + heard).tolist()
-        spoken_in = [_Window(audio, grid, number, masks[at]) for number, at in zip(numbers, heard, strict=True)]
-        for at, described in zip(heard, answers(self._embedding(spoken_in)), strict=True):
+        voiced = np.flatnonzero(np.any(spoken, axis=1))
+        numbers = (segmentation.first_window + voiced).tolist()
+        spoken_in = [_Window(audio, grid, number, masks[at]) for number, at in zip(numbers, voiced, strict=True)]
+        for at, described in zip(voiced, answers(self._embedding(spoken_in)), strict=True):
             vectors[at] = np.where(spoken[at][:, None], described, np.nan)
         return Embeddings(first_window=segmentation.first_window, vectors=vectors)
 
@@ -117,30 +117,30 @@ class PretrainedEngine:
         max_speakers: int | None = None,
         num_speakers: int | None = None,
     ) -> list[Turn]:
-        """The turns of the whole video, no later than its end; without overlap where `config.exclusive`."""
+        """Return the turns of the whole video, none later than its end; without overlap where `config.exclusive`."""
         scores, vectors = whole(segmentations, embeddings)
-        if unheard(vectors):
+        if has_no_voice(vectors):
             return []
         counts = self.config.counts(min_speakers=min_speakers, max_speakers=max_speakers, num_speakers=num_speakers)
         turns = self._pipeline.turns(scores, vectors, exclusive=self.config.exclusive, **counts)
         return until(segmentations[0].duration_s, turns)
 
     def check(self) -> None:
-        """Raise DeviceError where the device computes no longer."""
+        """Raise DeviceError where the device does not compute any more."""
         check_device(self.config.device)
 
     def _grid(self, audio: Audio) -> Grid:
         return Grid(samples=len(audio), step_s=self._network.step, window_s=self._network.duration)
 
     def _segment(self, windows: Sequence[_Window]) -> list[Scores]:
-        """What the segmentation network hears in each of `windows`, by pyannote's own inference."""
-        scores: Scores = self._network.infer(heard_in(windows))
+        """Return the scores of each of `windows`, by pyannote's own inference."""
+        scores: Scores = self._network.infer(waveforms_of(windows))
         return list(scores)
 
     def _embed(self, windows: Sequence[_Window]) -> list[Vectors]:
-        """What the voice encoder hears in each of `windows`: a vector per mask."""
+        """Return the voice encoder's vectors for each of `windows`, one per mask."""
         masks = torch.from_numpy(np.stack([window.masks.T for window in windows]))
-        vectors: Vectors = self._voices(heard_in(windows), masks=masks)
+        vectors: Vectors = self._voices(waveforms_of(windows), masks=masks)
         return list(vectors)
 
     def _no_scores(self, grid: Grid) -> NDArray[np.float32]:
@@ -148,18 +148,18 @@ class PretrainedEngine:
         return np.empty((0, model.num_frames(grid.window_samples), len(model.specifications.classes)), np.float32)
 
     def _masks(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """When each local speaker is heard: shape (windows, frames, local speakers), 0 or 1.
+        """Return the frames of each local speaker to encode: shape (windows, frames, local speakers), 0 or 1.
 
-        As pyannote's `get_embeddings`: where the pipeline says so, only while nobody else speaks, but for who hardly
-        ever speaks alone.
+        As in pyannote's `get_embeddings`: if the pipeline excludes overlap, only frames without other speakers, except
+        for speakers that have hardly any.
         """
         active = scores if self._powerset or not len(scores) else self._binary(scores)
         if not self._pipeline.embedding_exclude_overlap:
             return active.astype(np.float32)
         window_samples = self._network.duration * SAMPLE_RATE_HZ
         least_frames = math.ceil(active.shape[1] * self._voices.min_num_samples / window_samples)
-        alone = active * (active.sum(axis=2, keepdims=True) < 2)  # noqa: PLR2004 - fewer than two
-        masks = np.where(alone.sum(axis=1, keepdims=True) > least_frames, alone, active)
+        without_overlap = active * (active.sum(axis=2, keepdims=True) < 2)  # noqa: PLR2004 - fewer than two
+        masks = np.where(without_overlap.sum(axis=1, keepdims=True) > least_frames, without_overlap, active)
         return masks.astype(np.float32)
 
     def _binary(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -170,19 +170,19 @@ class PretrainedEngine:
         return active
 
 
-def heard_in(windows: Sequence[_Window]) -> torch.Tensor:
-    """The sound of `windows`, zeros past the audio's end: shape (windows, 1, samples of one), -1 to 1."""
+def waveforms_of(windows: Sequence[_Window]) -> torch.Tensor:
+    """Return the waveforms of `windows`, zeros past the audio's end: shape (windows, 1, samples), -1 to 1."""
     return torch.from_numpy(np.concatenate([cut_windows(each.audio, each.grid, [each.number]) for each in windows]))
 
 
 def answers(given: Sequence[Answer | Exception]) -> list[Answer]:
-    """What a ladder has `given`, if all of it could be had. Raises the first failure: of one job they all are."""
-    kept: list[Answer] = []
+    """Return the answers of a `BatchBackoff`. Raises the first error among them: all items are of one job."""
+    checked: list[Answer] = []
     for answer in given:
         if isinstance(answer, Exception):
             raise answer
-        kept.append(answer)
-    return kept
+        checked.append(answer)
+    return checked
 
 
 def load(config: DiarizerConfig) -> PiecewiseDiarization:
@@ -238,10 +238,10 @@ Filtered = tuple["NDArray[np.float32]", "NDArray[np.int_]", "NDArray[np.int_]"]
 
 
 def bounded(filter_embeddings: Callable[..., Filtered], most: int, *args: Any, **options: Any) -> Filtered:
-    """Of the embeddings that pyannote would cluster, at most `most`, evenly over time; the others are assigned later.
+    """Return at most `most` of the embeddings that pyannote would cluster, evenly spread over time.
 
-    Both of pyannote's clusterings find the speakers on what this gives, then give each embedding to the nearest.
+    Both of pyannote's clusterings find the speakers by these, then assign each embedding to the nearest speaker.
     """
     vectors, windows, speakers = filter_embeddings(*args, **options)
-    kept = spread(len(vectors), most)
+    kept = evenly_spread(len(vectors), most)
     return vectors[kept], windows[kept], speakers[kept]

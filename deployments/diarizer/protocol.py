@@ -1,6 +1,7 @@
-"""What a diarizer can do, in calls that take seconds, and what passes between the calls.
+"""What every diarizer does, in calls that take seconds, and what passes between the calls.
 
-The union of the pieces is what the whole video would give in one: pieces own the windows that start in them.
+A piece owns the windows that start in it, so that all pieces together equal the whole video. Knows no engine:
+`registry.py` does.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segmentation:
-    """Who is active when, inside each sliding window that starts in a piece.
+    """The activity of the local speakers inside each sliding window that starts in a piece.
 
     `scores`: shape (windows, frames, local speakers), float32, 0-1 (0 or 1 from a powerset model). Local speakers of
-    different windows have nothing to do with each other. May have no windows: the last pieces often do.
+    different windows are unrelated. There may be no windows, as in many last pieces.
     """
 
     first_window: int
@@ -32,9 +33,9 @@ class Segmentation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embeddings:
-    """What the local speakers of a `Segmentation` sound like.
+    """The voices of the local speakers of a `Segmentation`.
 
-    `vectors`: shape (windows, local speakers, dimension), float32, NaN for who says too little.
+    `vectors`: shape (windows, local speakers, dimension), float32, NaN for speakers with too little speech.
     """
 
     first_window: int
@@ -45,11 +46,11 @@ class DiarizerEngine(Protocol):
     """A diarizer in three steps."""
 
     def segment(self, audio: Audio, piece: Span) -> Segmentation:
-        """Find the local speakers in the windows that start inside `piece` of the whole video's `audio`."""
+        """Return the local speakers in the windows that start inside `piece` of the whole video's `audio`."""
         ...
 
     def embed(self, audio: Audio, segmentation: Segmentation) -> Embeddings:
-        """Describe the local speakers' voices."""
+        """Return the voices of the local speakers of `segmentation`."""
         ...
 
     def cluster(
@@ -61,15 +62,15 @@ class DiarizerEngine(Protocol):
         max_speakers: int | None = None,
         num_speakers: int | None = None,
     ) -> list[Turn]:
-        """All pieces' turns in order of time; turns of different speakers may overlap.
+        """Return the turns of the whole video in order of time; turns of different speakers may overlap.
 
-        Speakers are numbered in order of first speech. The counts are wishes where the speech is too short for them.
+        Speakers are numbered in order of first speech. The counts cannot be met where there is too little speech.
 
         Raises:
-            ValueError: pieces are missing, or the counts contradict each other.
+            ValueError: Pieces are missing, or the counts contradict each other.
         """
         ...
 
     def check(self) -> None:
-        """Raise what went wrong where a part that is still loading could not be loaded, or the device has failed."""
+        """Raise where a part could not be loaded in the background, or the device has failed."""
         ...

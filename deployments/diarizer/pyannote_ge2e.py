@@ -1,7 +1,7 @@
-"""The diarizer that needs no download: pyannote's pipeline on whisperx's segmentation network and GE2E voices.
+"""The engine `pyannote-ge2e`, which needs no download: pyannote's pipeline on whisperx's network and GE2E voices.
 
-Knows nothing of Ray or jobs. `segment` and `embed` need torch only; `cluster` needs pyannote.audio, whose import
-takes 20 s of CPU and runs in a thread of its own from the start, so that a replica answers long before.
+Knows nothing of Ray or jobs. `segment` and `embed` need torch only. `cluster` needs pyannote.audio, whose import takes
+20 s of CPU: a thread imports it from the start, so that the replica answers before.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deployments.device import check_device
-from deployments.diarizer.pieces import unheard, until, whole
+from deployments.diarizer.pieces import has_no_voice, until, whole
 from deployments.diarizer.protocol import Embeddings, Segmentation
 from deployments.diarizer.voices import Voices
 from deployments.speech_detector.network import Grid, SegmentationNetwork
@@ -44,14 +44,14 @@ class PyannoteGE2EEngine:
         return pipeline
 
     def segment(self, audio: Audio, piece: Span) -> Segmentation:
-        """Scores of the windows that start in `piece`."""
+        """Return the scores of the windows that start in `piece`."""
         grid = Grid(samples=len(audio), step_s=self.config.step_s)
         windows = grid.starting_in(piece.start_s, piece.end_s)
         scores = self._network.scores(audio, grid, windows)
         return Segmentation(first_window=windows.start, duration_s=len(audio) / SAMPLE_RATE_HZ, scores=scores)
 
     def embed(self, audio: Audio, segmentation: Segmentation) -> Embeddings:
-        """One vector per window and local speaker."""
+        """Return one vector per window and local speaker."""
         active = segmentation.scores > self.config.activity_threshold
         windows = np.arange(segmentation.first_window, segmentation.first_window + len(active), dtype=np.float64)
         vectors = self._voices.describe(audio, windows * self.config.step_s, active)
@@ -66,16 +66,16 @@ class PyannoteGE2EEngine:
         max_speakers: int | None = None,
         num_speakers: int | None = None,
     ) -> list[Turn]:
-        """The turns of the whole video, no later than its end."""
+        """Return the turns of the whole video, none later than its end."""
         scores, vectors = whole(segmentations, embeddings)
-        if unheard(vectors):
+        if has_no_voice(vectors):
             return []
         counts = self.config.counts(min_speakers=min_speakers, max_speakers=max_speakers, num_speakers=num_speakers)
         turns = self._pipeline.result().turns(scores, vectors, **counts)
         return until(segmentations[0].duration_s, turns)
 
     def check(self) -> None:
-        """Raise the error that kept pyannote from being loaded, if it is known already, or the device's."""
+        """Raise the error of pyannote's import, if it has failed, or of the device."""
         if self._pipeline.done():
             self._pipeline.result()
         check_device(self.config.device)

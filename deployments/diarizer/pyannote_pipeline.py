@@ -1,7 +1,6 @@
-"""pyannote's own `SpeakerDiarization` over whisperx's segmentation network and GE2E voices: the embedded engine's.
+"""pyannote's `SpeakerDiarization` over whisperx's segmentation network and GE2E voices, for `pyannote_ge2e.py`.
 
-The heavy half of that engine: importing this module imports pyannote.audio (20 s of CPU), so it is imported late.
-Knows nothing of files or Ray.
+Importing this module imports pyannote.audio (20 s of CPU), so it is imported late. Knows nothing of files or Ray.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 
-from deployments.diarizer.pieces import spread
+from deployments.diarizer.pieces import evenly_spread
 from deployments.diarizer.piecewise import PiecewiseDiarization
 from deployments.diarizer.voices import DIMENSION, Voices
 from deployments.speech_detector.network import FRAME_STEP_S, FRAME_WIDTH_S, SPEAKERS, WINDOW_S, PyanNet
@@ -33,11 +32,11 @@ if TYPE_CHECKING:
 
 
 class BoundedClustering(AgglomerativeClustering):  # type: ignore[misc]  # pyannote has no types
-    """Agglomerative clustering of at most `max_clustered` embeddings, the others by the nearest of its centroids.
+    """Agglomerative clustering of at most `max_clustered` embeddings; the others join the nearest centroid.
 
-    Linkage needs memory by the square of the count: 1.6 GB for 14,400, and an hour of dense talk may have 21,600.
-    Those that are linked are spread evenly over time. On longer recordings a cluster must also be a share of all
-    (`min_cluster_share`), else the few odd moments that any hour has would pass for speakers.
+    The memory of linkage grows by the square of the count: 1.6 GB for 14,400, and an hour of dense talk may have
+    21,600. Clustered embeddings are spread evenly over time. On longer recordings a cluster must also have a share of
+    all (`min_cluster_share`), else the few odd moments of any hour would count as speakers.
     """
 
     def __init__(self, config: DiarizerConfig) -> None:
@@ -53,7 +52,7 @@ class BoundedClustering(AgglomerativeClustering):  # type: ignore[misc]  # pyann
     def __call__(
         self, embeddings: NDArray[np.float32], *args: Any, **kwargs: Any
     ) -> tuple[NDArray[np.int_], NDArray[np.float64], NDArray[np.float64]]:
-        """As pyannote's; but a local speaker without a vector stays out (-2) instead of joining cluster 0."""
+        """Cluster as pyannote does, but mark local speakers without a vector by -2 instead of cluster 0."""
         hard, soft, centroids = super().__call__(embeddings, *args, **kwargs)
         hard[np.isnan(embeddings).any(axis=-1)] = -2
         return hard, soft, centroids
@@ -61,9 +60,9 @@ class BoundedClustering(AgglomerativeClustering):  # type: ignore[misc]  # pyann
     def filter_embeddings(
         self, embeddings: NDArray[np.float32], segmentations: SlidingWindowFeature
     ) -> tuple[NDArray[np.float32], NDArray[np.int_], NDArray[np.int_]]:
-        """Those that are sure enough to find the speakers by, with their windows and local speakers.
+        """Return the embeddings to cluster, which have enough speech of their own, with their windows and speakers.
 
-        Where no one speaks long enough alone, pyannote's own, lower bar holds.
+        Where there is none, pyannote's own, lower threshold is used.
         """
         share = self.config.min_own_speech_s / WINDOW_S
         sure: tuple[NDArray[np.float32], NDArray[np.int_], NDArray[np.int_]]
@@ -71,8 +70,8 @@ class BoundedClustering(AgglomerativeClustering):  # type: ignore[misc]  # pyann
         return sure if len(sure[0]) else super().filter_embeddings(embeddings, segmentations)
 
     def cluster(self, embeddings: NDArray[np.float32], **counts: Any) -> NDArray[np.int_]:
-        """The cluster of each of `embeddings`, which are in order of time."""
-        linked = spread(len(embeddings), self.config.max_clustered)
+        """Return the cluster of each of `embeddings`, which are in order of time."""
+        linked = evenly_spread(len(embeddings), self.config.max_clustered)
         min_size = max(self.config.min_cluster_size, round(self.config.min_cluster_share * len(linked)))
         linkage = AgglomerativeClustering(metric=self.metric)
         linkage.instantiate(self.settings | {"min_cluster_size": min_size})
@@ -85,7 +84,7 @@ class BoundedClustering(AgglomerativeClustering):  # type: ignore[misc]  # pyann
 
 
 class WindowScores(Model):  # type: ignore[misc]  # pyannote has no types
-    """The segmentation network in the form that pyannote's pipeline asks for."""
+    """The segmentation network as pyannote's pipeline expects it."""
 
     def __init__(self, network: PyanNet) -> None:
         super().__init__()
@@ -100,17 +99,17 @@ class WindowScores(Model):  # type: ignore[misc]  # pyannote has no types
 
     @property
     def receptive_field(self) -> SlidingWindow:
-        """The frames."""
+        """The window of one frame."""
         return SlidingWindow(start=0.0, duration=FRAME_WIDTH_S, step=FRAME_STEP_S)
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Shape (batch, 1, samples) to (batch, frames, local speakers)."""
+        """Score waveforms, shape (batch, 1, samples): returns (batch, frames, local speakers)."""
         scores: torch.Tensor = self.network(waveforms)
         return scores
 
 
 class VoiceVectors(Model):  # type: ignore[misc]  # pyannote has no types
-    """The voice encoder in the form that pyannote's pipeline asks for: one masked 5 s window at a time."""
+    """The voice encoder as pyannote's pipeline expects it: one masked 5 s window at a time."""
 
     dimension = DIMENSION
 
@@ -119,7 +118,7 @@ class VoiceVectors(Model):  # type: ignore[misc]  # pyannote has no types
         self.voices = voices
 
     def forward(self, waveforms: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Shapes (batch, 1, samples), (batch, frames) to (batch, 256)."""
+        """Encode waveforms, (batch, 1, samples), where `weights`, (batch, frames), are above 0, to (batch, 256)."""
         audio = (waveforms[:, 0].numpy() * 2**15).round().astype(np.int16)
         active = weights.numpy()[:, None, :, None] > 0
         start_s = np.zeros(1)
@@ -128,7 +127,7 @@ class VoiceVectors(Model):  # type: ignore[misc]  # pyannote has no types
 
 
 class NoPLDA(PLDA):  # type: ignore[misc]  # pyannote has no types
-    """pyannote's pipeline insists on a PLDA, which only VBx clustering uses."""
+    """Replaces the PLDA, which pyannote's pipeline requires and only VBx clustering uses."""
 
     def __init__(self) -> None:
         pass
@@ -137,7 +136,7 @@ class NoPLDA(PLDA):  # type: ignore[misc]  # pyannote has no types
 def build(
     config: DiarizerConfig, network: PyanNet, voices: Voices, kind: type[SpeakerDiarization] = PiecewiseDiarization
 ) -> SpeakerDiarization:
-    """The pipeline with the settings of `config`; `SpeakerDiarization` itself computes everything from audio."""
+    """Return the pipeline with the settings of `config`. `kind` `SpeakerDiarization` computes everything from audio."""
     pipeline = kind(
         segmentation=WindowScores(network),
         segmentation_step=config.step_s / WINDOW_S,

@@ -1,6 +1,6 @@
-"""What a voice sounds like, as a point: the GE2E speaker encoder with the weights from the resemblyzer package.
+"""Vectors of voices: the GE2E speaker encoder with the weights of the resemblyzer package.
 
-The package itself is not imported (it needs webrtcvad, which compiles). Knows nothing of pieces, clusters or Ray.
+The package itself is not imported (it needs webrtcvad, which must be compiled). Knows nothing of pieces or Ray.
 
 Method: Wan et al., "Generalized end-to-end loss for speaker verification", ICASSP 2018; features and windows as in
 resemblyzer 0.1.4.
@@ -27,15 +27,15 @@ FFT = 400
 MELS = 40
 DIMENSION = 256
 WINDOW_FRAMES = 160
-"""The encoder hears 1.6 s at a time."""
-HEARING_STEP = 50
-"""Frames between the stretches that the encoder hears."""
+"""Frames of the encoder's input: 1.6 s."""
+STEP_FRAMES = 50
+"""Frames between the starts of consecutive encoder windows."""
 OWN_SHARE = 0.95
-"""A stretch counts for a speaker if so much of it is theirs alone."""
+"""An encoder window counts for a speaker if this share of it is theirs alone."""
 LEAST_SHARE = 0.25
-"""Where none does, the best one counts if it has at least this share."""
-LEAST_ALONE_FRAMES = 30
-"""Who speaks alone no longer than half a second is described by all their speech, as in pyannote's pipeline."""
+"""If no window does, the best one counts if it has at least this share."""
+LEAST_OWN_FRAMES = 30
+"""Speakers with less speech without overlap (half a second) are encoded by all their speech, as in pyannote."""
 LEAST_LEVEL_DBFS = -30.0
 """Quieter speech is amplified to this level, as resemblyzer does."""
 BATCH = 64
@@ -50,13 +50,13 @@ class VoiceEncoder(nn.Module):
         self.linear = nn.Linear(DIMENSION, DIMENSION)
 
     def forward(self, mels: torch.Tensor) -> torch.Tensor:
-        """The embeddings."""
+        """Return the embeddings."""
         _, (hidden, _) = self.lstm(mels)
         return nn.functional.normalize(torch.relu(self.linear(hidden[-1])), dim=1)
 
 
 def load_encoder() -> VoiceEncoder:
-    """The encoder with its trained weights.
+    """Load the encoder with its trained weights.
 
     Raises:
         FileNotFoundError: resemblyzer is not installed.
@@ -68,11 +68,11 @@ def load_encoder() -> VoiceEncoder:
 
 
 class Voices:
-    """The loaded encoder over the local speakers of sliding windows. Safe to call from several threads.
+    """The loaded encoder, applied to the local speakers of sliding windows. Safe to call from several threads.
 
-    The encoder hears each stretch of 1.6 s of a grid over the video once. A local speaker is the mean of the stretches
-    of the window in which nobody else speaks, weighted by how much of them is speech. To let the encoder hear each
-    window's speech on its own, as pipelines usually do, costs twice as much and is no better (docs/decisions.md).
+    The encoder runs once per 1.6 s window of a grid over the video. A local speaker's vector is the mean over the
+    encoder windows in which nobody else speaks, weighted by their share of speech. Encoding each sliding window by
+    itself, as pipelines usually do, costs twice as much and is no better (docs/decisions.md).
     """
 
     def __init__(self, *, device: str = "cpu", threads: int = 1) -> None:
@@ -81,7 +81,7 @@ class Voices:
         self.encoder = load_encoder().to(self.device)
 
     def describe(self, audio: Audio, starts_s: NDArray[np.float64], active: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Vectors of shape (windows, local speakers, 256), of length 1; NaN for who is not heard enough.
+        """Return vectors of length 1, shape (windows, local speakers, 256), NaN for speakers with too little speech.
 
         `starts_s`: shape (windows,). `active`: shape (windows, frames, local speakers), from 5 s windows.
         """
@@ -89,56 +89,54 @@ class Voices:
         vectors = np.full((windows * speakers, DIMENSION), np.nan, np.float32)
         if windows:
             starts = np.rint(starts_s * FRAMES_PER_S).astype(int)
-            hearings = hearings_between(starts[0], starts[-1] + round(WINDOW_S * FRAMES_PER_S))
-            weights = hearing_weights(own_frames(active), np.repeat(starts, speakers), hearings)
+            firsts = encoder_windows(starts[0], starts[-1] + round(WINDOW_S * FRAMES_PER_S))
+            weights = window_weights(own_frames(active), np.repeat(starts, speakers), firsts)
             used, described = weights.any(axis=0), weights.any(axis=1)
-            mean = weights[described][:, used] @ self.hear(audio, hearings[used])
+            mean = weights[described][:, used] @ self.encode(audio, firsts[used])
             vectors[described] = mean / np.linalg.norm(mean, axis=1, keepdims=True)
         return vectors.reshape(windows, speakers, DIMENSION)
 
-    def hear(self, audio: Audio, hearings: NDArray[np.int_]) -> NDArray[np.float32]:
-        """The encoder's vectors of the 1.6 s from each of `hearings` (frames of 10 ms) on: shape (hearings, 256)."""
+    def encode(self, audio: Audio, firsts: NDArray[np.int_]) -> NDArray[np.float32]:
+        """Return the encoder's vectors for windows that start at frames `firsts` (of 10 ms): shape (windows, 256)."""
         torch.set_num_threads(self.threads)
-        vectors = np.empty((len(hearings), DIMENSION), np.float32)
-        if not len(hearings):
+        vectors = np.empty((len(firsts), DIMENSION), np.float32)
+        if not len(firsts):
             return vectors
-        mel = mel_power(audio, int(hearings[0]), int(hearings[-1] - hearings[0]) + WINDOW_FRAMES)
-        gains = power_gains(audio, hearings)
-        for at in range(0, len(hearings), BATCH):
-            batch = np.stack([mel[first : first + WINDOW_FRAMES] for first in hearings[at : at + BATCH] - hearings[0]])
+        mel = mel_power(audio, int(firsts[0]), int(firsts[-1] - firsts[0]) + WINDOW_FRAMES)
+        gains = power_gains(audio, firsts)
+        for at in range(0, len(firsts), BATCH):
+            batch = np.stack([mel[first : first + WINDOW_FRAMES] for first in firsts[at : at + BATCH] - firsts[0]])
             batch *= gains[at : at + BATCH, None, None]
             with torch.inference_mode():
                 vectors[at : at + BATCH] = self.encoder(torch.from_numpy(batch).to(self.device)).cpu().numpy()
         return vectors
 
 
-def hearings_between(first: int, end: int) -> NDArray[np.int_]:
-    """First frames of the stretches, on the grid over the whole video, inside [first, end)."""
-    return np.arange(-(-first // HEARING_STEP), (end - WINDOW_FRAMES) // HEARING_STEP + 1) * HEARING_STEP
+def encoder_windows(first: int, end: int) -> NDArray[np.int_]:
+    """Return the first frames of the encoder windows, on the grid over the whole video, inside [first, end)."""
+    return np.arange(-(-first // STEP_FRAMES), (end - WINDOW_FRAMES) // STEP_FRAMES + 1) * STEP_FRAMES
 
 
 def own_frames(active: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """When each local speaker speaks alone, in frames of 10 ms: shape (windows * local speakers, 500).
+    """Return when each local speaker speaks without overlap, in frames of 10 ms: (windows * local speakers, 500).
 
-    Who hardly ever speaks alone gets all their speech.
+    Speakers with hardly any such speech get all their speech.
     """
     centres_s = np.arange(round(WINDOW_S * FRAMES_PER_S)) / FRAMES_PER_S
     nearest = np.rint((centres_s - FRAME_WIDTH_S / 2) / FRAME_STEP_S).astype(int).clip(0, active.shape[1] - 1)
-    alone = active & (active.sum(axis=2, keepdims=True) == 1)
-    enough = alone.sum(axis=1, keepdims=True) > LEAST_ALONE_FRAMES
-    own = np.where(enough, alone, active)[:, nearest]
+    own_active = active & (active.sum(axis=2, keepdims=True) == 1)
+    enough = own_active.sum(axis=1, keepdims=True) > LEAST_OWN_FRAMES
+    own = np.where(enough, own_active, active)[:, nearest]
     return own.swapaxes(1, 2).reshape(-1, len(nearest))
 
 
-def hearing_weights(
-    own: NDArray[np.bool_], starts: NDArray[np.int_], hearings: NDArray[np.int_]
-) -> NDArray[np.float32]:
-    """How much each stretch counts for each local speaker: shape (windows * local speakers, hearings), 0-1.
+def window_weights(own: NDArray[np.bool_], starts: NDArray[np.int_], firsts: NDArray[np.int_]) -> NDArray[np.float32]:
+    """Return the weight of each encoder window for each local speaker: (windows * local speakers, firsts), 0-1.
 
-    `own`: as from `own_frames`, whose rows begin at frames `starts`. The stretches begin at frames `hearings`.
+    `own`: see `own_frames`; its rows start at frames `starts`. The encoder windows start at frames `firsts`.
     """
     said = np.pad(own.cumsum(axis=1), ((0, 0), (1, 0)))
-    first = hearings[None, :] - starts[:, None]
+    first = firsts[None, :] - starts[:, None]
     inside = (first >= 0) & (first + WINDOW_FRAMES <= own.shape[1])
     first = np.where(inside, first, 0)
     before, after = (np.take_along_axis(said, frame, axis=1) for frame in (first, first + WINDOW_FRAMES))
@@ -149,9 +147,10 @@ def hearing_weights(
 
 
 def mel_power(audio: Audio, first: int, count: int) -> NDArray[np.float32]:
-    """Mel power of frames `first` to `first + count` (frame i is centred at i * 10 ms), zeros beyond the audio's ends.
+    """Return the mel power of frames `first` to `first + count`: shape (count, 40), float32.
 
-    Shape (count, 40). As `librosa.feature.melspectrogram(n_fft=400, hop_length=160, n_mels=40)` of the whole audio.
+    Frame i is centred at i * 10 ms; beyond the audio's ends it is 0. The whole audio's
+    `librosa.feature.melspectrogram(n_fft=400, hop_length=160, n_mels=40)` is equal.
     """
     samples = samples_at(audio, first * HOP - FFT // 2, (count - 1) * HOP + FFT)
     spectrum = torch.stft(
@@ -161,15 +160,15 @@ def mel_power(audio: Audio, first: int, count: int) -> NDArray[np.float32]:
     return np.asarray(power.T @ mel_filters(), np.float32)
 
 
-def power_gains(audio: Audio, hearings: NDArray[np.int_]) -> NDArray[np.float32]:
-    """What brings each stretch's mean power up to `LEAST_LEVEL_DBFS`, 1 where it is louder: shape (hearings,)."""
+def power_gains(audio: Audio, firsts: NDArray[np.int_]) -> NDArray[np.float32]:
+    """Return the gains that raise each window's mean power to `LEAST_LEVEL_DBFS`, at least 1: shape (firsts,)."""
     count = WINDOW_FRAMES * HOP
-    power = np.array([np.mean(np.square(samples_at(audio, first * HOP, count))) for first in hearings])
+    power = np.array([np.mean(np.square(samples_at(audio, first * HOP, count))) for first in firsts])
     return np.asarray(np.maximum(1, 10 ** (LEAST_LEVEL_DBFS / 10) / np.maximum(power, 1e-10)), np.float32)
 
 
 def samples_at(audio: Audio, first: int, count: int) -> NDArray[np.float32]:
-    """`count` samples from `first` on, -1 to 1, zeros beyond the audio's ends."""
+    """Return `count` samples from `first` on, float32, -1 to 1, zeros beyond the audio's ends."""
     samples = np.zeros(count, np.float32)
     inside = audio[max(0, first) : max(0, first + count)]
     samples[max(0, -first) :][: len(inside)] = inside
@@ -177,9 +176,9 @@ def samples_at(audio: Audio, first: int, count: int) -> NDArray[np.float32]:
 
 
 def mel_filters() -> NDArray[np.float32]:
-    """Slaney's triangles of equal area from 0 to 8 kHz: shape (201, 40).
+    """Compute Slaney's triangular filters of equal area from 0 to 8 kHz: shape (201, 40).
 
-    As `librosa.filters.mel(sr=16000, n_fft=400, n_mels=40)`, whose import alone takes seconds.
+    Equal to `librosa.filters.mel(sr=16000, n_fft=400, n_mels=40)`, whose import alone takes seconds.
     """
     edges_hz = _mel_to_hz(np.linspace(0, _hz_to_mel(SAMPLE_RATE_HZ / 2), MELS + 2))
     bins_hz = np.linspace(0, SAMPLE_RATE_HZ / 2, FFT // 2 + 1)[:, None]

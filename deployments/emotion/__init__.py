@@ -1,1 +1,1 @@
-"""In which mood a segment is spoken, as far as voice and words tell."""
+"""The emotion of a segment, by its voice and its words."""

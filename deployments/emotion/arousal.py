@@ -1,8 +1,7 @@
-"""How agitated a segment sounds, against the speaker's own norm in this video.
+"""Arousal of a segment: how agitated it sounds against the speaker's own norm in this video.
 
-Louder, higher and livelier than usual is the one thing that the voice tells reliably (Juslin and Laukka 2003: level,
-mean F0 and F0 range rise together in anger and joy, and fall in sadness). Which of them it is, it hardly tells.
-Knows nothing of words.
+Level, mean F0 and F0 range rise together in anger and joy, and fall in sadness (Juslin and Laukka 2003). The voice
+shows arousal reliably, and hardly anything else. Knows nothing of words.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ if TYPE_CHECKING:
 LEVEL_UNIT_DB = 6.0
 PITCH_UNIT_ST = 4.0
 RANGE_UNIT_ST = 4.0
-"""A rise by one unit in all three is a clearly raised voice: arousal 0.76 (tanh 1)."""
+"""A rise by one unit in level, pitch and pitch range is a clearly raised voice: arousal 0.76 (tanh 1)."""
 WEIGHTS = np.array([0.45, 0.35, 0.20])
 """Of level, pitch and pitch range. Level is the most robust of them, the range the least."""
 MIN_VOICED_FRAMES = 10
 NORM_HALF_S = 5.0
-"""With this much other voiced speech of the speaker, the norm is half trusted."""
+"""With this much other voiced speech of the speaker, trust is 0.5."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arousal:
-    """`value` is -1 (far below the speaker's norm) to 1; `trust` is 0-1: how much speech the norm rests on."""
+    """`value`: -1 (far below the speaker's norm) to 1. `trust`: 0-1, by how much other speech the norm is based on."""
 
     value: float
     trust: float
@@ -44,7 +43,7 @@ UNKNOWN = Arousal(value=0.0, trust=0.0)
 
 
 def arousals(tracks: Tracks, segments: Sequence[Segment]) -> list[Arousal]:
-    """One per segment; `UNKNOWN` where it has less than a tenth of a second of voice."""
+    """Return one arousal per segment; `UNKNOWN` where it has less than a tenth of a second of voice."""
     measured = [_measure(tracks, segment) for segment in segments]
     speakers = np.array([segment.speaker for segment in segments])
     values = np.array([value for value, _ in measured]).reshape(-1, len(WEIGHTS))
@@ -63,7 +62,7 @@ def _against_norm(difference: NDArray[np.float64], other_frames: int) -> Arousal
 
 
 def _measure(tracks: Tracks, segment: Segment) -> tuple[NDArray[np.float64], int]:
-    """Level, pitch and pitch range of `segment` in units, with the voiced frames they rest on (0 where too few)."""
+    """Return level, pitch and pitch range of `segment` in units, and its voiced frames (0 if too few)."""
     first, end = (max(0, round((t - tracks.start_s) * FRAMES_PER_S)) for t in (segment.start_s, segment.end_s))
     f0_hz = tracks.f0_hz[first:end]
     voiced = np.isfinite(f0_hz)

@@ -1,8 +1,8 @@
-"""The emotion engine of production: a trained audio classifier of the transformers library, such as wav2vec2.
+"""The engine `wav2vec2`: a trained audio classifier of the transformers library.
 
-Knows nothing of Ray or jobs. Judges each segment by its own sound alone, in windows, so those of several jobs can be
-judged in one call. Runs no code that comes with a model, and refuses a model whose weights do not fit: transformers
-would fill the gaps with random numbers and say so in a log line.
+Knows nothing of Ray or jobs. Classifies windows of each segment's own sound, so that windows of several jobs can be
+classified in one call. Runs no code that comes with a model, and refuses a model with missing weights: transformers
+would replace them by random numbers.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from deployments.types import Audio, Segment, Tracks
 
 Shares: TypeAlias = NDArray[np.float32]
-"""Shape (names,), 0-1, adding up to 1: how likely each mood is."""
+"""Shape (names,), float32, 0-1, sum 1: how likely each emotion is."""
 
 
 class ClassifierEngine:
-    """Judges by the model that `config.model` names.
+    """Classifies by the model that `config.model` names.
 
     Raises:
-        ModelLoadError: it is missing, broken, or no classifier; the message names it.
+        ModelLoadError: The model is missing, broken or no classifier; the message names it.
     """
 
     def __init__(self, config: EmotionConfig) -> None:
@@ -46,7 +46,7 @@ class ClassifierEngine:
         self._extractor, self._model = load(config)
         labels = self._model.config.id2label
         self.names, self._sums = merged([labels[i] for i in range(len(labels))])
-        self._ladder: BatchBackoff[Audio, Shares] = BatchBackoff(
+        self._backoff: BatchBackoff[Audio, Shares] = BatchBackoff(
             self._forward,
             max_batch=config.batch_size,
             relieve=partial(release_memory, config.device),
@@ -56,27 +56,27 @@ class ClassifierEngine:
     def cut(
         self,
         audio: Audio,
-        tracks: Tracks | None,  # noqa: ARG002  the model hears the sound itself
+        tracks: Tracks | None,  # noqa: ARG002  the model uses the audio itself
         segments: Sequence[Segment],
     ) -> list[list[Audio]]:
-        """See `EmotionEngine`: a segment's windows. None where it lies outside the sound."""
+        """See `EmotionEngine`: returns a segment's windows, none where it lies outside the audio."""
         return [cut_windows(audio, segment) for segment in segments]
 
     def judge(self, items: Sequence[Audio]) -> list[Shares | Exception]:
-        """See `EmotionEngine`: how likely each of `names` is in each window, shape (names,), adding up to 1.
+        """See `EmotionEngine`: returns how likely each of `names` is in each window, shape (names,), sum 1.
 
-        Only windows of the same length go through the network together, so that none is padded.
+        Only windows of the same length are batched, so that none is padded.
         """
         by_length: dict[int, list[int]] = defaultdict(list)
         for at, window in enumerate(items):
             by_length[len(window)].append(at)
         answers: dict[int, Shares | Exception] = {}
         for same in by_length.values():
-            answers.update(zip(same, self._ladder([items[at] for at in same]), strict=True))
+            answers.update(zip(same, self._backoff([items[at] for at in same]), strict=True))
         return [answers[at] for at in range(len(items))]
 
     def mood(self, answers: Sequence[Shares]) -> Emotion | None:
-        """See `EmotionEngine`: by the mean of the shares."""
+        """See `EmotionEngine`: the label with the largest mean share."""
         if not answers:
             return None
         mean = np.mean(answers, axis=0)
@@ -89,11 +89,11 @@ class ClassifierEngine:
 
     def check(self) -> None:
         """Raise DeviceError where the device has failed."""
-        self._ladder.check()
+        self._backoff.check()
         check_device(self.config.device)
 
     def _forward(self, windows: Sequence[Audio]) -> list[Shares]:
-        """`windows` of one length through the network."""
+        """Run the network on `windows` of one length."""
         sounds = [window.astype(np.float32) / 2**15 for window in windows]
         features = self._extractor(sounds, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
         with torch.inference_mode():
@@ -103,10 +103,10 @@ class ClassifierEngine:
 
 
 def load(config: EmotionConfig) -> tuple[Any, Any]:
-    """The feature extractor, and the model on its device.
+    """Load the feature extractor, and the model on its device.
 
     Raises:
-        ModelLoadError: see `ClassifierEngine`.
+        ModelLoadError: See `ClassifierEngine`.
     """
     name = config.model
     options = {"trust_remote_code": False, "local_files_only": True}

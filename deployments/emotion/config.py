@@ -1,4 +1,4 @@
-"""The emotion stage's settings, and what is known of it without loading it."""
+"""Settings of the emotion stage, and what is known of an engine without loading it."""
 
 from __future__ import annotations
 
@@ -18,50 +18,50 @@ if TYPE_CHECKING:
 
 
 WORDS_IN = frozenset({"en"})
-"""Languages of whose words `prosodic-lexical` has a list; of others it judges the voice alone (docs/decisions.md)."""
+"""Languages for which `prosodic-lexical` has a word list; in others it uses the voice only (docs/decisions.md)."""
 
 
 class EmotionConfig(BaseModel):
-    """Which analyser judges moods."""
+    """Settings of the emotion stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     engine: Literal["prosodic-lexical", "wav2vec2"] = "prosodic-lexical"
     """`prosodic-lexical`: arousal from the voice against the speaker's own norm, valence from English words.
-    `wav2vec2`: a trained classifier, which hears the voice alone; any audio classifier of transformers."""
+    `wav2vec2`: a trained classifier of the voice; any audio classifier of transformers."""
     longest_call_s: float = Field(default=LONGEST_S, gt=0)
     """One call of the engine that takes longer is stuck: the replica's process ends, and Serve starts another."""
 
     # For `wav2vec2` only.
     model: str = "superb/wav2vec2-base-superb-er"
-    """A directory with the model, or its name on the Hugging Face hub. The default tells four moods, in English."""
+    """A folder with the model, or its name on the Hugging Face hub. The default knows four emotions, in English."""
     device: str = "cpu"
     """A torch device."""
     threads: int = Field(default=1, ge=1)
-    """Threads of torch. More than one is a loss on a busy machine: OpenMP's threads spin while they wait."""
+    """Threads of torch. More than one is slower on a busy machine: OpenMP's threads spin while they wait."""
     batch_size: int = Field(default=8, ge=1)
-    """Windows, of up to 15 s each and of the same length, that the network hears at once."""
+    """Windows of the same length, up to 15 s, per pass of the network."""
     batch_s: float = Field(default=60.0, gt=0)
-    """Seconds of sound, of all jobs, that are judged in one call: a few seconds of work on a CPU, after which others
-    have their turn. A GPU does ten minutes in that time, and finds more windows of the same length among them."""
+    """Seconds of audio, of all jobs, in one call: a few seconds of work on a CPU, then others have their turn. A GPU
+    does ten minutes in that time, and finds more windows of the same length among them."""
 
 
 def model_version(config: EmotionConfig) -> str:
-    """What judged, such as `prosodic-lexical-1+vader-3.3.2` or `wav2vec2-base-superb-er`."""
+    """Return what classified, such as `prosodic-lexical-1+vader-3.3.2` or `wav2vec2-base-superb-er`."""
     if config.engine == "wav2vec2":
         return PurePath(config.model).name
     return f"{config.engine}-1+vader-{version('vaderSentiment')}"
 
 
 def needs_tracks(config: EmotionConfig) -> bool:
-    """Whether the engine judges by the prosody's tracks; else it is asked without them, and beside the prosody."""
+    """Return whether the engine needs the prosody tracks; if not, it runs beside the prosody stage."""
     return config.engine == "prosodic-lexical"
 
 
 def parts(config: EmotionConfig, segments: Sequence[Segment]) -> list[Sequence[Segment]]:
-    """A video's `segments` in the parts that calls may judge apart from each other, of about `batch_s` of speech.
+    """Divide a video's `segments` into the parts of separate calls, of about `batch_s` of speech each.
 
-    An engine that knows a speaker's norm only from all segments has one part.
+    An engine that needs all segments for a speaker's norm has one part.
     """
     if needs_tracks(config):
         return [segments]
@@ -75,7 +75,7 @@ def parts(config: EmotionConfig, segments: Sequence[Segment]) -> list[Sequence[S
 
 
 def warnings(config: EmotionConfig, segments: Sequence[Segment]) -> tuple[ResultWarning, ...]:
-    """What a reader of the result has to know of this engine, and of what it made of a video's `segments`."""
+    """Return the warnings about this engine and about its answers for a video's `segments`."""
     if config.engine == "wav2vec2":
         return ()
     by_voice = (

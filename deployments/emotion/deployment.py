@@ -1,4 +1,4 @@
-"""The emotion analyser as a Ray Serve deployment."""
+"""The Ray Serve class of the emotion stage."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from deployments.types import Audio, Emotion, Segment, Tracks
 
 MOST_ITEMS = 500
-"""That are judged in one call, where they weigh little."""
+"""Most items of one call."""
 
 
 @serve.deployment(health_check_period_s=replica.HEALTH_CHECK_S)
 class EmotionAnalyzer:
-    """Judges the mood of segments: what all jobs ask meanwhile is judged together when the engine is free."""
+    """Finds the emotion of segments in batches across jobs."""
 
     def __init__(self, config: EmotionConfig, models: ModelsConfig) -> None:
         replica.prepare(threads=config.threads if config.engine == "wav2vec2" else None)
@@ -42,17 +42,21 @@ class EmotionAnalyzer:
     async def analyze(
         self, audio: Audio, tracks: Tracks | None, segments: list[Segment], job_id: str, *, alone: bool = False
     ) -> list[Emotion | None]:
-        """One judgement per segment, in order; None where there is nothing to judge by.
+        """Return an emotion per segment, in order; None where there is nothing to classify.
 
-        `segments` are one of `config.parts` of the video's; jobs are served in turn; `alone`: each segment by itself.
-        `tracks` may be None unless `config.needs_tracks`. Raises DeviceError where another replica may do better.
+        `segments`: one of the `config.parts` of the video's segments. `tracks` may be None unless
+        `config.needs_tracks`. Jobs are served in turn; `alone`: each item in a batch of its own.
+
+        Raises:
+            DeviceError: The device failed; another replica may succeed.
+            StuckError: The computation takes too long.
         """
-        cut = await asyncio.to_thread(self._engine.cut, audio, tracks, segments)  # beside the batch that is computed
+        cut = await asyncio.to_thread(self._engine.cut, audio, tracks, segments)
         answers = await self._batcher.all(job_id, [item for items in cut for item in items], alone=alone)
         return moods(self._engine, cut, answers)
 
     async def check_health(self) -> None:
-        """Called by Serve: a replica whose device is dead is replaced."""
+        """Raise where the device is dead; Serve then replaces this replica."""
         await asyncio.to_thread(self._engine.check)
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
-"""What a model's labels are called here. Plain functions; knows nothing of models.
+"""Maps the labels of trained models to ours. Plain functions; knows nothing of models.
 
 Data sets name moods differently: IEMOCAP `neu hap exc ang sad`, RAVDESS `calm fearful disgust`, CREMA-D `NEU FEA DIS`,
-TESS `ps` (pleasant surprise). What is not known passes through in lower case.
+TESS `ps` (pleasant surprise). Unknown labels stay, in lower case.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ KNOWN = {name: name for name in LABELS} | _NAME_OF
 
 
 def renamed(label: str) -> str:
-    """One of `LABELS` where `label` means it, else `label` in lower case."""
+    """Return the one of `LABELS` that `label` means, else `label` in lower case."""
     plain = label.strip().lower()
     return KNOWN.get(plain.replace(" ", "_"), plain)
 
 
 def merged(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-    """The names that `labels` come to, and what adds up a model's shares to theirs: shape (labels, names), 0 or 1."""
+    """Return the distinct names of `labels`, and the matrix that sums their shares: (labels, names), 0 or 1."""
     renamed_labels = [renamed(label) for label in labels]
     names = tuple(dict.fromkeys(renamed_labels))
     sums = np.array([[label == name for name in names] for label in renamed_labels], np.float32)

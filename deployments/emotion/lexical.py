@@ -1,4 +1,4 @@
-"""What a segment's words tell of its mood: how pleasant they are (VADER's lexicon), and cues for single moods.
+"""Emotion from a segment's words: their valence by VADER's lexicon, and words that name single emotions.
 
 Knows nothing of the voice. English only. VADER: Hutto and Gilbert 2014, a rated list of 7,500 words with rules for
 negation and degree; why it and not TextBlob: docs/decisions.md.
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from deployments.types import Word
 
 WINDOW_WORDS = 20
-"""VADER adds up what it finds and saturates over a long text: longer ones are averaged over windows of this length."""
+"""VADER sums over a text and saturates: longer texts are averaged over windows of this length."""
 FEW_WORDS = 2.0
-"""So many words, well heard, give half of the trust that many give."""
+"""Number of confidently recognised words for a trust of 0.5."""
 NEGATIONS = frozenset({"not", "no", "never", "nothing", "nobody", "without", "cannot"})
-"""And whatever ends in n't."""
+"""Words that negate what follows, beside those that end in n't."""
 NEGATION_REACH = 3
 
 CUES = {
@@ -36,8 +36,8 @@ _LABEL_OF = {word: label for label, words in CUES.items() for word in words.spli
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wording:
-    """`valence` is -1 to 1; `cues` are the moods that a word names; `trust`, 0-1: how many words, how well heard."""
+class LexicalEvidence:
+    """`valence`: -1 to 1. `cues`: emotions that a word names. `trust`: 0-1, by the number and confidence of words."""
 
     valence: float
     cues: frozenset[str]
@@ -45,17 +45,17 @@ class Wording:
 
 
 class Lexicon:
-    """The word lists, loaded once."""
+    """The loaded word lists."""
 
     def __init__(self) -> None:
         self._vader = SentimentIntensityAnalyzer()
 
-    def read(self, words: Sequence[Word]) -> Wording:
-        """What `words` tell. Words that the recogniser was not sure of count less."""
+    def read(self, words: Sequence[Word]) -> LexicalEvidence:
+        """Return the evidence of `words`. Words with a low confidence count less."""
         texts = [word.text.lower().strip(".,!?;:") for word in words]
-        heard = np.array([1.0 if word.confidence is None else word.confidence for word in words])
-        certain = float(heard.mean()) if len(heard) else 0.0
-        return Wording(
+        confidences = np.array([1.0 if word.confidence is None else word.confidence for word in words])
+        certain = float(confidences.mean()) if len(confidences) else 0.0
+        return LexicalEvidence(
             valence=self._valence(texts) * certain,
             cues=_cues(texts),
             trust=certain * len(texts) / (len(texts) + FEW_WORDS),
@@ -70,7 +70,7 @@ class Lexicon:
 
 
 def _cues(texts: Sequence[str]) -> frozenset[str]:
-    """Moods named by a word that is not negated shortly before."""
+    """Return the emotions that are named by a word without a negation shortly before it."""
     return frozenset(
         _LABEL_OF[text]
         for i, text in enumerate(texts)

@@ -1,8 +1,8 @@
-"""The embedded emotion engine: arousal from the voice, valence from the words, and the mood that lies nearest.
+"""The engine `prosodic-lexical`: arousal from the voice, valence from the words, and the nearest emotion.
 
-Knows nothing of Ray or jobs. Moods are places in the plane of valence and arousal (Russell 1980). The plane cannot tell
-fear or disgust from anger, nor surprise from joy: those three are named only where a word names them.
-Confidences follow from rules, not from labelled speech, and are kept low on that account.
+Knows nothing of Ray or jobs. Emotions are points in the plane of valence and arousal (Russell 1980). The plane cannot
+separate fear or disgust from anger, nor surprise from joy: these three need a word that names them. Confidences come
+from rules, not from labelled speech, and are low for that reason.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from deployments.emotion.arousal import Arousal, arousals
 from deployments.emotion.config import WORDS_IN
-from deployments.emotion.lexical import Lexicon, Wording
+from deployments.emotion.lexical import LexicalEvidence, Lexicon
 from deployments.types import Emotion
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mood:
-    """Where a mood lies, and how far it reaches along arousal (1: as far as along valence)."""
+    """The point of an emotion. `breadth`: its extent along arousal relative to that along valence."""
 
     valence: float
     arousal: float
@@ -33,7 +33,7 @@ class Mood:
 
 
 MOODS = {
-    "neutral": Mood(valence=0.0, arousal=0.0, breadth=2.0),  # a raised voice alone is no mood
+    "neutral": Mood(valence=0.0, arousal=0.0, breadth=2.0),  # a raised voice alone is no emotion
     "happy": Mood(valence=0.6, arousal=0.5),
     "sad": Mood(valence=-0.6, arousal=-0.4),
     "angry": Mood(valence=-0.6, arousal=0.5),
@@ -43,35 +43,35 @@ MOODS = {
 }
 REACH = 0.35
 LOWEST, HIGHEST = -0.5, 0.6
-"""Arousal beyond these tells no more: so more of it never makes the raised moods less likely, nor less the low one."""
+"""Arousal is clipped to this range, so that more of it never makes the raised emotions less likely."""
 NAMED = 4.0
-"""Weight that a word gives to the mood it names; the four moods of the plane have 1 without any."""
+"""Weight of an emotion that a word names; the four emotions of the plane have 1 without any."""
 CEILING = 0.75
-"""Never surer than this: two axes and a word list do not tell more."""
+"""Highest confidence."""
 MIN_EVIDENCE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a segment is judged by; `words` is None where no list knows their language."""
+    """A segment's words and arousal; `words` is None without a list for their language."""
 
     words: Sequence[Word] | None
     arousal: Arousal
 
 
 class ProsodicLexicalEngine:
-    """Judges by rules; the same segments get the same answer."""
+    """Classifies by rules, deterministically."""
 
     def __init__(self) -> None:
         self._lexicon = Lexicon()
 
     def cut(
         self,
-        audio: Audio,  # noqa: ARG002  the tracks hold what is needed of it
+        audio: Audio,  # noqa: ARG002  the tracks have all that is needed
         tracks: Tracks | None,
         segments: Sequence[Segment],
     ) -> list[list[Evidence]]:
-        """See `EmotionEngine`: a segment's words, and its voice against the norm that all segments make."""
+        """See `EmotionEngine`: returns a segment's words, and its arousal against the norm of all segments."""
         if tracks is None:
             raise ValueError("moods are judged by the prosody's tracks, and there are none")
         return [
@@ -80,7 +80,7 @@ class ProsodicLexicalEngine:
         ]
 
     def judge(self, items: Sequence[Evidence]) -> list[Emotion | Exception | None]:
-        """See `EmotionEngine`. Without words: None, since the voice alone does not tell pleasant from unpleasant."""
+        """See `EmotionEngine`. Without words most answers are None: the voice alone shows no valence."""
         return [
             by_voice(each.arousal) if each.words is None else judge(self._lexicon.read(each.words), each.arousal)
             for each in items
@@ -90,29 +90,29 @@ class ProsodicLexicalEngine:
         """See `EmotionEngine`."""
         return answers[0]
 
-    def weight_s(self, item: Evidence) -> float:  # noqa: ARG002  the protocol's
-        """See `EmotionEngine`. Nothing, it is arithmetic."""
+    def weight_s(self, item: Evidence) -> float:  # noqa: ARG002  required by the protocol
+        """See `EmotionEngine`: nothing, it is arithmetic."""
         return 0.0
 
     def check(self) -> None:
-        """Nothing here can break."""
+        """Do nothing: there is no device."""
 
 
-def judge(wording: Wording, arousal: Arousal) -> Emotion | None:
-    """The likeliest mood, or None where too few words were heard."""
-    if wording.trust < MIN_EVIDENCE:
+def judge(lexical: LexicalEvidence, arousal: Arousal) -> Emotion | None:
+    """Return the likeliest emotion; None with too few words."""
+    if lexical.trust < MIN_EVIDENCE:
         return None
-    shares = mood_shares(wording, arousal)
+    shares = mood_shares(lexical, arousal)
     label = max(shares, key=lambda name: shares[name])
-    evidence = (wording.trust + arousal.trust) / 2
+    evidence = (lexical.trust + arousal.trust) / 2
     return Emotion(label=label, confidence=round(CEILING * shares[label] * (1 + evidence) / 2, 3))
 
 
 def by_voice(arousal: Arousal) -> Emotion | None:
-    """`neutral` where a voice is near its speaker's norm, else None: raised may be joy or anger, lowered much else."""
+    """Return `neutral` for a voice near its speaker's norm, else None: a raised voice may be joy or anger."""
     if arousal.trust < MIN_EVIDENCE:
         return None
-    unmarked = Wording(valence=0.0, cues=frozenset(), trust=0.0)
+    unmarked = LexicalEvidence(valence=0.0, cues=frozenset(), trust=0.0)
     known = _known(arousal)
     scores = {
         name: _nearness(mood, mood.valence, known) for name, mood in MOODS.items() if _weight(name, mood, unmarked)
@@ -123,11 +123,11 @@ def by_voice(arousal: Arousal) -> Emotion | None:
     return Emotion(label="neutral", confidence=round(CEILING * share * (1 + arousal.trust / 2) / 2, 3))
 
 
-def mood_shares(wording: Wording, arousal: Arousal) -> dict[str, float]:
-    """How near each mood lies, as shares that add up to 1."""
+def mood_shares(lexical: LexicalEvidence, arousal: Arousal) -> dict[str, float]:
+    """Return how near each emotion lies, as shares with sum 1."""
     known = _known(arousal)
     scores = {
-        name: _weight(name, mood, wording) * _nearness(mood, wording.valence, known) for name, mood in MOODS.items()
+        name: _weight(name, mood, lexical) * _nearness(mood, lexical.valence, known) for name, mood in MOODS.items()
     }
     total = sum(scores.values())
     return {name: score / total for name, score in scores.items()}
@@ -137,8 +137,8 @@ def _known(arousal: Arousal) -> float:
     return min(max(arousal.value * arousal.trust, LOWEST), HIGHEST)
 
 
-def _weight(name: str, mood: Mood, wording: Wording) -> float:
-    return (0.0 if mood.named_only else 1.0) + (NAMED * wording.trust if name in wording.cues else 0.0)
+def _weight(name: str, mood: Mood, lexical: LexicalEvidence) -> float:
+    return (0.0 if mood.named_only else 1.0) + (NAMED * lexical.trust if name in lexical.cues else 0.0)
 
 
 def _nearness(mood: Mood, valence: float, arousal: float) -> float:

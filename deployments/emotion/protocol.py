@@ -1,4 +1,4 @@
-"""What every emotion analyser looks like, and the one place that names them all."""
+"""What every emotion engine does. Knows no engine: `registry.py` does."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ if TYPE_CHECKING:
     from deployments.types import Audio, Emotion, Segment, Tracks
 
 LABELS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
-"""The words that an engine chooses from; a trained model may have others beside them."""
+"""The labels of an emotion; a trained model may have others beside them."""
 
 
 class EmotionEngine(Protocol):
-    """Judges the mood of segments in three steps, so that items of several jobs can be judged at once.
+    """Finds the emotion of segments in three steps, so that items of several jobs can be computed in one batch.
 
-    What an item is, and what is answered to it, is the engine's own.
+    Each engine has its own type of items and answers.
     """
 
     def cut(self, audio: Audio, tracks: Tracks | None, segments: Sequence[Segment]) -> list[list[Any]]:
-        """For each of one video's `segments` the items to judge it by; none where there is nothing to judge by.
+        """Return the items for each of one video's `segments`; none where there is nothing to classify.
 
-        `audio` and `tracks` cover the whole video; `config.needs_tracks` says whether an engine can do without these.
+        `audio` and `tracks` cover the whole video. `tracks` may be None unless `config.needs_tracks`.
         """
         ...
 
     def judge(self, items: Sequence[Any]) -> list[Any]:
-        """An answer for each of `items`, of whatever jobs, in order; an exception in the place of one that fails.
+        """Return an answer per item, in order; an exception takes the place of an item that failed.
 
-        An item's answer depends on nothing but the item.
+        Items may be of several jobs. An answer depends only on its item.
         """
         ...
 
     def mood(self, answers: Sequence[Any]) -> Emotion | None:
-        """A segment's mood by the answers to its items; None where there is nothing to judge by."""
+        """Return a segment's emotion from the answers for its items; None where there are none."""
         ...
 
     def weight_s(self, item: Any) -> float:
-        """Seconds of sound that `item` costs to judge."""
+        """Return the cost of `item` in seconds of audio."""
         ...
 
     def check(self) -> None:
-        """Raise where the engine cannot work any more."""
+        """Raise where the engine cannot compute any more."""
         ...
 
 
 def analyze(
     engine: EmotionEngine, audio: Audio, tracks: Tracks | None, segments: Sequence[Segment]
 ) -> list[Emotion | None]:
-    """The mood of each of one video's `segments`, in order. Raises what kept an item from being judged."""
+    """Return the emotion of each of one video's `segments`, in order. Raises the first error of an item."""
     cut = engine.cut(audio, tracks, segments)
     answers = engine.judge([item for items in cut for item in items])
     for answer in answers:
@@ -59,6 +59,6 @@ def analyze(
 
 
 def moods(engine: EmotionEngine, cut: Sequence[Sequence[Any]], answers: Sequence[Any]) -> list[Emotion | None]:
-    """A mood per segment, from the answers to all items that were `cut`, in order."""
+    """Return an emotion per segment from the `answers` for all items of `cut`, in order."""
     following = iter(answers)
     return [engine.mood([next(following) for _ in items]) for items in cut]

@@ -1,7 +1,7 @@
-"""What of a segment a classifier hears: windows of a few fixed lengths, of its own sound wherever there is enough.
+"""Cuts a segment into the windows that a classifier gets, if possible from its own sound.
 
 Plain functions over arrays; knows nothing of models. Lengths are multiples of `GRID_S`, so that windows of many
-segments go through a network together without padding, which would change what some networks answer.
+segments can be batched without padding, which would change the answers of some networks.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 SHORTEST_S = 1.0
 LONGEST_S = 15.0
 GRID_S = 0.25
-"""Less than half of this is left out at either edge of a segment. With as much of its neighbours, who may be 20 dB
-louder, a soft segment was judged as theirs."""
+"""Step of window lengths. Less than half of it is left out at each edge of a segment: with as much of its neighbours
+instead, which may be 20 dB louder, a soft segment got their emotion."""
 
 SHORTEST, LONGEST, GRID = (round(length_s * SAMPLE_RATE_HZ) for length_s in (SHORTEST_S, LONGEST_S, GRID_S))
 
 
 def cut_windows(audio: Audio, span: Span) -> list[Audio]:
-    """The windows of equal length over `span` of the whole video's `audio`: views of it; none where there is no sound.
+    """Return windows of equal length over `span` of the whole video's `audio`, as views; none outside the audio.
 
-    A segment shorter than `SHORTEST_S` is heard with what is around it, one longer than `LONGEST_S` in several windows,
-    evenly spread. Only where the video itself is shorter than `SHORTEST_S`, zeros follow.
+    A segment shorter than `SHORTEST_S` is extended on both sides; one longer than `LONGEST_S` has several windows,
+    evenly spread. Zeros are appended only where the video itself is shorter than `SHORTEST_S`.
     """
     first, end = (min(max(0, round(at_s * SAMPLE_RATE_HZ)), len(audio)) for at_s in (span.start_s, span.end_s))
     if end <= first:
@@ -42,5 +42,5 @@ def cut_windows(audio: Audio, span: Span) -> list[Audio]:
 
 def _window(audio: Audio, start: int, length: int) -> Audio:
     start = max(0, min(start, len(audio) - length))
-    heard = audio[start : start + length]
-    return heard if len(heard) == length else np.pad(heard, (0, length - len(heard)))
+    window = audio[start : start + length]
+    return window if len(window) == length else np.pad(window, (0, length - len(window)))

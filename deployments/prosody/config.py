@@ -1,4 +1,4 @@
-"""Settings of the ProsodyAnalyzer stage. Importing this loads no signal processing."""
+"""Settings of the prosody stage. Importing this loads no signal processing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deployments.watchdog import LONGEST_S
 
 
 class ProsodyConfig(BaseModel):
-    """What `engine` measures, and within which bounds. It runs on one thread, whatever the machine has."""
+    """Settings of the prosody stage. It runs on one thread."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -20,10 +20,10 @@ class ProsodyConfig(BaseModel):
     """One call of the engine that takes longer is stuck: the replica's process ends, and Serve starts another."""
 
     f0_min_hz: float = Field(default=60.0, ge=40.0, le=200.0)
-    """Lowest pitch looked for. The analysis window is three periods of it: higher is quicker, and finer in time."""
+    """Lowest pitch. The analysis window is three periods of it: a higher value is faster, and finer in time."""
 
     f0_max_hz: float = Field(default=1000.0, ge=300.0, le=1600.0)
-    """Highest pitch looked for."""
+    """Highest pitch."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -1,4 +1,4 @@
-"""The ProsodyAnalyzer stage as a Ray Serve deployment."""
+"""The Ray Serve class of the prosody stage."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 @serve.deployment(health_check_period_s=replica.HEALTH_CHECK_S)
 class ProsodyAnalyzer:
-    """Pitch and level: tracks from the audio, piece by piece beside the other stages, then values per word."""
+    """Measures pitch and level: tracks of the audio, piece by piece, then values per word."""
 
     def __init__(self, config: ProsodyConfig) -> None:
         from deployments.prosody.registry import create
 
-        replica.prepare()  # no thread bound: nothing here uses torch, and the network is told to use one thread
+        replica.prepare()  # no thread limit: nothing here uses torch, and the network is loaded with one thread
         self._config = config
         self._engine = create(config)
         self._compute = replica.Compute(longest_s=config.longest_call_s)
 
     async def tracks(self, audio: Audio, piece: Span) -> Tracks:
-        """Pitch and level of `piece` of the whole video's `audio`: about 0.5 s of one core for a minute."""
+        """Return pitch and level of `piece` of the whole video's `audio`: about 0.5 s of one core for a minute."""
         return await self._compute(self._engine.tracks, audio, piece)
 
     async def measure(self, tracks: Tracks, segments: Sequence[Segment]) -> list[tuple[WordProsody, ...]]:
-        """For each segment, one `WordProsody` per word."""
+        """Return for each segment one `WordProsody` per word."""
         from deployments.prosody.words import measure
 
         return await self._compute(measure, tracks, segments)

@@ -1,8 +1,7 @@
 """A second opinion on pitch from a neural network: SwiftF0, whose weights (0.1 MB) are in its package.
 
-L. Nieradzik, "SwiftF0: Fast and Accurate Monophonic Pitch Detection" (2025), arXiv:2508.18440. It hears which octave a
-voice is in where the fundamental is missing, and whether a periodic sound is a voice; it knows F0 less finely, and
-every 16 ms.
+L. Nieradzik, "SwiftF0: Fast and Accurate Monophonic Pitch Detection" (2025), arXiv:2508.18440. It finds the octave
+of a voice without a fundamental, and whether a periodic sound is a voice. Its F0 is less precise and comes every 16 ms.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ if TYPE_CHECKING:
     from swift_f0 import SwiftF0
 
 FULL_LEVEL = 0.5
-"""Peak that loud frames are scaled to: the network was trained on recordings at full level, and misses soft ones."""
+"""Peak that loud frames are scaled to: the network was trained on recordings at full level and misses soft voices."""
 MARGIN = 1.06
-"""The network searches this factor further than we do: a pitch at the very edge of its range it does not find."""
+"""The network's range exceeds ours by this factor, since it does not find a pitch at the very edge of its range."""
 
 
 class Opinion(NamedTuple):
-    """What the network says of each frame.
+    """The network's answer for each frame.
 
     `f0_hz`: shape (frames,), float32. `confidence`: shape (frames,), float32, 0-1, that the frame is voiced and `f0_hz`
     is right; 0.5 is its calibrated threshold.
@@ -38,7 +37,7 @@ class Opinion(NamedTuple):
 def opinion(
     samples: NDArray[np.float32], centres: NDArray[np.intp], *, peak: float, between_hz: tuple[float, float]
 ) -> Opinion:
-    """What the network says of the frames centred at the sample numbers `centres`, shape (frames,).
+    """Return the network's answer for the frames centred at the sample numbers `centres`, shape (frames,).
 
     `samples`: shape (samples,), float32, 16 kHz, unfiltered. `peak`: largest sample of the loud frames, above 0.
     `between_hz`: lowest and highest pitch; a frame whose pitch lies outside has confidence 0.
@@ -54,7 +53,7 @@ def opinion(
 
 @functools.cache
 def _detector() -> SwiftF0:
-    """The network, once per process; `detect` may be called from several threads."""
+    """Return the network, loaded once per process; `detect` may be called from several threads."""
     from swift_f0 import SwiftF0
 
     return SwiftF0(threads=1, spin=False)

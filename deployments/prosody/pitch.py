@@ -1,4 +1,4 @@
-"""Pitch, and the decision whether there is any: the autocorrelation method known from Praat, and a network beside it.
+"""F0 per frame, or the decision that a frame is unvoiced: Praat's autocorrelation method and a network beside it.
 
 P. Boersma, "Accurate short-term analysis of the fundamental frequency and the harmonics-to-noise ratio of a sampled
 sound", IFA Proceedings 17 (1993), 97-110; written from the paper, with its constants except where a comment says so.
@@ -28,7 +28,7 @@ HOP = SAMPLE_RATE_HZ // FRAMES_PER_S
 PERIODS_IN_WINDOW = 3
 CANDIDATES = 6
 BATCH_FRAMES = 256
-"""Frames per FFT call: more fall out of the processor's cache and take longer (measured)."""
+"""Frames per FFT call: more do not fit into the processor's cache and take longer (measured)."""
 
 VOICING_THRESHOLD = 0.45
 """Normalised autocorrelation above which a frame is rather voiced than not (harmonics 0.9 dB below the noise)."""
@@ -53,7 +53,7 @@ BRIGHT_HZ = 2000.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PitchRange:
-    """Where to look for pitch."""
+    """Lowest and highest pitch."""
 
     min_hz: float = 60.0
     max_hz: float = 1000.0
@@ -70,7 +70,7 @@ class PitchRange:
 
 
 class Candidates(NamedTuple):
-    """Possible pitches per frame, in no order.
+    """Candidate pitches per frame, in no order.
 
     `f0_hz`: shape (frames, CANDIDATES), float32. `strength`: the same shape, up to 1, -inf where there is no candidate.
     `peak`: shape (frames,), float32, the largest absolute sample in the frame, 0-1.
@@ -82,7 +82,7 @@ class Candidates(NamedTuple):
 
 
 def pitch(samples: NDArray[np.float32], within: PitchRange) -> NDArray[np.float32]:
-    """F0 per frame in Hz, NaN where unvoiced.
+    """Return F0 per frame in Hz, shape (frames,), float32, NaN where unvoiced.
 
     `samples`: shape (samples,), float32, -1 to 1, 16 kHz, with half a window more on either side than the frames need:
     frame i is centred at sample `within.window / 2 + i * HOP`.
@@ -94,12 +94,12 @@ def pitch(samples: NDArray[np.float32], within: PitchRange) -> NDArray[np.float3
     batches = [candidates(frames[i : i + BATCH_FRAMES], within) for i in range(0, len(frames), BATCH_FRAMES)]
     found = Candidates(*(np.concatenate(part) for part in zip(*batches, strict=True)))
     centres = within.window // 2 + HOP * np.arange(len(frames))
-    heard = opinion(samples, centres, peak=loud_peak(found.peak), between_hz=(within.min_hz, within.max_hz))
-    return best_path(weighed(found, heard))
+    second = opinion(samples, centres, peak=loud_peak(found.peak), between_hz=(within.min_hz, within.max_hz))
+    return best_path(weighed(found, second))
 
 
 def candidates(frames: NDArray[np.float32], within: PitchRange) -> Candidates:
-    """The strongest peaks of each frame's autocorrelation. `frames`: shape (frames, `within.window`), float32."""
+    """Return the strongest peaks of the autocorrelation of `frames`, shape (frames, `within.window`), float32."""
     shortest, longest = within.lags
     frames = frames - frames.mean(axis=1, keepdims=True)
     peak = np.abs(frames).max(axis=1)
@@ -121,7 +121,7 @@ def candidates(frames: NDArray[np.float32], within: PitchRange) -> Candidates:
 
 
 def _parabolas(curve: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Vertex (offset within ±0.5, height) of the parabola through each inner point and its neighbours; is it a peak?"""
+    """Return offset (within ±0.5) and height of the parabola through each inner point, and whether it is a peak."""
     left, middle, right = curve[:, :-2], curve[:, 1:-1], curve[:, 2:]
     is_peak = (middle >= left) & (middle > right)
     slope = (right - left) / 2
@@ -131,30 +131,30 @@ def _parabolas(curve: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray
 
 
 def loud_peak(peak: NDArray[np.float32]) -> float:
-    """Largest sample of the loud frames; in silence that of the softest sound that could be judged."""
+    """Return the largest sample of the loud frames, at least that of the softest sound that can be analysed."""
     return max(float(np.percentile(peak, LOUD_PERCENTILE)), SILENT_PEAK / SILENCE_THRESHOLD)
 
 
-def weighed(found: Candidates, heard: Opinion) -> Candidates:
-    """The candidates, stronger the surer the network is of a voice, and of this pitch.
+def weighed(found: Candidates, second: Opinion) -> Candidates:
+    """Return the candidates, strengthened by the network's confidence in a voice and in this pitch.
 
     Raised by `OPINION_WEIGHT` where it is sure of both, unchanged where it is sure of another pitch, lowered by
     `OPINION_WEIGHT` where it is sure that there is no voice.
     """
-    agrees = np.abs(np.log2(found.f0_hz / heard.f0_hz[:, None])) < AGREEMENT_OCTAVES
-    gain = OPINION_WEIGHT * (heard.confidence[:, None] * (1 + agrees) - 1)
+    agrees = np.abs(np.log2(found.f0_hz / second.f0_hz[:, None])) < AGREEMENT_OCTAVES
+    gain = OPINION_WEIGHT * (second.confidence[:, None] * (1 + agrees) - 1)
     return found._replace(strength=found.strength + gain.astype(np.float32))
 
 
 def unvoiced_strength(peak: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Strength of the candidate "unvoiced", shape (frames,): higher the quieter the frame is beside the others."""
+    """Return the strength of the candidate "unvoiced", shape (frames,): higher for frames quieter than the others."""
     silent = peak * ((1 + VOICING_THRESHOLD) / (SILENCE_THRESHOLD * loud_peak(peak)))
     strength: NDArray[np.float32] = VOICING_THRESHOLD + np.maximum(0, 2 - silent)
     return strength
 
 
 def best_path(found: Candidates) -> NDArray[np.float32]:
-    """F0 per frame, NaN where unvoiced, of the candidates with the greatest total strength less the cost of changes."""
+    """Return F0 per frame, NaN where unvoiced, on the path with the greatest strength less the cost of changes."""
     strength = np.column_stack([unvoiced_strength(found.peak), found.strength])
     octave = np.log2(found.f0_hz)
     change = np.full((len(octave) - 1, CANDIDATES + 1, CANDIDATES + 1), VOICING_CHANGE_COST, np.float32)

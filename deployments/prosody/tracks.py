@@ -1,8 +1,7 @@
 """Pitch and level over time, piece by piece.
 
-The work is done in blocks that lie on a grid of the video's own time, each with some context on both sides. A frame's
-values depend on its block and not on the piece that asked, so pieces joined equal the whole in one go, bit by bit; and
-memory is that of one block.
+They are computed in blocks on a grid over the video, each with some context on both sides. A frame's values depend on
+its block and not on the piece, so that joined pieces equal the whole video bit by bit, and memory is that of one block.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ if TYPE_CHECKING:
 
 BLOCK_FRAMES = 20 * FRAMES_PER_S
 CONTEXT_FRAMES = 1 * FRAMES_PER_S
-"""Seen on both sides of a block, so that the pitch path has found its way when the block begins."""
+"""Context on both sides of a block, after which the pitch path does not depend on where it began."""
 FLOOR_DBFS = -120.0
 FULL_SCALE = 32768
 
 
 def tracks(audio: Audio, piece: Span, *, within: PitchRange = PitchRange()) -> Tracks:  # noqa: B008 - immutable
-    """Pitch and level of the frames centred inside `piece`, its end excluded; silence beyond the audio's end.
+    """Return pitch and level of the frames centred inside `piece`, its end excluded; silence beyond the audio's end.
 
     Frames are centred at whole multiples of 1 / `FRAMES_PER_S`: where `piece` starts between two of them,
-    `Tracks.start_s` is the later one. `audio` is the whole video's, so that a piece's edges are no edges.
+    `Tracks.start_s` is the later one. `audio` is the whole video's.
     """
     first, stop = _frame_at(piece.start_s), _frame_at(piece.end_s)
     f0_hz = np.full(max(0, stop - first), np.nan, np.float32)
@@ -46,17 +45,17 @@ def tracks(audio: Audio, piece: Span, *, within: PitchRange = PitchRange()) -> T
 
 
 def _frame_at(time_s: float) -> int:
-    """The first frame centred at `time_s` or later; the rounding of binary fractions forgiven."""
+    """Return the first frame centred at `time_s` or later, with a tolerance for rounding."""
     return int(np.ceil(time_s * FRAMES_PER_S - 1e-6))
 
 
 def _frames_in(audio: Audio) -> int:
-    """How many frames are centred inside the audio."""
+    """Return the number of frames centred inside the audio."""
     return -(-audio.size // HOP)
 
 
 def _block_pitch(audio: Audio, start: int, within: PitchRange) -> NDArray[np.float32]:
-    """F0 of the block that starts at frame `start`: `BLOCK_FRAMES` frames, fewer where the audio ends."""
+    """Return F0 of the block that starts at frame `start`: `BLOCK_FRAMES` frames, fewer where the audio ends."""
     low = max(0, start - CONTEXT_FRAMES)
     high = min(_frames_in(audio), start + BLOCK_FRAMES + CONTEXT_FRAMES)
     half = within.window // 2
@@ -65,7 +64,7 @@ def _block_pitch(audio: Audio, start: int, within: PitchRange) -> NDArray[np.flo
 
 
 def _level(audio: Audio, low: int, high: int) -> NDArray[np.float32]:
-    """RMS in dBFS of frames `low` to `high`; a full-scale square wave is 0, a full-scale sine -3.01.
+    """Return the RMS level in dBFS of frames `low` to `high`; a full-scale square wave is 0, a full-scale sine -3.01.
 
     Frames are 10 ms, end to end: every sample counts once, and the mean power of a word's frames is the word's.
     """
@@ -76,7 +75,7 @@ def _level(audio: Audio, low: int, high: int) -> NDArray[np.float32]:
 
 
 def _samples(audio: Audio, start: int, stop: int) -> NDArray[np.float32]:
-    """Samples `start` to `stop` as float32 within -1 to 1, zeros where the audio has none."""
+    """Return samples `start` to `stop` as float32 within -1 to 1, zeros where the audio has none."""
     inside = audio[max(0, start) : max(0, stop)].astype(np.float32) / np.float32(FULL_SCALE)
     before = max(0, -start)
     return np.pad(inside, (before, stop - start - before - inside.size))

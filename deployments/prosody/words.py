@@ -1,4 +1,4 @@
-"""Level and pitch of each word, read off the tracks by the rules of the wire contract. Knows nothing of audio."""
+"""Level and pitch of each word, from the tracks by the rules of the wire contract. Knows nothing of audio."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 VOLUME_DB = (-60.0, 0.0)
 PITCH_HZ = (100.0, 1000.0)
 UNKNOWN = WordProsody(volume_db=VOLUME_DB[0], pitch_hz=PITCH_HZ[0], voiced=False)
-"""What a word gets where prosody failed or there is nothing to measure."""
+"""The values of a word where prosody failed or there is nothing to measure."""
 
 
 class _Reading(NamedTuple):
@@ -30,7 +30,7 @@ class _Reading(NamedTuple):
 
 
 def measure(tracks: Tracks, segments: Sequence[Segment]) -> list[tuple[WordProsody, ...]]:
-    """For each segment, one `WordProsody` per word.
+    """Return for each segment one `WordProsody` per word.
 
     `volume_db` is the RMS over the word. `pitch_hz` is the median F0 of its voiced frames; a word without any takes the
     value interpolated over time between its voiced neighbours in the segment (at its ends: the nearest one), else the
@@ -45,7 +45,7 @@ def measure(tracks: Tracks, segments: Sequence[Segment]) -> list[tuple[WordProso
 
 
 def _read(tracks: Tracks, word: Word) -> _Reading:
-    """Frames are 10 ms cells: those cut by the word's edges count for its level by the part that is inside."""
+    """Read one word's part of the tracks. Frames that the word's edges cut count by the part that is inside."""
     start, end = ((time_s - tracks.start_s) * FRAMES_PER_S for time_s in (word.start_s, word.end_s))
     if end <= start:  # a moment: the frame around it
         start = round(start) - 0.5
@@ -62,7 +62,7 @@ def _read(tracks: Tracks, word: Word) -> _Reading:
 
 
 def _speaker_medians_hz(segments: Sequence[Segment], readings: list[list[_Reading]]) -> dict[int, float]:
-    """Median F0 of each speaker over the whole video, of those who have voiced frames at all."""
+    """Return the median F0 over the whole video of each speaker with voiced frames."""
     by_speaker: dict[int, list[NDArray[np.float32]]] = defaultdict(list)
     for segment, of_words in zip(segments, readings, strict=True):
         by_speaker[segment.speaker] += [reading.f0_hz for reading in of_words if reading.f0_hz.size]

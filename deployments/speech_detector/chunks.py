@@ -1,4 +1,4 @@
-"""Spans of speech, put together: over the borders of pieces, and into chunks that a recogniser takes. Pure Python."""
+"""Joins spans of speech over the borders of pieces, and groups them into chunks for the recogniser. Pure Python."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 TOUCH_S = 0.02
-"""Spans on both sides of a piece's border are one span if no more than a frame lies between them."""
+"""Spans on both sides of a piece's border are joined if at most a frame lies between them."""
 LATE_SHARE = 0.5
-"""A chunk is cut at its widest pause after this share of what it may hold, so that no chunk is needlessly short."""
+"""A chunk is cut at its widest pause after this share of its maximum length, so that no chunk is needlessly short."""
 
 MARGIN_S = 0.3
-"""So much of the pause on either side a chunk is heard with: the detector's edges cut into first and last sounds."""
+"""Extends a chunk into the pauses beside it: the detector's edges cut into first and last sounds."""
 
 ROUNDING_S = 1e-7
-"""Equal parts of a long span may come out longer than what they are to fit in, by their last bits."""
+"""Equal parts of a long span may exceed the maximum by rounding."""
 
 
 Chunk = TypeVar("Chunk", bound=Span)
 
 
 def join_spans(lists: Iterable[Sequence[Span]]) -> list[Span]:
-    """The spans of consecutive pieces as one list; speech that runs over a border becomes one span again.
+    """Join the spans of consecutive pieces; speech that crosses a border becomes one span again.
 
-    Spans that touch inside a piece stay apart: the detector cut them there on purpose.
+    Spans that touch inside a piece stay apart: the detector cut them on purpose.
     """
     joined: list[Span] = []
     for spans in lists:
@@ -41,9 +41,9 @@ def join_spans(lists: Iterable[Sequence[Span]]) -> list[Span]:
 
 
 def cut_chunks(spans: Sequence[Span], max_s: float) -> list[Span]:
-    """Chunks of at most `max_s` that cover all `spans` (ascending): neighbours merged, cut at the widest late pause.
+    """Group ascending `spans` into chunks of at most `max_s`, cut at their widest late pauses.
 
-    A span that is itself longer than `max_s` is cut into equal parts.
+    A span longer than `max_s` is cut into equal parts.
     """
     waiting = [part for span in spans for part in parts(span, max_s)]
     chunks = []
@@ -57,9 +57,9 @@ def cut_chunks(spans: Sequence[Span], max_s: float) -> list[Span]:
 
 
 def with_margins(chunks: Sequence[Chunk], max_s: float) -> list[Chunk]:
-    """`chunks` (ascending), each with up to `MARGIN_S` of the pause on either side, and no longer than `max_s` by it.
+    """Extend ascending `chunks` by up to `MARGIN_S` on both sides, up to a length of `max_s`.
 
-    Neighbours share a pause half and half. The last one may reach past the audio's end.
+    Neighbours take half of a pause each. The last chunk may reach past the audio's end.
     """
     edges_s = [0.0, *((before.end_s + after.start_s) / 2 for before, after in pairwise(chunks)), float("inf")]
     widened = []
@@ -72,19 +72,19 @@ def with_margins(chunks: Sequence[Chunk], max_s: float) -> list[Chunk]:
 
 
 def speech_share(chunk: Span, spans: Sequence[Span]) -> float:
-    """How much of `chunk` the detected `spans` (which do not overlap) cover, 0-1."""
+    """Return the share of `chunk`, 0-1, that the detected `spans` cover; they do not overlap each other."""
     return min(1.0, sum(chunk.overlap_s(span) for span in spans) / chunk.duration_s) if chunk.duration_s else 0.0
 
 
 def parts(span: Span, max_s: float) -> list[Span]:
-    """`span` in equal parts, none longer than `max_s`."""
+    """Cut `span` into equal parts, none longer than `max_s`."""
     count = max(1, -int(-span.duration_s // max_s))
     borders = [span.start_s + span.duration_s * i / count for i in range(count)] + [span.end_s]
     return [Span(start_s=start, end_s=end) for start, end in pairwise(borders)]
 
 
 def _widest_late_pause(spans: Sequence[Span], max_s: float) -> int:
-    """How many of `spans` (of which all but the last one fit) to take; of equal pauses the latest."""
+    """Return how many of `spans` to take, all but the last of which fit; of equal pauses the latest is used."""
     start_s = spans[0].start_s
     pauses = [after.start_s - before.end_s for before, after in pairwise(spans)]
     late = [i for i, span in enumerate(spans[:-1]) if span.end_s - start_s >= LATE_SHARE * max_s]

@@ -1,4 +1,4 @@
-"""What can be set about speech detection."""
+"""Settings of speech detection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from deployments.watchdog import LONGEST_S
 
 PIECE_S = 120.0
-"""Length of the piece that the driver gives to one call: about two seconds of work on one core."""
+"""Length of the piece of one call: about two seconds of work on one core."""
 
 
 class SpeechDetectorConfig(BaseModel):
@@ -24,9 +24,9 @@ class SpeechDetectorConfig(BaseModel):
     device: str = "cpu"
     """A torch device."""
     threads: int = Field(default=1, ge=1)
-    """Threads of torch. More than one is a loss on a busy machine: OpenMP's threads spin while they wait."""
+    """Threads of torch. More than one is slower on a busy machine: OpenMP's threads spin while they wait."""
     step_s: float = Field(default=2.5, gt=0, le=5)
-    """Step of the 5 s window. Each instant is seen by 5 / step windows, whose scores are averaged."""
+    """Step of the 5 s window. Each moment lies in 5 / step windows, whose scores are averaged."""
     onset: float = Field(default=0.5, gt=0, lt=1)
     """Score above which speech begins."""
     offset: float = Field(default=0.363, gt=0, lt=1)
@@ -34,8 +34,8 @@ class SpeechDetectorConfig(BaseModel):
     min_speech_s: float = Field(default=0.1, ge=0)
     """Shorter speech is dropped."""
     min_silence_s: float = Field(default=0.1, ge=0)
-    """A shorter pause is no pause."""
+    """A shorter pause is filled."""
     pad_s: float = Field(default=0.05, ge=0)
-    """Every span grows by this much on either side, so that no first sound is lost."""
+    """Every span is extended by this much on both sides, so that no first sound is lost."""
     max_span_s: float = Field(default=7.0, ge=2)
     """Longer speech is cut where its score is lowest. Two spans joined over a piece's border stay under 15 s."""

@@ -26,7 +26,7 @@ class SpeechDetector:
         self._compute = replica.Compute(longest_s=config.longest_call_s)
 
     async def detect(self, audio: Audio, piece: Span) -> list[Span]:
-        """Speech inside `piece` of the whole video's `audio`. Put pieces together with `chunks.join_spans`."""
+        """Return the speech inside `piece` of the whole video's `audio`. `chunks.join_spans` joins pieces."""
         return await self._compute(self._engine.detect, audio, piece)
 
     def __repr__(self) -> str:

@@ -1,8 +1,8 @@
 """The pyannote segmentation network (PyanNet) that the whisperx package carries, for inference only.
 
-Written anew on plain torch, because `import pyannote.audio` costs 20 s of CPU and 230 MB here (it pulls lightning,
-torchmetrics, torchvision and transformers), and its loader unpickles whatever the file says. The scores equal
-pyannote's own to 1e-4 (tests/unit/test_diarizer_pieces.py). Knows nothing of speakers, spans or Ray.
+Written anew on plain torch, because `import pyannote.audio` costs 20 s of CPU and 230 MB (it imports lightning,
+torchmetrics, torchvision and transformers), and its loader unpickles arbitrary objects. The scores equal pyannote's own
+to 1e-4 (tests/unit/test_diarizer_pieces.py). Knows nothing of speakers, spans or Ray.
 
 Architecture: Bredin and Laurent, "End-to-end speaker segmentation for overlap-aware resegmentation", Interspeech 2021.
 """
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 WINDOW_S = 5.0
 WINDOW_SAMPLES = round(WINDOW_S * SAMPLE_RATE_HZ)
 FRAMES = 293
-"""Frames that the network gives for one window."""
+"""Frames of the network's output for one window."""
 FRAME_STEP_S = 270 / SAMPLE_RATE_HZ
 FRAME_WIDTH_S = 991 / SAMPLE_RATE_HZ
-"""How much audio one frame sees before the recurrent layers (its receptive field)."""
+"""Receptive field of a frame before the recurrent layers."""
 SPEAKERS = 3
-"""Local speakers of one window, in no order that would hold beyond it."""
+"""Local speakers of one window. Their order has no meaning in another window."""
 BATCH = 16
-"""Windows per forward pass: larger ones gain nothing on CPU and cost 14 MB each."""
+"""Windows per forward pass: more of them are no faster on a CPU and cost 14 MB each."""
 
 SINC_WIDTH = 251
 SINC_MIN_HZ = 50.0
@@ -47,7 +47,7 @@ SINC_MIN_HZ = 50.0
 class Grid:
     """Sliding windows over a whole video: window k starts at `k * step_s`; the last one may reach past the end.
 
-    The same grid as pyannote's `Inference.slide`, so windows do not depend on the pieces that a video is cut into.
+    It is the grid of pyannote's `Inference.slide`: windows do not depend on the pieces that a video is cut into.
     """
 
     samples: int
@@ -73,17 +73,17 @@ class Grid:
         return 1 + -(-beyond_first // self.step_samples)
 
     def starting_in(self, start_s: float, end_s: float) -> range:
-        """The windows whose start lies in [start_s, end_s)."""
+        """Return the windows whose start lies in [start_s, end_s)."""
         first, end = (max(0, -(-round(t * SAMPLE_RATE_HZ) // self.step_samples)) for t in (start_s, end_s))
         return range(min(first, self.count), min(end, self.count))
 
     def covering(self, start_s: float, end_s: float) -> range:
-        """The windows that share time with [start_s, end_s)."""
+        """Return the windows that overlap [start_s, end_s)."""
         return self.starting_in(start_s - self.window_s + 1 / SAMPLE_RATE_HZ, end_s)
 
 
 class SincNet(nn.Module):
-    """Raw waveform to features: band-pass filters with learnt edges, then two convolutions.
+    """Turns a waveform into features: band-pass filters with learnt edges, then two convolutions.
 
     Input (batch, 1, samples), output (batch, 60, frames).
     """
@@ -98,7 +98,7 @@ class SincNet(nn.Module):
         self.register_buffer("filters", torch.zeros(80, 1, SINC_WIDTH))
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """The features."""
+        """Return the features."""
         x = functional.conv1d(self.wav_norm1d(waveforms), self.filters, stride=10).abs_()
         x = functional.leaky_relu(self.norm1d[0](functional.max_pool1d(x, 3)))
         for conv, norm in zip(self.conv1d[1:], self.norm1d[1:], strict=True):
@@ -117,7 +117,7 @@ class PyanNet(nn.Module):
         self.classifier = nn.Linear(128, SPEAKERS)
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """The activities."""
+        """Return the activities."""
         x, _ = self.lstm(self.sincnet(waveforms).transpose(1, 2))
         for linear in self.linear:
             x = functional.leaky_relu(linear(x))
@@ -125,7 +125,7 @@ class PyanNet(nn.Module):
 
 
 class SegmentationNetwork:
-    """The loaded network over windows of a video. Safe to call from several threads."""
+    """The loaded network, applied to windows of a video. Safe to call from several threads."""
 
     def __init__(self, *, device: str = "cpu", threads: int = 1) -> None:
         self.device = torch.device(device)
@@ -133,7 +133,7 @@ class SegmentationNetwork:
         self.network = load_network().to(self.device)
 
     def scores(self, audio: Audio, grid: Grid, windows: range) -> NDArray[np.float32]:
-        """Activities in `windows` of `audio` (which is the whole video): shape (windows, 293, 3), 0-1."""
+        """Return the activities in `windows` of the whole video's `audio`: shape (windows, 293, 3), float32, 0-1."""
         torch.set_num_threads(self.threads)
         scores = np.empty((len(windows), FRAMES, SPEAKERS), np.float32)
         for at in range(0, len(windows), BATCH):
@@ -144,7 +144,7 @@ class SegmentationNetwork:
 
 
 def cut_windows(audio: Audio, grid: Grid, windows: Sequence[int]) -> NDArray[np.float32]:
-    """`windows` of the whole video's `audio`, zeros past its end: shape (windows, 1, samples of one), -1 to 1."""
+    """Cut `windows` from the whole video's `audio`, zeros past its end: (windows, 1, samples), float32, -1 to 1."""
     waveforms = np.zeros((len(windows), 1, grid.window_samples), np.float32)
     for waveform, window in zip(waveforms, windows, strict=True):
         samples = audio[window * grid.step_samples :][: grid.window_samples]
@@ -154,10 +154,10 @@ def cut_windows(audio: Audio, grid: Grid, windows: Sequence[int]) -> NDArray[np.
 
 
 def load_network() -> PyanNet:
-    """PyanNet with the weights from the whisperx package.
+    """Load PyanNet with the weights of the whisperx package.
 
     Raises:
-        FileNotFoundError: whisperx is not installed, or without its asset.
+        FileNotFoundError: The package or its file of weights is missing.
     """
     weights = dict(read_checkpoint(package_file("whisperx", "assets/pytorch_model.bin"))["state_dict"])
     bank = [weights.pop(f"sincnet.conv1d.0.filterbank.{name}") for name in ("low_hz_", "band_hz_", "window_", "n_")]
@@ -167,10 +167,10 @@ def load_network() -> PyanNet:
 
 
 def package_file(package: str, relative: str) -> Path:
-    """A file of an installed package, which is not imported.
+    """Return the path of a file of an installed package without importing it.
 
     Raises:
-        FileNotFoundError: no such package, or no such file in it.
+        FileNotFoundError: The package, or the file in it, is missing.
     """
     spec = find_spec(package)
     for folder in (spec.submodule_search_locations or []) if spec else []:
@@ -181,7 +181,7 @@ def package_file(package: str, relative: str) -> Path:
 
 
 def sinc_filters(low_hz: torch.Tensor, band_hz: torch.Tensor, window: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
-    """Band-pass filters, 40 even ones and 40 odd ones, from their learnt edges: shape (80, 1, 251).
+    """Compute band-pass filters, 40 even and 40 odd ones, from their learnt edges: shape (80, 1, 251).
 
     `low_hz`, `band_hz`: shape (40, 1), beyond `SINC_MIN_HZ`; `window`, `n`: the left half's taper and angular times.
     After Pariente et al., "Filterbank design for end-to-end speech separation", ICASSP 2020 (`ParamSincFB` of
@@ -199,9 +199,9 @@ def sinc_filters(low_hz: torch.Tensor, band_hz: torch.Tensor, window: torch.Tens
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A Lightning checkpoint, read without running any code of its own.
+    """Read a Lightning checkpoint without running code of its own.
 
-    Its bookkeeping refers to classes of pyannote, omegaconf and others; these are read as empty shells.
+    Its metadata refers to classes of pyannote, omegaconf and others, which are replaced by empty classes.
     """
     known: dict[str, Any] = {"collections.defaultdict": defaultdict} | {
         f"builtins.{kind.__name__}": kind for kind in (dict, list, int)
@@ -214,7 +214,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 class _Shell:
-    """Takes whatever the checkpoint gives it, and does nothing."""
+    """Replaces a class of the checkpoint: accepts any arguments and state, and does nothing."""
 
     def __new__(cls, *_args: object) -> Self:
         return object.__new__(cls)

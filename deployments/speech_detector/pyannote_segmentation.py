@@ -1,4 +1,4 @@
-"""Speech detection from the segmentation network's scores. Knows nothing of Ray, jobs or files."""
+"""The engine `pyannote-segmentation`: speech by the scores of the segmentation network. Knows nothing of jobs."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from deployments.speech_detector.config import SpeechDetectorConfig
 
 CONTEXT_S = 10.0
-"""What a piece hears on either side, so that speech that is on at its border was on before it, too."""
+"""Audio on both sides of a piece that is scored, too, so that speech at a border is continued from before it."""
 
 
 class PyannoteSpeechEngine:
-    """Speech is where any of the network's local speakers is active: whisperx's own way to use this network."""
+    """Finds speech where any of the network's local speakers is active, as whisperx uses this network."""
 
     def __init__(self, config: SpeechDetectorConfig) -> None:
         self.config = config
         self._network = SegmentationNetwork(device=config.device, threads=config.threads)
 
     def detect(self, audio: Audio, piece: Span) -> list[Span]:
-        """Speech inside `piece`. The scores there are those that the whole video would give."""
+        """Return the speech inside `piece`. The scores there equal those of the whole video."""
         duration_s = len(audio) / SAMPLE_RATE_HZ
-        heard = Span(start_s=max(0.0, piece.start_s - CONTEXT_S), end_s=min(duration_s, piece.end_s + CONTEXT_S))
-        times_s, scores = self.scores(audio, heard)
+        scored = Span(start_s=max(0.0, piece.start_s - CONTEXT_S), end_s=min(duration_s, piece.end_s + CONTEXT_S))
+        times_s, scores = self.scores(audio, scored)
         spans = [
             span
             for start, end in self._regions(times_s, scores)
@@ -48,7 +48,7 @@ class PyannoteSpeechEngine:
         return [span for span in inside if span.duration_s > 0]
 
     def scores(self, audio: Audio, span: Span) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Times (seconds) and speech scores (0-1) of the frames in `span`, each of shape (frames,)."""
+        """Return times in seconds and speech scores, 0-1, of the frames in `span`; both have shape (frames,)."""
         grid = Grid(samples=len(audio), step_s=self.config.step_s)
         windows = grid.covering(span.start_s, span.end_s)
         activities = self._network.scores(audio, grid, windows).max(axis=2, initial=0.0)
@@ -67,9 +67,9 @@ class PyannoteSpeechEngine:
 
 
 def overlap_add(activities: NDArray[np.float32], grid: Grid, windows: range) -> tuple[int, NDArray[np.float32]]:
-    """Hamming-weighted mean over the windows that see a frame, as in pyannote's `Inference.aggregate`.
+    """Average the windows that cover a frame, Hamming-weighted, as pyannote's `Inference.aggregate` does.
 
-    `activities`: shape (windows, 293). Returns the number of the first frame and the scores from there on.
+    `activities`: shape (windows, 293). Returns the number of the first frame and the scores from it on.
     """
     starts = [round(window * grid.step_s / FRAME_STEP_S) for window in windows]
     if not starts:
@@ -85,7 +85,7 @@ def overlap_add(activities: NDArray[np.float32], grid: Grid, windows: range) -> 
 
 
 def hysteresis(scores: NDArray[np.float32], onset: float, offset: float) -> list[tuple[int, int]]:
-    """Index ranges [i, j) that begin above `onset` and last until below `offset`."""
+    """Return index ranges [i, j) that start above `onset` and last until below `offset`."""
     decided = np.flatnonzero((scores > onset) | (scores < offset))
     if not len(decided):
         return []
@@ -96,7 +96,7 @@ def hysteresis(scores: NDArray[np.float32], onset: float, offset: float) -> list
 
 
 def merge(regions: list[tuple[float, float]], *, gap_s: float) -> list[tuple[float, float]]:
-    """Ascending `regions`, those with no more than `gap_s` between them made one."""
+    """Join ascending `regions` with at most `gap_s` between them."""
     merged: list[tuple[float, float]] = []
     for start, end in regions:
         if merged and start - merged[-1][1] <= gap_s:
@@ -107,10 +107,10 @@ def merge(regions: list[tuple[float, float]], *, gap_s: float) -> list[tuple[flo
 
 
 def cut_long(times_s: NDArray[np.float64], scores: NDArray[np.float32], span: Span, max_s: float) -> list[Span]:
-    """`span` cut where the score is lowest, again and again, until no part is longer than `max_s`.
+    """Cut `span` where the score is lowest, repeatedly, until no part is longer than `max_s`.
 
-    A cut lies in the latter half of what a part may hold, as in whisperx's `Binarize` (Bain et al., "WhisperX",
-    Interspeech 2023), and leaves at least an eighth of it behind, so that no sliver stays at the end.
+    A cut lies in the second half of a part's maximum length, as in whisperx's `Binarize` (Bain et al., "WhisperX",
+    Interspeech 2023), and leaves at least an eighth of it, so that no sliver remains at the end.
     """
     parts = []
     while span.duration_s > max_s:

@@ -1,1 +1,1 @@
-"""Speech to words: one chunk of at most a quarter of a minute at a time."""
+"""Speech recognition: chunks of at most half a minute become words with times."""

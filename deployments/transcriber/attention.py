@@ -1,7 +1,7 @@
-"""A text as the recogniser's tokens, and the words' starts and probabilities from what is known of the tokens.
+"""Starts and probabilities of words from those of the recogniser's tokens.
 
-The text is the one that is told, after the guard's cuts, and not what the decoder wrote: it is aligned as it stands.
-Knows nothing of models or sound.
+The text is the filtered one (`deployments/hallucinations`), not what the decoder wrote. Knows nothing of models or
+sound.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokenized:
-    """A text in tokens. `offsets`: for each the characters that it writes, `start` to before `end`."""
+    """A text as tokens. `offsets`: per token the range of characters that it writes, the end excluded."""
 
     text: str
     ids: tuple[int, ...]
     offsets: tuple[tuple[int, int], ...]
-    """Tokens that write bytes of one letter, as those of Hangul do, all have that letter."""
+    """Tokens that write bytes of the same letter, as in Hangul, all have that letter's range."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attended:
-    """Where the decoder looks for each token. `starts_s`: shape (tokens + 1,), the last one is the text's end.
+    """Where the decoder's attention is at each token, in seconds from the chunk's start.
 
-    `probabilities`: shape (tokens,), of each token after those before it.
+    `starts_s`: shape (tokens + 1,), the last one is the text's end.
+    `probabilities`: shape (tokens,), 0-1, of each token given those before it.
     """
 
     starts_s: NDArray[np.float64]
@@ -40,7 +41,7 @@ class Attended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttendedWord:
-    """A word, where the decoder looks for it, and how probable it is."""
+    """A word with its start by attention, in seconds from the chunk's start, and its probability, 0-1."""
 
     text: str
     start_s: float
@@ -49,7 +50,7 @@ class AttendedWord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Piece:
-    """Whole letters, `start` to `end` in the text, and the tokens that write them, a range."""
+    """Whole letters of the text, `start` to before `end`, and the range of tokens that write them."""
 
     start: int
     end: int
@@ -57,10 +58,10 @@ class _Piece:
 
 
 def attended_words(tokenized: Tokenized, attended: Attended, language: str) -> list[AttendedWord]:
-    """The words of the text, as `words_of` cuts it; those of one token share its time by their letters.
+    """Return the words of the text, as `words_of` splits it. Words of one token share its time by letters.
 
-    A word's probability is the arithmetic mean of its tokens', those that write punctuation only left out: Whisper's
-    own measure (openai/whisper, timing.py: `find_alignment`, and `merge_punctuations`, which keeps the word's).
+    A word's probability is the mean of its tokens' probabilities, without tokens that write only punctuation: Whisper's
+    own measure (openai/whisper, timing.py, `find_alignment` and `merge_punctuations`).
     """
     pieces = _pieces(tokenized)
     words = []
@@ -82,7 +83,7 @@ def attended_words(tokenized: Tokenized, attended: Attended, language: str) -> l
 
 
 def _pieces(tokenized: Tokenized) -> list[_Piece]:
-    """The tokens in order, those that share a letter as one piece; spaces before the letters are left out."""
+    """Return the tokens in order, those that share a letter as one piece, without leading spaces."""
     pieces: list[_Piece] = []
     for token, (start, end) in enumerate(tokenized.offsets):
         first = token
@@ -97,6 +98,6 @@ def _pieces(tokenized: Tokenized) -> list[_Piece]:
 
 
 def _time_s(piece: _Piece, character: int, attended: Attended) -> float:
-    """When the `character` is looked for, which is one of `piece`'s or lies before them."""
+    """Return the time of `character`, which is in `piece` or before it, by linear interpolation."""
     begin_s, end_s = attended.starts_s[[piece.tokens.start, piece.tokens.stop]]
     return float(np.interp(character, (piece.start, piece.end), (begin_s, end_s)))

@@ -1,4 +1,4 @@
-"""The recogniser as a Ray Serve deployment: one process, one loaded model, batches across jobs."""
+"""The Ray Serve class of speech recognition: one loaded model per process, batches across jobs."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ log = logs.get_logger("transcriber")
 
 @serve.deployment(health_check_period_s=replica.HEALTH_CHECK_S)
 class Transcriber:
-    """Turns chunks of speech into words, several at a time: those of all jobs that wait when the engine is free."""
+    """Transcribes chunks of speech in batches across jobs."""
 
     def __init__(self, config: TranscriberConfig, models: ModelsConfig, aligner: AlignerConfig) -> None:
-        """`aligner` says which languages' words the Aligner times; those of all others are timed here."""
+        """`aligner`: its languages are timed by the Aligner, the words of all others here."""
         replica.prepare()
         self._config = config
         engine = create(located(config, "asr", models), timed_by_ctc(aligner))
-        self._ladder = BatchBackoff(partial(answer, engine), max_batch=config.batch_size, stage="transcriber")
+        self._backoff = BatchBackoff(partial(answer, engine), max_batch=config.batch_size, stage="transcriber")
         compute = replica.Compute(longest_s=config.longest_call_s)
-        self._batcher = Batcher(self._ladder, max_batch=config.batch_size, compute=compute, stage="transcriber")
+        self._batcher = Batcher(self._backoff, max_batch=config.batch_size, compute=compute, stage="transcriber")
 
     async def transcribe(
         self,
@@ -51,11 +51,16 @@ class Transcriber:
         *,
         alone: bool = False,
     ) -> Transcript:
-        """What is said in `chunk` of the whole video's `audio`; times count from the video's start.
+        """Transcribe `chunk` of the whole video's `audio`. Times are seconds from the video's start.
 
-        `language` is a code of `config.languages` or `auto`; `speech`: where the detector heard any inside the chunk.
-        Words have times, but for languages that the Aligner times. Jobs are served in turn; `alone`: in a batch of its
-        own. Raises TranscriptionError, the cause is in the log; DeviceError where another replica may do better.
+        `language`: a code of `config.languages`, or `auto`. `speech`: the detected speech inside the chunk; None where
+        it is not known. Words have times, except those of languages that the Aligner times. Jobs are served in turn;
+        `alone`: in a batch of its own.
+
+        Raises:
+            TranscriptionError: The engine failed; the log has the cause.
+            DeviceError: The device failed; another replica may succeed.
+            StuckError: The computation takes too long.
         """
         piece = Chunk(
             audio=chunk.of(audio),
@@ -64,23 +69,22 @@ class Transcriber:
             speech_share=1.0 if speech is None else speech_share(chunk, speech),
             speech=None if speech is None else tuple(speech),
         )
-        transcript: Transcript = await self._ask(job_id, Question(chunk=piece), alone=alone)
+        transcript: Transcript = await self._answer(job_id, Question(chunk=piece), alone=alone)
         return transcript
 
     async def detect_language(
         self, audio: Audio, chunk: Span, job_id: str, *, brief: bool = False, alone: bool = False
     ) -> dict[str, float]:
-        """The probability of each language in `chunk` of `audio`; empty where the engine cannot tell.
+        """Return the probability of each language in `chunk` of `audio`; empty where the engine cannot detect it.
 
-        `brief`: see `Recognizer.detect`. Raises as `transcribe` does. `deployments.transcriber.language.vote` makes one
-        language of several chunks.
+        `brief`: see `Recognizer.detect`. Raises what `transcribe` raises. `language.vote` combines several chunks.
         """
         piece = Chunk(audio=chunk.of(audio), start_s=chunk.start_s, language=AUTO)
         question = Question(chunk=piece, language_only=True, brief=brief)
-        probabilities: dict[str, float] = await self._ask(job_id, question, alone=alone)
+        probabilities: dict[str, float] = await self._answer(job_id, question, alone=alone)
         return probabilities
 
-    async def _ask(self, job_id: str, question: Question, *, alone: bool) -> Any:
+    async def _answer(self, job_id: str, question: Question, *, alone: bool) -> Any:
         try:
             return await self._batcher(job_id, question, alone=alone)
         except Exception as error:
@@ -91,8 +95,8 @@ class Transcriber:
             raise TranscriptionError from error
 
     def check_health(self) -> None:
-        """Called by Serve: a replica whose device failed is replaced."""
-        self._ladder.check()
+        """Raise DeviceError once the device has failed; Serve then replaces this replica."""
+        self._backoff.check()
 
     def __repr__(self) -> str:
         return f"Transcriber({model_version(self._config)})"

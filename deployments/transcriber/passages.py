@@ -1,9 +1,8 @@
-"""Where which language is spoken in a video: stretches of one language each, from what short windows sound like.
+"""Divides a video into passages of one language each, by the language probabilities of short windows.
 
-Plain functions over spans and probabilities; knows nothing of how a window was heard.
-
-A wrong change of language costs more than none. So a passage in another language than most of the video needs some
-length and a window that is sure of it, and the caller hears it as a whole once more before it believes it.
+Plain functions over spans and probabilities; knows nothing of engines. A wrong change of language costs more than a
+missed one. So a passage that is not in the main language needs a minimum of speech and a window that is sure of it, and
+the caller detects the language of the whole passage again before it uses it.
 """
 
 from __future__ import annotations
@@ -21,25 +20,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 NEAR_S: Final = 0.3
-"""Spans with a shorter pause between them are heard together: people pause where they change the language."""
+"""Spans with a shorter pause between them are one window: people pause where they change the language."""
 SURE: Final = 0.9
 """Of 352 short windows of English none was taken for another language with this probability (docs/decisions.md)."""
 LEAST_S: Final = 2.0
-"""A passage with less speech is none."""
+"""Least speech of a passage."""
 CONFIRMED: Final = 0.8
-"""What the whole of a passage must be, heard once more; less is a language in doubt."""
+"""Least probability that the detection over the whole passage must give; below, its language is in doubt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage(Span):
-    """A stretch of time that is to be heard in `language`."""
+    """A span of the video that is transcribed in `language`."""
 
     language: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Consecutive windows, from `first` to before `end`, whose language is taken for `language`."""
+    """Consecutive windows, `first` to before `end`, that are labelled `language`."""
 
     language: str
     first: int
@@ -47,7 +46,7 @@ class _Run:
 
 
 def windows(speech: Iterable[Span]) -> list[Span]:
-    """What to listen to: the detector's spans of `speech`, near ones together, none longer than `BRIEF_S`."""
+    """Return the windows for language detection: spans of `speech`, near ones joined, none longer than `BRIEF_S`."""
     found: list[Span] = []
     for span in (part for whole in speech for part in parts(whole, BRIEF_S)):
         if found and span.start_s - found[-1].end_s <= NEAR_S and span.end_s - found[-1].start_s <= BRIEF_S:
@@ -58,10 +57,10 @@ def windows(speech: Iterable[Span]) -> list[Span]:
 
 
 def passages(heard: Sequence[Span], probabilities: Sequence[Mapping[str, float]]) -> list[Passage]:
-    """The stretches of one language each that windows make, in order; none where no window knows a language.
+    """Return the passages of the windows `heard`, in order; none where no window has probabilities.
 
-    Beside the language that is likeliest over all windows only those count of which a window is sure. What lies
-    between two firm passages goes to the one that it sounds more like.
+    Only the main language (the likeliest over all windows) and languages of which a window is sure are considered.
+    Windows between two firm passages go to the one whose language is more probable there.
     """
     main = vote(probabilities, [window.duration_s for window in heard])
     if main is None:
@@ -77,18 +76,18 @@ def passages(heard: Sequence[Span], probabilities: Sequence[Mapping[str, float]]
 
 
 def whole(speech: Sequence[Span], language: str) -> list[Passage]:
-    """All of `speech` as a passage in `language`; none where nobody speaks."""
+    """Return all of `speech` as one passage in `language`; none without speech."""
     return [Passage(start_s=speech[0].start_s, end_s=speech[-1].end_s, language=language)] if speech else []
 
 
 def joined(found: Iterable[Passage]) -> list[Passage]:
-    """`found` with neighbours of the same language made one."""
+    """Join neighbouring passages of the same language."""
     groups = [list(group) for _, group in groupby(found, key=lambda passage: passage.language)]
     return [Passage(start_s=g[0].start_s, end_s=g[-1].end_s, language=g[0].language) for g in groups]
 
 
 def chunks_of(found: Iterable[Passage], speech: Sequence[Span], max_s: float) -> list[Passage]:
-    """The recogniser's chunks, none longer than `max_s`, of the `speech` in each passage."""
+    """Return the recogniser's chunks, none longer than `max_s`, of the `speech` in each passage."""
     return [
         Passage(start_s=chunk.start_s, end_s=chunk.end_s, language=passage.language)
         for passage in found
@@ -97,12 +96,12 @@ def chunks_of(found: Iterable[Passage], speech: Sequence[Span], max_s: float) ->
 
 
 def speech_s(found: Iterable[Span], speech: Sequence[Span]) -> float:
-    """Seconds of `speech` in all of `found`."""
+    """Return the seconds of `speech` inside the spans `found`."""
     return sum(span.duration_s for passage in found for span in _inside(passage, speech))
 
 
 def likeliest(probabilities: Mapping[str, float]) -> str:
-    """The likeliest of languages; of equals the first in the alphabet."""
+    """Return the likeliest language; of equal ones the first in the alphabet."""
     return min(probabilities, key=lambda language: (-probabilities[language], language))
 
 
@@ -117,14 +116,14 @@ def _runs(labels: Sequence[str]) -> list[_Run]:
 
 
 def _is_firm(run: _Run, main: str, heard: Sequence[Span], probabilities: Sequence[Mapping[str, float]]) -> bool:
-    """Whether a run is long enough and a window is sure of it; of the main language it need only be the likeliest."""
+    """Return whether a run is long enough and one of its windows is sure; the main language need not be sure."""
     own = [each for each in probabilities[run.first : run.end] if each and likeliest(each) == run.language]
     sure = max((each[run.language] for each in own), default=0.0) >= (0.0 if run.language == main else SURE)
     return bool(own) and sure and sum(each.duration_s for each in heard[run.first : run.end]) >= LEAST_S
 
 
 def _filled(firm: Sequence[_Run], heard: Sequence[Span], probabilities: Sequence[Mapping[str, float]]) -> list[str]:
-    """A language for each window: that of its firm run, else that of the run before it or the one behind it."""
+    """Return a language per window: its firm run's, else that of the firm run before or after it."""
     labels = [firm[0].language] * firm[0].end
     for run in firm[1:]:
         between = range(len(labels), run.first)

@@ -1,7 +1,4 @@
-"""What every recogniser looks like, and the one place that names them all.
-
-Knows nothing of Ray, jobs or where the audio came from.
-"""
+"""What every recogniser does, and what it is given. Knows no engine: `registry.py` does."""
 
 from __future__ import annotations
 
@@ -14,50 +11,50 @@ if TYPE_CHECKING:
     from deployments.types import Audio, Span, Transcript
 
 AUTO = "auto"
-"""The language code that asks the engine to find the language itself."""
+"""The language code for which the engine detects the language."""
 BRIEF_S = 7.0
-"""The most that is heard at once where only the language is wanted, and quickly."""
+"""Longest chunk of a brief language detection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """One item of a batch: speech of one job, cut at pauses."""
+    """Speech of one job, cut at pauses: one item of a batch."""
 
     audio: Audio
     """The chunk's own samples."""
     start_s: float
-    """Where the first of them lies in the video."""
+    """Time of the first sample in the video."""
     language: str
     """An ISO 639-1 code, or `AUTO`."""
     speech_share: float = 1.0
-    """How much of it the detector heard as speech, 0-1."""
+    """Share of the chunk that the detector found to be speech, 0-1."""
     speech: tuple[Span, ...] | None = None
-    """Where in it the detector heard speech, in the video's time; None where nothing is known of it."""
+    """Detected speech inside the chunk, in seconds of the video; None where it is not known."""
 
 
 class Recognizer(Protocol):
-    """Speech to text. Chunks of one call may belong to different jobs and be of different languages."""
+    """Transcribes speech. Chunks of one call may be of different jobs and languages."""
 
     def transcribe(self, chunks: Sequence[Chunk]) -> list[Transcript | Exception]:
-        """One answer per chunk, in order; a chunk that fails fails alone, as an exception in its place.
+        """Return one answer per chunk, in order; an exception takes the place of a chunk that failed by itself.
 
-        Times are absolute (`start_s` added). Words lie inside their chunk, in order, without overlap. A chunk's
-        answer depends on nothing but the chunk (and chance, where an engine has to guess). Safe to call from several
-        threads. Raises what hits the whole batch, such as a lack of memory.
+        Times are seconds of the video. Words lie inside their chunk, in order, without overlap. An answer depends only
+        on its chunk, and on chance where an engine samples. Safe to call from several threads. Raises what fails the
+        whole batch, such as a lack of memory.
         """
         ...
 
     def detect(self, chunks: Sequence[Chunk], *, brief: bool = False) -> list[dict[str, float] | Exception]:
-        """Per chunk, in order, the probabilities of the languages; none where the engine cannot tell.
+        """Return per chunk, in order, the probability of each language; empty where the engine cannot detect it.
 
-        `brief`: in a tenth of the time, and a little less surely, of chunks no longer than `BRIEF_S`.
+        `brief`: for chunks no longer than `BRIEF_S`, in a tenth of the time and a little less reliably.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What a caller wants to know of a chunk: its words, or its language only."""
+    """A chunk, and whether its words or only its language are asked for."""
 
     chunk: Chunk
     language_only: bool = False
@@ -65,10 +62,10 @@ class Question:
 
 
 def answer(engine: Recognizer, questions: Sequence[Question]) -> list[Transcript | dict[str, float] | Exception]:
-    """One answer per question, in order, by at most one call of each kind."""
-    heard = iter(engine.transcribe([each.chunk for each in questions if not each.language_only]))
-    found = {
+    """Return one answer per question, in order, with at most one engine call per kind of question."""
+    transcripts = iter(engine.transcribe([each.chunk for each in questions if not each.language_only]))
+    languages = {
         brief: iter(engine.detect([q.chunk for q in questions if q.language_only and q.brief == brief], brief=brief))
         for brief in (False, True)
     }
-    return [next(found[each.brief]) if each.language_only else next(heard) for each in questions]
+    return [next(languages[each.brief]) if each.language_only else next(transcripts) for each in questions]

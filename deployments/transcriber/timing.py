@@ -1,4 +1,4 @@
-"""Word times for what the recogniser wrote: its attention, for many chunks at once, and the sound of each.
+"""Times the words of a batch of chunks by the recogniser's attention and the sound.
 
 Knows nothing of Ray or jobs. Chunks of a batch may be of several languages: each language is one call of the model.
 """
@@ -28,7 +28,7 @@ log = logs.get_logger("word_times")
 
 
 class Attentive(Protocol):
-    """What a model has to do for word times. See `whisper_model.Whisper`."""
+    """What word times need of a model. See `whisper_model.Whisper`."""
 
     def prompt(self, language: str) -> list[int]: ...  # noqa: D102
 
@@ -43,7 +43,7 @@ class Attentive(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Untimed:
-    """What was written for one chunk. `item`: its row in what was encoded."""
+    """An utterance without word times. `item`: the row of its chunk in the encoder's output."""
 
     item: int
     chunk: Chunk
@@ -52,9 +52,9 @@ class Untimed:
 
 
 def with_words(model: Attentive, encoded: object, written: Sequence[Untimed]) -> list[tuple[Utterance, bool]]:
-    """Each utterance with its words, and whether the attention could be had; else they are timed by their letters.
+    """Return each utterance with its words, and False where attention failed and its words are timed by letters.
 
-    Raises what hits the whole batch: a lack of memory, a dead device.
+    Raises what fails the whole batch: a lack of memory, a dead device.
     """
     by_language: dict[str, list[int]] = defaultdict(list)
     for number, each in enumerate(written):
@@ -72,7 +72,7 @@ def with_words(model: Attentive, encoded: object, written: Sequence[Untimed]) ->
 
 
 def _attend(model: Attentive, encoded: object, written: list[Untimed], texts: list[Tokenized]) -> list[Attended | None]:
-    """The attention of chunks of one language. What fails is tried in halves, down to the single ones that fail."""
+    """Return the attention of chunks of one language; None for failures. A failed batch is retried in halves."""
     try:
         return list(
             model.attend(
@@ -114,7 +114,7 @@ def _timed(each: Untimed, text: Tokenized | None, attended: Attended | None) -> 
 
 
 def _relative(chunk: Chunk) -> list[Span] | None:
-    """Where the detector hears speech in `chunk`, from its start on."""
+    """Return the detected speech of `chunk` in seconds from its start."""
     if chunk.speech is None:
         return None
     return [Span(start_s=span.start_s - chunk.start_s, end_s=span.end_s - chunk.start_s) for span in chunk.speech]

@@ -1,7 +1,7 @@
-"""The production recogniser: Whisper, many chunks at a time, with a guard against what it invents.
+"""The engine `whisperx`: Whisper over batches of chunks, with hallucinations filtered.
 
-Chunks of one batch may be of different jobs and languages: each has its own prompt, and none hears of another. Knows
-nothing of Ray or jobs.
+Chunks of one batch may be of different jobs and languages: each has its own prompt and does not influence the others.
+Knows nothing of Ray or jobs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from deployments.hallucinations.hypotheses import Hypothesis, Verdict, best, filtered, judge
-from deployments.sound import audible, is_quiet, is_steady, is_tonal
+from deployments.sound import amplified, is_quiet, is_steady, is_tonal
 from deployments.transcriber.protocol import AUTO, BRIEF_S, Chunk
 from deployments.transcriber.timing import Untimed, with_words
 from deployments.transcriber.whisper_model import WINDOW_S
@@ -31,76 +31,72 @@ Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
-    """A chunk that is to be computed, with its spectrum of shape (mels, 3000)."""
+class _Prepared:
+    """A chunk with its log-mel spectrum, shape (mels, frames), float32."""
 
     chunk: Chunk
     features: NDArray[np.float32]
 
 
 class WhisperRecognizer:
-    """A loaded Whisper. Keeps nothing from call to call."""
+    """A loaded Whisper without state between calls."""
 
     def __init__(
         self, model: Whisper, thresholds: HallucinationThresholds, timed_elsewhere: frozenset[str] = frozenset()
     ) -> None:
-        """`timed_elsewhere`: languages whose words are left without times, for the Aligner."""
+        """`timed_elsewhere`: languages whose words the Aligner times."""
         self._model = model
         self._thresholds = thresholds
         self._timed_elsewhere = timed_elsewhere
 
     def transcribe(self, chunks: Sequence[Chunk]) -> list[Transcript | Exception]:
-        """See `Recognizer`. A chunk gives one utterance, or none."""
-        return self._each(
-            chunks,
-            self._transcribe,
-            silent=self._unheard,
-        )
+        """See `Recognizer`. A chunk has one utterance or none."""
+        return self._each(chunks, self._transcribe, silent=self._silent_transcript)
 
     def detect(self, chunks: Sequence[Chunk], *, brief: bool = False) -> list[dict[str, float] | Exception]:
-        """See `Recognizer`. Silence has no language."""
+        """See `Recognizer`. Silence has no probabilities."""
         window_s = BRIEF_S if brief else WINDOW_S
         return self._each(chunks, self._detect, silent=lambda _: {}, window_s=window_s)
 
     def _each(
         self,
         chunks: Sequence[Chunk],
-        compute: Callable[[Sequence[_Heard]], Sequence[Answer]],
+        compute: Callable[[Sequence[_Prepared]], Sequence[Answer]],
         silent: Callable[[Chunk], Answer],
         window_s: float = WINDOW_S,
     ) -> list[Answer | Exception]:
-        """The answers of `compute` for the chunks that can be heard; for the others `silent`'s, or what is wrong."""
+        """Return `compute`'s answers for chunks that may hold speech, `silent`'s for silence, errors for bad chunks."""
         prepared = [self._prepare(chunk, window_s) for chunk in chunks]
-        heard = [each for each in prepared if isinstance(each, _Heard)]
+        heard = [each for each in prepared if isinstance(each, _Prepared)]
         answers = iter(compute(heard) if heard else ())
         return [
-            next(answers) if isinstance(each, _Heard) else silent(chunk) if each is None else each
+            next(answers) if isinstance(each, _Prepared) else silent(chunk) if each is None else each
             for chunk, each in zip(chunks, prepared, strict=True)
         ]
 
-    def _prepare(self, chunk: Chunk, window_s: float) -> _Heard | Exception | None:
-        """The chunk's spectrum in such a window; None where nobody can speak; what is wrong with it."""
+    def _prepare(self, chunk: Chunk, window_s: float) -> _Prepared | Exception | None:
+        """Return the chunk with its spectrum over `window_s`, None where it cannot hold speech, or its error."""
         try:
             check(chunk, window_s)
             if chunk.language != AUTO:
                 self._model.prompt(chunk.language)
             if is_quiet(chunk.audio) or is_steady(chunk.audio) or is_tonal(chunk.audio):
                 return None
-            return _Heard(chunk, self._model.features(audible(chunk.audio), window_s))
-        except Exception as error:  # noqa: BLE001  a failure is this chunk's answer and must not cost the others theirs
+            return _Prepared(chunk, self._model.features(amplified(chunk.audio), window_s))
+        except Exception as error:  # noqa: BLE001  the error is this chunk's answer; the others are computed
             return error
 
-    def _unheard(self, chunk: Chunk) -> Transcript:
-        """No words, and why, where the detector took the chunk for speech."""
+    def _silent_transcript(self, chunk: Chunk) -> Transcript:
+        """Return a transcript without words; with a warning where the detector took the chunk for speech."""
         reason = WarningCode.SPEECH_TOO_QUIET if is_quiet(chunk.audio) else WarningCode.NOT_SPEECH
-        told = chunk.speech_share >= self._thresholds.little_speech
-        warnings = (ResultWarning(code=reason, seconds=_speech_s(chunk)),) if told else ()
+        has_speech = chunk.speech_share >= self._thresholds.little_speech
+        warnings = (ResultWarning(code=reason, seconds=_speech_s(chunk)),) if has_speech else ()
         return Transcript(language=chunk.language, device=self._model.device, warnings=warnings)
 
-    def _detect(self, heard: Sequence[_Heard]) -> list[dict[str, float]]:
+    def _detect(self, heard: Sequence[_Prepared]) -> list[dict[str, float]]:
         return self._model.languages(self._model.encode([each.features for each in heard]))
 
-    def _transcribe(self, heard: Sequence[_Heard]) -> list[Transcript]:
+    def _transcribe(self, heard: Sequence[_Prepared]) -> list[Transcript]:
         encoded = self._model.encode([each.features for each in heard])
         languages = [each.chunk.language for each in heard]
         if AUTO in languages:
@@ -116,8 +112,10 @@ class WhisperRecognizer:
         ]
         return self._with_words(heard, encoded, transcripts)
 
-    def _with_words(self, heard: Sequence[_Heard], encoded: object, transcripts: list[Transcript]) -> list[Transcript]:
-        """The transcripts with their words timed, but for those of languages that are timed elsewhere."""
+    def _with_words(
+        self, heard: Sequence[_Prepared], encoded: object, transcripts: list[Transcript]
+    ) -> list[Transcript]:
+        """Return the transcripts with their words timed, except those of languages that the Aligner times."""
         untimed = [
             Untimed(
                 item=item,
@@ -135,8 +133,8 @@ class WhisperRecognizer:
             answers[each.item] = replace(answers[each.item], utterances=(utterance,), warnings=warnings)
         return answers
 
-    def _write(self, heard: Sequence[_Heard], encoded: object, prompts: list[list[int]]) -> Iterable[Hypothesis]:
-        """A hypothesis per chunk. Those that are doubtful, and no others, are tried again at rising temperatures."""
+    def _write(self, heard: Sequence[_Prepared], encoded: object, prompts: list[list[int]]) -> Iterable[Hypothesis]:
+        """Return a hypothesis per chunk. Doubtful ones, and no others, are decoded again at rising temperatures."""
         tries = [[first] for first in self._model.write(encoded, prompts)]
         doubtful = self._doubtful(heard, tries, range(len(heard)))
         for temperature in self._thresholds.temperatures:
@@ -150,7 +148,7 @@ class WhisperRecognizer:
         return [best(tried, self._thresholds) if i in doubtful else tried[-1] for i, tried in enumerate(tries)]
 
     def _doubtful(
-        self, heard: Sequence[_Heard], tries: Sequence[Sequence[Hypothesis]], among: Iterable[int]
+        self, heard: Sequence[_Prepared], tries: Sequence[Sequence[Hypothesis]], among: Iterable[int]
     ) -> list[int]:
         return [
             i for i in among if judge(tries[i][-1], heard[i].chunk.speech_share, self._thresholds) is Verdict.DOUBTFUL
@@ -173,7 +171,7 @@ class WhisperRecognizer:
 
 
 def _warning(code: WarningCode, chunk: Chunk) -> ResultWarning:
-    """The guard's warning of one chunk, with its amount."""
+    """Return the warning of one chunk with its amount."""
     if code is WarningCode.SPEECH_UNCERTAIN:
         return ResultWarning(code=code, seconds=_speech_s(chunk))
     return ResultWarning(code=code, count=1)
@@ -184,7 +182,7 @@ def _speech_s(chunk: Chunk) -> float:
 
 
 def check(chunk: Chunk, window_s: float) -> None:
-    """Raises ValueError where `chunk` is none that the model can hear in a window of that length."""
+    """Raise ValueError where `chunk` is not int16 mono or is longer than `window_s`."""
     if chunk.audio.dtype != np.int16 or chunk.audio.ndim != 1:
         raise ValueError(f"audio is {chunk.audio.dtype} of shape {chunk.audio.shape}, not int16 and mono")
     if len(chunk.audio) > window_s * SAMPLE_RATE_HZ + 1:  # its edges were rounded

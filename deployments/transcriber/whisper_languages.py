@@ -1,4 +1,4 @@
-"""What Whisper speaks: the codes of its language tokens. A constant, so that the HTTP edge need not load the model.
+"""The languages that Whisper knows. Constants, so that the HTTP edge need not load the model.
 
 The codes are Whisper's own: ISO 639-1, with `haw`, `jw` (Javanese) and `yue`, which that standard writes otherwise.
 """
@@ -15,17 +15,17 @@ _CODES: Final = """
 MULTILINGUAL: Final = frozenset(_CODES.split())
 """The 99 languages of every multilingual model."""
 CANTONESE: Final = "yue"
-"""Only the models of the third generation have it."""
+"""Only models of the third generation know it."""
 EVERY_MODELS: Final = MULTILINGUAL | {CANTONESE}
-"""What at least one model speaks."""
+"""The languages of at least one model."""
 THIRD_GENERATION: Final = ("large-v3", "turbo")
-"""Parts of the names of those models; `large` alone means one of them, too."""
+"""Parts of the names of the models of the third generation; the name `large` means one of them, too."""
 ENGLISH_ONLY: Final = ".en"
-"""How the names of the English models end."""
+"""Suffix of the names of English-only models."""
 
 
 def known_to(model: str) -> frozenset[str]:
-    """The languages of the model with this name (of its folder, where it is a path)."""
+    """Return the languages of the model with this name."""
     if model.endswith(ENGLISH_ONLY):
         return frozenset({"en"})
     if model == "large" or any(part in model for part in THIRD_GENERATION):

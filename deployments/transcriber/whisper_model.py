@@ -1,8 +1,8 @@
-"""Whisper on CTranslate2: loading, and the five things that can be computed with it. Knows nothing of chunks or jobs.
+"""Whisper on CTranslate2: loading, features, encoder, languages, decoder, attention. Knows nothing of chunks or jobs.
 
-Loaded by faster-whisper's `WhisperModel`, of which whisperX's own is a subclass: that one adds a method that takes one
-prompt for a whole batch, and its import costs 5 s and 860 MB (pyannote, lightning), so the base class is used. What is
-computed goes to CTranslate2 itself, with a prompt per item; nothing is kept from call to call.
+The model is loaded by faster-whisper's `WhisperModel`, the base class of whisperX's own, whose import costs 5 s and
+860 MB (pyannote, lightning) and whose addition allows only one prompt per batch. Computations call CTranslate2 itself,
+with a prompt per item.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
     from deployments.types import Audio
 
 WINDOW_S: Final = 30.0
-"""The model hears so much at a time; shorter audio is filled up with silence."""
+"""Length of the model's input; shorter audio is padded with silence."""
 FRAMES_PER_S: Final = 100
-"""Of the spectrum."""
+"""Frames of the spectrum."""
 SILENCE_SAMPLES: Final = 400
-"""One window of the spectrum: what lies further behind the audio's end is silence and need not be computed."""
+"""One window of the spectrum. What lies further after the audio's end is silence and is not computed."""
 HYPOTHESES: Final = 5
-"""Samples that are drawn per chunk at temperatures above 0, of which the likeliest is taken: Whisper's `best_of`."""
+"""Texts that are sampled per chunk at temperatures above 0; the likeliest is used. Whisper's `best_of`."""
 
 ATTENTION_STEP_S: Final = WINDOW_S / 1500
-"""The encoder's step, in which the decoder's attention is told."""
+"""Time step of the encoder, and so of the decoder's attention."""
 LONGEST_TEXT: Final = 448
-"""Tokens that the decoder can take at once, its prompt and the text's end among them."""
+"""Most tokens of the decoder, prompt and end of text included."""
 
-TORN: Final = "\ufffd"
-"""What is decoded of a letter whose last bytes were not written: Korean letters may take several tokens."""
+REPLACEMENT: Final = "\ufffd"
+"""Decoded for a letter whose last bytes are missing: Korean letters may take several tokens."""
 
 
 class Whisper:
-    """A loaded model. Calls are independent of each other and safe from several threads."""
+    """A loaded model without state between calls. Safe to call from several threads."""
 
     def __init__(self, config: TranscriberConfig) -> None:
         self.device = pick_device(config.device)
@@ -54,11 +54,11 @@ class Whisper:
         self._beam_size = config.beam_size
         self._end: int = self._model.hf_tokenizer.token_to_id("<|endoftext|>")
         self._encoding = encoding_of(self._model.hf_tokenizer, self._end)
-        if self.device == "cuda":  # libraries that are missing show only when something is computed
-            self._try(config.device)
+        if self.device == "cuda":  # missing libraries show only when something is computed
+            self._check_gpu(config.device)
 
-    def _try(self, wanted: str) -> None:
-        """Hear silence. Raises ModelLoadError where the GPU that CTranslate2 found does not compute."""
+    def _check_gpu(self, wanted: str) -> None:
+        """Transcribe silence. Raises ModelLoadError where the GPU that CTranslate2 found does not compute."""
         try:
             silence = self.encode([self.features(np.zeros(0, np.int16))])
             self.write(silence, [self.prompt("en")])
@@ -67,11 +67,11 @@ class Whisper:
             raise ModelLoadError(sentence) from None
 
     def features(self, audio: Audio, window_s: float = WINDOW_S) -> NDArray[np.float32]:
-        """The log-mel spectrum of `audio`, int16, filled up with silence to `window_s`: (mels, 3000) of 30 s, float32.
+        """Return the log-mel spectrum of `audio`, padded with silence to `window_s`: shape (mels, frames), float32.
 
-        Equals the spectrum of the audio with zeros up to 30 s, which is how Whisper was trained, at the cost of the
-        audio alone: in silence the logarithm (scaled by 1/4) lies at its floor, 8 below the maximum or at -10. In a
-        shorter window only silence is missing, and the encoder takes a tenth of its time for 7 s.
+        It equals the spectrum of the audio padded with zeros, as Whisper was trained, but only the audio is computed:
+        silence lies at the floor of the logarithm (scaled by 1/4), 8 below the maximum or at -10. With a window of 7 s
+        instead of 30 s the encoder takes a tenth of its time.
         """
         spectrum: NDArray[np.float32] = self._model.feature_extractor(
             audio.astype(np.float32) / 32768, padding=SILENCE_SAMPLES
@@ -83,34 +83,34 @@ class Whisper:
         return filled
 
     def encode(self, features: Sequence[NDArray[np.float32]]) -> Any:
-        """What the encoder makes of several spectra: CTranslate2's storage, shape (items, 1500, width)."""
+        """Return the encoder's output for several spectra: CTranslate2's storage, shape (items, steps, width)."""
         return self._model.encode(np.stack(features))
 
     def chosen(self, encoded: Any, items: Sequence[int]) -> Any:
-        """Some items of what was encoded, without encoding them again."""
+        """Return some items of the encoder's output."""
         return rows(encoded, items)
 
     def languages(self, encoded: Any) -> list[dict[str, float]]:
-        """Per item, the probability of each language that the model knows."""
+        """Return per item the probability of each language that the model knows."""
         if not self._multilingual:
             return [{"en": 1.0} for _ in range(encoded.shape[0])]
         found = self._model.model.detect_language(encoded)
         return [{token[2:-2]: float(probability) for token, probability in item} for item in found]
 
     def prompt(self, language: str) -> list[int]:
-        """The tokens that ask for a transcript in `language`. Raises ValueError where the model does not know it."""
+        """Return the prompt for a transcript in `language`. Raises ValueError where the model does not know it."""
         token = self._model.hf_tokenizer.token_to_id
         asked = [token(f"<|{language}|>"), token("<|transcribe|>")]
-        if not self._multilingual:  # an English model has tokens for languages, but was not taught to heed them
+        if not self._multilingual:  # English models have tokens for languages, but were not trained with them
             asked = [] if language == "en" else [None]
         if language not in EVERY_MODELS or None in asked:
             raise ValueError(f"the model does not know the language {language!r}")
         return [token("<|startoftranscript|>"), *asked, token("<|notimestamps|>")]
 
     def write(self, encoded: Any, prompts: list[list[int]], *, temperature: float = 0.0) -> list[Hypothesis]:
-        """What the decoder writes for each item after its prompt: by beam search, or drawn at a temperature above 0.
+        """Return the decoder's text for each item after its prompt: by beam search, or sampled above temperature 0.
 
-        CTranslate2 draws from a generator of its own, so texts of temperatures above 0 cannot be repeated.
+        CTranslate2 samples with a generator of its own, so that texts of temperatures above 0 cannot be reproduced.
         """
         search: dict[str, float] = {"beam_size": self._beam_size}
         if temperature > 0:
@@ -126,10 +126,11 @@ class Whisper:
     def attend(
         self, encoded: Any, prompt: list[int], texts: Sequence[Tokenized], durations_s: Sequence[float]
     ) -> list[Attended]:
-        """Where the decoder looks in `encoded` for each token of each item's text, after the `prompt` of them all.
+        """Return the decoder's attention at each token of each item's text, which follow the common `prompt`.
 
-        The heads are those that the model's own config.json names; the path through their weights is CTranslate2's
-        (dynamic time warping, as in openai/whisper's timing.py). Raises ValueError where a text is empty or too long.
+        The attention heads are those that the model's config.json names; CTranslate2 finds the path through their
+        weights by dynamic time warping, as openai/whisper's timing.py does. Raises ValueError where a text is empty or
+        too long.
         """
         if any(not 0 < len(text.ids) <= LONGEST_TEXT - len(prompt) - 1 for text in texts):
             raise ValueError("a text is empty, or longer than the decoder can take")
@@ -142,7 +143,7 @@ class Whisper:
         tokens = result.sequences_ids[0]
         text = self._model.hf_tokenizer.decode([token for token in tokens if token < self._end])
         return Hypothesis(
-            text=text.replace(TORN, "").strip(),
+            text=text.replace(REPLACEMENT, "").strip(),
             # The score is a mean over the tokens; Whisper's own mean counts the end of the text as one more.
             average_logprob=result.scores[0] * len(tokens) / (len(tokens) + 1),
             no_speech=result.no_speech_prob,
@@ -151,7 +152,7 @@ class Whisper:
 
 
 def _attended(result: Any, tokens: int) -> Attended:
-    """Of CTranslate2's path, pairs of token and step, each token's first step."""
+    """Return each token's first step on CTranslate2's path, whose pairs are token and step."""
     path = np.array(result.alignments, np.intp).reshape(-1, 2)
     first = np.searchsorted(path[:, 0], np.arange(tokens + 1))
     starts_s = path[np.minimum(first, len(path) - 1), 1] * ATTENTION_STEP_S
@@ -159,10 +160,10 @@ def _attended(result: Any, tokens: int) -> Attended:
 
 
 def rows(encoded: Any, items: Sequence[int]) -> Any:
-    """The `items` of `encoded`, in that order: the very storage where these are all, else a copy on the host.
+    """Return `items` of `encoded`, in that order: the same storage where these are all, else a copy on the host.
 
-    A storage cannot be cut, and numpy does not see a GPU's memory. CTranslate2 brings what it is given to the model's
-    device and type itself (faster-whisper relies on it for several GPUs); an item of the largest model is 3.8 MB.
+    A storage cannot be sliced, and numpy cannot read a GPU's memory. CTranslate2 moves its input to the model's device
+    and type by itself (faster-whisper relies on it for several GPUs). An item of the largest model has 3.8 MB.
     """
     if list(items) == list(range(encoded.shape[0])):
         return encoded
@@ -175,7 +176,7 @@ def rows(encoded: Any, items: Sequence[int]) -> Any:
 
 
 def pick_device(wanted: str) -> str:
-    """`cpu` or `cuda`. Raises ModelLoadError where a GPU is wanted and CTranslate2 finds none."""
+    """Return `cpu` or `cuda`. Raises ModelLoadError where a GPU is wanted and CTranslate2 finds none."""
     import ctranslate2
 
     try:
@@ -190,7 +191,7 @@ def pick_device(wanted: str) -> str:
 
 
 def load(config: TranscriberConfig, device: str) -> Any:
-    """The `faster_whisper.WhisperModel` that `config` names. Raises ModelLoadError with what is wrong with it."""
+    """Load the `faster_whisper.WhisperModel` that `config` names. Raises ModelLoadError with the reason."""
     from faster_whisper import WhisperModel
 
     name = f"the Whisper model {config.model!r}"
@@ -217,5 +218,5 @@ def load(config: TranscriberConfig, device: str) -> Any:
 
 
 def compute_type(wanted: str, device: str) -> str:
-    """CTranslate2's arithmetic: `auto` is float16 on a GPU and int8 on a CPU."""
+    """Return CTranslate2's compute type for `wanted`."""
     return {"cuda": "float16", "cpu": "int8"}[device] if wanted == "auto" else wanted

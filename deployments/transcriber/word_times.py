@@ -1,13 +1,13 @@
-"""When each word is said: where the recogniser's attention puts it, corrected by what the sound shows.
+"""Places words in time: their starts by the recogniser's attention, corrected by the sound.
 
-Cross-attention finds a word's start with an offset that depends on the model and the voice, scattered by a tenth of a
-second, and gives every pause to a word beside it. The path that is searched here moves the words' starts and ends so
-that no word lies over silence, that words last about as long as their letters ask for, and that all starts are off by
-about the same time. By how much is found out for each chunk: nothing is known here of the model. It is searched in a
-time without the pauses, however long they are: only the last `KEPT` frames of each, over which no word can lie.
+Attention finds a word's start with an offset that depends on the model and the voice, scattered by a tenth of a second,
+and gives every pause to a neighbouring word. The search here moves starts and ends so that no word covers silence, that
+a word's duration suits its letters, and that all starts are off by about the same time, which is estimated for each
+chunk. Pauses are removed from the time axis before the search, except their last `PAUSE_FRAMES` frames, which no word
+may cover.
 
-Plain functions over arrays; knows nothing of models, tokens or jobs. Times are seconds from the chunk's start, and in
-the search frames of 10 ms: frame t lasts from t to t + 1, so that a boundary is a whole number, 0 to `frames`.
+Plain functions over arrays; knows nothing of models, tokens or jobs. Times are seconds from the chunk's start. The
+search counts frames of 10 ms: frame t lasts from t to t + 1, so that boundaries are whole numbers, 0 to `frames`.
 """
 
 from __future__ import annotations
@@ -29,63 +29,63 @@ if TYPE_CHECKING:
 
 FRAME_SAMPLES: Final = SAMPLE_RATE_HZ // FRAMES_PER_S
 PAUSE_S: Final = 0.3
-"""No word lies over a silence of this length."""
-KEPT: Final = 6
-"""Frames of a pause: how early the attention is may show by a start that lies before the pause's end."""
+"""No word covers a silence of this length."""
+PAUSE_FRAMES: Final = 6
+"""Frames of a pause that stay on the time axis: attention may put a start before the pause's end."""
 SEVERAL: Final = 2
-"""A pause goes to the word behind it; more words do not begin in it, but for the frames that the attention is early."""
+"""A silence in which attention puts the starts of so many words is no pause: in a pause only one word starts."""
 REACH: Final = 60
-"""Frames by which a word's start may differ from the attention's, on either side, after the offset."""
+"""Frames by which a word's start may differ from the attention's, in either direction, beside the offset."""
 OFFSETS: Final = range(-4, 24, 4)
-"""Frames by which the attention may be early."""
+"""Candidate offsets: frames by which the attention may be early."""
 COARSE: Final = 2
-"""The offset is searched in steps of so many frames."""
+"""Step of the search for the offset, in frames."""
 SHORTEST: Final = 2
-"""Frames of a word."""
+"""Shortest word in frames."""
 LONGEST: Final = 200
-"""Frames of a word: 2 s."""
+"""Longest word in frames: 2 s."""
 LONGER: Final = 4.0
-"""A word lasts no longer than so many times what its letters ask for."""
+"""A word lasts no longer than so many times its expected duration."""
 SMOOTHED: Final = 3
-"""The level is a mean of so many frames."""
+"""Frames over which the level is averaged."""
 LEAST_CONTRAST_DB: Final = 15.0
-"""Where loud and quiet frames differ by less there is noise all over, and only the detector knows of pauses."""
+"""Where loud and quiet frames differ by less, noise covers the pauses, and only the detector finds them."""
 FLOOR_DB: Final = -120.0
 _PAUSE_IN_WORD: Final = 1e3
-"""Per frame: only where there is not enough else."""
+"""Cost per frame: used only where nothing else is possible."""
 _IMPOSSIBLE: Final = -1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """What the search weighs; chosen on synthesized voices (docs/decisions.md), in units of a log-probability."""
+    """Weights of the search in units of log-probability, chosen on synthesized voices (docs/decisions.md)."""
 
     spread: float = 9.0
-    """Frames: scale of the starts' deviation from attention and offset (Cauchy's distribution)."""
+    """Scale of the deviation of starts, in frames (Cauchy distribution)."""
     trust: float = 1.4
     doubt: float = 6.0
-    """Of paths by different offsets: their scores are divided by this."""
+    """Divides the scores of the offsets' best paths when offsets are averaged."""
     duration: float = 0.28
-    """Standard deviation of the logarithm of a word's duration over that of its letters."""
+    """Standard deviation of log(duration / expected duration) of a word."""
     gap: float = 2.3
-    """Of a gap between words."""
+    """Cost of a gap between words."""
     speech_in_gap: float = 0.55
-    """Per frame that is no silence and belongs to no word."""
+    """Cost per frame of sound outside words."""
     silence_in_word: float = 0.6
-    """Per frame."""
+    """Cost per silent frame inside a word."""
     short_silence: int = 6
-    """Frames: a shorter silence may be part of a word, such as the closure before `t`."""
+    """A silence of fewer frames may be part of a word, such as the closure before `t`."""
     loudness: float = 0.28
-    """Between the floor and the loudest frames, in dB, where sound begins."""
+    """Where sound begins, as a share of the range in dB between quiet and loud frames."""
     per_word: float = 0.3
-    """Letters' worth of time that a word takes beside its letters."""
+    """Time that a word takes beside its letters, in letters."""
 
 
 def silences(audio: Audio, speech: Sequence[Span] | None, by: Weights = Weights()) -> NDArray[np.bool_]:
-    """In which frames of `audio` nobody speaks, without silences so short that they may be part of a word.
+    """Return which frames of `audio` are silent: shape (frames,), bool. Very short silences are not marked.
 
-    By the level, where loud and quiet can be told apart, and by `speech`: where the detector hears anybody, seconds
-    from the audio's start; None where nothing is known of it.
+    A frame is silent by its level, where loud and quiet frames differ enough, or because it lies outside `speech`: the
+    detected spans in seconds from the audio's start, None where they are not known.
     """
     frames = len(audio) // FRAME_SAMPLES
     silent = ~_detected(speech, frames)
@@ -102,7 +102,7 @@ def silences(audio: Audio, speech: Sequence[Span] | None, by: Weights = Weights(
 
 
 def _level_db(audio: Audio, frames: int) -> NDArray[np.float64]:
-    """RMS of each frame and its neighbours."""
+    """Return the smoothed RMS level of each frame in dBFS."""
     power = np.mean(audio[: frames * FRAME_SAMPLES].astype(np.float64).reshape(frames, FRAME_SAMPLES) ** 2, axis=1)
     level_db = 10 * np.log10(power / 32768**2 + 10 ** (FLOOR_DB / 10))
     return np.convolve(np.pad(level_db, SMOOTHED // 2, mode="edge"), np.ones(SMOOTHED) / SMOOTHED, "valid")
@@ -117,7 +117,7 @@ def _detected(speech: Sequence[Span] | None, frames: int) -> NDArray[np.bool_]:
 
 
 def _runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Where `mask` is true: ranges, the end excluded."""
+    """Return the ranges in which `mask` is true, ends excluded."""
     edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
@@ -125,50 +125,51 @@ def _runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
 def place(
     starts_s: Sequence[float], words: Sequence[str], silent: NDArray[np.bool_], by: Weights = Weights()
 ) -> list[Span] | None:
-    """When each of `words` is said, in order and without overlap; `starts_s`: where the attention puts their starts.
+    """Return the span of each of `words`, in order and without overlap; None where they do not fit into the sound.
 
-    `silent`: shape (frames,), see `silences`. None where so many words do not fit into the sound.
+    `starts_s`: their starts by attention. `silent`: shape (frames,), see `silences`.
     """
     if not words or len(words) * SHORTEST > len(silent):
         return None
     starts = np.asarray(starts_s, float) * FRAMES_PER_S
-    pauses, kept = _pauses(starts, silent)
-    if len(words) * SHORTEST > np.sum(kept):
-        kept[:] = True
-    passed = np.concatenate([[0], np.cumsum(kept)])
+    pauses, used = _pauses(starts, silent)
+    if len(words) * SHORTEST > np.sum(used):
+        used[:] = True
+    passed = np.concatenate([[0], np.cumsum(used)])
     starts = _spaced(np.interp(starts, np.arange(len(passed)), passed), int(passed[-1]))
     expected = _expected(words, silent, by)
-    costs = np.where(pauses, _PAUSE_IN_WORD, by.silence_in_word * silent)[kept]
+    costs = np.where(pauses, _PAUSE_IN_WORD, by.silence_in_word * silent)[used]
     offset = _offset(_Search(costs, by, np.array(OFFSETS), COARSE).run(starts, expected), by)
     search = _Search(costs, by, np.array([offset]), 1)
     search.run(starts, expected)
-    at = np.flatnonzero(kept)
+    at = np.flatnonzero(used)
     return [_sounding(int(at[start]), int(at[end - 1]) + 1, silent) for start, end in search.path()]
 
 
 def _pauses(starts: NDArray[np.float64], silent: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which frames lie in a pause, and which are kept for the search.
+    """Return which frames lie in a pause, and which are used by the search.
 
-    Where the attention sees `SEVERAL` words there is none: they are said and not detected, or invented. At the sound
-    beside it they would push true words away, and nothing would tell that they were invented (`witness.py`).
+    A silence in which attention puts `SEVERAL` words is no pause: they are said and not detected, or hallucinated.
+    Moved to the sound beside it, they would displace true words, and could not be recognised as hallucinated by their
+    times (`deployments/hallucinations/unheard_words.py`).
     """
-    pauses, kept = np.zeros_like(silent), np.ones_like(silent)
+    pauses, used = np.zeros_like(silent), np.ones_like(silent)
     for start, end in _runs(silent):
         inside = np.sum((starts >= start) & (starts < end - OFFSETS[-1]))
         if end - start >= PAUSE_S * FRAMES_PER_S and inside < SEVERAL:
             pauses[start:end] = True
-            kept[start : end - KEPT] = False
-    return pauses, kept
+            used[start : end - PAUSE_FRAMES] = False
+    return pauses, used
 
 
 def _offset(scores: NDArray[np.float64], by: Weights) -> int:
-    """The mean of `OFFSETS`, each weighing as much as its best path is likely: frames that the attention is early."""
+    """Return the mean of `OFFSETS`, weighted by the likelihood of their best paths."""
     likely = np.exp((scores - scores.max()) / by.doubt)
     return round(float(likely @ np.array(OFFSETS) / likely.sum()))
 
 
 def _spaced(starts: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
-    """`starts` so far apart, and so far from both ends, that each word has its shortest time."""
+    """Return `starts` moved apart, and away from both ends, so that each word has at least `SHORTEST` frames."""
     room = np.arange(len(starts)) * SHORTEST
     latest = frames - len(starts) * SHORTEST
     spaced: NDArray[np.float64] = np.minimum(np.maximum.accumulate(starts - room), latest) + room
@@ -176,16 +177,16 @@ def _spaced(starts: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
 
 
 def _expected(words: Sequence[str], silent: NDArray[np.bool_], by: Weights) -> NDArray[np.float64]:
-    """Frames that each word takes where the time that is not silent is shared out by letters."""
+    """Return the expected frames of each word: the time of sound, divided by letters."""
     sizes = np.array([spoken_letters(word) for word in words]) + by.per_word
     shares: NDArray[np.float64] = np.maximum(sizes * (np.sum(~silent) / sizes.sum()), SHORTEST)
     return shares
 
 
 def _sounding(start: int, end: int, silent: NDArray[np.bool_]) -> Span:
-    """The frames `start` to `end` in seconds, without silence at either end; of those around a pause the longer part.
+    """Return frames `start` to `end` in seconds, without silence at either end.
 
-    A word that is silent all through stays where it is.
+    Where a pause divides the word, its longer part is returned. A word that is all silent stays as it is.
     """
     parts: list[tuple[int, int]] = []
     for first, last in _runs(~silent[start:end]):
@@ -199,22 +200,22 @@ def _sounding(start: int, end: int, silent: NDArray[np.bool_]) -> Span:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One word's part of a search. Columns are boundaries, counted from `first_start` and `first_end` (offset 0)."""
+    """The search's tables for one word. Columns are boundaries from `first_start` and `first_end` on (at offset 0)."""
 
     first_start: int
     first_end: int
     before: NDArray[np.intp]
-    """Shape (offsets, starts): the column in which the word before ends."""
+    """Shape (offsets, starts): the column of the end of the word before."""
     start: NDArray[np.intp]
-    """Shape (offsets, ends): the column of the best start."""
+    """Shape (offsets, ends): the column of this word's best start."""
     score: NDArray[np.float64]
-    """Shape (offsets, ends): of the best path that ends there."""
+    """Shape (offsets, ends): the score of the best path that ends there."""
 
 
 class _Search:
-    """The best path of all words for each of `offsets`, by Viterbi's algorithm on a grid of `step` frames.
+    """Finds the best path of all words for each of `offsets`, by Viterbi's algorithm on a grid of `step` frames.
 
-    `costs`: of each frame if it belongs to a word; 0 where it is no silence.
+    `costs`: cost of each frame inside a word; 0 for sound.
     """
 
     def __init__(self, costs: NDArray[np.float64], by: Weights, offsets: NDArray[np.intp], step: int) -> None:
@@ -228,14 +229,14 @@ class _Search:
         self._steps: list[_Step] = []
 
     def run(self, starts: NDArray[np.float64], expected: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Go through all words. Returns the best path's score by offset."""
+        """Search all words and return the score of the best path for each offset."""
         for start, length in zip(starts / self._step, expected / self._step, strict=True):
             self._add(round(float(start)) - REACH // self._step, float(length))
         best: NDArray[np.float64] = self._finished().max(axis=1)
         return best
 
     def path(self, which: int = 0) -> list[tuple[int, int]]:
-        """The words' boundaries in frames, by the offset of that number."""
+        """Return the words' boundaries in frames on the best path of offset number `which`."""
         shift = int(self._offsets[which])
         column = int(np.argmax(self._finished()[which]))
         found: list[tuple[int, int]] = []
@@ -247,19 +248,19 @@ class _Search:
         return found[::-1]
 
     def _finished(self) -> NDArray[np.float64]:
-        """Shape (offsets, ends of the last word): scores of whole paths."""
+        """Return the scores of whole paths, shape (offsets, ends of the last word)."""
         last = self._steps[-1]
         _, ends = self._columns(last.first_end, last.score.shape[1])
         after: NDArray[np.float64] = self._by.speech_in_gap * (self._speech[-1] - self._speech[ends])
         return last.score - after
 
     def _columns(self, first: int, count: int) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
-        """Which of `count` columns from `first` on lie inside the sound, and their boundaries: (offsets, count)."""
+        """Return whether columns `first` to `first + count` lie inside the sound, and their boundaries."""
         at = first + self._offsets[:, None] + np.arange(count)
         return (at >= 0) & (at < self._size), np.clip(at, 0, self._size - 1)
 
     def _add(self, first: int, expected: float) -> None:
-        """One more word, whose start is searched from `first` on, and that lasts about `expected` columns."""
+        """Add a word whose start is searched from column `first` on; `expected`: its expected duration in columns."""
         by, reach = self._by, REACH // self._step
         count = 2 * reach + 1
         inside, at = self._columns(first, count)
@@ -275,7 +276,7 @@ class _Search:
         self._steps.append(_Step(first, first + 1, before, start, np.where(inside, ended, _IMPOSSIBLE)))
 
     def _arrived(self, first: int, at: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-        """Scores of the best paths up to starts from `first` on, at `at`, and where the word before ends on them."""
+        """Return the scores of the best paths to the starts `at`, from `first` on, and the ends of the word before."""
         spoken = self._by.speech_in_gap * self._speech[at]
         if not self._steps:
             return -spoken, np.zeros_like(at)
@@ -293,7 +294,7 @@ class _Search:
 
 
 def _durations(count: int, expected: float, step: int, by: Weights) -> NDArray[np.float64]:
-    """Shape (`count` starts, ends): what a word's duration is worth, ends counted from one column after the start."""
+    """Return the scores of durations, shape (`count` starts, ends); ends count from one column after the start."""
     longest = round(min(max(LONGER * expected, 2 * LONGEST / step / 5), LONGEST / step))
     lasts = np.arange(1, count + longest) - np.arange(count)[:, None]
     possible = (lasts >= 1) & (lasts <= longest)

@@ -405,7 +405,7 @@ def test_a_batch_that_fails_is_halved(aligner: CtcAligner, english: Clip) -> Non
 def test_what_is_the_devices_is_no_utterances_failure(
     monkeypatch: pytest.MonkeyPatch, english: Clip, text: str
 ) -> None:
-    """A lack of memory or a dead device while a model computes or loads is raised, for the ladder above to know."""
+    """A lack of memory or a dead device while a model computes or loads is raised, for the backoff above to know."""
     error = RuntimeError(text)
 
     def fails(*_: object, **__: object) -> object:
@@ -425,7 +425,7 @@ def test_what_is_the_devices_is_no_utterances_failure(
 def test_too_little_memory_halves_the_items(
     monkeypatch: pytest.MonkeyPatch, aligner: CtcAligner, english: Clip
 ) -> None:
-    """Where memory holds two utterances at a time, the ladder gives each item what it gets with room for all."""
+    """Where memory holds two utterances at a time, the backoff gives each item what it gets with room for all."""
     item = item_of(english)
     items = [
         replace(item, transcript=replace(item.transcript, utterances=(utterance,)))
@@ -442,9 +442,9 @@ def test_too_little_memory_halves_the_items(
 
     monkeypatch.setattr(acoustic.AcousticModel, "emissions", narrow)
     monkeypatch.setattr(aligner, "_batch_samples", 10**9)
-    ladder = BatchBackoff(aligner.align, max_batch=16)
-    for answer, before in zip(ladder(items), expected, strict=True):
+    backoff = BatchBackoff(aligner.align, max_batch=16)
+    for answer, before in zip(backoff(items), expected, strict=True):
         assert isinstance(answer, Transcript)
         assert_same(answer, before)
     assert sizes[0] == 6
-    ladder.check()
+    backoff.check()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchaudio.functional import merge_tokens
 
-from deployments.aligner.paths import Placed, fill_gaps, fits, place, spans_of, with_wildcard
+from deployments.aligner.paths import Placed, fill_gaps, has_path, place, spans_of, with_wildcard
 from deployments.aligner.vocabulary import Spelling, spell, vocabulary
 
 KNOWN = vocabulary({"<pad>": 0, "|": 1, "a": 2, "b": 3, "c": 4}, size=5, blank=0, delimiter=1)
@@ -80,8 +80,8 @@ def test_the_wildcards_column_is_the_likeliest_sound() -> None:
 def test_equal_neighbours_need_a_frame_between_them() -> None:
     """CTC cannot write a letter twice in a row: `fits` says so before the search raises."""
     twice = spell(["aa"], KNOWN)
-    assert (fits(twice, 2), fits(twice, 3)) == (False, True)
-    assert not fits(Spelling(tokens=(), words=(range(0),)), 10)
+    assert (has_path(twice, 2), has_path(twice, 3)) == (False, True)
+    assert not has_path(Spelling(tokens=(), words=(range(0),)), 10)
     with pytest.raises(ValueError, match="do not fit"):
         place(emissions("aa"), twice, KNOWN)
     assert len(place(emissions("a_a"), twice, KNOWN)) == 1
@@ -119,7 +119,7 @@ def _last(path: tuple[int, ...], token: int) -> int:
 def test_words_are_ordered_inside_and_complete(frames: int, words: list[str], seed: int) -> None:
     """Whatever sounds and whatever text, if it fits: every word, in order, without overlap, inside."""
     spelling = spell(words, KNOWN)
-    if not fits(spelling, frames):
+    if not has_path(spelling, frames):
         return
     torch.manual_seed(seed)
     filled = fill_gaps(place((torch.randn(frames, KNOWN.size) * 3).log_softmax(-1), spelling, KNOWN), frames)

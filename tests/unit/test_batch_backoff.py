@@ -48,27 +48,27 @@ def test_out_of_memory_halves_the_batch(counted: Counted, error: Exception) -> N
     """Eight do not fit, four do not, two do: all are answered in order, and the next batches are of two."""
     relieved: list[int] = []
     engine = Engine(error, fits=2)
-    ladder = BatchBackoff(engine, max_batch=8, relieve=lambda: relieved.append(1), stage="aligner")
-    assert ladder(range(8)) == [0, 2, 4, 6, 8, 10, 12, 14]
+    backoff = BatchBackoff(engine, max_batch=8, relieve=lambda: relieved.append(1), stage="aligner")
+    assert backoff(range(8)) == [0, 2, 4, 6, 8, 10, 12, 14]
     assert engine.sizes == [8, 4, 2, 2, 4, 2, 2]
     assert len(relieved) == 3
     assert counted.total("device_trouble", stage="aligner", what="halved") == 3
-    ladder.check()
+    backoff.check()
     engine.sizes.clear()
-    assert ladder(range(5)) == [0, 2, 4, 6, 8]
+    assert backoff(range(5)) == [0, 2, 4, 6, 8]
     assert engine.sizes == [2, 2, 1]
 
 
 def test_memory_that_came_back_is_used() -> None:
     """After enough clean batches twice the size is tried again, up to the configured one."""
     engine = Engine(SCARCE[0], fits=2)
-    ladder = BatchBackoff(engine, max_batch=8)
-    ladder(range(8))
+    backoff = BatchBackoff(engine, max_batch=8)
+    backoff(range(8))
     engine.fits = 100
     for _ in range(2 * CLEAN_RUNS):
-        ladder(range(8))
+        backoff(range(8))
     engine.sizes.clear()
-    ladder(range(8))
+    backoff(range(8))
     assert engine.sizes == [8]
 
 
@@ -76,28 +76,28 @@ def test_memory_that_came_back_is_used() -> None:
 def test_no_memory_for_a_single_item_is_the_replicas_end(error: Exception) -> None:
     """Down to one and still no memory: an error that another replica may heal, and the health check fails."""
     engine = Engine(error, fits=0)
-    ladder = BatchBackoff(engine, max_batch=4)
-    answers = ladder(range(4))
+    backoff = BatchBackoff(engine, max_batch=4)
+    answers = backoff(range(4))
     assert engine.sizes == [4, 2, 1]
     assert [type(answer) for answer in answers] == [DeviceError] * 4
     assert isinstance(answers[0], DeviceError)
     assert answers[0].__cause__ is error
     with pytest.raises(DeviceError):
-        ladder.check()
+        backoff.check()
 
 
 @pytest.mark.parametrize("error", DEAD, ids=str)
 def test_a_dead_context_is_the_replicas_end(counted: Counted, error: Exception) -> None:
     """What the device's library calls fatal is not tried again: this batch and all later ones fail at once."""
     engine = Engine(error, poison=[2])
-    ladder = BatchBackoff(engine, max_batch=4)
-    ladder.check()
-    assert [type(answer) for answer in ladder([1, 2, 3])] == [DeviceError] * 3
-    assert [type(answer) for answer in ladder([5])] == [DeviceError]
+    backoff = BatchBackoff(engine, max_batch=4)
+    backoff.check()
+    assert [type(answer) for answer in backoff([1, 2, 3])] == [DeviceError] * 3
+    assert [type(answer) for answer in backoff([5])] == [DeviceError]
     assert counted.total("device_trouble", what="failed") == 1
     assert engine.sizes == [3]
     with pytest.raises(DeviceError):
-        ladder.check()
+        backoff.check()
 
 
 def test_memory_is_let_go_before_it_is_tried_again() -> None:
@@ -128,14 +128,14 @@ def test_memory_is_let_go_before_it_is_tried_again() -> None:
     assert (len(held), alive) == (1, [False] * 4)
 
 
-def test_a_ladder_below_knows_the_device() -> None:
-    """An engine with a ladder of its own says DeviceError: the replica is unwell, and nothing is tried again."""
+def test_an_inner_backoff_knows_the_device() -> None:
+    """An engine with a back-off of its own says DeviceError: the replica is unwell, and nothing is tried again."""
     engine = Engine(DeviceError(), poison=[2])
-    ladder = BatchBackoff(engine, max_batch=4)
-    assert [type(answer) for answer in ladder([1, 2])] == [DeviceError] * 2
+    backoff = BatchBackoff(engine, max_batch=4)
+    assert [type(answer) for answer in backoff([1, 2])] == [DeviceError] * 2
     assert engine.sizes == [2]
     with pytest.raises(DeviceError):
-        ladder.check()
+        backoff.check()
 
 
 def test_a_panic_is_an_items_failure() -> None:
@@ -159,11 +159,11 @@ def test_any_other_error_is_the_poisoned_items() -> None:
     """A batch that raises is halved until the items that fail stand alone; the replica stays healthy."""
     error = ValueError("bad item")
     engine = Engine(error, poison=[3, 6])
-    ladder = BatchBackoff(engine, max_batch=8)
-    assert ladder(range(8)) == [0, 2, 4, error, 8, 10, error, 14]
-    ladder.check()
+    backoff = BatchBackoff(engine, max_batch=8)
+    assert backoff(range(8)) == [0, 2, 4, error, 8, 10, error, 14]
+    backoff.check()
     engine.sizes.clear()
-    ladder([0] * 8)
+    backoff([0] * 8)
     assert engine.sizes == [8]
 
 

@@ -240,7 +240,7 @@ def test_a_batch_has_a_weight() -> None:
     asyncio.run(work())
 
 
-def test_the_ladder_under_the_batcher() -> None:
+def test_the_backoff_under_the_batcher() -> None:
     """Out of memory with more than two items: every caller is answered all the same."""
 
     def narrow(items: Sequence[int]) -> list[int | Exception]:

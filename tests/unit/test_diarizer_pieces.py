@@ -15,7 +15,7 @@ import torch
 from deployments.diarizer.config import DiarizerConfig
 from deployments.diarizer.pieces import joined
 from deployments.diarizer.pyannote_ge2e import PyannoteGE2EEngine
-from deployments.diarizer.voices import MELS, hearing_weights, mel_filters, mel_power, own_frames
+from deployments.diarizer.voices import MELS, mel_filters, mel_power, own_frames, window_weights
 from deployments.speech_detector.network import FRAMES, Grid, cut_windows, package_file
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Turn, pieces
 
@@ -165,7 +165,7 @@ def test_only_stretches_without_another_voice_describe_a_speaker() -> None:
     own[0, 300:] = True
     own[1, 100:160] = True
     hearings = np.array([950, 1000, 1050, 1100, 1300, 1340, 1350])
-    weights = hearing_weights(own, np.array([1000, 1000]), hearings)
+    weights = window_weights(own, np.array([1000, 1000]), hearings)
     assert weights[0].tolist() == [0, 0, 0, 0, 1, 1, 0]
     assert np.flatnonzero(weights[1]).tolist() == [1, 2, 3]
     assert weights[1, 1] == pytest.approx(60 / 160)

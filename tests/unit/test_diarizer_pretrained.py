@@ -334,8 +334,8 @@ def test_a_lack_of_memory_costs_time_and_no_voice(
     segmentation = engine.segment(talk, piece)
     embeddings = engine.embed(talk, segmentation)
     scarce = engine_on(Path(engine.config.model))
-    for ladder in (scarce._segmenting, scarce._embedding):
-        monkeypatch.setattr(ladder, "_work", small(ladder._work, 2))
+    for backoff in (scarce._segmenting, scarce._embedding):
+        monkeypatch.setattr(backoff, "_work", small(backoff._work, 2))
     again = scarce.segment(talk, piece)
     np.testing.assert_allclose(again.scores, segmentation.scores, atol=1e-5)
     np.testing.assert_allclose(scarce.embed(talk, segmentation).vectors, embeddings.vectors, atol=1e-4)

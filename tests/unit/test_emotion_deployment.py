@@ -108,14 +108,14 @@ def test_two_jobs_share_batches_and_get_what_each_gets_alone(start: Any, monkeyp
     engine = create(CONFIG)
     alone = {name: analyze(engine, audio, None, segments) for name, (audio, segments) in jobs.items()}
     monkeypatch.setattr(deployment, "create", lambda _: engine)
-    forward, forwarded, both_wait = engine._ladder._work, [], threading.Event()  # type: ignore[attr-defined]
+    forward, forwarded, both_wait = engine._backoff._work, [], threading.Event()  # type: ignore[attr-defined]
 
     def heard(windows: Sequence[Audio]) -> Any:
         assert both_wait.wait(PATIENCE_S)
         forwarded.append({name for name, (audio, _) in jobs.items() for w in windows if np.shares_memory(w, audio)})
         return forward(windows)
 
-    engine._ladder._work = heard  # type: ignore[attr-defined]
+    engine._backoff._work = heard  # type: ignore[attr-defined]
 
     async def work() -> None:
         emotion = start(CONFIG.model_copy(update={"batch_s": 20}))

@@ -12,7 +12,7 @@ import pytest
 
 from deployments.emotion import config as emotion
 from deployments.emotion.arousal import Arousal
-from deployments.emotion.lexical import Wording
+from deployments.emotion.lexical import LexicalEvidence
 from deployments.emotion.prosodic_lexical import CEILING, judge, mood_shares
 from deployments.emotion.protocol import LABELS, analyze
 from deployments.emotion.registry import create
@@ -133,8 +133,8 @@ def test_config_loads_nothing_heavy() -> None:
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "set()"
 
 
-def _wording(valence: float, *, trust: float = 1.0, cues: frozenset[str] = frozenset()) -> Wording:
-    return Wording(valence=valence, cues=cues, trust=trust)
+def _wording(valence: float, *, trust: float = 1.0, cues: frozenset[str] = frozenset()) -> LexicalEvidence:
+    return LexicalEvidence(valence=valence, cues=cues, trust=trust)
 
 
 def _shares(*, valence: float, arousal: float) -> dict[str, float]:

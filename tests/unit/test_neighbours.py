@@ -64,7 +64,7 @@ class Engine:
     def judge(self, items: Sequence[int]) -> list[Any]:
         try:
             return [Emotion(label=str(number), confidence=1) for number in self.batch(list(items))]
-        except RuntimeError:  # its ladder is the engine's own
+        except RuntimeError:  # its back-off is the engine's own
             return [DeviceError() for _ in items]
 
     def mood(self, answers: Sequence[Emotion]) -> Emotion:

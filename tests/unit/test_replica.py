@@ -11,7 +11,7 @@ PROGRAM = """
 import ctypes, resource, sys
 from deployments import replica
 if sys.argv[1] == "kept":
-    replica.keep_memory()
+    replica.retain_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.memset.argtypes, libc.free.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t], [ctypes.c_void_p]

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from scipy.signal import butter, sosfilt
 
-from deployments.sound import FAINT_PEAK, LOUD_PEAK, QUIET_PEAK, audible, is_quiet, is_steady, is_tonal
+from deployments.sound import FAINT_PEAK, LOUD_PEAK, QUIET_PEAK, amplified, is_quiet, is_steady, is_tonal
 from deployments.types import SAMPLE_RATE_HZ, Audio
 from tests.support.alignment_clips import clips
 
@@ -112,9 +112,9 @@ def test_faint_sound_is_made_louder_and_no_other() -> None:
     """By a whole number, so that the form stays to the bit; the loudest sample never clips."""
     faint = audio(FAINT_PEAK * np.sin(2 * np.pi * 200 * TIMES_S))
     faint.flags.writeable = False
-    louder = audible(faint)
+    louder = amplified(faint)
     assert louder.dtype == np.int16
     assert LOUD_PEAK - FAINT_PEAK < louder.max() <= LOUD_PEAK
     assert (louder == faint.astype(int) * (louder.max() // faint.max())).all()
     for same in (audio(np.array([FAINT_PEAK + 1])), audio(np.zeros(5)), audio(np.zeros(0)), audio(np.array([-32768]))):
-        assert audible(same) is same
+        assert amplified(same) is same

@@ -97,7 +97,7 @@ def test_what_cannot_be_attended_to_falls_alone() -> None:
 
 @pytest.mark.parametrize("text", ["CUDA out of memory", "CUDA error: device-side assert triggered"])
 def test_what_hits_the_batch_is_raised(text: str) -> None:
-    """A lack of memory halves the batch in the ladder, a dead device recycles the replica: neither is hidden here."""
+    """A lack of memory halves the batch in the back-off, a dead device recycles the replica: neither is hidden here."""
     with pytest.raises(RuntimeError, match="CUDA"):
         with_words(Model(RuntimeError(text), fits=0), ENCODED, BATCH)
 
