@@ -1,1 +1,1 @@
-"""From a URL to the audio that all stages work on: download, probe, decode, keep."""
+"""From a URL to the audio that all stages work on: download, probe, decode, store."""

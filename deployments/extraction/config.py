@@ -15,31 +15,31 @@ class MediaLimits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_duration_s: float = 3600.0
-    """Longest video; a second more passes."""
+    """Longest video; one more second is tolerated."""
 
     probe_s: float = 60.0
-    """Wall clock and CPU of the probe."""
+    """Most wall-clock time, and most CPU time, of the probe."""
 
     decode_s: float = 600.0
-    """Wall clock and CPU of ffmpeg."""
+    """Most wall-clock time, and most CPU time, of ffmpeg."""
 
     decodes_at_once: int = 3
-    """In one replica; the longest video's sound takes 115 MB there until it is kept."""
+    """Most decodes at once in one replica; the longest video's audio takes 115 MB until it is stored."""
 
     address_space_mb: int = 1024
-    """Address space of each child process, the programs themselves included."""
+    """Address space of each child process, program code included."""
 
     max_alloc_mb: int = 256
     """Largest single allocation of ffmpeg."""
 
 
 class ExtractorConfig(BaseModel):
-    """How videos become audio, within which bounds."""
+    """Settings of audio extraction."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     engine: Literal["ffmpeg"] = "ffmpeg"
-    """What decodes."""
+    """The decoder."""
 
     net: VideoPolicy = VideoPolicy()
     """Where videos may come from."""
@@ -51,7 +51,7 @@ class ExtractorConfig(BaseModel):
     """Bounds of probing and decoding."""
 
     scratch_url: str = "/tmp/ecg-ml-server/scratch"  # noqa: S108 - the app's settings put it into the state folder
-    """Where the extracted audio of running jobs is kept: a folder, or any fsspec URL that all nodes share."""
+    """Where the extracted audio of running jobs is stored: a folder, or an fsspec URL that all nodes share."""
 
     temp_dir: Path | None = None
-    """Where a video lies while it is read; None: the system's folder for temporary files."""
+    """Where a video is stored while it is decoded; None: the system's folder for temporary files."""

@@ -1,4 +1,4 @@
-"""Audio extraction on Ray Serve."""
+"""The Ray Serve class of audio extraction."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _log = logs.get_logger("extraction")
 
 @serve.deployment(health_check_period_s=replica.HEALTH_CHECK_S)
 class AudioExtractor:
-    """Turns a video's URL into audio and keeps it while its job runs."""
+    """Turns a video's URL into audio and stores it while its job runs."""
 
     def __init__(self, config: ExtractorConfig) -> None:
         replica.prepare()
@@ -50,23 +50,23 @@ class AudioExtractor:
         return f"AudioExtractor(busy={len(self._busy)}, {self._scratch})"
 
     async def prepare(self, job_id: str, run: int, url: str, reporter: Any = None) -> AudioInfo:
-        """Make sure that the audio of this run is kept: at once where it is, else download and decode.
+        """Make sure that the audio of this run is stored: download and decode it unless it is.
 
         `reporter` is the handle of the actor that is to hear of the progress, see `ProgressReporter`.
 
         Raises:
-            JobError: What ended it, see `download` and `extract`.
+            JobError: See `download` and `Decoder`.
         """
         async with self._one_at_a_time(job_id):
-            kept = await guarded.in_thread(lambda _: self._scratch.info(job_id, run))
-            if kept is not None:
-                return kept
+            stored = await guarded.in_thread(lambda _: self._scratch.info(job_id, run))
+            if stored is not None:
+                return stored
             with self._work.job() as folder:
                 return await self._extract(job_id, run, url, folder / "video", ProgressReporter(reporter))
 
     @asynccontextmanager
     async def _one_at_a_time(self, job_id: str) -> AsyncIterator[None]:
-        """A job that comes to its turn while it is fetched ahead waits for that and finds its audio."""
+        """Serialise the calls of a job: one that starts while its audio is prefetched waits, and finds the audio."""
         lock, users = self._busy.get(job_id, (asyncio.Lock(), 0))
         self._busy[job_id] = lock, users + 1
         try:
@@ -88,7 +88,7 @@ class AudioExtractor:
         )
         downloaded = time.monotonic()
         DOWNLOAD_BYTES.inc(got.size_bytes)
-        async with self._decoding:  # until the sound is kept, it is in our memory
+        async with self._decoding:  # until the audio is stored, it is in our memory
             decoded = await guarded.in_thread(
                 lambda stop: self._decode(
                     video, on_fraction=lambda fraction: progress.report_progress(Part.EXTRACT, fraction), stop=stop
@@ -117,17 +117,17 @@ class AudioExtractor:
         return info
 
     def load(self, job_id: str, run: int) -> Audio:
-        """The audio of a prepared run, read-only; Ray hands it out through its object store.
+        """Return the audio of a prepared run, read-only; Ray puts it into its object store.
 
         Raises:
-            AudioMissingError: It is not there or damaged: prepare it again.
+            AudioMissingError: The audio is missing or damaged and has to be prepared again.
         """
         return self._scratch.load(job_id, run)
 
     def discard(self, job_id: str, run: int | None = None) -> None:
-        """Remove what is kept of a run, or of all runs of a job."""
+        """Delete the stored audio of a run, or of all runs of a job."""
         self._scratch.discard(job_id, run)
 
     def kept_jobs(self) -> list[str]:
-        """The ids of the jobs of which audio is kept, for whoever sweeps up after lost jobs."""
+        """Return the ids of the jobs with stored audio, so that the caller can discard that of lost jobs."""
         return self._scratch.jobs()

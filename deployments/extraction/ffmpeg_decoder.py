@@ -1,6 +1,6 @@
-"""The only door to ffmpeg: a media file on our own disk becomes 16 kHz mono int16.
+"""The decoder `ffmpeg`, the only module that runs it: a local media file becomes 16 kHz mono int16.
 
-Never given a URL or a name from outside. Times count from the container's start: audio that begins later is padded
+It never gets a URL or a name from outside. Times count from the container's start: audio that begins later is padded
 with silence, gaps inside are filled. Knows nothing about downloads or jobs.
 """
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from deployments.types import Audio
 
 GRACE_S = 1.0
-"""How much longer than the limit a video may be: encoders round up to whole frames."""
+"""Tolerance of the longest duration: encoders round up to whole frames."""
 
 SHORT_SHARE = 0.01
-"""More than this away from the audio's own length is worth a warning …"""
+"""A larger difference from the audio's declared length, as a share of it, has a warning."""
 
 LOST_SHARE = 0.5
-"""… and missing more than this is an error."""
+"""A larger missing share is an error."""
 
 SHORT_S = 0.25
-"""Less than this is nothing: codecs' priming and padding."""
+"""A smaller difference is ignored: codecs' priming and padding."""
 
 READ_BYTES = 1 << 20
 _DAMAGED = ResultWarning(code=WarningCode.AUDIO_DAMAGED)
@@ -51,13 +51,7 @@ _log = logs.get_logger("extraction.media")
 def extract(
     path: Path, *, limits: MediaLimits, on_fraction: OnFraction | None = None, stop: Event | None = None
 ) -> Decoded:
-    """Probe and decode the first audio stream of `path`. Blocks; `stop` ends it within a second.
-
-    Raises:
-        AudioExtractionError: Not a media file, no audio, unsupported codec, over half of it missing, or too slow.
-        VideoTooLongError: By its own word or by counting.
-        guarded.StoppedError: `stop` was set.
-    """
+    """See `Decoder`: probe `path`, then decode its first audio stream."""
     media = probe(path, limits=_child(limits, limits.probe_s), stop=stop)
     if not media.duration_is_guess and (media.duration_s or 0.0) > limits.max_duration_s + GRACE_S:
         raise VideoTooLongError(limit_min=limits.max_duration_s / 60)
@@ -75,14 +69,14 @@ def decode(
     on_fraction: OnFraction | None = None,
     stop: Event | None = None,
 ) -> tuple[Audio, tuple[ResultWarning, ...]]:
-    """The first audio stream of `path`, which was probed as `media`, and warnings.
+    """Decode the first audio stream of `path`, which was probed as `media`, with warnings.
 
-    The array is laid out for the longest video and filled from the pipe in place: memory that is never touched is
-    never used (zeros neither), and nothing is copied.
+    The array has room for the longest video and is filled from the pipe in place: memory that is never written is not
+    used, and nothing is copied.
 
     Raises:
-        AudioExtractionError: ffmpeg could make nothing of it, crashed, or was too slow.
-        VideoTooLongError: More samples than the limit.
+        AudioExtractionError: ffmpeg could not decode it, crashed, or was too slow.
+        VideoTooLongError: There are more samples than the limit.
         guarded.StoppedError: `stop` was set.
     """
     audio = np.zeros(round((limits.max_duration_s + GRACE_S) * SAMPLE_RATE_HZ), np.int16)
@@ -94,7 +88,7 @@ def decode(
             filled, ended = _fill(room, path, media, limits=limits, on_fraction=on_fraction, stop=stop)
         _check_end(ended, filled)
     except BaseException:
-        audio.resize(0, refcheck=False)  # an error that is kept keeps its frames, and they an hour of sound
+        audio.resize(0, refcheck=False)  # a stored error would keep its frames, and with them an hour of audio
         raise
     return audio[: lead + filled // 2], (_DAMAGED,) if ended.returncode else ()
 
@@ -108,7 +102,7 @@ def _fill(
     on_fraction: OnFraction | None,
     stop: Event | None,
 ) -> tuple[int, guarded.Ended]:
-    """Let ffmpeg fill `room`; the bytes that came, and how it ended."""
+    """Have ffmpeg fill `room`; return the bytes that came, and how it ended."""
     filled = 0
     expected_bytes = 2 * SAMPLE_RATE_HZ * (media.audio_end_s or media.duration_s or float("inf"))
 
@@ -137,12 +131,12 @@ def _fill(
 def _check_end(ended: guarded.Ended, filled: int) -> None:
     if ended.returncode == -signal.SIGXCPU:
         raise AudioExtractionError(reason="timeout")
-    if ended.returncode < 0 or not filled:  # killed half-way must not pass for the end
+    if ended.returncode < 0 or not filled:  # a killed process must not count as the end of the audio
         raise AudioExtractionError(reason="unsupported" if ended.returncode else "no_audio")
 
 
 def command(path: Path, limits: MediaLimits) -> list[str]:
-    """The argument list for `path`. `async=1` with `first_pts=0` fills a late start and gaps with silence."""
+    """Return the command line for `path`. `async=1` with `first_pts=0` fills a late start and gaps with silence."""
     resample = f"aresample=osr={SAMPLE_RATE_HZ}:ochl=mono:osf=s16:async=1:first_pts=0"
     source = ffmpeg.input(
         f"file:{path}",
@@ -157,12 +151,12 @@ def command(path: Path, limits: MediaLimits) -> list[str]:
 
 
 def binary() -> str:
-    """The system's ffmpeg where there is one, else the one that imageio-ffmpeg brings."""
+    """Return the system's ffmpeg if there is one, else that of imageio-ffmpeg."""
     return shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
 
 
 def _lead_samples(media: Media) -> int:
-    """Silence that ffmpeg does not fill in by itself.
+    """Return the samples of leading silence that ffmpeg does not add by itself.
 
     It puts 0 at the container's start, but in a transport stream at the start of the streams that it decodes.
     """
@@ -170,27 +164,27 @@ def _lead_samples(media: Media) -> int:
 
 
 def _compare(media: Media, length_s: float) -> tuple[ResultWarning, ...]:
-    """Warnings where what came is not what was promised.
+    """Return warnings where the decoded length differs from the declared one.
 
-    Only the audio's own word counts for an error, and for more than was promised: a picture may well be longer than
-    the sound, or shorter.
+    Only the audio stream's own length counts for an error, and for audio that is too long: the picture may be longer or
+    shorter than the sound.
 
     Raises:
-        AudioExtractionError: More than half is missing.
+        AudioExtractionError: More than half of the audio is missing.
     """
     if media.duration_is_guess:
         return ()
     own_s = media.audio_end_s if media.audio_end_s or not media.only_audio else media.duration_s
-    promised_s = own_s or media.duration_s or 0.0
-    missing_s = promised_s - length_s
-    if abs(missing_s) <= max(SHORT_S, SHORT_SHARE * promised_s):
+    declared_s = own_s or media.duration_s or 0.0
+    missing_s = declared_s - length_s
+    if abs(missing_s) <= max(SHORT_S, SHORT_SHARE * declared_s):
         return ()
     if missing_s < 0:
         return (ResultWarning(code=WarningCode.AUDIO_LONGER, seconds=-missing_s),) if own_s else ()
-    if missing_s > LOST_SHARE * promised_s and own_s:
+    if missing_s > LOST_SHARE * declared_s and own_s:
         raise AudioExtractionError(reason="incomplete")
-    if own_s or missing_s > LOST_SHARE * promised_s:
-        share = missing_s / promised_s
+    if own_s or missing_s > LOST_SHARE * declared_s:
+        share = missing_s / declared_s
         return (ResultWarning(code=WarningCode.AUDIO_INCOMPLETE, seconds=missing_s, share=share),)
     return ()
 

@@ -1,7 +1,7 @@
-"""Child processes under guard: bounded time, memory and output, stopped as a group.
+"""Child processes with bounded time, memory and output, which are killed as a group.
 
 Knows nothing about media. The limits are set from outside (`prlimit`), since Python code between fork and exec is not
-safe in a process with threads; a shell holds the child's place until they are.
+safe in a process with threads: a shell waits in the child until they are set, then executes the command.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from threading import Event
 from typing import IO, TypeAlias, TypeVar, cast
 
 WAITING = ("/bin/sh", "-c", 'read -r _; exec "$@"', "sh")
-"""Becomes the command that follows it when a line comes in."""
+"""Waits for a line on stdin, then executes the command that follows."""
 STOP_CHECK_S = 0.1
-"""How soon a stop is noticed."""
+"""Interval of checks for a stop and for the deadline."""
 
 STDERR_TAIL_BYTES = 2_000
 
 Read: TypeAlias = Callable[[int], int]
-"""Takes what is ready from the pipe with this descriptor, returns the bytes taken; 0: the pipe's end."""
+"""Reads from the pipe with this descriptor and returns the number of bytes; 0: the end."""
 
 T = TypeVar("T")
 
 
 class StoppedError(Exception):
-    """Somebody set the stop event."""
+    """The stop event was set."""
 
 
 class ChildTimeoutError(Exception):
@@ -50,23 +50,23 @@ class ChildLimits:
     cpu_s: int
     address_space_bytes: int
     file_size_bytes: int = 0
-    """Largest file that it may write."""
+    """Largest file that the child may write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a child ended: `returncode` as in `subprocess`, and the last words on stderr."""
+    """How a child ended: `returncode` as in `subprocess`, and the end of its stderr."""
 
     returncode: int
     stderr: str
 
 
 def run(command: Sequence[str], *, limits: ChildLimits, read: Read, stop: Event | None = None) -> Ended:
-    """Run `command` to its end, its output going through `read`. Blocks; an exception of `read` ends the child.
+    """Run `command` to its end; `read` consumes its output. Blocks. An exception of `read` kills the child.
 
     Raises:
-        ChildTimeoutError: It took longer than `limits.wall_s`; it is dead.
-        StoppedError: `stop` was set; it is dead.
+        ChildTimeoutError: The child took longer than `limits.wall_s` and was killed.
+        StoppedError: `stop` was set, and the child was killed.
     """
     deadline = time.monotonic() + limits.wall_s
     process = subprocess.Popen(  # noqa: S603 - a list of our own making, no shell
@@ -92,9 +92,9 @@ def run(command: Sequence[str], *, limits: ChildLimits, read: Read, stop: Event 
 
 
 async def in_thread(function: Callable[[Event], T]) -> T:
-    """Run blocking `function` in a thread, handing it an event that is set when the caller is cancelled.
+    """Run blocking `function` in a thread, with an event that is set when the caller is cancelled.
 
-    A cancelled caller leaves only when the function has: then nothing runs on behind its back.
+    A cancelled caller returns only after the function has, so that nothing runs on.
     """
     stop = Event()
     work = asyncio.ensure_future(asyncio.to_thread(function, stop))
@@ -109,7 +109,7 @@ async def in_thread(function: Callable[[Event], T]) -> T:
 
 
 def _pump(process: subprocess.Popen[bytes], read: Read, *, deadline: float, stop: Event | None) -> str:
-    """Move the output until both pipes have ended; the tail of stderr."""
+    """Read both pipes to their ends and return the tail of stderr."""
     tail: deque[bytes] = deque(maxlen=STDERR_TAIL_BYTES // 100)
     stdout, stderr = _pipe(process.stdout), _pipe(process.stderr)
     with selectors.DefaultSelector() as selector:
@@ -160,12 +160,12 @@ def _limit(pid: int, limits: ChildLimits) -> None:
 
 
 def _go(process: subprocess.Popen[bytes]) -> None:
-    """Let the child begin; what it reads afterwards is an end of file."""
+    """Let the child begin, then close its stdin."""
     with contextlib.suppress(BrokenPipeError), cast("IO[bytes]", process.stdin) as stdin:
         stdin.write(b"\n")
 
 
 def _environment() -> dict[str, str]:
-    """No proxies, no library settings, no secrets of ours: a child gets what it needs to start, and a language."""
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-    return {"HOME": "/", "LANG": "C.UTF-8", **kept}
+    """Return the child's environment: what it needs to start and a locale, no proxies, library settings or secrets."""
+    passed = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    return {"HOME": "/", "LANG": "C.UTF-8", **passed}

@@ -1,4 +1,4 @@
-"""What a media file says of itself, asked in a guarded child process (`probe_script.py`)."""
+"""Reads the metadata of a media file in a guarded child process (`probe_script.py`)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from threading import Event
 
 DEMUXERS = "mov,mp4,m4a,matroska,webm,mpegts,avi,wav,mp3,flac,ogg,aac,asf,flv"
-"""The only containers that are opened. Playlists (hls, concat, dash, …), which name other files, are not among them."""
+"""The only containers that are opened: no playlists (hls, concat, dash, …), which name other files."""
 
 GUESSED_DURATION = frozenset({"mp3", "aac"})
-"""Demuxers that may reckon the duration from the first frames' bit rate: a hint only."""
+"""Demuxers that may estimate the duration from the bit rate of the first frames."""
 
 MAX_RATE_HZ = 768_000
 MAX_CHANNELS = 64
@@ -33,10 +33,10 @@ _log = logs.get_logger("extraction.probe")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
-    """A file with an audio stream; of several the first is meant. Times in seconds, 0 at the container's start.
+    """Metadata of a file and its first audio stream. Times are seconds from the container's start.
 
-    `duration_s`: of the whole file, None where it does not say. `audio_end_s`: of the audio by its own word, None
-    where it gives none. `audio_start_s`: when its first packet is due.
+    `duration_s`: declared for the whole file, or None. `audio_end_s`: declared for the audio stream, or None.
+    `audio_start_s`: time of the first audio packet.
     """
 
     demuxer: str
@@ -47,12 +47,12 @@ class Media:
 
     @property
     def duration_is_guess(self) -> bool:
-        """Whether `duration_s` may be far off."""
+        """Whether `duration_s` may be far from the truth."""
         return self.demuxer in GUESSED_DURATION
 
 
 def probe(path: Path, *, limits: guarded.ChildLimits, stop: Event | None = None) -> Media:
-    """Look at the file `path`. Blocks.
+    """Read the metadata of the file `path`. Blocks.
 
     Raises:
         AudioExtractionError: not_media, no_audio, unsupported (no decoder knows the codec), or timeout.

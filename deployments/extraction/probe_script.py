@@ -1,4 +1,4 @@
-"""Runs in a child process of its own: looks at a media file with PyAV and prints what it is, as JSON.
+"""Runs in a child process of its own: reads a media file's metadata with PyAV and prints it as JSON.
 
 Started by path with `python -I`, so it imports nothing of this project. Arguments: the file as `file:PATH`, the
 allowed demuxers.
@@ -12,12 +12,12 @@ from typing import Any
 
 
 def seconds(value: int | None, base: Any) -> float | None:
-    """`value` in units of `base` as seconds."""
+    """Convert `value` in units of `base` into seconds."""
     return None if value is None else float(value * base)
 
 
 def tagged_s(stream: Any) -> float | None:
-    """Matroska's DURATION tag (HH:MM:SS.fraction), which is the time of the stream's end."""
+    """Return the time of the stream's end by Matroska's DURATION tag (HH:MM:SS.fraction)."""
     try:
         hours, minutes, rest = stream.metadata["DURATION"].split(":")
         end_s = int(hours) * 3600 + int(minutes) * 60 + float(rest)
@@ -27,7 +27,7 @@ def tagged_s(stream: Any) -> float | None:
 
 
 def describe(container: Any) -> dict[str, Any]:
-    """What the container says of itself. Times in seconds on the file's own clock."""
+    """Return the container's metadata. Times are seconds on the file's own time scale."""
     streams = list(container.streams)
     audio = next((stream for stream in streams if stream.type == "audio"), None)
     found: dict[str, Any] = {
@@ -38,7 +38,7 @@ def describe(container: Any) -> dict[str, Any]:
         "audio": None,
     }
     if "matroska" in found["format"] and found["duration_s"] is not None:
-        found["duration_s"] -= found["start_s"]  # counted from the clock's zero there
+        found["duration_s"] -= found["start_s"]  # in Matroska it counts from time 0
     if audio is not None:
         codec = audio.codec_context
         start_s = seconds(audio.start_time, audio.time_base)

@@ -1,4 +1,4 @@
-"""Makes sample videos: given sound under a moving test picture."""
+"""Creates sample videos: a sound file under a moving test picture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIMITS = guarded.ChildLimits(wall_s=120, cpu_s=240, address_space_bytes=4 << 30,
 
 
 class VideoNotMadeError(Exception):
-    """The sound could not be read or the video not be written; the text says why."""
+    """The sound could not be read, or the video could not be written; the message has the reason."""
 
 
 def make_test_video(audio_path: Path, out_path: Path) -> None:
@@ -36,7 +36,7 @@ def make_test_video(audio_path: Path, out_path: Path) -> None:
 
 
 def command(audio_path: Path, out_path: Path, **codec: str) -> list[str]:
-    """The argument list. The picture gets the sound's length in figures: ffmpeg's `-shortest` cuts by chance.
+    """Return the command line. The picture's length is given as a number: ffmpeg's `-shortest` is inexact.
 
     Raises:
         VideoNotMadeError: `audio_path` is no sound file.

@@ -1,7 +1,7 @@
-"""Where the extracted audio of running jobs is kept, so that a restart need not fetch it again.
+"""Stores the extracted audio of running jobs, so that a restart need not download it again.
 
-A folder, or any place that fsspec reaches. Per job a folder, in it per run an array (.npy) and, written last, a note
-(.json) with its digest: what does not match its note does not exist.
+In a folder, or in any storage that fsspec reaches. Each job has a folder with an array (.npy) per run and a description
+(.json) with its digest, which is written last. An array that does not match its description counts as missing.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ BLOCK_BYTES = 4 << 20
 
 
 class AudioMissingError(MLServerError):
-    """The audio of this run is not there, or is damaged: it has to be extracted (again)."""
+    """The audio of this run is missing or damaged and has to be extracted."""
 
 
 class Scratch:
-    """The audio of running jobs, by job and run."""
+    """Stored audio by job and run."""
 
     def __init__(self, url: str) -> None:
         self._fs, root = fsspec.core.url_to_fs(url)
@@ -51,10 +51,10 @@ class Scratch:
     def save(
         self, job_id: str, run: int, audio: Audio, *, duration_s: float, warnings: tuple[ResultWarning, ...]
     ) -> AudioInfo:
-        """Keep `audio`; what it is known by from now on.
+        """Store `audio` and return its description.
 
         Raises:
-            OutOfResourcesError: No room.
+            OutOfResourcesError: The disk is full.
         """
         data = np.ascontiguousarray(audio).data.cast("B")
         info = AudioInfo(
@@ -70,29 +70,29 @@ class Scratch:
         return info
 
     def info(self, job_id: str, run: int) -> AudioInfo | None:
-        """What is known of a run's audio after reading and checking it, None where it has to be extracted (again)."""
+        """Read and check a run's audio and return its description; None where it is missing or damaged."""
         try:
             return self._read(job_id, run)[0]
         except AudioMissingError:
             return None
 
     def load(self, job_id: str, run: int) -> Audio:
-        """The audio of a run, read-only.
+        """Return the audio of a run, read-only.
 
         Raises:
-            AudioMissingError: It is not there or does not match its digest.
+            AudioMissingError: The audio is missing or does not match its digest.
         """
         return self._read(job_id, run)[1]
 
     def discard(self, job_id: str, run: int | None = None) -> None:
-        """Remove what is kept of a run, or of all runs of a job. Nothing kept: nothing done."""
+        """Delete the audio of a run, or of all runs of a job, if there is any."""
         paths = [self._folder(job_id)] if run is None else [self._path(job_id, run, kind) for kind in ("json", "npy")]
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
                 self._fs.rm(path, recursive=run is None)
 
     def jobs(self) -> list[str]:
-        """The ids of the jobs of which something is kept: whoever knows which still run can discard the others."""
+        """Return the ids of the jobs with stored audio."""
         self._fs.invalidate_cache()
         return sorted(unquote(str(path).rsplit("/", 1)[-1]) for path in self._fs.ls(self._root, detail=False))
 
@@ -112,7 +112,7 @@ class Scratch:
 
     @contextlib.contextmanager
     def _writing(self, path: str) -> Iterator[IO[bytes]]:
-        """A file that appears whole or not at all; object stores do that by themselves."""
+        """Open a file that appears whole or not at all; object stores guarantee that by themselves."""
         if not self._local:
             with self._fs.open(path, "wb") as file:
                 yield file
@@ -137,10 +137,10 @@ class Scratch:
 
 
 def _read_array(file: IO[bytes], samples: int) -> Audio:
-    """Read exactly `samples` int16 from an .npy file, straight into place.
+    """Read exactly `samples` int16 from an .npy file without a copy.
 
     Raises:
-        ValueError: It is not such a file.
+        ValueError: The file has another form.
     """
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("not our array")

@@ -1,4 +1,4 @@
-"""Where videos lie while they are read: private folders that nobody leaves behind, not even a killed process."""
+"""Private folders for videos while they are decoded. Folders of killed processes are removed by the next one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOCK = ".lock"
 
 
 class WorkDir:
-    """This process' folder for temporary files. A lock, which dies with the process, tells others that it lives."""
+    """This process's folder for temporary files. It holds a file lock, which shows others that the process lives."""
 
     def __init__(self, parent: Path | None = None) -> None:
         parent = parent or Path(tempfile.gettempdir())
@@ -27,11 +27,11 @@ class WorkDir:
         made = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent))
         self._lock = os.open(made / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self.path = made.rename(parent / made.name.removeprefix("."))  # seen by others only once it is locked
+        self.path = made.rename(parent / made.name.removeprefix("."))  # visible to others only once it is locked
 
     @contextlib.contextmanager
     def job(self) -> Iterator[Path]:
-        """A folder for one job; gone afterwards, whatever happens."""
+        """Create a folder for one job, and delete it afterwards."""
         folder = Path(tempfile.mkdtemp(dir=self.path))
         try:
             yield folder
@@ -39,14 +39,14 @@ class WorkDir:
             shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Delete the folder with its contents."""
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.close(self._lock)
 
 
 def sweep(parent: Path) -> int:
-    """Remove the folders under `parent` whose processes are gone; how many there were."""
+    """Delete the folders under `parent` whose processes have ended, and return their number."""
     return sum(_remove_if_dead(folder) for folder in parent.glob(f"{PREFIX}*"))
 
 

@@ -1,1 +1,1 @@
-"""The model store: from a model's name to a local folder whose every file has the digest that the lock tells."""
+"""The model store: finds the local folder of a model whose files all have the digests of the model lock."""

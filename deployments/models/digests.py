@@ -1,8 +1,8 @@
-"""Digests of files, and how a folder's files differ from what they should be. Knows nothing of hubs or settings.
+"""Digests of files, and the differences of a folder's files from the lock. Knows nothing of hubs or settings.
 
-A large model takes seconds to read, so digests are remembered by the file's path, size, times and number: whoever
-changes a file changes those (the change time cannot be set back). What is remembered lies in the server's own state
-directory, not beside the models: who may write there need not be able to forge it.
+A large model takes seconds to read, so digests are cached by the file's path, size, times and inode: a change of the
+file changes those (the change time cannot be set back). The cache is in the server's state folder, not beside the
+models, so that write access to the models is not enough to forge it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 MEMORY = "ml-server-digests.json"
 HALF = ".incomplete"
-"""How the hub's library names what it has not downloaded wholly."""
+"""Suffix of the hub library's incomplete downloads."""
 
 
 class Digests:
-    """SHA-256 of files, remembered in `folder`; where that cannot be written, they are computed each time."""
+    """SHA-256 digests of files, cached in `folder`. If that is not writable, they are computed each time."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder.expanduser() / MEMORY
@@ -32,7 +32,7 @@ class Digests:
         self._new: dict[str, list[object]] = {}
 
     def of(self, path: Path) -> str:
-        """The digest of the file that `path` leads to, in hex."""
+        """Return the digest of the file that `path` resolves to, in hex."""
         real = path.resolve()
         key, stamp = str(real), _stamp(real)
         known = self._known.get(key)
@@ -45,7 +45,7 @@ class Digests:
         return digest
 
     def save(self) -> None:
-        """Remember what was computed. Processes that do so at once lose at most each other's work."""
+        """Write new digests to the cache. Concurrent processes may overwrite each other's additions."""
         if not self._new:
             return
         content = json.dumps(self._remembered() | self._new)
@@ -74,7 +74,7 @@ def _stamp(path: Path) -> list[object]:
 
 
 def differences(folder: Path, files: Mapping[str, LockedFile], digests: Digests) -> dict[str, str]:
-    """What is wrong with each of these files, by name; empty where all are as they should be."""
+    """Return by name what is wrong with each of these files; empty if nothing is."""
     found = {name: wrong for name, file in files.items() if (wrong := _wrong(folder / name, file, digests))}
     digests.save()
     return found
@@ -92,19 +92,19 @@ def _wrong(path: Path, file: LockedFile, digests: Digests) -> str | None:
 
 
 def _half(path: Path, file: LockedFile) -> bool:
-    """Whether a download of the file began: beside it, or in the hub library's cache, by the digest of large files."""
+    """Return whether the file's download is incomplete: beside it, or by its digest in the hub library's cache."""
     beside = path.with_name(path.name + HALF)
     blob = next((parent.parent / "blobs" for parent in path.parents if parent.name == "snapshots"), None)
     return beside.exists() or (blob is not None and (blob / (file.sha256 + HALF)).exists())
 
 
 def measured(folder: Path, names: Iterable[str], digests: Digests) -> dict[str, LockedFile]:
-    """Size and digest of these files."""
+    """Return size and digest of these files."""
     files = {name: LockedFile(sha256=digests.of(folder / name), size=(folder / name).stat().st_size) for name in names}
     digests.save()
     return files
 
 
 def names_in(folder: Path) -> set[str]:
-    """All files below a folder, by their path in it, with `/`."""
+    """Return the paths, with `/`, of all files below a folder."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}

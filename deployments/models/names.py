@@ -1,4 +1,4 @@
-"""What models a configuration names. Knows the engines that bring their own models; loads nothing."""
+"""The models that a configuration names. Knows which engines need none; loads nothing."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ class Wanted:
 
     @classmethod
     def of(cls, kind: Kind, name: str) -> Wanted:
-        """With a size of Whisper's written out."""
+        """Create it with a Whisper size replaced by its repository."""
         return cls(kind=kind, name=SIZES.get(name, name) if kind == "asr" and not Path(name).is_dir() else name)
 
     @property
     def folder(self) -> Path | None:
-        """The folder that it names; None where it names a repository."""
+        """The folder that the name refers to; None for a repository."""
         path = Path(self.name).expanduser()
         return path if path.is_dir() or self.name.startswith(("/", ".", "~")) else None
 
     @property
     def is_repository(self) -> bool:
-        """Whether a hub could have it."""
+        """Whether the name is a repository's."""
         return self.folder is None and _REPOSITORY.fullmatch(self.name) is not None
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Wanted:
 
 
 def wanted_by(stages: Mapping[Kind, BaseModel]) -> tuple[Wanted, ...]:
-    """What the stages' settings name, each once.
+    """Return the models that the stages' settings name, each once.
 
     A stage's settings have `engine`, and either `model` or `models` (by language). An engine that is not `EMBEDDED`
     uses them.

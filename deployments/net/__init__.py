@@ -1,7 +1,7 @@
-"""The only door outwards: address rules, downloads and callbacks. Knows nothing about jobs, Ray or the API.
+"""All outgoing connections: address rules, downloads and callbacks. Knows nothing about jobs, Ray or the API.
 
-Logs of the HTTP libraries carry URLs and headers, and with them the signatures of presigned URLs: they are kept
-down to warnings here, whatever the root logger is set to.
+Logs of the HTTP libraries carry URLs and headers, and with them the signatures of presigned URLs: they are
+limited to warnings here, whatever the root logger is set to.
 """
 
 import logging

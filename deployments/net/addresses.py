@@ -1,8 +1,8 @@
-"""Which IP addresses are never reached, written out as a list.
+"""The IP addresses that are never connected to, as an explicit list.
 
 `ipaddress.is_global` passes multicast, NAT64, 6to4 and more, and `is_private` passes 100.64/10 (Python 3.11), so
 neither is used. Source: the IANA special-purpose address registries (RFC 6890 and its updates) and the clouds'
-metadata addresses. For IPv6 only 2000::/3 is in public use, so everything around it is refused whole.
+metadata addresses. For IPv6 only 2000::/3 is in public use, so everything else is refused.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ METADATA: frozenset[Address] = frozenset(
         "fe80::a9fe:a9fe",  # OpenStack
     )
 )
-"""Where clouds hand out credentials: no named network opens them."""
+"""Where clouds hand out credentials: refused even inside an allowed network."""
 
 
 def refused(address: Address, allowed: Sequence[Network] = ()) -> bool:
-    """Whether `address` must not be reached. `allowed` names the special networks that may be."""
+    """Return whether `address` must not be connected to. `allowed`: special networks that are allowed."""
     if address in METADATA or (isinstance(address, IPv6Address) and address.scope_id is not None):
         return True
     if any(address in network for network in allowed if network.version == address.version):
@@ -84,14 +84,14 @@ def refused(address: Address, allowed: Sequence[Network] = ()) -> bool:
 
 
 def is_switch(network: Network) -> bool:
-    """Whether to allow `network` would open a special network whole and more with it: no network, but a switch."""
+    """Return whether `network` contains a whole special network and more: too wide to be allowed."""
     if isinstance(network, IPv4Network):
         return any(special.subnet_of(network) and special != network for special in REFUSED_V4)
     return any(special.subnet_of(network) and special != network for special in REFUSED_V6)
 
 
 def parse(host: str) -> Address | None:
-    """The address that `host` spells in the standard notation, else None."""
+    """Return the address that `host` is in standard notation, else None."""
     try:
         return ip_address(host)
     except ValueError:

@@ -1,7 +1,7 @@
-"""HTTP with the address rules built in: what is connected to is the very address that was checked.
+"""HTTP with the address rules built in: connections go to exactly the address that was checked.
 
 Works on httpx' transport, below its client: no cookies, no redirects of its own, no environment, no log line with
-the URL. Every failure leaves as a `NetError`, which holds one word and no URL.
+the URL. Every failure is raised as a `NetError`, which holds one word and no URL.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 USER_AGENT = "ML-Server/1.0"
 Kind = Literal["unreachable", "timeout", "cut_off", "not_allowed"]
 Resolve: TypeAlias = Callable[[str, int], Awaitable[list[str]]]
-"""From host and port to IP addresses."""
+"""Resolves host and port to IP addresses."""
 
 
 class NetError(Exception):
-    """A request that got no answer. `kind`: unreachable, timeout, cut_off (after connecting) or not_allowed."""
+    """A request without an answer. `kind`: unreachable, timeout, cut_off (after connecting) or not_allowed."""
 
     def __init__(self, kind: Kind) -> None:
         super().__init__(kind)
@@ -41,10 +41,10 @@ class NetError(Exception):
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The addresses of `host` as this machine resolves it.
+    """Resolve `host` as this machine does.
 
     Raises:
-        OSError: There are none.
+        OSError: It has no address.
     """
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -66,10 +66,10 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first address of `host` that the rules allow and that answers, `timeout` for all of it.
+        """Connect to the first allowed address of `host` that answers, all within `timeout`.
 
         Raises:
-            AddressRefusedError: No address of it is allowed.
+            AddressRefusedError: No address of `host` is allowed.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -97,7 +97,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         return checked
 
     async def connect_unix_socket(self, *_: Any, **__: Any) -> NoReturn:
-        """Never.
+        """Refuse to connect to a Unix socket.
 
         Raises:
             AddressRefusedError: Always.
@@ -105,7 +105,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         raise AddressRefusedError("address")
 
     async def sleep(self, seconds: float) -> None:
-        """As the base class asks for."""
+        """Sleep, as the base class requires."""
         await asyncio.sleep(seconds)
 
 
@@ -135,7 +135,7 @@ def _tls(ca_file: Path | None) -> ssl.SSLContext:
 
 
 def translate(error: Exception) -> NetError:
-    """Which word a library's exception is."""
+    """Return the `NetError` for a library's exception."""
     if isinstance(error, NetError):
         return NetError(error.kind)
     kinds: tuple[tuple[tuple[type[Exception], ...], Kind], ...] = (
@@ -150,7 +150,7 @@ def translate(error: Exception) -> NetError:
 async def exchange(
     transport: httpx.AsyncBaseTransport, request: httpx.Request, *, connect_s: float, stall_s: float
 ) -> AsyncIterator[httpx.Response]:
-    """Send `request` and hand out the response, its body unread; closes it afterwards.
+    """Send `request`, yield the response with its body unread, and close it afterwards.
 
     `stall_s` bounds each single wait for the peer, not the whole: put `asyncio.timeout` around.
 
@@ -172,14 +172,14 @@ async def exchange(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A receiver's answer to a callback. `retry_after_s` is None where it did not ask for a pause."""
+    """A receiver's answer to a callback. `retry_after_s` is None without a Retry-After header."""
 
     status: int
     retry_after_s: float | None
 
 
 class CallbackClient:
-    """Posts callbacks, keeping connections for the next one. Belongs to one event loop; use as a context manager."""
+    """Posts callbacks over reused connections. Belongs to one event loop; use it as a context manager."""
 
     def __init__(self, policy: CallbackPolicy, *, resolve: Resolve = resolve) -> None:
         self._policy = policy
@@ -192,7 +192,7 @@ class CallbackClient:
         await self.close()
 
     async def close(self) -> None:
-        """Drop the connections."""
+        """Close the connections."""
         await self._transport.aclose()
 
     async def post(  # noqa: D417 - the limits explain themselves
@@ -205,7 +205,7 @@ class CallbackClient:
         connect_s: float = 5.0,
         max_answer_bytes: int = 20_000,
     ) -> Answer:
-        """POST `body` as it is. Redirects are answers like any other; of the answer's body, little is read and dropped.
+        """POST `body` as it is. Redirects are not followed; little of the answer's body is read, and discarded.
 
         Args:
             url: Checked against the whitelist once more here.
@@ -238,7 +238,7 @@ async def _drain(response: httpx.Response, max_bytes: int) -> None:
 
 
 def _retry_after_s(headers: httpx.Headers) -> float | None:
-    """`Retry-After` as seconds from now: it is a number of seconds or a date (RFC 9110, 10.2.3)."""
+    """Return `Retry-After`, a number of seconds or a date (RFC 9110, 10.2.3), in seconds from now."""
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:10])

@@ -1,7 +1,4 @@
-"""Fetching a video: streamed to disk, counted, resumed after a cut, bounded in every direction.
-
-Knows nothing about media: bytes in, bytes out.
-"""
+"""Downloads a video: streamed to disk, counted, resumed after a cut, within limits. Knows nothing about media."""
 
 from __future__ import annotations
 
@@ -30,23 +27,23 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 BLOCK_BYTES = MIB
-"""Written to disk at once, off the event loop."""
+"""Bytes per write, which happens off the event loop."""
 
 URL_LIFE_S = 3600.0
-"""How long a URL is taken to live that does not say: the contract's one hour."""
+"""Lifetime of a URL that does not state one: the contract's one hour."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 OnProgress: TypeAlias = Callable[[int, int | None], None]
-"""Called with the bytes received and the total, None where the server does not tell it."""
+"""Called with the bytes received and the total, None where the server does not state it."""
 
 _log = logs.get_logger("net.download")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Downloaded:
-    """What came: its size, its version where the server told one, and how often the line was cut."""
+    """A finished download: its size, its strong ETag if any, and how often the connection was cut."""
 
     size_bytes: int
     etag: str | None
@@ -54,7 +51,7 @@ class Downloaded:
 
 
 class _CutError(Exception):
-    """A try ended early in a way that another try may mend. `reason` is what a DownloadError would say."""
+    """A try failed and another one may succeed. `reason` is that of a DownloadError."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -70,10 +67,10 @@ async def download(
     on_progress: OnProgress | None = None,
     resolve: Resolve = resolve,
 ) -> Downloaded:
-    """Fetch `url` into the file `to` (created or overwritten).
+    """Download `url` into the file `to`, which is created or overwritten.
 
-    After a cut it goes on where it stopped (`Range` with `If-Range`) where the server gave a version of the file
-    (a strong ETag, else a date), and starts over where it gave none.
+    After a cut it continues where it stopped (`Range` with `If-Range`) if the server gave a version of the file (a
+    strong ETag, else a date); otherwise it starts again.
 
     Raises:
         DownloadError: Not allowed, unreachable, an error status, cut off, too slow, changed meanwhile, empty.
@@ -96,10 +93,10 @@ async def download(
 
 
 def time_left_s(url: str, *, now: float, received: float | None = None) -> float:
-    """How long a presigned URL still lives, in seconds, 0 where it has expired.
+    """Return the remaining lifetime of a presigned URL in seconds, 0 if it has expired.
 
     Read from `X-Amz-Date` + `X-Amz-Expires` (S3, signature 4; Google's `X-Goog-` likewise) or `Expires` (S3
-    signature 2, CloudFront: an epoch). A URL that does not say is taken to live an hour from `received`.
+    signature 2, CloudFront: an epoch). A URL without one is assumed to live an hour from `received`.
 
     Args:
         url: Any URL.
@@ -125,7 +122,7 @@ def _expiry(url: str) -> float | None:
 
 
 def _not_through_a_link(path: str, flags: int) -> int:
-    """Open what is at `path` itself: what a link leads to is somebody else's."""
+    """Open `path` without following a symbolic link."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
@@ -136,7 +133,7 @@ def _about_disk(error: OSError) -> Exception:
 
 
 class _Transfer:
-    """One download in its tries: the open file, and what is known of the other side."""
+    """One download over several tries: the open file, and what is known of the remote file."""
 
     def __init__(
         self,
@@ -187,7 +184,7 @@ class _Transfer:
         return Downloaded(size_bytes=self._received, etag=self._etag, cuts=cuts)
 
     async def _try(self) -> None:
-        """One connection (with its redirects), read to its end. Raises _CutError where another may mend it."""
+        """Request the file, follow redirects, read to the end. Raises _CutError where another try may succeed."""
         self._check(self._url)
         url = httpx.URL(self._url)
         try:
@@ -231,7 +228,7 @@ class _Transfer:
         return headers
 
     async def _take(self, response: httpx.Response) -> None:
-        """Judge the answer's head, then write its body."""
+        """Check the answer's status and headers, then write its body."""
         status = response.status_code
         if status in _TRANSIENT:
             raise _CutError(f"http_{status}")
@@ -249,7 +246,7 @@ class _Transfer:
             raise _CutError("cut_off")
 
     async def _start_over(self, response: httpx.Response) -> None:
-        """The whole file comes, the first time or again: then it must still be the same."""
+        """Start the file from its beginning; in a later try its version must be the same."""
         etag = response.headers.get("ETag")
         version = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
         if self._version is not None and version != self._version:
@@ -262,7 +259,7 @@ class _Transfer:
             self._received = 0
 
     def _check_part(self, response: httpx.Response) -> None:
-        """The rest comes: it must be the asked-for part of the same file."""
+        """Continue the file: the answer must be the requested part of the same version."""
         etag = response.headers.get("ETag")
         match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != self._received:
@@ -307,22 +304,22 @@ class _Transfer:
 
 
 class _Pace:
-    """The floor on speed."""
+    """Checks the minimum speed."""
 
     def __init__(self, limits: DownloadLimits) -> None:
         self._limits = limits
         self.start()
 
     def start(self) -> None:
-        """A new connection: count from now."""
+        """Start measuring for a new connection."""
         self._since = time.monotonic()
         self._bytes = 0
 
     def add(self, count: int) -> None:
-        """Count, and judge at the end of each window.
+        """Count received bytes and check the speed at the end of each window.
 
         Raises:
-            DownloadError: Slower than the floor.
+            DownloadError: The download is too slow.
         """
         self._bytes += count
         passed_s = time.monotonic() - self._since

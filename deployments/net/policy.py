@@ -1,4 +1,4 @@
-"""What may be asked for: the checks of a URL before any connection, and the settings they follow.
+"""Which URLs are allowed: the checks before any connection, and their settings.
 
 Names are not resolved here; the resolved addresses are checked when connecting (`client.py`), since a name can
 answer differently the next time. Both sides parse with `httpx.URL`, so that they never disagree on the host.
@@ -29,7 +29,7 @@ _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9_.-]
 
 
 class AddressRefusedError(Exception):
-    """The rules do not allow this address. Carries a word for the rule, never the address.
+    """The rules do not allow this URL. It carries the name of the rule, never the address.
 
     `reason`: malformed, scheme, credentials, host, port, address or origin.
     """
@@ -40,18 +40,18 @@ class AddressRefusedError(Exception):
 
 
 class NetPolicy(BaseModel):
-    """How the server reaches out. Use `VideoPolicy` or `CallbackPolicy`.
+    """Settings of outgoing connections. Use `VideoPolicy` or `CallbackPolicy`.
 
-    They are two on purpose: naming the backend's private network must not open it to video URLs.
+    These are separate so that allowing the backend's private network for callbacks does not allow it for video URLs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
-    """Special networks (private, loopback, …) that may be reached nonetheless."""
+    """Special networks (private, loopback, …) that are allowed."""
 
     proxy: SecretStr | None = None
-    """An HTTP proxy's URL. Names are then resolved by the proxy, and the addresses behind them are its business."""
+    """An HTTP proxy's URL. The proxy then resolves names, and their addresses are not checked here."""
 
     ca_file: Path | None = None
     """Certificates (PEM) to trust instead of the bundled public ones."""
@@ -99,7 +99,7 @@ class VideoPolicy(NetPolicy):
 
     @property
     def names_hosts(self) -> bool:
-        """Whether `hosts` leaves anybody out."""
+        """Whether `hosts` excludes any host."""
         return bool(self.hosts) and all(host.strip("*.") for host in self.hosts)
 
 
@@ -134,10 +134,10 @@ class Origin(NamedTuple):
 
     @classmethod
     def of(cls, url: "httpx.URL") -> Self:
-        """The origin of `url`.
+        """Return the origin of `url`.
 
         Raises:
-            AddressRefusedError: It has no http(s) scheme, no sound host or port, or it carries credentials.
+            AddressRefusedError: `url` is not http(s), its host or port is malformed, or it has credentials.
         """
         if url.scheme not in DEFAULT_PORTS:
             raise AddressRefusedError("scheme")
@@ -153,7 +153,7 @@ class Origin(NamedTuple):
 
     @classmethod
     def of_entry(cls, entry: str) -> tuple[Self, bool]:
-        """A whitelist entry, and whether it holds for any port."""
+        """Return the origin of a whitelist entry, and whether it is valid for any port."""
         match = _ORIGIN.fullmatch(entry)
         if match is None:
             raise ValueError(entry)
@@ -162,10 +162,10 @@ class Origin(NamedTuple):
 
 
 def check_video_url(url: str, policy: VideoPolicy) -> None:
-    """Refuse a video URL that the rules do not allow, as far as can be told without resolving its host.
+    """Refuse a video URL that the rules do not allow, without resolving its host.
 
     Raises:
-        AddressRefusedError: With the rule that it breaks.
+        AddressRefusedError: `url` breaks the rule that the error names.
     """
     origin = Origin.of(_parsed(url))
     if origin.scheme not in policy.schemes:
@@ -181,7 +181,7 @@ def check_callback_url(url: str, policy: CallbackPolicy) -> None:
     """Refuse a callback URL (or its base) whose origin is not on the list.
 
     Raises:
-        AddressRefusedError: With the rule that it breaks.
+        AddressRefusedError: `url` breaks the rule that the error names.
     """
     parsed = _parsed(url)
     if parsed.query or parsed.fragment:
@@ -197,7 +197,7 @@ def check_callback_url(url: str, policy: CallbackPolicy) -> None:
 
 
 def literal_address(host: str) -> Address | None:
-    """The address that `host` names without being resolved: an IP address, or localhost."""
+    """Return the address of `host` if it needs no resolution: an IP address, or localhost."""
     if host == "localhost" or host.endswith(".localhost"):
         return LOOPBACK
     return parse(host)

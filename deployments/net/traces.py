@@ -1,8 +1,8 @@
 """Sends spans to the one collector that the settings name, by OTLP over HTTP.
 
-No redirect is followed and no proxy of the environment asked. Spans wait in memory and are sent by a thread of their
-own; where the collector is away or slow they are dropped, and nobody waits for them. Knows OpenTelemetry and nothing of
-jobs. Imported only where there is a collector.
+Redirects are not followed, and proxies of the environment are not used. Spans are buffered in memory and sent by a
+thread; if the collector is away or slow they are dropped. Knows OpenTelemetry and nothing of jobs. Imported only if a
+collector is configured.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
 SEND_EVERY_S = 0.5
-"""A process that is killed takes so much of its spans along."""
+"""Interval of sending; a killed process loses the spans of this time."""
 ONE_TRY_S = 5.0
-"""For a batch, its retries included."""
+"""Longest time to send a batch, retries included."""
 WAITING_SPANS = 4096
 NOISY = ("opentelemetry.exporter.otlp", "opentelemetry.sdk._shared_internal")
-"""Loggers that would tell of each batch; we tell when it begins and when it ends."""
+"""Loggers that log each failed batch; `_Exporter` logs only when failures begin and end."""
 
 log = logs.get_logger("traces")
 
 
 class Collector:
-    """Where the spans of this process go."""
+    """Sends the spans of this process."""
 
     def __init__(self, url: str, *, service: Mapping[str, str], ratio: float) -> None:
-        """`service` says who sends; `ratio` is the share of traces that are sent."""
+        """`service`: the resource attributes of the sender. `ratio`: the share of traces that are sent, 0-1."""
         for name in NOISY:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._ids = _Ids()
@@ -68,7 +68,7 @@ class Collector:
         self._tracer = provider.get_tracer(service["service.name"])
 
     def wants(self, trace_id: int) -> bool:
-        """Whether a trace is among those that are sent: the same answer in every process."""
+        """Return whether a trace is sent: the same answer in every process."""
         return self._ratio.should_sample(None, trace_id, "").decision is Decision.RECORD_AND_SAMPLE
 
     def send(
@@ -83,7 +83,7 @@ class Collector:
         attributes: Mapping[str, str | int | float | bool],
         error: str | None,
     ) -> None:
-        """Send a span that is over, soon. Times are epoch seconds; `error` is a word for what went wrong."""
+        """Queue a finished span for sending. Times are epoch seconds; `error` is a word for the failure, if any."""
         parent = Context()
         if parent_id is not None:
             place = SpanContext(trace_id, parent_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
@@ -96,20 +96,20 @@ class Collector:
         span.end(_ns(end_s))
 
     def flush(self, within_s: float) -> None:
-        """Send what waits now, for `within_s` seconds at the most. Blocking."""
+        """Send the buffered spans now. Blocks for at most `within_s` seconds."""
         sending = threading.Thread(target=self._waiting.force_flush, daemon=True)
         sending.start()
         sending.join(within_s)
 
 
 def parse(traceparent: str) -> tuple[int, int, bool] | None:
-    """Trace, span, and whether it is traced, of a W3C `traceparent`; None for what is none."""
+    """Return trace id, span id and the sampled flag of a W3C `traceparent`; None if it is invalid."""
     place = get_current_span(TraceContextTextMapPropagator().extract({"traceparent": traceparent})).get_span_context()
     return (place.trace_id, place.span_id, place.trace_flags.sampled) if place.is_valid else None
 
 
 class _Ids(IdGenerator):
-    """Gives the ids that the next span is to have."""
+    """Returns the ids that are set for the next span."""
 
     trace_id = span_id = 0
 
@@ -121,7 +121,7 @@ class _Ids(IdGenerator):
 
 
 class _Exporter(OTLPSpanExporter):
-    """OpenTelemetry's own, which says once that its collector does not take what it is sent."""
+    """OpenTelemetry's exporter, which logs once when its collector begins to refuse spans, and once when that ends."""
 
     def __init__(self, url: str) -> None:
         session = requests.Session()
