@@ -243,5 +243,5 @@ def bounded(filter_embeddings: Callable[..., Filtered], most: int, *args: Any, *
     Both of pyannote's clusterings find the speakers by these, then assign each embedding to the nearest speaker.
     """
     vectors, windows, speakers = filter_embeddings(*args, **options)
-    kept = evenly_spread(len(vectors), most)
-    return vectors[kept], windows[kept], speakers[kept]
+    chosen = evenly_spread(len(vectors), most)
+    return vectors[chosen], windows[chosen], speakers[chosen]

@@ -79,9 +79,9 @@ def needed(kind: Kind, names: Collection[str]) -> Sequence[str]:
     """
     if kind == "asr":
         return sorted(name for name in names if _matches(name, WHISPER))
-    kept = {name for name in names if _matches(name, READ) and not _matches(name, UNREAD)}
-    safe = {PurePosixPath(name).parent for name in kept if name.endswith(".safetensors")}
-    return sorted(name for name in kept if not (name.endswith(".bin") and PurePosixPath(name).parent in safe))
+    readable = {name for name in names if _matches(name, READ) and not _matches(name, UNREAD)}
+    safe = {PurePosixPath(name).parent for name in readable if name.endswith(".safetensors")}
+    return sorted(name for name in readable if not (name.endswith(".bin") and PurePosixPath(name).parent in safe))
 
 
 def _matches(name: str, patterns: Collection[str]) -> bool:

