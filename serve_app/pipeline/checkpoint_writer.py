@@ -48,7 +48,7 @@ class CheckpointWriter:
             return None
 
     def _read(self, step: Step, source: str) -> Any:
-        body = self._checkpoints.find(self._attempt.job_id, self._attempt.run, step)
+        body = self._checkpoints.load(self._attempt.job_id, self._attempt.run, step)
         if body is None:
             return None
         saved_source, _, answer = body.partition(b"\n")

@@ -42,7 +42,7 @@ class Checkpoints:
         with self._db.read() as db:
             return frozenset(db.execute(select(checkpoints.c.stage).filter_by(job_id=job_id, run=run)).scalars())
 
-    def find(self, job_id: str, run: int, stage: str) -> bytes | None:
+    def load(self, job_id: str, run: int, stage: str) -> bytes | None:
         """Return the body of a checkpoint, None where there is none or it is damaged."""
         with self._db.read() as db:
             query = select(checkpoints.c.digest, checkpoints.c.body)

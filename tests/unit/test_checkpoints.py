@@ -54,7 +54,7 @@ DAMAGED = ResultWarning(code=WarningCode.AUDIO_DAMAGED)
 BY_EAR = Settings(profile="local", transcriber=EARS, emotion=EmotionConfig(engine="wav2vec2", batch_s=1))
 """An engine whose answers come in parts, so that there is something to put in order."""
 WORK = {
-    Step.EXTRACTION: {"prepare"},
+    Step.EXTRACTION: {"prepare", "load"},
     Step.DETECTION: {"detect"},
     Step.TRANSCRIPTION: {"transcribe"},
     Step.DIARIZATION: {"segment", "embed", "cluster"},
@@ -62,7 +62,7 @@ WORK = {
     Step.PROSODY: {"measure"},
     Step.EMOTION: {"analyze"},
 }
-"""The calls of each step that are waited for."""
+"""The calls of each step."""
 STEPS = list(WORK)
 
 
@@ -97,10 +97,10 @@ def test_d5_what_is_kept_is_found(database):
     body = np.random.default_rng(1).bytes(3_000_000)
     assert checkpoints.save(mine, "tracks", b"old")
     assert checkpoints.save(mine, "tracks", body)
-    assert checkpoints.find("a", 1, "tracks") == body
+    assert checkpoints.load("a", 1, "tracks") == body
     assert checkpoints.stages("a", 1) == {"tracks"}
     for job_id, run, stage in (("b", 1, "tracks"), ("a", 2, "tracks"), ("a", 1, "emotion")):
-        assert checkpoints.find(job_id, run, stage) is None
+        assert checkpoints.load(job_id, run, stage) is None
 
 
 def test_d5_an_attempt_that_no_longer_counts_keeps_nothing(database):
@@ -111,7 +111,7 @@ def test_d5_an_attempt_that_no_longer_counts_keeps_nothing(database):
     assert checkpoints.save(now, "tracks", b"mine")
     assert not checkpoints.save(old, "tracks", b"stale")
     assert not checkpoints.save(replace(now, job_id="b"), "tracks", b"x")
-    assert checkpoints.find("a", 1, "tracks") == b"mine"
+    assert checkpoints.load("a", 1, "tracks") == b"mine"
     store.attempts.finish_job(now, DONE)
     assert not checkpoints.save(now, "tracks", b"late")
     assert kept_rows(database) == []
@@ -561,10 +561,10 @@ def test_d5_a_failed_emotion_stage_is_tried_again(story, undisturbed):
     assert story.ends(voices()) == undisturbed
 
 
-@pytest.mark.parametrize("method", ["keep", "find", "stages"])
+@pytest.mark.parametrize("method", ["save", "load", "stages"])
 def test_d5_a_database_that_fails_costs_no_job(story, undisturbed, method, monkeypatch, caplog):
     """Checkpoints that cannot be written or read cost time and a line in the log; the result is the same."""
-    if method != "keep":
+    if method != "save":
         story.ends(voices())
 
     def fail(*_: Any) -> None:
