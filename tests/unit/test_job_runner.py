@@ -155,7 +155,7 @@ def test_an_error_of_our_own_is_an_internal_one(settings, store, monkeypatch, er
         await ended(driven(settings))
 
     asyncio.run(drive())
-    job = store.get("a")
+    job = store.jobs.fetch_job("a")
     assert (job.state, job.error_code) == (JobState.FAILED, code)
     assert "secret" not in job.error_message
 
