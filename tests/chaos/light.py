@@ -23,7 +23,6 @@ from deployments.extraction.progress import Part
 from deployments.net.client import CallbackClient
 from deployments.types import SAMPLE_RATE_HZ, AudioInfo
 from serve_app.api.app import create_api
-from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
 from serve_app.callbacks.sender import Sender
 from serve_app.orchestration import job_runner as driver_module
@@ -31,6 +30,7 @@ from serve_app.orchestration.job_runner import JobRunner
 from serve_app.orchestration.opening import open_stores
 from serve_app.settings import Settings
 from serve_app.storage import outbox as outbox_module
+from serve_app.storage.api_keys import KeyStore
 from serve_app.storage.opening import open_database
 from serve_app.testing import FakeHandle, fake_stages
 

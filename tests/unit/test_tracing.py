@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from deployments.errors import DeviceError
 from deployments.net import traces as traces_door
 from serve_app.api.app import create_api
-from serve_app.api.keys import KeyStore
 from serve_app.api.service import JobService
 from serve_app.cli.child_process import free_port
 from serve_app.jobs.states import JobState
@@ -26,6 +25,7 @@ from serve_app.orchestration import job_runner as driver_module
 from serve_app.orchestration.opening import open_stores
 from serve_app.pipeline import stage_calls as calls
 from serve_app.settings import Settings, Tracing
+from serve_app.storage.api_keys import KeyStore
 from serve_app.storage.checkpoints import Checkpoints
 from serve_app.storage.opening import open_database
 from serve_app.testing import FakeHandle, Response
