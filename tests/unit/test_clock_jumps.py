@@ -12,7 +12,7 @@ from serve_app.storage.circuit_breaker import BREAKER_FAILURES
 from serve_app.storage.clock_jumps import LONGEST_WAIT_AT_START_S, ClockJumpDetector, shift_back, shorten_waits
 from tests.support.clocks import Clock
 from tests.support.jobs import BROKEN, CALLBACK_URL, new_job
-from tests.support.stores import stores
+from tests.support.stores import fail, stores
 
 if TYPE_CHECKING:
     from serve_app.storage.outbox import Outbox
@@ -40,17 +40,15 @@ def ended(store: Stores, job_id: str) -> str:
     return ending.callback_id
 
 
-def fail(outbox: Outbox, callback_id: str) -> None:
-    claimed = outbox.claim(callback_id)
-    assert claimed is not None
-    fail(outbox, claimed, error="http_500")
+def claim_and_fail(outbox: Outbox, callback_id: str) -> None:
+    fail(outbox, outbox.claim(callback_id), error="http_500")
 
 
 def test_d10_callbacks_keep_their_schedule_when_the_clock_is_set_back(store, outbox, clock, database):
     """D10: an hour back: what is due stays due, what waits for its next try waits no longer than before."""
     due, tried, claimed = (ended(store, job_id) for job_id in "abc")
     for _ in range(3):
-        fail(outbox, tried)
+        claim_and_fail(outbox, tried)
         clock.now += {1: 1, 2: 5}.get(outbox.status("b").attempts, 0)
     assert outbox.claim(claimed) is not None
     clock.now -= HOUR_S
@@ -70,10 +68,10 @@ def test_d10_the_72_hours_are_72_hours(store, outbox, clock, database):
     clock.now -= HOUR_S
     shift_back(database, HOUR_S, clock)
     clock.now += GIVE_UP_AFTER_S - 60
-    fail(outbox, callback_id)
+    claim_and_fail(outbox, callback_id)
     assert outbox.status("a").state == "pending"
     clock.now += 1800
-    fail(outbox, callback_id)
+    claim_and_fail(outbox, callback_id)
     assert outbox.status("a").state == "undelivered"
 
 
@@ -125,7 +123,7 @@ def test_d10_a_new_manager_lets_no_callback_wait_long(store, outbox, clock, data
 def test_d10_nothing_runs_late_when_the_clock_is_set_forward(store, outbox, clock):
     """D10: an hour forward: everything is due, at most early; jobs stay as they are."""
     callback_id = ended(store, "a")
-    fail(outbox, callback_id)
+    claim_and_fail(outbox, callback_id)
     submit(store, "b")
     clock.now += HOUR_S
     assert outbox.due(1) == [(callback_id, "a")]
