@@ -39,7 +39,7 @@ LONGEST_RAY_DIR = 40
 """Ray puts Unix sockets below its folder; their names may have 107 bytes in all."""
 POLL_S = 0.25
 DRAIN_S = 15.0
-"""For the drivers to leave, which takes them a second; who is late is cut off, which costs no more than a crash."""
+"""For the job actors to give back their jobs, which takes a second; killing a late one costs no more than a crash."""
 ASK_SERVE_EVERY_S = 2.0
 LEAVE_S = 3.0
 SILENT = {
@@ -340,7 +340,7 @@ def _withdraw(config: dict[str, Any], *, drained: bool) -> None:
     from ray import serve
 
     if not drained:
-        _end_our_actors()  # drivers must not take the missing stages for their jobs' failure
+        _end_our_actors()  # job actors must not take the missing stages for their jobs' failure
     serve.delete(config["applications"][0]["name"])
     _end_our_actors()  # until then the ingress saw to it that there is a manager
 
@@ -395,12 +395,12 @@ def _end_our_actors() -> None:
     _dismiss_manager()
     named = ray.util.list_named_actors(all_namespaces=True)
     ours = [actor["name"] for actor in named if actor["namespace"] == NAMESPACE]
-    for name in sorted(ours, key=_is_driver):  # the manager first: it would start the drivers again
+    for name in sorted(ours, key=_is_job_actor):  # the manager first: it would start the job actors again
         with suppress(ValueError):  # it ended meanwhile
             ray.kill(ray.get_actor(name, NAMESPACE))
 
 
-def _is_driver(actor_name: str) -> bool:
+def _is_job_actor(actor_name: str) -> bool:
     return actor_name.startswith("job:")
 
 

@@ -132,11 +132,11 @@ class JobRunner:
         async with CallbackClient(self._settings.callbacks) as client:
             sender = self._sender(client, trace)
             meter = ProgressMeter(job.progress)
-            teller = self._progress_sender(job, sender, meter, attempt)
+            progress_reporter = self._progress_reporter(job, sender, meter, attempt)
 
             def report_progress(stage: Stage, fraction: float) -> None:
                 meter.report_progress(stage, fraction)
-                teller.changed()
+                progress_reporter.changed()
 
             self._pipeline = Pipeline(
                 job,
@@ -154,7 +154,7 @@ class JobRunner:
                 self._work.cancel()
             lease = asyncio.create_task(attempt.hold_lease(self._work))
             outcome = await self._outcome_or_none(self._work)
-            await teller.close()
+            await progress_reporter.close()
             if outcome is None:
                 lease.cancel()
                 await attempt.give_back()
@@ -173,7 +173,7 @@ class JobRunner:
         secrets = [secret.get_secret_value() for secret in self._settings.webhook_secrets]
         return Sender(client, self._outbox, secrets=secrets, trace_of=trace_of)
 
-    def _progress_sender(
+    def _progress_reporter(
         self, job: Job, sender: Sender, meter: ProgressMeter, attempt: RunningAttempt
     ) -> ProgressReporter:
         async def report(now: Progress) -> int | None:
