@@ -61,7 +61,7 @@ def ensure_models(path: Path) -> None:
     from serve_app.cli import models
 
     try:
-        models.ensure_models(models.open_shelf(path))
+        models.ensure_models(models.open_inventory(path))
     except ModelLoadError as error:
         raise StartError(str(error)) from error
 

@@ -306,9 +306,9 @@ def models() -> None:
 @click.option("--pin", is_flag=True, help="Take the newest revision of what is not pinned yet, and write it down.")
 def fetch(*, config: Path | None, lock: Path | None, pin: bool) -> None:
     """Download what is missing or damaged, and check it. What is pinned already stays as it is."""
-    from serve_app.cli.models import fetch_models, open_shelf
+    from serve_app.cli.models import fetch_models, open_inventory
 
-    sys.exit(fetch_models(open_shelf(config or default_config(), lock), pin=pin))
+    sys.exit(fetch_models(open_inventory(config or default_config(), lock), pin=pin))
 
 
 @models.command()
@@ -316,9 +316,9 @@ def fetch(*, config: Path | None, lock: Path | None, pin: bool) -> None:
 @lock_option
 def verify(*, config: Path | None, lock: Path | None) -> None:
     """Compare every file with the lock; exit code 1 where the server would not start with what is here."""
-    from serve_app.cli.models import open_shelf, verify_models
+    from serve_app.cli.models import open_inventory, verify_models
 
-    sys.exit(verify_models(open_shelf(config or default_config(), lock)))
+    sys.exit(verify_models(open_inventory(config or default_config(), lock)))
 
 
 @models.command("list")
@@ -326,9 +326,9 @@ def verify(*, config: Path | None, lock: Path | None) -> None:
 @lock_option
 def list_models(*, config: Path | None, lock: Path | None) -> None:
     """Show kind, name, revision, size, state, sources and licence of each model."""
-    from serve_app.cli import models as shelf
+    from serve_app.cli import models as model_commands
 
-    sys.exit(shelf.list_models(shelf.open_shelf(config or default_config(), lock)))
+    sys.exit(model_commands.list_models(model_commands.open_inventory(config or default_config(), lock)))
 
 
 @main.group()

@@ -52,7 +52,7 @@ class ModelInventory:
             yield stand(wanted, lock, self.config, self.hub)
 
 
-def open_shelf(config_path: Path, lock_path: Path | None = None, *, hub: Hub | None = None) -> ModelInventory:
+def open_inventory(config_path: Path, lock_path: Path | None = None, *, hub: Hub | None = None) -> ModelInventory:
     """Return the models of a Serve config. Raises `click.ClickException` if the file is no config of this server."""
     settings = read_settings(config_path)
     path = (lock_path or settings.models.lock or locks.default_path()).expanduser()
