@@ -146,7 +146,7 @@ def test_d7_sigterm_costs_no_job_an_attempt(interrupted: Interrupted) -> None:
         assert stop.took_s < STOP_S
         assert 503 in stop.answers
         assert set(stop.answers[stop.answers.index(503) :]) == {503}
-        assert stop.answers.count(200) * POST_EVERY_S <= 1.5  # a moment, on a busy machine
+        assert stop.answers.count(200) * POST_EVERY_S <= STOP_S / 5  # a moment, on a busy machine
         assert stop.attempts == [0, 0]
 
 
