@@ -20,8 +20,8 @@ from deployments.models.config import ModelsConfig
 from deployments.prosody.deployment import ProsodyAnalyzer
 from deployments.speech_detector.deployment import SpeechDetector
 from deployments.transcriber.deployment import Transcriber
-from serve_app.engines import check_models
 from serve_app.ingress import Ingress, check_exposure
+from serve_app.model_check import check_models
 from serve_app.orchestration.placement import check_reach
 from serve_app.settings import CpuPool, Settings
 

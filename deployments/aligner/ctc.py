@@ -17,10 +17,10 @@ from deployments.aligner import acoustic
 from deployments.aligner.paths import fill_gaps, has_path, place
 from deployments.aligner.proportional import interpolated, timed
 from deployments.aligner.vocabulary import Spelling, spell, words_of
+from deployments.audio_checks import amplified
 from deployments.batch_backoff import is_dead_device, is_out_of_memory
 from deployments.device import check_device, require_device
 from deployments.errors import ModelMissingError
-from deployments.sound import amplified
 from deployments.types import SAMPLE_RATE_HZ, Word
 from deployments.warnings import ResultWarning, WarningCode
 

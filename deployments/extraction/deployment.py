@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 
 from deployments import logs, replica
-from deployments.extraction import guarded
+from deployments.extraction import limited_process
 from deployments.extraction.progress import Part, ProgressReporter
 from deployments.extraction.registry import create
 from deployments.extraction.scratch import Scratch
@@ -58,7 +58,7 @@ class AudioExtractor:
             JobError: See `download` and `Decoder`.
         """
         async with self._one_at_a_time(job_id):
-            stored = await guarded.in_thread(lambda _: self._scratch.info(job_id, run))
+            stored = await limited_process.in_thread(lambda _: self._scratch.info(job_id, run))
             if stored is not None:
                 return stored
             with self._work.job() as folder:
@@ -89,14 +89,14 @@ class AudioExtractor:
         downloaded = time.monotonic()
         DOWNLOAD_BYTES.inc(got.size_bytes)
         async with self._decoding:  # until the audio is stored, it is in our memory
-            decoded = await guarded.in_thread(
+            decoded = await limited_process.in_thread(
                 lambda stop: self._decode(
                     video, on_fraction=lambda fraction: progress.report_progress(Part.EXTRACT, fraction), stop=stop
                 )
             )
             extracted = time.monotonic()
             video.unlink()  # noqa: ASYNC240 - a local file: microseconds
-            info = await guarded.in_thread(
+            info = await limited_process.in_thread(
                 lambda _: self._scratch.save(
                     job_id, run, decoded.audio, duration_s=decoded.duration_s, warnings=decoded.warnings
                 )

@@ -17,7 +17,7 @@ import numpy as np
 
 from deployments import logs
 from deployments.errors import AudioExtractionError, VideoTooLongError
-from deployments.extraction import guarded
+from deployments.extraction import limited_process
 from deployments.extraction.probe import DEMUXERS, Media, probe
 from deployments.extraction.protocol import Decoded
 from deployments.types import SAMPLE_RATE_HZ
@@ -77,7 +77,7 @@ def decode(
     Raises:
         AudioExtractionError: ffmpeg could not decode it, crashed, or was too slow.
         VideoTooLongError: There are more samples than the limit.
-        guarded.StoppedError: `stop` was set.
+        limited_process.StoppedError: `stop` was set.
     """
     audio = np.zeros(round((limits.max_duration_s + GRACE_S) * SAMPLE_RATE_HZ), np.int16)
     lead = _lead_samples(media)
@@ -101,7 +101,7 @@ def _fill(
     limits: MediaLimits,
     on_fraction: OnFraction | None,
     stop: Event | None,
-) -> tuple[int, guarded.Ended]:
+) -> tuple[int, limited_process.Ended]:
     """Have ffmpeg fill `room`; return the bytes that came, and how it ended."""
     filled = 0
     expected_bytes = 2 * SAMPLE_RATE_HZ * (media.audio_end_s or media.duration_s or float("inf"))
@@ -119,8 +119,8 @@ def _fill(
         return got
 
     try:
-        ended = guarded.run(command(path, limits), limits=_child(limits, limits.decode_s), read=read, stop=stop)
-    except guarded.ChildTimeoutError:
+        ended = limited_process.run(command(path, limits), limits=_child(limits, limits.decode_s), read=read, stop=stop)
+    except limited_process.ChildTimeoutError:
         raise AudioExtractionError(reason="timeout") from None
     if ended.returncode != 0 or not filled:
         words = ended.stderr.replace(str(path), "<video>")[-300:]
@@ -128,7 +128,7 @@ def _fill(
     return filled, ended
 
 
-def _check_end(ended: guarded.Ended, filled: int) -> None:
+def _check_end(ended: limited_process.Ended, filled: int) -> None:
     if ended.returncode == -signal.SIGXCPU:
         raise AudioExtractionError(reason="timeout")
     if ended.returncode < 0 or not filled:  # a killed process must not count as the end of the audio
@@ -189,7 +189,7 @@ def _compare(media: Media, length_s: float) -> tuple[ResultWarning, ...]:
     return ()
 
 
-def _child(limits: MediaLimits, wall_s: float) -> guarded.ChildLimits:
-    return guarded.ChildLimits(
+def _child(limits: MediaLimits, wall_s: float) -> limited_process.ChildLimits:
+    return limited_process.ChildLimits(
         wall_s=wall_s, cpu_s=max(1, round(wall_s)), address_space_bytes=limits.address_space_mb << 20
     )

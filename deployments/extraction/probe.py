@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployments import logs
 from deployments.errors import AudioExtractionError
-from deployments.extraction import guarded
+from deployments.extraction import limited_process
 
 if TYPE_CHECKING:
     from threading import Event
@@ -51,7 +51,7 @@ class Media:
         return self.demuxer in GUESSED_DURATION
 
 
-def probe(path: Path, *, limits: guarded.ChildLimits, stop: Event | None = None) -> Media:
+def probe(path: Path, *, limits: limited_process.ChildLimits, stop: Event | None = None) -> Media:
     """Read the metadata of the file `path`. Blocks.
 
     Raises:
@@ -68,8 +68,8 @@ def probe(path: Path, *, limits: guarded.ChildLimits, stop: Event | None = None)
 
     command = [sys.executable, "-I", str(_SCRIPT), f"file:{path}", DEMUXERS]
     try:
-        ended = guarded.run(command, limits=limits, read=read, stop=stop)
-    except guarded.ChildTimeoutError:
+        ended = limited_process.run(command, limits=limits, read=read, stop=stop)
+    except limited_process.ChildTimeoutError:
         raise AudioExtractionError(reason="timeout") from None
     found: dict[str, Any] = json.loads(answer) if ended.returncode == 0 and answer else {"error": "died"}
     if "error" in found:

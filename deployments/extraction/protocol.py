@@ -36,6 +36,6 @@ class Decoder(Protocol):
             AudioExtractionError: The file is no media file, has no audio or more than half of it is missing, its codec
                 is not supported, or decoding takes too long.
             VideoTooLongError: The file is longer than the limit.
-            guarded.StoppedError: `stop` was set.
+            limited_process.StoppedError: `stop` was set.
         """
         ...

@@ -9,13 +9,13 @@ import ffmpeg
 import soundfile
 
 from deployments.extraction import ffmpeg_decoder as media
-from deployments.extraction import guarded
+from deployments.extraction import limited_process
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PICTURE = "testsrc2=size=320x180:rate=12"
-LIMITS = guarded.ChildLimits(wall_s=120, cpu_s=240, address_space_bytes=4 << 30, file_size_bytes=1 << 30)
+LIMITS = limited_process.ChildLimits(wall_s=120, cpu_s=240, address_space_bytes=4 << 30, file_size_bytes=1 << 30)
 
 
 class VideoNotMadeError(Exception):
@@ -29,7 +29,7 @@ def make_test_video(audio_path: Path, out_path: Path) -> None:
         VideoNotMadeError: `audio_path` is no sound file, or ffmpeg could write neither.
     """
     for codec in ({"vcodec": "libx264", "preset": "ultrafast", "pix_fmt": "yuv420p"}, {"vcodec": "mpeg4"}):
-        ended = guarded.run(command(audio_path, out_path, **codec), limits=LIMITS, read=_drop)
+        ended = limited_process.run(command(audio_path, out_path, **codec), limits=LIMITS, read=_drop)
         if ended.returncode == 0:
             return
     raise VideoNotMadeError(ended.stderr)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from deployments.audio_checks import amplified, is_quiet, is_steady, is_tonal
 from deployments.hallucinations.hypotheses import Hypothesis, Verdict, best, filtered, judge
-from deployments.sound import amplified, is_quiet, is_steady, is_tonal
+from deployments.transcriber.batch_word_times import Untimed, with_words
 from deployments.transcriber.protocol import AUTO, BRIEF_S, Chunk
-from deployments.transcriber.timing import Untimed, with_words
 from deployments.transcriber.whisper_model import WINDOW_S
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance
 from deployments.warnings import ResultWarning, WarningCode

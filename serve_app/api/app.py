@@ -16,11 +16,11 @@ from serve_app import __version__
 from serve_app.api import console, docs, errors, schemas
 from serve_app.api import openapi as document
 from serve_app.api.clients import Clients
-from serve_app.api.feed import Feed
+from serve_app.api.event_stream import JobEvents
 from serve_app.api.keys import KeyRing
-from serve_app.api.limits import HEALTH, BodyLimit, Gate, open_storage
 from serve_app.api.openapi import refusals
-from serve_app.api.refusal import SafeHeaders
+from serve_app.api.refusal_messages import SafeHeaders
+from serve_app.api.request_checks import HEALTH, BodyLimit, Gate, open_storage
 from serve_app.api.service import RETRY_AFTER_S
 from serve_app.exports.formats import MEDIA_TYPES
 from serve_app.exports.options import ExportOptions  # noqa: TC001 - FastAPI reads it
@@ -78,7 +78,7 @@ def create_api(settings: Settings, service: JobService, keys: KeyStore) -> FastA
 def _jobs(settings: Settings, service: JobService) -> APIRouter:
     router = APIRouter(prefix="/api/upload-video", tags=["jobs"])
     v10 = settings.contract_version == "1.0"
-    feed = Feed(service.changes)
+    job_events = JobEvents(service.changes)
     accepted = schemas.ProcessVideoResponseV10 if v10 else schemas.ProcessVideoResponse
 
     @router.post("/process-video", response_model=accepted, responses=refusals(*document.SUBMITTING))
@@ -104,7 +104,7 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
     @router.get("/jobs/events", response_class=EventStream, responses=document.changes())
     async def events() -> EventStream:
         """Changes of jobs as they happen: server-sent events, for some seconds; then ask again."""
-        return EventStream(await feed.open(), headers={"X-Accel-Buffering": "no"})  # nginx would wait for more
+        return EventStream(await job_events.open(), headers={"X-Accel-Buffering": "no"})  # nginx would wait for more
 
     @router.delete(
         "/jobs/{job_id}",

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from deployments.net.addresses import Address, Network, parse
 from deployments.net.policy import LOOPBACK
 from serve_app.api.errors import ClientNotAllowedError
-from serve_app.api.limits import HEALTH
-from serve_app.api.refusal import refuse
+from serve_app.api.refusal_messages import refuse
+from serve_app.api.request_checks import HEALTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

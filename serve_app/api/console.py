@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from serve_app.sentences import SENTENCES
+from serve_app.warning_sentences import SENTENCES
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -19,7 +19,7 @@ from starlette.middleware import Middleware
 
 from deployments import logs
 from serve_app.api import errors
-from serve_app.api.refusal import messages, refuse
+from serve_app.api.refusal_messages import messages, refuse
 from serve_app.observability import metrics
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from serve_app.cli.plain_text import plain
-from serve_app.sentences import sentences_of
+from serve_app.warning_sentences import sentences_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from serve_app.exports.lines import Token
     from serve_app.exports.options import ExportOptions
-    from serve_app.exports.passages import Passage
+    from serve_app.exports.segments import ExportSegment
 
 LONGEST_S = 7.0
 SHORT_S = 1.0
@@ -65,9 +65,9 @@ class _Frame:
         return math.ceil(max(_columns(tokens) / max(1, capacity), _duration_s(tokens) / LONGEST_S))
 
 
-def cues_of(passages: Iterable[Passage], options: ExportOptions, *, labelled: bool) -> list[Cue]:
+def cues_of(segments: Iterable[ExportSegment], options: ExportOptions, *, labelled: bool) -> list[Cue]:
     """Return the cues in order of time. `labelled`: each begins with its speaker's name, which takes columns."""
-    drafts = [draft for passage in passages for draft in _drafts(passage, options, labelled=labelled)]
+    drafts = [draft for segment in segments for draft in _drafts(segment, options, labelled=labelled)]
     drafts.sort(key=lambda draft: draft[1][0].start_s)  # stable: cues with equal starts keep the result's order
     cues = []
     free_ms = 0
@@ -81,16 +81,16 @@ def cues_of(passages: Iterable[Passage], options: ExportOptions, *, labelled: bo
 
 
 def _drafts(
-    passage: Passage, options: ExportOptions, *, labelled: bool
+    segment: ExportSegment, options: ExportOptions, *, labelled: bool
 ) -> Iterator[tuple[str, Tokens, tuple[str, ...]]]:
     """Yield cues without times: speaker, tokens, lines."""
     columns, lines = options.line_length, options.lines_per_cue
-    head = f"{passage.speaker}: " if labelled else ""
+    head = f"{segment.speaker}: " if labelled else ""
     frame = _Frame(columns=columns, lines=lines, head=head)
-    tokens = tokens_of(passage.words, columns if lines > 1 else max(1, columns - columns_of(head)))
+    tokens = tokens_of(segment.words, columns if lines > 1 else max(1, columns - columns_of(head)))
     for sentence in _sentences(tokens, frame):
         for part in _parts(sentence, frame):
-            yield passage.speaker, part, tuple(balanced(part, columns, head))
+            yield segment.speaker, part, tuple(balanced(part, columns, head))
 
 
 def _sentences(tokens: Iterable[Token], frame: _Frame) -> list[Tokens]:

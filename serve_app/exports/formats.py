@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from deployments.types import Span
 from serve_app.exports.cues import cues_of
-from serve_app.exports.passages import passages_of, plain
-from serve_app.sentences import sentences_of
+from serve_app.exports.segments import plain, segments_of
+from serve_app.warning_sentences import sentences_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from serve_app.exports.options import ExportOptions, FormatName
-    from serve_app.exports.passages import Passage
+    from serve_app.exports.segments import ExportSegment
 
 MEDIA_TYPES: Mapping[FormatName, str] = {
     "srt": "application/x-subrip",
@@ -36,17 +36,17 @@ def export(result: bytes, options: ExportOptions, *, job_id: str) -> bytes:
     content = json.loads(result)
     warnings = sentences_of(content.get("metadata", {}), options.warnings) if options.warnings else []
     head = _HEADS.get(options.format, _no_head)([plain(text) for text in warnings])
-    return "".join([*head, *_WRITERS[options.format](passages_of(content), options, job_id)]).encode()
+    return "".join([*head, *_WRITERS[options.format](segments_of(content), options, job_id)]).encode()
 
 
-def _srt(passages: Sequence[Passage], options: ExportOptions, _job_id: str) -> Iterator[str]:
-    for number, cue in enumerate(cues_of(passages, options, labelled=options.speakers), start=1):
+def _srt(segments: Sequence[ExportSegment], options: ExportOptions, _job_id: str) -> Iterator[str]:
+    for number, cue in enumerate(cues_of(segments, options, labelled=options.speakers), start=1):
         text = _ARROW.sub("->", "\n".join(cue.lines))  # SRT cannot escape an arrow
         yield f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n{text}\n\n"
 
 
-def _vtt(passages: Sequence[Passage], options: ExportOptions, _job_id: str) -> Iterator[str]:
-    for cue in cues_of(passages, options, labelled=False):
+def _vtt(segments: Sequence[ExportSegment], options: ExportOptions, _job_id: str) -> Iterator[str]:
+    for cue in cues_of(segments, options, labelled=False):
         voice = f"<v {html.escape(cue.speaker, quote=False)}>" if options.speakers else ""
         text = html.escape("\n".join(cue.lines), quote=False)
         yield f"\n{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{voice}{text}\n"
@@ -70,37 +70,37 @@ def _no_head(_warnings: Sequence[str]) -> Iterator[str]:
     yield from ()
 
 
-def _txt(passages: Sequence[Passage], options: ExportOptions, _job_id: str) -> Iterator[str]:
-    for passage in passages:
-        yield f"{passage.speaker}: {passage.text}\n" if options.speakers else f"{passage.text}\n"
+def _txt(segments: Sequence[ExportSegment], options: ExportOptions, _job_id: str) -> Iterator[str]:
+    for segment in segments:
+        yield f"{segment.speaker}: {segment.text}\n" if options.speakers else f"{segment.text}\n"
 
 
-def _tsv(passages: Sequence[Passage], options: ExportOptions, _job_id: str) -> Iterator[str]:
+def _tsv(segments: Sequence[ExportSegment], options: ExportOptions, _job_id: str) -> Iterator[str]:
     """Write Whisper's columns, times in milliseconds, and the speaker as the last column."""
     yield "start\tend\ttext\tspeaker\n" if options.speakers else "start\tend\ttext\n"
-    for passage in passages:
-        speaker = f"\t{passage.speaker}" if options.speakers else ""
-        yield f"{passage.start_s * 1000:.0f}\t{passage.end_s * 1000:.0f}\t{passage.text}{speaker}\n"
+    for segment in segments:
+        speaker = f"\t{segment.speaker}" if options.speakers else ""
+        yield f"{segment.start_s * 1000:.0f}\t{segment.end_s * 1000:.0f}\t{segment.text}{speaker}\n"
 
 
-def _rttm(passages: Sequence[Passage], _options: ExportOptions, job_id: str) -> Iterator[str]:
+def _rttm(segments: Sequence[ExportSegment], _options: ExportOptions, job_id: str) -> Iterator[str]:
     """Write NIST's Rich Transcription Time Marked: a line for each turn."""
-    for speaker, turn in _turns(passages):
+    for speaker, turn in _turns(segments):
         yield f"SPEAKER {job_id} 1 {turn.start_s:.3f} {turn.duration_s:.3f} <NA> <NA> {speaker} <NA> <NA>\n"
 
 
-def _turns(passages: Sequence[Passage]) -> list[tuple[str, Span]]:
-    """Return the turns in order of time; passages of one speaker that touch or overlap are one turn."""
+def _turns(segments: Sequence[ExportSegment]) -> list[tuple[str, Span]]:
+    """Return the turns in order of time; segments of one speaker that touch or overlap are one turn."""
     turns: list[tuple[str, Span]] = []
     last: dict[str, int] = {}
-    for passage in sorted(passages, key=lambda passage: passage.start_s):
-        at = last.get(passage.speaker)
-        if at is not None and passage.start_s <= turns[at][1].end_s:
-            start_s, end_s = turns[at][1].start_s, max(turns[at][1].end_s, passage.end_s)
-            turns[at] = passage.speaker, Span(start_s=start_s, end_s=end_s)
+    for segment in sorted(segments, key=lambda segment: segment.start_s):
+        at = last.get(segment.speaker)
+        if at is not None and segment.start_s <= turns[at][1].end_s:
+            start_s, end_s = turns[at][1].start_s, max(turns[at][1].end_s, segment.end_s)
+            turns[at] = segment.speaker, Span(start_s=start_s, end_s=end_s)
         else:
-            last[passage.speaker] = len(turns)
-            turns.append((passage.speaker, Span(start_s=passage.start_s, end_s=passage.end_s)))
+            last[segment.speaker] = len(turns)
+            turns.append((segment.speaker, Span(start_s=segment.start_s, end_s=segment.end_s)))
     return [(speaker, turn) for speaker, turn in turns if turn.duration_s > 0]
 
 
@@ -111,7 +111,7 @@ def _clock(time_ms: int, decimal_mark: str) -> str:
 
 
 _HEADS: Mapping[FormatName, Callable[[Sequence[str]], Iterator[str]]] = {"vtt": _vtt_head, "txt": _txt_head}
-_WRITERS: Mapping[FormatName, Callable[[Sequence[Passage], ExportOptions, str], Iterator[str]]] = {
+_WRITERS: Mapping[FormatName, Callable[[Sequence[ExportSegment], ExportOptions, str], Iterator[str]]] = {
     "srt": _srt,
     "vtt": _vtt,
     "txt": _txt,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from deployments.types import joined
-from serve_app.sentences import sentence
+from serve_app.warning_sentences import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,11 +14,11 @@ from deployments.warnings import ResultWarning, WarningCode
 from serve_app.jobs.job import Attempt, JobOptions, Outcome
 from serve_app.jobs.progress import Progress
 from serve_app.jobs.stages import Stage
-from serve_app.sentences import sentence
 from serve_app.settings import Settings
 from serve_app.storage.outbox import Outbox
 from serve_app.storage.tables import jobs
 from serve_app.storage.timeline import EventKind, Mark
+from serve_app.warning_sentences import sentence
 from tests.support.edge import edge
 from tests.support.jobs import begun, new_job
 from tests.support.stores import fail, stores

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deployments.warnings import ResultWarning, WarningCode
-from serve_app.sentences import amounts_of
+from serve_app.warning_sentences import amounts_of
 
 AMOUNTS = {"seconds": 12.34, "share": 0.256, "count": 3, "language": "fr"}
 ONE_OF_EACH = [

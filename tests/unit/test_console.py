@@ -16,13 +16,12 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from serve_app.api import console, proxy_guard
-from serve_app.api import feed as feed_module
+from serve_app.api import console, event_stream, proxy_guard
 from serve_app.jobs.job import Outcome
 from serve_app.jobs.stages import Stage
-from serve_app.sentences import SENTENCES
 from serve_app.storage.database import Database
 from serve_app.storage.server_state import set_draining
+from serve_app.warning_sentences import SENTENCES
 from tests.support.console_world import World, a_talk
 from tests.support.live_server import serving
 from tests.support.pages import ROOT
@@ -178,7 +177,7 @@ def test_e1_what_changed_is_found_by_its_events(kind, request):
     attempt = world.populate(words=10)
     board = world.store.jobs.job_list
     newest, _ = board.changes(None)
-    later, lines = board.changes(newest + feed_module.BEHIND)
+    later, lines = board.changes(newest + event_stream.BEHIND)
     live = {"running", "waiting-1", "waiting-2", "waiting-3"}
     assert (later, {line.job.job_id for line in lines}) == (newest, live)
     world.store.attempts.finish_job(attempt, Outcome(error_code="X", error_message="no"))
@@ -237,8 +236,8 @@ def listening(url, **options):
 @pytest.fixture
 def quick(monkeypatch):
     """A look every 50 ms, and streams of a second."""
-    monkeypatch.setattr(feed_module, "POLL_S", 0.05)
-    monkeypatch.setattr(feed_module, "STREAM_S", 1.0)
+    monkeypatch.setattr(event_stream, "POLL_S", 0.05)
+    monkeypatch.setattr(event_stream, "STREAM_S", 1.0)
 
 
 def test_e1_changes_come_as_they_happen(world, quick):
@@ -257,8 +256,8 @@ def test_e1_changes_come_as_they_happen(world, quick):
 
 def test_e1_many_listeners_cost_one_look(world, quick, monkeypatch):
     """E1: listeners share the question; one too many is told when to come again; without listeners nobody asks."""
-    monkeypatch.setattr(feed_module, "LISTENERS", 3)
-    monkeypatch.setattr(feed_module, "STREAM_S", 20.0)
+    monkeypatch.setattr(event_stream, "LISTENERS", 3)
+    monkeypatch.setattr(event_stream, "STREAM_S", 20.0)
     looks = []
     changes = world.store.jobs.job_list.changes
     monkeypatch.setattr(world.store.jobs.job_list, "changes", lambda since: looks.append(since) or changes(since))
@@ -271,12 +270,12 @@ def test_e1_many_listeners_cost_one_look(world, quick, monkeypatch):
         set_draining(world.database, draining=True)  # ends the streams
         all_of_them.close()
         set_draining(world.database, draining=False)
-        assert len(looks) <= 2 + (time.monotonic() - began) / feed_module.POLL_S
+        assert len(looks) <= 2 + (time.monotonic() - began) / event_stream.POLL_S
         time.sleep(0.15)
         before = len(looks)
         time.sleep(0.3)
         assert len(looks) == before
-        monkeypatch.setattr(feed_module, "STREAM_S", 0.1)
+        monkeypatch.setattr(event_stream, "STREAM_S", 0.1)
         with listening(url) as heard:
             pass
         assert heard == [("open", {}), None]
@@ -284,7 +283,7 @@ def test_e1_many_listeners_cost_one_look(world, quick, monkeypatch):
 
 def test_e1_a_server_that_stops_ends_the_streams(world, quick, monkeypatch):
     """E1: when the server drains no stream holds it up, and none begins."""
-    monkeypatch.setattr(feed_module, "STREAM_S", 20.0)
+    monkeypatch.setattr(event_stream, "STREAM_S", 20.0)
     with serving(world.app) as url:
         with listening(url) as heard:
             began = time.monotonic()
@@ -296,9 +295,9 @@ def test_e1_a_server_that_stops_ends_the_streams(world, quick, monkeypatch):
 
 def test_e1_a_listener_that_leaves_is_forgotten(world, quick, monkeypatch):
     """E1: a connection that is closed frees its place."""
-    monkeypatch.setattr(feed_module, "LISTENERS", 1)
-    monkeypatch.setattr(feed_module, "STREAM_S", 20.0)
-    monkeypatch.setattr(feed_module, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(event_stream, "LISTENERS", 1)
+    monkeypatch.setattr(event_stream, "STREAM_S", 20.0)
+    monkeypatch.setattr(event_stream, "HEARTBEAT_S", 0.1)
     with serving(world.app) as url, httpx.Client(base_url=url, trust_env=False) as client:
         with client.stream("GET", EVENTS) as answer:
             assert answer.status_code == 200

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from serve_app.api import feed
+from serve_app.api import event_stream
 from serve_app.jobs.job import Outcome
 from serve_app.jobs.stages import Stage
-from serve_app.sentences import sentence
 from serve_app.storage.api_keys import KeyStore
 from serve_app.storage.database import Database
+from serve_app.warning_sentences import sentence
 from tests.support import console_pictures
 from tests.support.console_world import WARNING, World, a_talk
 from tests.support.live_server import serving
@@ -309,12 +309,12 @@ def test_e1_both_languages_and_all_readers(world, url, browser):
 @pytest.mark.full
 def test_e1_without_a_stream_the_page_asks_again_and_again(world, url, page, monkeypatch):
     """E1: where no stream is to be had the list is polled, and the page says so; later the stream is back."""
-    monkeypatch.setattr(feed, "LISTENERS", 0)
+    monkeypatch.setattr(event_stream, "LISTENERS", 0)
     page.goto(f"{url}#/jobs")
     page.wait_for_selector("text=every 3 s")
     world.submit("polled")
     page.wait_for_selector("tbody >> text=polled")
-    monkeypatch.setattr(feed, "LISTENERS", 32)
+    monkeypatch.setattr(event_stream, "LISTENERS", 32)
     page.wait_for_selector(".connection.live")
     world.submit("streamed")
     page.wait_for_selector("tbody >> text=streamed")

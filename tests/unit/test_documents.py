@@ -26,8 +26,8 @@ from serve_app.cli.main import main
 from serve_app.environment import PREFIX, unknown_names
 from serve_app.jobs.progress import SENTENCES, Progress
 from serve_app.jobs.stages import Stage
-from serve_app.sentences import amounts_of
 from serve_app.settings import CALLBACK_PATHS, Settings
+from serve_app.warning_sentences import amounts_of
 from tests.support.contract import Completed, SegmentObject, checked
 from tests.support.pages import ROOT, Block, Page, page, pages, split
 from tests.unit.test_structure import ROOMS

@@ -23,7 +23,7 @@ from deployments.warnings import ResultWarning, WarningCode
 from serve_app.exports.cues import LONGEST_S, SHORTEST_MS
 from serve_app.exports.formats import export
 from serve_app.exports.options import FORMAT_NAMES, ExportOptions
-from serve_app.sentences import sentence
+from serve_app.warning_sentences import sentence
 from tests.support.fake_ml_server import result_for
 
 JOB = "550e8400-e29b:41d4"

@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import event, insert
 
-from serve_app.api import feed as feed_module
+from serve_app.api import event_stream
 from serve_app.api import service as service_module
 from serve_app.jobs.job import JobOptions
 from serve_app.settings import Settings
@@ -41,13 +41,13 @@ def database(tmp_path_factory):
 @pytest.fixture(scope="module")
 def http(database):
     """Streams of changes end at once, and nobody looks on behind them."""
-    before = feed_module.STREAM_S, feed_module.POLL_S
-    feed_module.STREAM_S = feed_module.POLL_S = 0.0
+    before = event_stream.STREAM_S, event_stream.POLL_S
+    event_stream.STREAM_S = event_stream.POLL_S = 0.0
     settings = Settings(profile="local")
     store = stores(database, queue_limit=100, running_limit=10)
     with TestClient(edge_over(settings, database, store)) as http:
         yield http
-    feed_module.STREAM_S, feed_module.POLL_S = before
+    event_stream.STREAM_S, event_stream.POLL_S = before
 
 
 PLACES = {

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from deployments.errors import AudioExtractionError, JobError, VideoTooLongError
-from deployments.extraction import guarded
+from deployments.extraction import limited_process
 from deployments.extraction.config import MediaLimits
 from deployments.extraction.ffmpeg_decoder import Decoded, _compare, binary, command, extract
 from deployments.extraction.probe import DEMUXERS, Media, probe
@@ -270,7 +270,7 @@ def test_m3_channels_and_rates_are_bounded(channels: int, rate_hz: int, tmp_path
     head = struct.pack("<HHIIHH", 1, channels, rate_hz, 2 * channels * rate_hz, 2 * channels, 16)
     content = silence(tmp_path / "a.wav", 1).read_bytes()
     (tmp_path / "a.wav").write_bytes(content[:20] + head + content[36:])
-    bounds = guarded.ChildLimits(wall_s=30, cpu_s=30, address_space_bytes=1 << 30)
+    bounds = limited_process.ChildLimits(wall_s=30, cpu_s=30, address_space_bytes=1 << 30)
     if passes:
         assert probe(tmp_path / "a.wav", limits=bounds).only_audio
     else:
@@ -323,7 +323,7 @@ def test_extraction_stops_within_a_moment(tmp_path: Path) -> None:
         stopped.append(time.monotonic())
         stop.set()
 
-    with pytest.raises(guarded.StoppedError):
+    with pytest.raises(limited_process.StoppedError):
         extract(path, limits=LIMITS, stop=stop, on_fraction=stop_now)
     assert time.monotonic() - stopped[0] < 1
 
@@ -375,7 +375,7 @@ def test_probe_tells_the_streams_own_times(tmp_path: Path) -> None:
     """The probe's times count from the container's start."""
     path = tmp_path / "a.mp4"
     run_ffmpeg(*PICTURE_5S, *SHIFT, *SOUND_3S, "-c:v", "mpeg4", "-c:a", "aac", path)
-    media = probe(path, limits=guarded.ChildLimits(wall_s=30, cpu_s=30, address_space_bytes=1 << 30))
+    media = probe(path, limits=limited_process.ChildLimits(wall_s=30, cpu_s=30, address_space_bytes=1 << 30))
     assert media.duration_s == pytest.approx(5, abs=0.05)
     assert media.audio_start_s == pytest.approx(2, abs=0.03)
     assert media.audio_end_s == pytest.approx(5, abs=0.05)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from deployments.errors import AudioExtractionError, DownloadError, VideoTooLongError
-from deployments.extraction import guarded
+from deployments.extraction import limited_process
 from deployments.extraction.config import MediaLimits
 from deployments.extraction.progress import Part, ProgressReporter
 from deployments.extraction.scratch import AudioMissingError
@@ -213,13 +213,13 @@ def test_m2_audio_is_decoded_once(extractor: Any, tmp_path: Path, monkeypatch: p
     """M2: ffmpeg runs once for a run, however often its audio is asked for and loaded, even by several at once."""
     video = make(tmp_path / "a.mp4", GOOD["aac.mp4"]).read_bytes()
     started: list[str] = []
-    run = guarded.run
+    run = limited_process.run
 
     def counting(command: Any, **options: Any) -> Any:
         started.append(Path(command[0]).name.split("-")[0])
         return run(command, **options)
 
-    monkeypatch.setattr(guarded, "run", counting)
+    monkeypatch.setattr(limited_process, "run", counting)
 
     async def main() -> None:
         async with serving(whole(video)) as server:

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from serve_app.api import feed, schemas
+from serve_app.api import event_stream, schemas
 from serve_app.api.errors import ApiError
 from serve_app.api.openapi import EXAMPLE_RESULT
 from serve_app.api.schemas import A_VIDEO, ErrorResponse
@@ -46,7 +46,7 @@ FORMATS = {"srt", "vtt", "txt", "json", "tsv", "rttm"}
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
     """The edge over a store with a job in each state; streams end at once."""
-    feed.STREAM_S, stream_s = 0.0, feed.STREAM_S
+    event_stream.STREAM_S, stream_s = 0.0, event_stream.STREAM_S
     database = Database(f"sqlite:///{tmp_path_factory.mktemp('openapi') / 'jobs.db'}")
     database.create()
     server = Settings(profile="local", docs=True)
@@ -61,7 +61,7 @@ def app(tmp_path_factory):
     store.attempts.finish_job(Attempt(job_id="ended", run=1, number=run.attempt), Outcome(result=dump(EXAMPLE_RESULT)))
     yield app
     database.close()
-    feed.STREAM_S = stream_s
+    event_stream.STREAM_S = stream_s
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from deployments.warnings import ResultWarning, WarningCode
 from serve_app.jobs.progress import ProgressMeter
 from serve_app.jobs.stages import Stage
 from serve_app.pipeline.pipeline import Pipeline
-from serve_app.sentences import sentence
 from serve_app.settings import Settings
 from serve_app.testing import FakeHandle, Response
+from serve_app.warning_sentences import sentence
 from tests.support.fake_graph import EARS, SECONDS, fails, graph, heard, job, measure
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from serve_app.cli.render import (
     words_by_line,
 )
 from serve_app.cli.samples import all_samples, conversation, read_stm
-from serve_app.sentences import sentence
+from serve_app.warning_sentences import sentence
 from tests.support.fake_ml_server import result_for
 from tests.support.result_warnings import ONE_OF_EACH
 from tests.support.screen import Screen

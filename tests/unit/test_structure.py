@@ -155,7 +155,7 @@ def test_one_door_to_ffmpeg():
         "deployments/extraction/samples.py",
     }
     assert users_of("subprocess") == {
-        "deployments/extraction/guarded.py",
+        "deployments/extraction/limited_process.py",
         "deployments/models/index.py",
         "serve_app/cli/child_process.py",
     }
@@ -213,7 +213,7 @@ def test_exports_are_pure():
         "deployments.types",
         "deployments.errors",
         "deployments.sentence_ends",
-        "serve_app.sentences",
+        "serve_app.warning_sentences",
         "numpy",
         "pydantic",
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployments.warnings import ResultWarning, WarningCode, from_mapping, merged
-from serve_app.sentences import SENTENCES, amounts_of, sentence, sentences_of
+from serve_app.warning_sentences import SENTENCES, amounts_of, sentence, sentences_of
 from tests.support.result_warnings import ONE_OF_EACH
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ def test_the_list_of_sentences_is_the_list_of_codes() -> None:
 def test_a_code_is_not_kept_for_nothing(code: WarningCode) -> None:
     """The list holds what may come: some stage makes each."""
     stages = [path for folder in ("deployments", "serve_app") for path in (ROOT / folder).rglob("*.py")]
-    makers = [path for path in stages if path.name not in {"warnings.py", "sentences.py"}]
+    makers = [path for path in stages if path.name not in {"warnings.py", "warning_sentences.py"}]
     assert any(f"WarningCode.{code}" in path.read_text(encoding="utf-8") for path in makers)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from deployments.transcriber.attention import Attended, Tokenized
+from deployments.transcriber.batch_word_times import Untimed, with_words
 from deployments.transcriber.config import TranscriberConfig
 from deployments.transcriber.protocol import Chunk
-from deployments.transcriber.timing import Untimed, with_words
 from deployments.transcriber.whisper_model import Whisper, rows
 from deployments.types import SAMPLE_RATE_HZ, Span, Utterance
 from tests.support.alignment_clips import MODELS, clips

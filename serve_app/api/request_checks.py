@@ -13,7 +13,7 @@ from limits.aio.strategies import MovingWindowRateLimiter
 
 from deployments import logs
 from serve_app.api.errors import ApiError, RateLimitedError, RequestTooLargeError
-from serve_app.api.refusal import refuse
+from serve_app.api.refusal_messages import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -34,7 +34,7 @@ HEARTBEAT = b":\n\n"
 log = logs.get_logger("api")
 
 
-class Feed:
+class JobEvents:
     """The listeners of one process, and the task that polls for them."""
 
     def __init__(self, changes: Changes) -> None:

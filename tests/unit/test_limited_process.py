@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deployments.extraction import guarded
+from deployments.extraction import limited_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,14 +26,14 @@ time.sleep(100)
 """
 
 
-def limits(**changed: float) -> guarded.ChildLimits:
+def limits(**changed: float) -> limited_process.ChildLimits:
     bounds = {"wall_s": 20.0, "cpu_s": 20, "address_space_bytes": 1 << 30, **changed}
-    return guarded.ChildLimits(**bounds)
+    return limited_process.ChildLimits(**bounds)
 
 
 def run(
     code: str, *, read: Callable[[int], int] | None = None, stop: threading.Event | None = None, **changed: float
-) -> tuple[guarded.Ended, bytes]:
+) -> tuple[limited_process.Ended, bytes]:
     """Run Python code under guard; how it ended, and its output."""
     output = bytearray()
 
@@ -42,7 +42,7 @@ def run(
         output.extend(got)
         return len(got)
 
-    ended = guarded.run([sys.executable, "-c", code], limits=limits(**changed), read=read or collect, stop=stop)
+    ended = limited_process.run([sys.executable, "-c", code], limits=limits(**changed), read=read or collect, stop=stop)
     return ended, bytes(output)
 
 
@@ -69,7 +69,7 @@ def test_output_and_end_are_told() -> None:
     assert output == b"x" * 300_000
     assert ended.returncode == 3
     assert ended.stderr.endswith("last words")
-    assert len(ended.stderr) == guarded.STDERR_TAIL_BYTES
+    assert len(ended.stderr) == limited_process.STDERR_TAIL_BYTES
 
 
 def test_m4_the_clock_kills_the_whole_group() -> None:
@@ -82,7 +82,7 @@ def test_m4_the_clock_kills_the_whole_group() -> None:
         return len(got)
 
     began = time.monotonic()
-    with pytest.raises(guarded.ChildTimeoutError):
+    with pytest.raises(limited_process.ChildTimeoutError):
         run(FAMILY, read=read, wall_s=1.5)
     assert time.monotonic() - began < 3
     assert soon(lambda: gone(pids[0]))
@@ -99,14 +99,14 @@ def test_m4_a_stop_kills_the_whole_group() -> None:
         stop.set()
         return len(got)
 
-    with pytest.raises(guarded.StoppedError):
+    with pytest.raises(limited_process.StoppedError):
         run(FAMILY, read=read, stop=stop)
     assert soon(lambda: gone(pids[0]))
 
 
 def test_m4_a_child_that_closes_its_output_is_still_watched() -> None:
     """The clock runs on after the last output."""
-    with pytest.raises(guarded.ChildTimeoutError):
+    with pytest.raises(limited_process.ChildTimeoutError):
         run("import os, time; os.close(1); os.close(2); time.sleep(100)", wall_s=0.5)
 
 
@@ -119,13 +119,13 @@ def test_m4_memory_is_bounded() -> None:
 
 def test_m4_nothing_runs_before_its_limits_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """A parent that is slow to set them, on a busy machine, gives the child no time without."""
-    limit = guarded._limit
+    limit = limited_process._limit
 
     def late(*args: Any) -> None:
         time.sleep(0.5)
         limit(*args)
 
-    monkeypatch.setattr(guarded, "_limit", late)
+    monkeypatch.setattr(limited_process, "_limit", late)
     ended, _ = run("x = bytearray(2 << 30)")
     assert "MemoryError" in ended.stderr
 
@@ -162,7 +162,7 @@ def test_a_cancelled_caller_waits_until_the_work_has_stopped() -> None:
             loop.call_soon_threadsafe(started.set)
             ended.append(stop.wait(10))
 
-        task = asyncio.create_task(guarded.in_thread(work))
+        task = asyncio.create_task(limited_process.in_thread(work))
         await started.wait()
         began = time.monotonic()
         task.cancel()
@@ -180,6 +180,6 @@ def test_in_thread_hands_on_results_and_errors() -> None:
     def fail(_: threading.Event) -> None:
         raise ValueError("this one")
 
-    assert asyncio.run(guarded.in_thread(lambda _: 42)) == 42
+    assert asyncio.run(limited_process.in_thread(lambda _: 42)) == 42
     with pytest.raises(ValueError, match="this one"):
-        asyncio.run(guarded.in_thread(fail))
+        asyncio.run(limited_process.in_thread(fail))

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from scipy.signal import butter, sosfilt
 
-from deployments.sound import FAINT_PEAK, LOUD_PEAK, QUIET_PEAK, amplified, is_quiet, is_steady, is_tonal
+from deployments.audio_checks import FAINT_PEAK, LOUD_PEAK, QUIET_PEAK, amplified, is_quiet, is_steady, is_tonal
 from deployments.types import SAMPLE_RATE_HZ, Audio
 from tests.support.alignment_clips import clips
 

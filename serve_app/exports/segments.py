@@ -18,7 +18,7 @@ _NO_TEXT = {"Cc", "Cs"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Passage(Span):
+class ExportSegment(Span):
     """A segment of the result; the texts of its words are single lines."""
 
     speaker: str
@@ -30,12 +30,12 @@ class Passage(Span):
         return joined(word.text for word in self.words)
 
 
-def passages_of(result: Mapping[str, Any]) -> list[Passage]:
+def segments_of(result: Mapping[str, Any]) -> list[ExportSegment]:
     """Return the segments that have words, in the result's order. `result` is the contract's object.
 
     A word without times is interpolated between its neighbours; a segment without words gets those of its text.
     """
-    return [passage for segment in result["segments"] if (passage := _passage(segment)).words]
+    return [found for segment in result["segments"] if (found := _segment_of(segment)).words]
 
 
 def plain(text: str) -> str:
@@ -43,10 +43,10 @@ def plain(text: str) -> str:
     return " ".join("".join(" " if unicodedata.category(char) in _NO_TEXT else char for char in text).split())
 
 
-def _passage(segment: Mapping[str, Any]) -> Passage:
+def _segment_of(segment: Mapping[str, Any]) -> ExportSegment:
     words = segment.get("words") or [{"word": text} for text in segment["text"].split()]
     said = [word | {"word": text} for word in words if (text := plain(word["word"]))]
-    return Passage(
+    return ExportSegment(
         start_s=segment["start_time"],
         end_s=segment["end_time"],
         speaker=plain(segment["speaker"]["speaker_id"]).replace(" ", "_"),
