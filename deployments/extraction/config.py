@@ -5,8 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from deployments.net.limits import DownloadLimits
-from deployments.net.policy import VideoPolicy
+from deployments.net.policy import DownloadLimits, VideoPolicy
 
 
 class MediaLimits(BaseModel):
@@ -16,19 +15,14 @@ class MediaLimits(BaseModel):
 
     max_duration_s: float = 3600.0
     """Longest video; one more second is tolerated."""
-
     probe_s: float = 60.0
     """Most wall-clock time, and most CPU time, of the probe."""
-
     decode_s: float = 600.0
     """Most wall-clock time, and most CPU time, of ffmpeg."""
-
     decodes_at_once: int = 3
     """Most decodes at once in one replica; the longest video's audio takes 115 MB until it is stored."""
-
     address_space_mb: int = 1024
     """Address space of each child process, program code included."""
-
     max_alloc_mb: int = 256
     """Largest single allocation of ffmpeg."""
 
@@ -40,18 +34,13 @@ class ExtractorConfig(BaseModel):
 
     engine: Literal["ffmpeg"] = "ffmpeg"
     """The decoder."""
-
     net: VideoPolicy = VideoPolicy()
     """Where videos may come from."""
-
     download: DownloadLimits = DownloadLimits()
     """Bounds of the download."""
-
     media: MediaLimits = MediaLimits()
     """Bounds of probing and decoding."""
-
     scratch_url: str = "/tmp/ecg-ml-server/scratch"  # noqa: S108 - the app's settings put it into the state folder
     """Where the extracted audio of running jobs is stored: a folder, or an fsspec URL that all nodes share."""
-
     temp_dir: Path | None = None
     """Where a video is stored while it is decoded; None: the system's folder for temporary files."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, BinaryIO, Self, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
@@ -19,16 +19,13 @@ import httpx
 from deployments import logs
 from deployments.errors import DownloadError, FileTooLargeError, OutOfResourcesError
 from deployments.net.client import USER_AGENT, CheckedTransport, NetError, Resolve, exchange, resolve
-from deployments.net.limits import MIB, DownloadLimits
-from deployments.net.policy import AddressRefusedError, VideoPolicy, check_video_url
+from deployments.net.policy import MIB, AddressRefusedError, DownloadLimits, VideoPolicy, check_video_url
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
 BLOCK_BYTES = MIB
 """Bytes per write, which happens off the event loop."""
-
 URL_LIFE_S = 3600.0
 """Lifetime of a URL that does not state one: the contract's one hour."""
 
@@ -80,14 +77,16 @@ async def download(
     transport = CheckedTransport(policy, resolve=resolve)
     try:
         async with asyncio.timeout(limits.deadline_s):
-            with _Transfer(
-                url, to, transport=transport, policy=policy, limits=limits, on_progress=on_progress
-            ) as transfer:
-                return await transfer.run()
+            with open(to, "wb", opener=_not_through_a_link) as file:  # noqa: ASYNC230 - Path has no opener
+                return await _Transfer(
+                    url=url, file=file, transport=transport, policy=policy, limits=limits, on_progress=on_progress
+                ).run()
     except TimeoutError:
         raise DownloadError(reason="timeout") from None
     except OSError as error:
-        raise _about_disk(error) from None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OutOfResourcesError from None
+        raise
     finally:
         await transport.aclose()
 
@@ -126,43 +125,23 @@ def _not_through_a_link(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
-def _about_disk(error: OSError) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return OutOfResourcesError()
-    return error
-
-
+@dataclass(slots=True, kw_only=True)
 class _Transfer:
     """One download over several tries: the open file, and what is known of the remote file."""
 
-    def __init__(
-        self,
-        url: str,
-        to: Path,
-        *,
-        transport: httpx.AsyncBaseTransport,
-        policy: VideoPolicy,
-        limits: DownloadLimits,
-        on_progress: OnProgress | None,
-    ) -> None:
-        self._url = url
-        self._to = to
-        self._transport = transport
-        self._policy = policy
-        self._limits = limits
-        self._on_progress = on_progress
-        self._file: BinaryIO = open(to, "wb", opener=_not_through_a_link)  # noqa: SIM115 - Path has no opener
-        self._received = 0
-        self._total: int | None = None
-        self._etag: str | None = None
-        self._version: str | None = None
-        self._pace = _Pace(limits)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
+    url: str
+    file: BinaryIO
+    transport: httpx.AsyncBaseTransport
+    policy: VideoPolicy
+    limits: DownloadLimits
+    on_progress: OnProgress | None
+    received: int = 0
+    total: int | None = None
+    etag: str | None = None
+    version: str | None = None
+    window_start_s: float = 0.0
+    """Start of the interval over which the speed is measured."""
+    window_bytes: int = 0
 
     async def run(self) -> Downloaded:
         furthest = fruitless = cuts = 0
@@ -171,27 +150,27 @@ class _Transfer:
                 await self._try()
             except _CutError as cut:
                 cuts += 1
-                fruitless = 0 if self._received > furthest else fruitless + 1
-                furthest = max(furthest, self._received)
-                _log.info("download cut", extra={"reason": cut.reason, "received_bytes": self._received, "cuts": cuts})
-                if fruitless >= self._limits.max_tries or cuts >= self._limits.max_cuts:
+                fruitless = 0 if self.received > furthest else fruitless + 1
+                furthest = max(furthest, self.received)
+                _log.info("download cut", extra={"reason": cut.reason, "received_bytes": self.received, "cuts": cuts})
+                if fruitless >= self.limits.max_tries or cuts >= self.limits.max_cuts:
                     raise DownloadError(reason=cut.reason) from None
-                await asyncio.sleep(self._limits.pause_s * 2**fruitless)
+                await asyncio.sleep(self.limits.pause_s * 2**fruitless)
             else:
                 break
-        if self._received == 0:
+        if self.received == 0:
             raise DownloadError(reason="empty")
-        return Downloaded(size_bytes=self._received, etag=self._etag, cuts=cuts)
+        return Downloaded(size_bytes=self.received, etag=self.etag, cuts=cuts)
 
     async def _try(self) -> None:
         """Request the file, follow redirects, read to the end. Raises _CutError where another try may succeed."""
-        self._check(self._url)
-        url = httpx.URL(self._url)
+        self._check(self.url)
+        url = httpx.URL(self.url)
         try:
-            for _ in range(self._limits.max_redirects + 1):
+            for _ in range(self.limits.max_redirects + 1):
                 request = httpx.Request("GET", url, headers=self._headers())
                 async with exchange(
-                    self._transport, request, connect_s=self._limits.connect_s, stall_s=self._limits.stall_s
+                    self.transport, request, connect_s=self.limits.connect_s, stall_s=self.limits.stall_s
                 ) as response:
                     if response.status_code not in _REDIRECTS:
                         await self._take(response)
@@ -205,7 +184,7 @@ class _Transfer:
 
     def _check(self, url: str) -> None:
         try:
-            check_video_url(url, self._policy)
+            check_video_url(url, self.policy)
         except AddressRefusedError as error:
             _log.warning("download refused", extra={"rule": error.reason})
             raise DownloadError(reason="not_allowed") from None
@@ -223,8 +202,8 @@ class _Transfer:
 
     def _headers(self) -> dict[str, str]:
         headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
-        if self._received and self._version:
-            headers |= {"Range": f"bytes={self._received}-", "If-Range": self._version}
+        if self.received and self.version:
+            headers |= {"Range": f"bytes={self.received}-", "If-Range": self.version}
         return headers
 
     async def _take(self, response: httpx.Response) -> None:
@@ -234,48 +213,48 @@ class _Transfer:
             raise _CutError(f"http_{status}")
         if status == httpx.codes.OK:
             await self._start_over(response)
-        elif status == httpx.codes.PARTIAL_CONTENT and self._received:
+        elif status == httpx.codes.PARTIAL_CONTENT and self.received:
             self._check_part(response)
         else:
-            changed = status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and self._received
+            changed = status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and self.received
             raise DownloadError(reason="changed" if changed else f"http_{status}")
-        self._check_size(self._total or 0)
-        self._check_room((self._total or self._received) - self._received)
+        self._check_size(self.total or 0)
+        self._check_room((self.total or self.received) - self.received)
         await self._read(response)
-        if self._total is not None and self._received != self._total:
+        if self.total is not None and self.received != self.total:
             raise _CutError("cut_off")
 
     async def _start_over(self, response: httpx.Response) -> None:
         """Start the file from its beginning; in a later try its version must be the same."""
         etag = response.headers.get("ETag")
         version = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
-        if self._version is not None and version != self._version:
+        if self.version is not None and version != self.version:
             raise DownloadError(reason="changed")
-        self._etag, self._version = etag, version
-        self._total = _length(response.headers)
-        if self._received:
-            await asyncio.to_thread(self._file.truncate, 0)
-            self._file.seek(0)
-            self._received = 0
+        self.etag, self.version = etag, version
+        self.total = _length(response.headers)
+        if self.received:
+            await asyncio.to_thread(self.file.truncate, 0)
+            self.file.seek(0)
+            self.received = 0
 
     def _check_part(self, response: httpx.Response) -> None:
         """Continue the file: the answer must be the requested part of the same version."""
         etag = response.headers.get("ETag")
         match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if match is None or int(match[1]) != self._received:
+        if match is None or int(match[1]) != self.received:
             raise DownloadError(reason="changed")
-        total = int(match[3]) if match[3] != "*" else self._total
-        if (etag is not None and etag != self._etag) or (self._total is not None and total != self._total):
+        total = int(match[3]) if match[3] != "*" else self.total
+        if (etag is not None and etag != self.etag) or (self.total is not None and total != self.total):
             raise DownloadError(reason="changed")
-        self._total = total
+        self.total = total
 
     async def _read(self, response: httpx.Response) -> None:
-        self._pace.start()
+        self.window_start_s, self.window_bytes = time.monotonic(), 0
         block = bytearray()
         try:
             async for chunk in response.aiter_raw():
-                self._check_size(self._received + len(block) + len(chunk))
-                self._pace.add(len(chunk))
+                self._check_size(self.received + len(block) + len(chunk))
+                self._check_pace(len(chunk))
                 block += chunk
                 if len(block) >= BLOCK_BYTES:
                     full, block = block, bytearray()
@@ -288,46 +267,29 @@ class _Transfer:
     async def _write(self, block: bytearray) -> None:
         if not block:
             return
-        await asyncio.to_thread(self._file.write, block)
-        self._received += len(block)
+        await asyncio.to_thread(self.file.write, block)
+        self.received += len(block)
         self._check_room(0)
-        if self._on_progress is not None:
-            self._on_progress(self._received, self._total)
+        if self.on_progress is not None:
+            self.on_progress(self.received, self.total)
 
     def _check_size(self, size_bytes: int) -> None:
-        if size_bytes > self._limits.max_bytes:
-            raise FileTooLargeError(limit_mb=self._limits.max_bytes / MIB)
+        if size_bytes > self.limits.max_bytes:
+            raise FileTooLargeError(limit_mb=self.limits.max_bytes / MIB)
+
+    def _check_pace(self, count: int) -> None:
+        """Count received bytes; at the end of each window, raise DownloadError where they came too slowly."""
+        self.window_bytes += count
+        passed_s = time.monotonic() - self.window_start_s
+        if passed_s < self.limits.pace_window_s:
+            return
+        if self.window_bytes < self.limits.min_bytes_per_s * passed_s:
+            raise DownloadError(reason="too_slow")
+        self.window_start_s, self.window_bytes = time.monotonic(), 0
 
     def _check_room(self, wanted_bytes: int) -> None:
-        if shutil.disk_usage(self._to.parent).free < wanted_bytes + self._limits.disk_reserve_bytes:
+        if shutil.disk_usage(self.file.fileno()).free < wanted_bytes + self.limits.disk_reserve_bytes:
             raise OutOfResourcesError
-
-
-class _Pace:
-    """Checks the minimum speed."""
-
-    def __init__(self, limits: DownloadLimits) -> None:
-        self._limits = limits
-        self.start()
-
-    def start(self) -> None:
-        """Start measuring for a new connection."""
-        self._since = time.monotonic()
-        self._bytes = 0
-
-    def add(self, count: int) -> None:
-        """Count received bytes and check the speed at the end of each window.
-
-        Raises:
-            DownloadError: The download is too slow.
-        """
-        self._bytes += count
-        passed_s = time.monotonic() - self._since
-        if passed_s < self._limits.pace_window_s:
-            return
-        if self._bytes < self._limits.min_bytes_per_s * passed_s:
-            raise DownloadError(reason="too_slow")
-        self.start()
 
 
 def _length(headers: httpx.Headers) -> int | None:

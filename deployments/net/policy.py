@@ -1,4 +1,4 @@
-"""Which URLs are allowed: the checks before any connection, and their settings.
+"""The settings of outgoing connections, and the checks of a URL before any connection.
 
 Names are not resolved here; the resolved addresses are checked when connecting (`client.py`), since a name can
 answer differently the next time. Both sides parse with `httpx.URL`, so that they never disagree on the host.
@@ -17,6 +17,7 @@ from deployments.net.addresses import Address, Network, is_switch, parse, refuse
 if TYPE_CHECKING:
     import httpx
 
+MIB = 1 << 20
 Scheme = Literal["http", "https"]
 DEFAULT_PORTS: dict[str, int] = {"http": 80, "https": 443}
 LOOPBACK = IPv4Address("127.0.0.1")
@@ -49,10 +50,8 @@ class NetPolicy(BaseModel):
 
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     """Special networks (private, loopback, …) that are allowed."""
-
     proxy: SecretStr | None = None
     """An HTTP proxy's URL. The proxy then resolves names, and their addresses are not checked here."""
-
     ca_file: Path | None = None
     """Certificates (PEM) to trust instead of the bundled public ones."""
 
@@ -83,10 +82,8 @@ class VideoPolicy(NetPolicy):
 
     schemes: frozenset[Scheme] = frozenset({"https"})
     """Allowed URL schemes."""
-
     hosts: tuple[str, ...] = ()
     """Host patterns, `*` for any run of characters ("*.s3.*.amazonaws.com"). Empty: any host."""
-
     ports: tuple[int, ...] | Literal["*"] = ()
     """Ports allowed beside the scheme's own; "*": any."""
 
@@ -123,6 +120,35 @@ class CallbackPolicy(NetPolicy):
             if address is not None and refused(address, self.networks):
                 raise ValueError(f"{origin} lies in a special network: name that network in `networks`, too")
         return self
+
+
+class DownloadLimits(BaseModel):
+    """Limits of one download."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_bytes: int = 2048 * MIB
+    """Largest file: 2 GiB, so that every file that is shown as 2 GB passes."""
+    deadline_s: float = 900.0
+    """Longest time of the whole download with all tries."""
+    connect_s: float = 10.0
+    """Longest time to open a connection, name resolution and TLS included."""
+    stall_s: float = 30.0
+    """Longest wait for the next byte."""
+    min_bytes_per_s: float = 20_000.0
+    """Slowest speed, measured over each `pace_window_s`."""
+    pace_window_s: float = 30.0
+    """Interval over which the speed is measured."""
+    max_redirects: int = 3
+    """Most redirects in a row, each checked like the first URL."""
+    max_tries: int = 4
+    """Most tries in a row without a new byte. A cut after new bytes resets the count."""
+    max_cuts: int = 100
+    """Most cuts in one download."""
+    pause_s: float = 0.5
+    """Pause before the second try; doubled for each further try without progress."""
+    disk_reserve_bytes: int = 512 * MIB
+    """Disk space that must stay free."""
 
 
 class Origin(NamedTuple):

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployments import replica
 from deployments.extraction.config import ExtractorConfig, MediaLimits
-from deployments.net.limits import DownloadLimits
-from deployments.net.policy import VideoPolicy
+from deployments.net.policy import DownloadLimits, VideoPolicy
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,7 @@ from ray.serve.schema import ServeDeploySchema
 from deployments.errors import DownloadError
 from deployments.net.client import CallbackClient, NetError
 from deployments.net.download import download
-from deployments.net.limits import DownloadLimits
-from deployments.net.policy import AddressRefusedError, check_callback_url, check_video_url
+from deployments.net.policy import AddressRefusedError, DownloadLimits, check_callback_url, check_video_url
 from serve_app.api.clients import Clients
 from serve_app.exposure import check_bind
 from serve_app.settings import Settings

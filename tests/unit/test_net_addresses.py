@@ -13,8 +13,7 @@ from deployments.errors import DownloadError
 from deployments.net.addresses import METADATA, refused
 from deployments.net.client import CallbackClient, CheckedBackend, NetError
 from deployments.net.download import download
-from deployments.net.limits import DownloadLimits
-from deployments.net.policy import CallbackPolicy, NetPolicy, VideoPolicy
+from deployments.net.policy import CallbackPolicy, DownloadLimits, NetPolicy, VideoPolicy
 
 if TYPE_CHECKING:
     from pathlib import Path

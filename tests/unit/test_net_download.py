@@ -17,8 +17,7 @@ import pytest
 
 from deployments.errors import DownloadError, FileTooLargeError, JobError, OutOfResourcesError
 from deployments.net.download import Downloaded, download, time_left_s
-from deployments.net.limits import DownloadLimits
-from deployments.net.policy import VideoPolicy
+from deployments.net.policy import DownloadLimits, VideoPolicy
 from tests.support.servers import (
     Server,
     cutting,

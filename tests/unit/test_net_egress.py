@@ -11,8 +11,7 @@ import pytest
 from deployments.errors import DownloadError
 from deployments.net.client import CallbackClient, NetError
 from deployments.net.download import download
-from deployments.net.limits import DownloadLimits
-from deployments.net.policy import CallbackPolicy, VideoPolicy
+from deployments.net.policy import CallbackPolicy, DownloadLimits, VideoPolicy
 from tests.support.servers import head, serving, status, whole
 from tests.unit.test_net_client import certificate, resolver
 
