@@ -11,10 +11,9 @@ from ray import serve
 
 from deployments import logs, replica
 from deployments.extraction import limited_process
-from deployments.extraction.progress import Part, ProgressReporter
+from deployments.extraction.protocol import Part
 from deployments.extraction.registry import create
-from deployments.extraction.scratch import Scratch
-from deployments.extraction.workdir import WorkDir
+from deployments.extraction.scratch import Scratch, WorkDir
 from deployments.metrics import DOWNLOAD_BYTES
 from deployments.net.download import download
 
@@ -25,7 +24,28 @@ if TYPE_CHECKING:
     from deployments.extraction.config import ExtractorConfig
     from deployments.types import Audio, AudioInfo
 
+REPORT_EVERY_S = 0.5
+
 _log = logs.get_logger("extraction")
+
+
+class ProgressReporter:
+    """Reports each part's beginning and end, and at most every `REPORT_EVERY_S` between."""
+
+    def __init__(self, actor: Any) -> None:
+        """`actor` is the handle of a Ray actor with a method `report_progress(part, fraction)`, or None."""
+        self._actor = actor
+        self._next_at = dict.fromkeys(Part, 0.0)
+
+    def report_progress(self, part: Part, fraction: float) -> None:
+        """Report that `fraction` (0-1) of `part` is done, unless a report was made just before. Never waits."""
+        now = time.monotonic()
+        if self._actor is None or (now < self._next_at[part] and fraction < 1.0):
+            return
+        self._next_at[part] = now + REPORT_EVERY_S
+        # A job actor that the release before has started knows the method by its former name only.
+        report = getattr(self._actor, "report_progress", None) or self._actor.stage_progress
+        report.remote(part.value, fraction)
 
 
 @serve.deployment(health_check_period_s=replica.HEALTH_CHECK_S)

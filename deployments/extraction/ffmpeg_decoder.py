@@ -33,13 +33,10 @@ if TYPE_CHECKING:
 
 GRACE_S = 1.0
 """Tolerance of the longest duration: encoders round up to whole frames."""
-
 SHORT_SHARE = 0.01
 """A larger difference from the audio's declared length, as a share of it, has a warning."""
-
 LOST_SHARE = 0.5
 """A larger missing share is an error."""
-
 SHORT_S = 0.25
 """A smaller difference is ignored: codecs' priming and padding."""
 
@@ -80,17 +77,17 @@ def decode(
         limited_process.StoppedError: `stop` was set.
     """
     audio = np.zeros(round((limits.max_duration_s + GRACE_S) * SAMPLE_RATE_HZ), np.int16)
-    lead = _lead_samples(media)
+    # ffmpeg puts 0 at the container's start, but in a transport stream at the start of the streams that it decodes.
+    lead = max(0, round(media.audio_start_s * SAMPLE_RATE_HZ)) if media.demuxer == "mpegts" else 0
     if lead >= len(audio):
         raise VideoTooLongError(limit_min=limits.max_duration_s / 60)
     try:
         with audio[lead:].data.cast("B") as room:
-            filled, ended = _fill(room, path, media, limits=limits, on_fraction=on_fraction, stop=stop)
-        _check_end(ended, filled)
+            filled, damaged = _fill(room, path, media, limits=limits, on_fraction=on_fraction, stop=stop)
     except BaseException:
         audio.resize(0, refcheck=False)  # a stored error would keep its frames, and with them an hour of audio
         raise
-    return audio[: lead + filled // 2], (_DAMAGED,) if ended.returncode else ()
+    return audio[: lead + filled // 2], (_DAMAGED,) if damaged else ()
 
 
 def _fill(
@@ -101,8 +98,8 @@ def _fill(
     limits: MediaLimits,
     on_fraction: OnFraction | None,
     stop: Event | None,
-) -> tuple[int, limited_process.Ended]:
-    """Have ffmpeg fill `room`; return the bytes that came, and how it ended."""
+) -> tuple[int, bool]:
+    """Have ffmpeg fill `room`; return the number of bytes that came, and whether parts could not be decoded."""
     filled = 0
     expected_bytes = 2 * SAMPLE_RATE_HZ * (media.audio_end_s or media.duration_s or float("inf"))
 
@@ -125,25 +122,17 @@ def _fill(
     if ended.returncode != 0 or not filled:
         words = ended.stderr.replace(str(path), "<video>")[-300:]
         _log.info("ffmpeg complained", extra={"returncode": ended.returncode, "bytes": filled, "stderr": words})
-    return filled, ended
-
-
-def _check_end(ended: limited_process.Ended, filled: int) -> None:
     if ended.returncode == -signal.SIGXCPU:
         raise AudioExtractionError(reason="timeout")
     if ended.returncode < 0 or not filled:  # a killed process must not count as the end of the audio
         raise AudioExtractionError(reason="unsupported" if ended.returncode else "no_audio")
+    return filled, bool(ended.returncode)
 
 
 def command(path: Path, limits: MediaLimits) -> list[str]:
     """Return the command line for `path`. `async=1` with `first_pts=0` fills a late start and gaps with silence."""
     resample = f"aresample=osr={SAMPLE_RATE_HZ}:ochl=mono:osf=s16:async=1:first_pts=0"
-    source = ffmpeg.input(
-        f"file:{path}",
-        protocol_whitelist="file",
-        format_whitelist=DEMUXERS,
-        threads=1,
-    )
+    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file", format_whitelist=DEMUXERS, threads=1)
     output = ffmpeg.output(source["a:0"], "pipe:1", format="s16le", af=resample)
     settings = ("-nostdin", "-hide_banner", "-v", "error", "-max_alloc", str(limits.max_alloc_mb << 20))
     compiled: list[str] = output.global_args(*settings).compile(cmd=binary())
@@ -153,14 +142,6 @@ def command(path: Path, limits: MediaLimits) -> list[str]:
 def binary() -> str:
     """Return the system's ffmpeg if there is one, else that of imageio-ffmpeg."""
     return shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
-
-
-def _lead_samples(media: Media) -> int:
-    """Return the samples of leading silence that ffmpeg does not add by itself.
-
-    It puts 0 at the container's start, but in a transport stream at the start of the streams that it decodes.
-    """
-    return max(0, round(media.audio_start_s * SAMPLE_RATE_HZ)) if media.demuxer == "mpegts" else 0
 
 
 def _compare(media: Media, length_s: float) -> tuple[ResultWarning, ...]:

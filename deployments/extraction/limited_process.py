@@ -80,14 +80,16 @@ def run(command: Sequence[str], *, limits: ChildLimits, read: Read, stop: Event 
     with process:
         try:
             _limit(process.pid, limits)
-            _go(process)
+            with contextlib.suppress(BrokenPipeError), cast("IO[bytes]", process.stdin) as stdin:
+                stdin.write(b"\n")  # the command begins
             stderr = _pump(process, read, deadline=deadline, stop=stop)
             while process.poll() is None:
                 _check(deadline, stop)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(STOP_CHECK_S)
         finally:
-            _kill_group(process)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
     return Ended(returncode=process.returncode, stderr=stderr)
 
 
@@ -111,7 +113,7 @@ async def in_thread(function: Callable[[Event], T]) -> T:
 def _pump(process: subprocess.Popen[bytes], read: Read, *, deadline: float, stop: Event | None) -> str:
     """Read both pipes to their ends and return the tail of stderr."""
     tail: deque[bytes] = deque(maxlen=STDERR_TAIL_BYTES // 100)
-    stdout, stderr = _pipe(process.stdout), _pipe(process.stderr)
+    stdout, stderr = (cast("IO[bytes]", pipe).fileno() for pipe in (process.stdout, process.stderr))
     with selectors.DefaultSelector() as selector:
         selector.register(stdout, selectors.EVENT_READ)
         selector.register(stderr, selectors.EVENT_READ)
@@ -128,22 +130,11 @@ def _pump(process: subprocess.Popen[bytes], read: Read, *, deadline: float, stop
     return b"".join(tail)[-STDERR_TAIL_BYTES:].decode(errors="replace")
 
 
-def _pipe(stream: IO[bytes] | None) -> int:
-    if stream is None:
-        raise TypeError("not a pipe")
-    return stream.fileno()
-
-
 def _check(deadline: float, stop: Event | None) -> None:
     if stop is not None and stop.is_set():
         raise StoppedError
     if time.monotonic() > deadline:
         raise ChildTimeoutError
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _limit(pid: int, limits: ChildLimits) -> None:
@@ -157,12 +148,6 @@ def _limit(pid: int, limits: ChildLimits) -> None:
     ):
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(pid, kind, (value, value))
-
-
-def _go(process: subprocess.Popen[bytes]) -> None:
-    """Let the child begin, then close its stdin."""
-    with contextlib.suppress(BrokenPipeError), cast("IO[bytes]", process.stdin) as stdin:
-        stdin.write(b"\n")
 
 
 def _environment() -> dict[str, str]:

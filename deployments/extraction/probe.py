@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 DEMUXERS = "mov,mp4,m4a,matroska,webm,mpegts,avi,wav,mp3,flac,ogg,aac,asf,flv"
 """The only containers that are opened: no playlists (hls, concat, dash, …), which name other files."""
-
 GUESSED_DURATION = frozenset({"mp3", "aac"})
 """Demuxers that may estimate the duration from the bit rate of the first frames."""
 

@@ -1,8 +1,7 @@
 """Runs in a child process of its own: reads a media file's metadata with PyAV and prints it as JSON.
 
-Started by path with `python -I`, so it imports nothing of this project. Arguments: the file as `file:PATH`, the
-allowed demuxers.
-A crash, a hang or a memory bomb in a demuxer ends this process only.
+Started by path with `python -I`, so it imports nothing of this project. Arguments: the file as `file:PATH`, and the
+allowed demuxers. A crash, a hang or a memory bomb in a demuxer ends this process only.
 """
 
 import json

@@ -1,9 +1,10 @@
-"""What every decoder does. Knows no decoder: `registry.py` does."""
+"""The parts of an extraction, and what every decoder does. Knows no decoder: `registry.py` does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
 
 OnFraction: TypeAlias = Callable[[float], None]
 """Called with the share that is done, 0-1, from the thread that decodes."""
+
+
+class Part(StrEnum):
+    """The parts of an extraction, in order."""
+
+    DOWNLOAD = "download"
+    EXTRACT = "extract"
+    """Decoding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,4 +47,3 @@ class Decoder(Protocol):
             VideoTooLongError: The file is longer than the limit.
             limited_process.StoppedError: `stop` was set.
         """
-        ...

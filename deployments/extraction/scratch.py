@@ -1,15 +1,20 @@
-"""Stores the extracted audio of running jobs, so that a restart need not download it again.
+"""Where videos and audio are stored while a job needs them.
 
-In a folder, or in any storage that fsspec reaches. Each job has a folder with an array (.npy) per run and a description
-(.json) with its digest, which is written last. An array that does not match its description counts as missing.
+A video that is decoded lies in a `WorkDir` of this process. Extracted audio lies in `Scratch`, so that a restart need
+not download it again: a folder, or any storage that fsspec reaches. There each job has a folder with an array (.npy)
+per run and a description (.json) with its digest, which is written last.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
+import os
+import shutil
+import tempfile
 import uuid
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
     from deployments.warnings import ResultWarning
 
 BLOCK_BYTES = 4 << 20
+PREFIX = "ecg-extract-"
+_LOCK = ".lock"
 
 
 class AudioMissingError(MLServerError):
@@ -156,3 +163,51 @@ def _read_array(file: IO[bytes], samples: int) -> Audio:
             raise ValueError("truncated")
         filled += got
     return audio
+
+
+class WorkDir:
+    """This process's folder for temporary files. It holds a file lock, which shows others that the process lives."""
+
+    def __init__(self, parent: Path | None = None) -> None:
+        parent = parent or Path(tempfile.gettempdir())
+        parent.mkdir(parents=True, exist_ok=True)
+        sweep(parent)
+        made = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent))
+        self._lock = os.open(made / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.path = made.rename(parent / made.name.removeprefix("."))  # visible to others only once it is locked
+
+    @contextlib.contextmanager
+    def job(self) -> Iterator[Path]:
+        """Create a folder for one job, and delete it afterwards."""
+        folder = Path(tempfile.mkdtemp(dir=self.path))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Delete the folder with its contents."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.close(self._lock)
+
+
+def sweep(parent: Path) -> int:
+    """Delete the folders under `parent` whose processes have ended, and return their number."""
+    return sum(_remove_if_dead(folder) for folder in parent.glob(f"{PREFIX}*"))
+
+
+def _remove_if_dead(folder: Path) -> bool:
+    try:
+        lock = os.open(folder / _LOCK, os.O_RDWR)
+    except OSError:  # not ours
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True

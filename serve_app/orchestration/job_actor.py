@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 from ray import cloudpickle
 
-from deployments.extraction.progress import Part
+from deployments.extraction.protocol import Part
 from serve_app.orchestration import placement
 
 if TYPE_CHECKING:

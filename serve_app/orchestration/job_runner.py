@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from ray.actor import ActorHandle
 
-    from deployments.extraction.progress import Part
+    from deployments.extraction.protocol import Part
     from serve_app.jobs.job import Job
     from serve_app.jobs.progress import Progress
     from serve_app.jobs.stages import Stage

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from deployments import logs
 from deployments.diarizer.config import PIECE_S as DIARIZATION_PIECE_S
 from deployments.emotion import config as emotion_config
-from deployments.extraction.progress import Part
+from deployments.extraction.protocol import Part
 from deployments.hallucinations.repetitions import drop_repeated_texts
 from deployments.hallucinations.unheard_words import drop_unheard
 from deployments.prosody.words import UNKNOWN

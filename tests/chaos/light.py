@@ -19,7 +19,7 @@ import numpy as np
 import uvicorn
 
 from deployments import logs
-from deployments.extraction.progress import Part
+from deployments.extraction.protocol import Part
 from deployments.net.client import CallbackClient
 from deployments.types import SAMPLE_RATE_HZ, AudioInfo
 from serve_app.api.app import create_api

@@ -15,7 +15,8 @@ import pytest
 from deployments.errors import AudioExtractionError, DownloadError, VideoTooLongError
 from deployments.extraction import limited_process
 from deployments.extraction.config import MediaLimits
-from deployments.extraction.progress import Part, ProgressReporter
+from deployments.extraction.deployment import ProgressReporter
+from deployments.extraction.protocol import Part
 from deployments.extraction.scratch import AudioMissingError
 from serve_app.orchestration.job_actor import JobActor
 from tests.support.clips import GOOD, make, silence

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from deployments.errors import OutOfResourcesError
-from deployments.extraction.scratch import AudioMissingError, Scratch
-from deployments.extraction.workdir import WorkDir, sweep
+from deployments.extraction.scratch import AudioMissingError, Scratch, WorkDir, sweep
 from deployments.warnings import ResultWarning, WarningCode
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ def test_d12_what_a_killed_process_leaves_is_swept_up(tmp_path: Path) -> None:
     """D12: folders of a process that was killed with -9 go when the next one starts; those of a living one stay."""
     code = f"""
 import os, signal, pathlib
-from deployments.extraction.workdir import WorkDir
+from deployments.extraction.scratch import WorkDir
 work = WorkDir(pathlib.Path({str(tmp_path)!r}))
 (work.path / "video").write_bytes(b"x")
 os.kill(os.getpid(), signal.SIGKILL)
