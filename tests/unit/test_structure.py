@@ -156,7 +156,7 @@ def test_one_door_to_ffmpeg():
     }
     assert users_of("subprocess") == {
         "deployments/extraction/limited_process.py",
-        "deployments/models/index.py",
+        "deployments/models/packages.py",
         "serve_app/cli/child_process.py",
     }
     for module in MODULES:
