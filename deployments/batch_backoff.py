@@ -44,6 +44,27 @@ def is_dead_device(error: Exception) -> bool:
     )
 
 
+def hits_all(error: Exception) -> bool:
+    """Return whether `error` comes from the device and not from an item of a batch."""
+    return is_out_of_memory(error) or is_dead_device(error)
+
+
+def in_halves(work: Callable[[Sequence[Item]], Sequence[Answer]], items: Sequence[Item]) -> list[Answer | Exception]:
+    """Return `work`'s answers for `items`. A failed batch is tried again in halves; an item's own error is its answer.
+
+    Raises what hits all items: a lack of memory, a dead device.
+    """
+    try:
+        return list(work(items))
+    except Exception as error:
+        if hits_all(error):
+            raise
+        if len(items) == 1:
+            return [error]
+    half = len(items) // 2
+    return in_halves(work, items[:half]) + in_halves(work, items[half:])
+
+
 class BatchBackoff(Generic[Item, Answer]):
     """Calls `work` on batches, with the steps above. A call raises nothing: exceptions take their items' places.
 

@@ -18,7 +18,7 @@ from deployments.aligner.paths import fill_gaps, has_path, place
 from deployments.aligner.proportional import interpolated, timed
 from deployments.aligner.vocabulary import Spelling, spell, words_of
 from deployments.audio_checks import amplified
-from deployments.batch_backoff import is_dead_device, is_out_of_memory
+from deployments.batch_backoff import hits_all, in_halves
 from deployments.device import check_device, require_device
 from deployments.errors import ModelMissingError
 from deployments.types import SAMPLE_RATE_HZ, Word
@@ -115,7 +115,7 @@ def align_utterances(
             tasks[index] = task
     lengths = {index: len(task.audio) for index, task in tasks.items()}
     for batch in batches(lengths, batch_samples):
-        emissions = emit(model, [tasks[index].audio for index in batch])
+        emissions = in_halves(model.emissions, [tasks[index].audio for index in batch])
         for index, log_probs in zip(batch, emissions, strict=True):
             answers[index] = _answer(model, tasks[index], log_probs, language)
     return [answers[index] for index in range(len(spoken))]
@@ -142,27 +142,6 @@ def batches(lengths: dict[int, int], most: int) -> list[list[int]]:
     return groups
 
 
-def emit(model: AcousticModel, audios: list[Audio]) -> list[torch.Tensor | Exception]:
-    """Return the emissions of `audios`. A failed batch is retried in halves, down to single audios.
-
-    Raises what fails all of them: a lack of memory, for which a smaller batch may help, or a dead device.
-    """
-    try:
-        return list(model.emissions(audios))
-    except Exception as error:
-        if hits_all(error):
-            raise
-        if len(audios) == 1:
-            return [error]  # this utterance's answer; the others are aligned
-    half = len(audios) // 2
-    return emit(model, audios[:half]) + emit(model, audios[half:])
-
-
-def hits_all(error: Exception) -> bool:
-    """Return whether `error` comes from the device and not from an item."""
-    return is_out_of_memory(error) or is_dead_device(error)
-
-
 def _answer(
     model: AcousticModel, task: Task, log_probs: torch.Tensor | Exception, language: str
 ) -> Utterance | Exception:
@@ -172,7 +151,7 @@ def _answer(
         return timed(task.utterance, language)
     try:
         return with_words(task, log_probs, model)
-    except Exception as error:  # noqa: BLE001  as above
+    except Exception as error:  # noqa: BLE001  this utterance's answer; the others are aligned
         return error
 
 
@@ -183,6 +162,7 @@ def with_words(task: Task, log_probs: torch.Tensor, model: AcousticModel) -> Utt
     """
     utterance, frames = task.utterance, len(log_probs)
     frame_s = len(task.audio) / SAMPLE_RATE_HZ / frames
+    places = fill_gaps(place(log_probs, task.spelling, model.vocabulary), frames)
     words = tuple(
         Word(
             start_s=min(utterance.start_s + placed.start * frame_s, utterance.end_s),
@@ -190,9 +170,7 @@ def with_words(task: Task, log_probs: torch.Tensor, model: AcousticModel) -> Utt
             text=text,
             alignment_score=placed.score,
         )
-        for text, placed in zip(
-            task.words, fill_gaps(place(log_probs, task.spelling, model.vocabulary), frames), strict=True
-        )
+        for text, placed in zip(task.words, places, strict=True)
     )
     return replace(utterance, words=words)
 

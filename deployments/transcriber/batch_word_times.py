@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING
 
 from deployments import logs
 from deployments.aligner.proportional import timed
 from deployments.aligner.vocabulary import LANGUAGES_WITHOUT_SPACES, words_of
-from deployments.batch_backoff import is_dead_device, is_out_of_memory
+from deployments.batch_backoff import in_halves
 from deployments.transcriber.attention import attended_words
 from deployments.transcriber.word_times import place, silences
 from deployments.types import SAMPLE_RATE_HZ, Span, Word
@@ -22,23 +23,10 @@ if TYPE_CHECKING:
 
     from deployments.transcriber.attention import Attended, Tokenized
     from deployments.transcriber.protocol import Chunk
+    from deployments.transcriber.whisper_model import Whisper
     from deployments.types import Utterance
 
 log = logs.get_logger("word_times")
-
-
-class Attentive(Protocol):
-    """What word times need of a model. See `whisper_model.Whisper`."""
-
-    def prompt(self, language: str) -> list[int]: ...  # noqa: D102
-
-    def tokenized(self, text: str, *, spaced: bool) -> Tokenized: ...  # noqa: D102
-
-    def chosen(self, encoded: object, items: Sequence[int]) -> object: ...  # noqa: D102
-
-    def attend(  # noqa: D102
-        self, encoded: object, prompt: list[int], texts: Sequence[Tokenized], durations_s: Sequence[float]
-    ) -> list[Attended]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,50 +39,39 @@ class Untimed:
     utterance: Utterance
 
 
-def with_words(model: Attentive, encoded: object, written: Sequence[Untimed]) -> list[tuple[Utterance, bool]]:
+def with_words(model: Whisper, encoded: object, written: Sequence[Untimed]) -> list[tuple[Utterance, bool]]:
     """Return each utterance with its words, and False where attention failed and its words are timed by letters.
 
     Raises what fails the whole batch: a lack of memory, a dead device.
     """
+    answers = {number: (each.utterance, True) for number, each in enumerate(written)}
     by_language: dict[str, list[int]] = defaultdict(list)
     for number, each in enumerate(written):
         if words_of(each.utterance.text, each.language):
             by_language[each.language].append(number)
-    attention: dict[int, Attended | None] = {}
-    tokens: dict[int, Tokenized] = {}
     for language, numbers in by_language.items():
         spaced = language not in LANGUAGES_WITHOUT_SPACES
-        for number in numbers:
-            tokens[number] = model.tokenized(written[number].utterance.text, spaced=spaced)
-        attended = _attend(model, encoded, [written[number] for number in numbers], [tokens[n] for n in numbers])
-        attention.update(zip(numbers, attended, strict=True))
-    return [_timed(each, tokens.get(number), attention.get(number)) for number, each in enumerate(written)]
+        texts = [(written[n], model.tokenized(written[n].utterance.text, spaced=spaced)) for n in numbers]
+        attended = in_halves(partial(_attend, model, encoded), texts)
+        for number, (each, text), attention in zip(numbers, texts, attended, strict=True):
+            answers[number] = _timed(each, text, attention)
+    return [answers[number] for number in range(len(written))]
 
 
-def _attend(model: Attentive, encoded: object, written: list[Untimed], texts: list[Tokenized]) -> list[Attended | None]:
-    """Return the attention of chunks of one language; None for failures. A failed batch is retried in halves."""
-    try:
-        return list(
-            model.attend(
-                model.chosen(encoded, [each.item for each in written]),
-                model.prompt(written[0].language),
-                texts,
-                [len(each.chunk.audio) / SAMPLE_RATE_HZ for each in written],
-            )
-        )
-    except Exception as error:
-        if is_out_of_memory(error) or is_dead_device(error):
-            raise
-        if len(written) == 1:
-            log.warning("no attention for a chunk", extra={"error": f"{type(error).__name__}: {error}"})
-            return [None]
-    half = len(written) // 2
-    return _attend(model, encoded, written[:half], texts[:half]) + _attend(model, encoded, written[half:], texts[half:])
+def _attend(model: Whisper, encoded: object, texts: Sequence[tuple[Untimed, Tokenized]]) -> list[Attended]:
+    """Return the attention of chunks of one language."""
+    return model.attend(
+        model.chosen(encoded, [each.item for each, _ in texts]),
+        model.prompt(texts[0][0].language),
+        [text for _, text in texts],
+        [len(each.chunk.audio) / SAMPLE_RATE_HZ for each, _ in texts],
+    )
 
 
-def _timed(each: Untimed, text: Tokenized | None, attended: Attended | None) -> tuple[Utterance, bool]:
-    if text is None or attended is None:
-        return timed(each.utterance, each.language), text is None
+def _timed(each: Untimed, text: Tokenized, attended: Attended | Exception) -> tuple[Utterance, bool]:
+    if isinstance(attended, Exception):
+        log.warning("no attention for a chunk", extra={"error": f"{type(attended).__name__}: {attended}"})
+        return timed(each.utterance, each.language), False
     words = attended_words(text, attended, each.language)
     silent = silences(each.chunk.audio, _relative(each.chunk))
     spans = place([word.start_s for word in words], [word.text for word in words], silent)

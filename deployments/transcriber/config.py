@@ -6,13 +6,26 @@ The HTTP edge imports this for every request: it must stay light.
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from deployments.hallucinations.config import HallucinationThresholds
-from deployments.transcriber import whisper_languages
 from deployments.watchdog import LONGEST_S
+
+_CODES: Final = """
+    af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id is
+    it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si sk sl
+    sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo zh
+"""
+MULTILINGUAL: Final = frozenset(_CODES.split())
+"""The 99 languages of every multilingual model, by Whisper's own codes: ISO 639-1, with `haw` and `jw` (Javanese)."""
+EVERY_MODELS: Final = MULTILINGUAL | {"yue"}
+"""The languages of at least one model: only models of the third generation know Cantonese."""
+THIRD_GENERATION: Final = ("large-v3", "turbo")
+"""Parts of the names of the models of the third generation; the name `large` means one of them, too."""
+ENGLISH_ONLY: Final = ".en"
+"""Suffix of the names of English-only models."""
 
 
 class TranscriberConfig(BaseModel):
@@ -54,7 +67,12 @@ class TranscriberConfig(BaseModel):
 
 def languages(config: TranscriberConfig) -> frozenset[str]:
     """Return the codes of the languages that the model knows: ISO 639-1, and three of Whisper's own."""
-    return whisper_languages.known_to(_model_name(config))
+    name = _model_name(config)
+    if name.endswith(ENGLISH_ONLY):
+        return frozenset({"en"})
+    if name == "large" or any(part in name for part in THIRD_GENERATION):
+        return EVERY_MODELS
+    return MULTILINGUAL
 
 
 def detects_language(config: TranscriberConfig) -> bool:

@@ -77,7 +77,7 @@ class Transcriber:
     ) -> dict[str, float]:
         """Return the probability of each language in `chunk` of `audio`; empty where the engine cannot detect it.
 
-        `brief`: see `Recognizer.detect`. Raises what `transcribe` raises. `language.vote` combines several chunks.
+        `brief`: see `Recognizer.detect`. Raises what `transcribe` raises. `passages.vote` combines several chunks.
         """
         piece = Chunk(audio=chunk.of(audio), start_s=chunk.start_s, language=AUTO)
         question = Question(chunk=piece, language_only=True, brief=brief)

@@ -1,24 +1,27 @@
-"""Divides a video into passages of one language each, by the language probabilities of short windows.
+"""Finds the spoken language by a vote of several chunks, and divides a video into passages of one language each.
 
-Plain functions over spans and probabilities; knows nothing of engines. A wrong change of language costs more than a
-missed one. So a passage that is not in the main language needs a minimum of speech and a window that is sure of it, and
-the caller detects the language of the whole passage again before it uses it.
+Plain functions over spans and probabilities; knows nothing of engines. Passages follow from the language probabilities
+of short windows. A wrong change of language costs more than a missed one. So a passage that is not in the main language
+needs a minimum of speech and a window that is sure of it, and the caller detects the language of the whole passage
+again before it uses it.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Final
 
 from deployments.speech_detector.chunks import cut_chunks, parts
-from deployments.transcriber.language import vote
 from deployments.transcriber.protocol import BRIEF_S
 from deployments.types import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+VOTERS: Final = 5
+"""Most chunks that vote; each costs a run of the encoder."""
 NEAR_S: Final = 0.3
 """Spans with a shorter pause between them are one window: people pause where they change the language."""
 SURE: Final = 0.9
@@ -43,6 +46,31 @@ class _Run:
     language: str
     first: int
     end: int
+
+
+def voters(chunks: Sequence[Span], count: int = VOTERS) -> list[Span]:
+    """Return the chunks that vote: at most `count`, the longest one of each of `count` equal parts of `chunks`."""
+    parts = min(count, len(chunks))
+    edges = [round(part * len(chunks) / parts) for part in range(parts + 1)] if parts else []
+    return [max(chunks[start:end], key=lambda chunk: chunk.duration_s) for start, end in pairwise(edges)]
+
+
+def vote(probabilities: Sequence[Mapping[str, float]], durations_s: Sequence[float]) -> tuple[str, float] | None:
+    """Return the most probable language over all chunks and its probability; None without any probabilities.
+
+    Each chunk votes for every language with that language's probability times the chunk's duration. Chunks without
+    probabilities do not vote. Of equal languages the first one in the alphabet wins.
+    """
+    votes: defaultdict[str, float] = defaultdict(float)
+    voting_s = 0.0
+    for chunk, duration_s in zip(probabilities, durations_s, strict=True):
+        voting_s += duration_s if chunk else 0.0
+        for language, probability in chunk.items():
+            votes[language] += probability * duration_s
+    if voting_s <= 0:
+        return None
+    winner = min(votes, key=lambda language: (-votes[language], language))
+    return winner, votes[winner] / voting_s
 
 
 def windows(speech: Iterable[Span]) -> list[Span]:

@@ -1,4 +1,4 @@
-"""Whisper on CTranslate2: loading, features, encoder, languages, decoder, attention. Knows nothing of chunks or jobs.
+"""Whisper on CTranslate2: loading, features, encoder, languages, decoder, tokens, attention. Knows no chunks or jobs.
 
 The model is loaded by faster-whisper's `WhisperModel`, the base class of whisperX's own, whose import costs 5 s and
 860 MB (pyannote, lightning) and whose addition allows only one prompt per batch. Computations call CTranslate2 itself,
@@ -7,16 +7,17 @@ with a prompt per item.
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from tiktoken import Encoding
 
 from deployments.errors import ModelLoadError
 from deployments.hallucinations.hypotheses import Hypothesis
 from deployments.transcriber.attention import Attended, Tokenized
-from deployments.transcriber.tokens import encoding_of, tokenized
-from deployments.transcriber.whisper_languages import EVERY_MODELS
+from deployments.transcriber.config import EVERY_MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,8 @@ ATTENTION_STEP_S: Final = WINDOW_S / 1500
 LONGEST_TEXT: Final = 448
 """Most tokens of the decoder, prompt and end of text included."""
 
+PRE_TOKENS: Final = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""GPT-2's pattern, which Whisper uses, too: no token crosses these borders."""
 REPLACEMENT: Final = "\ufffd"
 """Decoded for a letter whose last bytes are missing: Korean letters may take several tokens."""
 
@@ -86,9 +89,22 @@ class Whisper:
         """Return the encoder's output for several spectra: CTranslate2's storage, shape (items, steps, width)."""
         return self._model.encode(np.stack(features))
 
-    def chosen(self, encoded: Any, items: Sequence[int]) -> Any:
-        """Return some items of the encoder's output."""
-        return rows(encoded, items)
+    @staticmethod
+    def chosen(encoded: Any, items: Sequence[int]) -> Any:
+        """Return `items` of `encoded`, in that order: the same storage where these are all, else a copy on the host.
+
+        A storage cannot be sliced, and numpy cannot read a GPU's memory. CTranslate2 moves its input to the model's
+        device and type by itself (faster-whisper relies on it for several GPUs). An item of the largest model has
+        3.8 MB.
+        """
+        if list(items) == list(range(encoded.shape[0])):
+            return encoded
+        import ctranslate2
+
+        host = encoded.to_device(ctranslate2.Device.cpu)
+        if host.dtype == ctranslate2.DataType.bfloat16:  # which numpy does not know
+            host = host.to(ctranslate2.DataType.float32)
+        return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.asarray(host)[list(items)]))
 
     def languages(self, encoded: Any) -> list[dict[str, float]]:
         """Return per item the probability of each language that the model knows."""
@@ -159,20 +175,33 @@ def _attended(result: Any, tokens: int) -> Attended:
     return Attended(starts_s=starts_s, probabilities=np.array(result.text_token_probs[:tokens]))
 
 
-def rows(encoded: Any, items: Sequence[int]) -> Any:
-    """Return `items` of `encoded`, in that order: the same storage where these are all, else a copy on the host.
+def encoding_of(tokenizer: Any, end: int) -> Encoding:
+    """Return the encoding with the vocabulary of a `tokenizers.Tokenizer`. Tokens of text have ids below `end`.
 
-    A storage cannot be sliced, and numpy cannot read a GPU's memory. CTranslate2 moves its input to the model's device
-    and type by itself (faster-whisper relies on it for several GPUs). An item of the largest model has 3.8 MB.
+    The tokenizer.json of Systran's conversions lacks the merge of a space with `t`, and so splits ` there` into ` ` and
+    `there`, which the decoder never writes and gives a probability near 0. So only its vocabulary is used, as in
+    openai/whisper's tokenizer.py: of two merges the one with the lower id comes first.
     """
-    if list(items) == list(range(encoded.shape[0])):
-        return encoded
-    import ctranslate2
+    byte_of = _bytes_by_sign()
+    vocabulary = tokenizer.get_vocab(with_added_tokens=False).items()
+    ranks = {bytes(byte_of[sign] for sign in token): number for token, number in vocabulary if number < end}
+    return Encoding("whisper", pat_str=PRE_TOKENS, mergeable_ranks=ranks, special_tokens={})
 
-    host = encoded.to_device(ctranslate2.Device.cpu)
-    if host.dtype == ctranslate2.DataType.bfloat16:  # which numpy does not know
-        host = host.to(ctranslate2.DataType.float32)
-    return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.asarray(host)[list(items)]))
+
+def tokenized(text: str, encoding: Encoding) -> Tokenized:
+    """Split `text` into tokens, with the characters that each of them writes."""
+    ids = encoding.encode_ordinary(text)
+    character_of = [at for at, character in enumerate(text) for _ in character.encode()]
+    edges = pairwise(accumulate((len(encoding.decode_single_token_bytes(token)) for token in ids), initial=0))
+    offsets = tuple((character_of[start], character_of[end - 1] + 1) for start, end in edges)
+    return Tokenized(text=text, ids=tuple(ids), offsets=offsets)
+
+
+def _bytes_by_sign() -> dict[str, int]:
+    """Return the byte that each character of a byte-level vocabulary stands for: GPT-2's table."""
+    shown: Sequence[int] = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = (byte for byte in range(256) if byte not in shown)
+    return {chr(byte): byte for byte in shown} | {chr(256 + number): byte for number, byte in enumerate(hidden)}
 
 
 def pick_device(wanted: str) -> str:

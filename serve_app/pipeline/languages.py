@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from deployments.transcriber.language import vote, voters
 from deployments.transcriber.passages import (
     CONFIRMED,
     Passage,
@@ -19,6 +18,8 @@ from deployments.transcriber.passages import (
     likeliest,
     passages,
     speech_s,
+    vote,
+    voters,
     windows,
 )
 from deployments.warnings import ResultWarning, WarningCode

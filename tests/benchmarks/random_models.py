@@ -168,7 +168,7 @@ def attention(spec: Any, draw: Weights, width: int, parts: Sequence[int]) -> Non
 
 def languages() -> list[str]:
     """Codes of large-v3's languages."""
-    from deployments.transcriber.whisper_languages import EVERY_MODELS
+    from deployments.transcriber.config import EVERY_MODELS
 
     return [*sorted(EVERY_MODELS - {"yue"}), "yue"]
 

@@ -28,7 +28,7 @@ from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
 from deployments.speech_detector.config import SpeechDetectorConfig
 from deployments.transcriber import registry as transcriber
 from deployments.transcriber.config import TranscriberConfig
-from deployments.transcriber.language import vote, voters
+from deployments.transcriber.passages import vote, voters
 from deployments.transcriber.protocol import Chunk
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Turn, Word, pieces
 from serve_app.pipeline.segments import segments_of

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from deployments.aligner import acoustic
 from deployments.aligner.config import AlignerConfig
-from deployments.aligner.ctc import CtcAligner, batches, emit
+from deployments.aligner.ctc import CtcAligner, batches
 from deployments.aligner.proportional import timed
 from deployments.aligner.protocol import AlignItem
 from deployments.aligner.registry import create
-from deployments.batch_backoff import BatchBackoff
+from deployments.batch_backoff import BatchBackoff, in_halves
 from deployments.errors import ModelLoadError
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance, Word
 from deployments.warnings import ResultWarning, WarningCode
@@ -396,7 +396,7 @@ def test_a_batch_that_fails_is_halved(aligner: CtcAligner, english: Clip) -> Non
             return list(model.emissions(audios))
 
     audios = [english.audio[:length] for length in (8000, 7000, 6000, 500, 400)]
-    answers = emit(Small(), audios)  # type: ignore[arg-type]
+    answers = in_halves(Small().emissions, audios)
     assert [isinstance(answer, ValueError) for answer in answers] == [False, False, False, True, False]
     assert sizes == [5, 2, 3, 1, 2, 1, 1]
 

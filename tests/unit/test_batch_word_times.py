@@ -14,7 +14,7 @@ from deployments.transcriber.attention import Attended, Tokenized
 from deployments.transcriber.batch_word_times import Untimed, with_words
 from deployments.transcriber.config import TranscriberConfig
 from deployments.transcriber.protocol import Chunk
-from deployments.transcriber.whisper_model import Whisper, rows
+from deployments.transcriber.whisper_model import Whisper
 from deployments.types import SAMPLE_RATE_HZ, Span, Utterance
 from tests.support.alignment_clips import MODELS, clips
 
@@ -129,7 +129,7 @@ VALUES = np.arange(24, dtype=np.float32).reshape(3, 4, 2)
 def test_items_are_cut_out_of_what_a_gpu_holds(kind: str) -> None:
     """By way of the host, once, in the order asked for, also of types that numpy does not know."""
     storage = Storage(VALUES, getattr(ctranslate2.DataType, kind))
-    cut = rows(storage, [2, 0])
+    cut = Whisper.chosen(storage, [2, 0])
     assert storage.moves == 1
     assert isinstance(cut, ctranslate2.StorageView)
     assert np.array_equal(np.asarray(cut), VALUES[[2, 0]])
@@ -138,7 +138,7 @@ def test_items_are_cut_out_of_what_a_gpu_holds(kind: str) -> None:
 def test_all_items_need_no_copy() -> None:
     """The usual batch, of one language, is given on as it is."""
     storage = Storage(VALUES)
-    assert rows(storage, [0, 1, 2]) is storage
+    assert Whisper.chosen(storage, [0, 1, 2]) is storage
     assert storage.moves == 0
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.transcriber.language import vote, voters
+from deployments.transcriber.passages import vote, voters
 from deployments.types import Span
 
 

@@ -7,8 +7,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from deployments.transcriber.config import TranscriberConfig
-from deployments.transcriber.tokens import encoding_of, tokenized
-from deployments.transcriber.whisper_model import Whisper
+from deployments.transcriber.whisper_model import Whisper, encoding_of, tokenized
 from tests.support.alignment_clips import MODELS, clips
 
 BYTES = sorted(ByteLevel.alphabet())
