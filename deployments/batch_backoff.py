@@ -44,6 +44,21 @@ def is_dead_device(error: Exception) -> bool:
     )
 
 
+def one_each(
+    work: Callable[[Sequence[Item]], Sequence[Answer | Exception]], items: Sequence[Item]
+) -> list[Answer | Exception]:
+    """Return `work`'s answers for `items`. Raises what it raises, and ValueError where it gives too few or too many."""
+    try:
+        answers = list(work(items))
+    except Exception:
+        raise
+    except BaseException as panic:  # noqa: BLE001  Rust code's: a thread gets no interrupt, and callers would wait
+        raise RuntimeError(repr(panic)) from None
+    if len(answers) != len(items):
+        raise ValueError(f"{len(answers)} answers for {len(items)} items")
+    return answers
+
+
 def hits_all(error: Exception) -> bool:
     """Return whether `error` comes from the device and not from an item of a batch."""
     return is_out_of_memory(error) or is_dead_device(error)
@@ -104,11 +119,9 @@ class BatchBackoff(Generic[Item, Answer]):
         if self._fault is not None:
             return [DeviceError() for _ in items]
         try:
-            answers = _one_each(self._work(items), items)
+            answers = one_each(self._work, items)
         except Exception as error:  # noqa: BLE001  halving finds out which items it hits
             return self._failed(items, error)
-        except BaseException as panic:  # noqa: BLE001  a panic of Rust code; a thread gets no interrupt
-            return self._failed(items, RuntimeError(repr(panic)))
         self._grow()
         return answers
 
@@ -133,12 +146,6 @@ class BatchBackoff(Generic[Item, Answer]):
         self._clean_runs += 1
         if self._batch_size < self._max_batch and self._clean_runs >= CLEAN_RUNS:
             self._batch_size, self._clean_runs = min(self._max_batch, self._batch_size * 2), 0
-
-
-def _one_each(answers: Sequence[Answer | Exception], items: Sequence[Item]) -> list[Answer | Exception]:
-    if len(answers) != len(items):
-        raise ValueError(f"{len(answers)} answers for {len(items)} items")
-    return list(answers)
 
 
 def _clear_frames(error: BaseException | None) -> None:

@@ -13,6 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from deployments.batch_backoff import one_each
 from deployments.errors import StuckError
 from deployments.metrics import BATCH_FILL, OTHER
 from deployments.replica import Compute
@@ -122,14 +123,9 @@ class Batcher(Generic[Item, Answer]):
     def _try(self, items: list[Item]) -> list[Answer | Exception]:
         """Compute in the thread and return one answer or exception per item. Raises nothing."""
         try:
-            answers = list(self._work(items))
-            if len(answers) != len(items):
-                raise ValueError(f"{len(answers)} answers for {len(items)} items")  # noqa: TRY301  each caller gets it
+            return one_each(self._work, items)
         except Exception as error:  # noqa: BLE001  the callers handle it
             return [error] * len(items)
-        except BaseException as panic:  # noqa: BLE001  a panic of Rust code: the callers would wait for ever
-            return [RuntimeError(repr(panic))] * len(items)
-        return answers
 
 
 def _deliver(batch: Sequence[_Waiting[Item, Answer]], answers: Sequence[Answer | Exception]) -> None:

@@ -12,8 +12,7 @@ from deployments.errors import DeviceError, ModelLoadError
 def require_device(setting: str, device: str) -> None:
     """Check, before a model is loaded, that torch can compute on `device`. `setting`: the name of its config key.
 
-    Raises:
-        ModelLoadError: It cannot. The message names the setting.
+    Raises ModelLoadError, which names the setting, where it cannot.
     """
     try:
         _compute(device)
@@ -25,8 +24,7 @@ def require_device(setting: str, device: str) -> None:
 def check_device(device: str) -> None:
     """Check that `device` still computes: a dead CUDA context stays dead. Waits for computations that are in progress.
 
-    Raises:
-        DeviceError: It does not. A lack of memory does not count: others may share the device.
+    Raises DeviceError where it does not. A lack of memory does not count: others may share the device.
     """
     try:
         _compute(device)

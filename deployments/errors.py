@@ -38,6 +38,8 @@ class JobError(MLServerError):
 
     code: ClassVar[str]
     sentences: ClassVar[dict[Locale, str]]
+    REASONS: ClassVar[dict[str, tuple[str, str]]] = {}
+    """In Korean and English, what the value `reason` may be."""
 
     def __init__(self, **values: str | float) -> None:
         super().__init__(values)
@@ -50,8 +52,10 @@ class JobError(MLServerError):
         return self.sentence("en")
 
     def sentence(self, locale: Locale) -> str:
-        """Return the public message in `locale`."""
-        return self.sentences[locale].format(**self.values)
+        """Return the public message in `locale`, with the reason, if there is one, in words."""
+        reason = str(self.values.get("reason", ""))
+        in_words = self.REASONS[reason][("ko", "en").index(locale)] if reason in self.REASONS else reason
+        return self.sentences[locale].format(**{**self.values, "reason": in_words.replace("http_", "HTTP ")})
 
 
 def _rebuild(cls: type[JobError], values: dict[str, str | float]) -> JobError:
@@ -59,17 +63,14 @@ def _rebuild(cls: type[JobError], values: dict[str, str | float]) -> JobError:
 
 
 class DownloadError(JobError):
-    """The video could not be downloaded.
-
-    `reason` is a key of `REASONS` or `http_<status>`.
-    """
+    """The video could not be downloaded. `reason` is a key of `REASONS` or `http_<status>`."""
 
     code = "DOWNLOAD_ERROR"
     sentences: ClassVar = {
         "ko": "비디오를 다운로드하지 못했습니다 ({reason})",
         "en": "The video could not be downloaded ({reason})",
     }
-    REASONS: ClassVar[dict[str, tuple[str, str]]] = {
+    REASONS: ClassVar = {
         "unreachable": ("서버에 연결할 수 없음", "host unreachable"),
         "timeout": ("시간 초과", "timed out"),
         "cut_off": ("전송이 중간에 끊김", "cut off half-way"),
@@ -82,15 +83,6 @@ class DownloadError(JobError):
 
     def __init__(self, *, reason: str) -> None:
         super().__init__(reason=reason)
-
-    def sentence(self, locale: Locale) -> str:
-        """Return the public message in `locale`, with the reason in words."""
-        reason = str(self.values["reason"])
-        if reason in self.REASONS:
-            reason = self.REASONS[reason][("ko", "en").index(locale)]
-        else:
-            reason = reason.replace("http_", "HTTP ")
-        return self.sentences[locale].format(reason=reason)
 
 
 class FileTooLargeError(JobError):
@@ -117,11 +109,8 @@ class AudioExtractionError(JobError):
     """The file has no audio that can be decoded. `reason` is a key of `REASONS`."""
 
     code = "AUDIO_EXTRACTION_ERROR"
-    sentences: ClassVar = {
-        "ko": "오디오를 추출하지 못했습니다 ({reason})",
-        "en": "Audio extraction failed ({reason})",
-    }
-    REASONS: ClassVar[dict[str, tuple[str, str]]] = {
+    sentences: ClassVar = {"ko": "오디오를 추출하지 못했습니다 ({reason})", "en": "Audio extraction failed ({reason})"}
+    REASONS: ClassVar = {
         "not_media": ("미디어 파일이 아님", "not a media file"),
         "no_audio": ("오디오 트랙 없음", "no audio track"),
         "unsupported": ("지원하지 않는 코덱", "unsupported codec"),
@@ -131,11 +120,6 @@ class AudioExtractionError(JobError):
 
     def __init__(self, *, reason: str) -> None:
         super().__init__(reason=reason)
-
-    def sentence(self, locale: Locale) -> str:
-        """Return the public message in `locale`, with the reason in words."""
-        reason = self.REASONS[str(self.values["reason"])][("ko", "en").index(locale)]
-        return self.sentences[locale].format(reason=reason)
 
 
 class TranscriptionError(JobError):

@@ -76,8 +76,7 @@ class Compute:
     async def __call__(self, work: Callable[..., Answer], *args: object, **options: object) -> Answer:
         """Return what `work` returns, called when its turn comes. Raises what `work` raises.
 
-        Raises:
-            StuckError: `work` takes too long; this process is about to end.
+        Raises StuckError where `work` takes too long; this process is about to end.
         """
         loop = asyncio.get_running_loop()
         stuck = asyncio.Event()

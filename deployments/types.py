@@ -174,11 +174,7 @@ def pieces(total_s: float, piece_s: float) -> Iterator[Span]:
 
 
 def join_tracks(parts: Sequence[Tracks]) -> Tracks:
-    """Join the tracks of consecutive pieces.
-
-    Raises:
-        ValueError: `parts` is empty, or a part does not start where the one before it ends.
-    """
+    """Join the tracks of consecutive pieces. Raises ValueError where there are none, or where there is a gap."""
     if not parts:
         raise ValueError("no tracks to join")
     expected_s = parts[0].start_s

@@ -44,10 +44,8 @@ class AcousticModel:
     def emissions(self, audios: Sequence[Audio]) -> list[torch.Tensor]:
         """Return the labels' log-probabilities for each of `audios`: shape (frames, labels), float32, on the CPU.
 
-        Other audios of the batch change an answer by rounding only (at most 1e-4, as tested).
-
-        Raises:
-            ValueError: An audio is shorter than `min_samples`.
+        Other audios of the batch change an answer by rounding only (at most 1e-4, as tested). Raises ValueError where
+        one is shorter than `min_samples`.
         """
         import torch
         from torch.nn.utils.rnn import pad_sequence

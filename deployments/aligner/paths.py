@@ -52,10 +52,8 @@ def has_path(spelling: Spelling, frames: int) -> bool:
 def place(log_probs: torch.Tensor, spelling: Spelling, known: Vocabulary) -> list[Placed | None]:
     """Return the place of each word of `spelling`; None for words without tokens.
 
-    `log_probs`: shape (frames, labels), float32. Words come in order and without overlap.
-
-    Raises:
-        ValueError: The text does not fit (see `has_path`).
+    `log_probs`: shape (frames, labels), float32. Words come in order and without overlap. Raises
+    ValueError where the text does not fit (see `has_path`).
     """
     import torch
     from torchaudio.functional import forced_align
@@ -121,11 +119,7 @@ def emitted(span: TokenSpan, gains: NDArray[np.float32]) -> int:
 
 
 def fill_gaps(placed: Sequence[Placed | None], frames: int) -> list[Placed]:
-    """Place words without tokens: they share the time between their neighbours, and get the mean of all scores.
-
-    Raises:
-        ValueError: No word is placed.
-    """
+    """Place words without tokens: they share the time between their neighbours, and get the mean of all scores."""
     known = [word for word in placed if word is not None]
     if not known:
         raise ValueError("no word is placed")

@@ -30,8 +30,6 @@ class WordAligner(Protocol):
         have words stay as they are. Safe to call from several threads. Raises what fails the whole batch: a lack of
         memory, a dead device.
         """
-        ...
 
     def check(self) -> None:
         """Raise where the engine cannot compute any more."""
-        ...

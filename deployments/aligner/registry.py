@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 def create(config: AlignerConfig, locate: Callable[[str], str] = str) -> WordAligner:
     """Load the engine that `config` names. `locate` returns the folder of a model by its name, or raises.
 
-    Raises:
-        ModelLoadError: The device is missing, or a model in `config.preload` cannot be loaded.
+    Raises ModelLoadError where the device is missing, or a model in `config.preload` cannot be loaded.
     """
     from deployments.aligner.ctc import CtcAligner
 

@@ -72,10 +72,8 @@ class AudioExtractor:
     async def prepare(self, job_id: str, run: int, url: str, reporter: Any = None) -> AudioInfo:
         """Make sure that the audio of this run is stored: download and decode it unless it is.
 
-        `reporter` is the handle of the actor that is to hear of the progress, see `ProgressReporter`.
-
-        Raises:
-            JobError: See `download` and `Decoder`.
+        `reporter` is the handle of the actor that gets the progress, see `ProgressReporter`. Raises what
+        `download` and `Decoder` raise.
         """
         async with self._one_at_a_time(job_id):
             stored = await limited_process.in_thread(lambda _: self._scratch.info(job_id, run))
@@ -137,11 +135,7 @@ class AudioExtractor:
         return info
 
     def load(self, job_id: str, run: int) -> Audio:
-        """Return the audio of a prepared run, read-only; Ray puts it into its object store.
-
-        Raises:
-            AudioMissingError: The audio is missing or damaged and has to be prepared again.
-        """
+        """Return the audio of a prepared run, read-only. Raises AudioMissingError where it has to be prepared again."""
         return self._scratch.load(job_id, run)
 
     def discard(self, job_id: str, run: int | None = None) -> None:

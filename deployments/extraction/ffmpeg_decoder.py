@@ -59,12 +59,7 @@ def extract(
 
 
 def decode(
-    path: Path,
-    media: Media,
-    *,
-    limits: MediaLimits,
-    on_fraction: OnFraction | None = None,
-    stop: Event | None = None,
+    path: Path, media: Media, *, limits: MediaLimits, on_fraction: OnFraction | None = None, stop: Event | None = None
 ) -> tuple[Audio, tuple[ResultWarning, ...]]:
     """Decode the first audio stream of `path`, which was probed as `media`, with warnings.
 
@@ -148,10 +143,7 @@ def _compare(media: Media, length_s: float) -> tuple[ResultWarning, ...]:
     """Return warnings where the decoded length differs from the declared one.
 
     Only the audio stream's own length counts for an error, and for audio that is too long: the picture may be longer or
-    shorter than the sound.
-
-    Raises:
-        AudioExtractionError: More than half of the audio is missing.
+    shorter than the sound. Raises AudioExtractionError where more than half of the audio is missing.
     """
     if media.duration_is_guess:
         return ()

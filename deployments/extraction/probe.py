@@ -53,8 +53,7 @@ class Media:
 def probe(path: Path, *, limits: limited_process.ChildLimits, stop: Event | None = None) -> Media:
     """Read the metadata of the file `path`. Blocks.
 
-    Raises:
-        AudioExtractionError: not_media, no_audio, unsupported (no decoder knows the codec), or timeout.
+    Raises AudioExtractionError: not_media, no_audio, unsupported (no decoder knows the codec), or timeout.
     """
     if not stat.S_ISREG(path.lstat().st_mode):  # a link leads to another file, a pipe to a wait
         raise AudioExtractionError(reason="not_media")

@@ -25,8 +25,7 @@ class VideoNotMadeError(Exception):
 def make_test_video(audio_path: Path, out_path: Path) -> None:
     """Write an MP4 of `audio_path`'s sound (AAC) and length; the picture is h264, or mpeg4 where ffmpeg lacks x264.
 
-    Raises:
-        VideoNotMadeError: `audio_path` is no sound file, or ffmpeg could write neither.
+    Raises VideoNotMadeError where `audio_path` is no sound file, or ffmpeg can write neither.
     """
     for codec in ({"vcodec": "libx264", "preset": "ultrafast", "pix_fmt": "yuv420p"}, {"vcodec": "mpeg4"}):
         ended = limited_process.run(command(audio_path, out_path, **codec), limits=LIMITS, read=_drop)
@@ -36,11 +35,7 @@ def make_test_video(audio_path: Path, out_path: Path) -> None:
 
 
 def command(audio_path: Path, out_path: Path, **codec: str) -> list[str]:
-    """Return the command line. The picture's length is given as a number: ffmpeg's `-shortest` is inexact.
-
-    Raises:
-        VideoNotMadeError: `audio_path` is no sound file.
-    """
+    """Return the command line. The picture's length is a number, since ffmpeg's `-shortest` is inexact."""
     try:
         length_s = soundfile.info(audio_path).duration
     except soundfile.LibsndfileError as error:

@@ -58,11 +58,7 @@ class Scratch:
     def save(
         self, job_id: str, run: int, audio: Audio, *, duration_s: float, warnings: tuple[ResultWarning, ...]
     ) -> AudioInfo:
-        """Store `audio` and return its description.
-
-        Raises:
-            OutOfResourcesError: The disk is full.
-        """
+        """Store `audio` and return its description. Raises OutOfResourcesError where the disk is full."""
         data = np.ascontiguousarray(audio).data.cast("B")
         info = AudioInfo(
             duration_s=duration_s, samples=len(audio), sha256=hashlib.sha256(data).hexdigest(), warnings=warnings
@@ -84,11 +80,7 @@ class Scratch:
             return None
 
     def load(self, job_id: str, run: int) -> Audio:
-        """Return the audio of a run, read-only.
-
-        Raises:
-            AudioMissingError: The audio is missing or does not match its digest.
-        """
+        """Return the audio of a run, read-only. Raises AudioMissingError where it does not match its description."""
         return self._read(job_id, run)[1]
 
     def discard(self, job_id: str, run: int | None = None) -> None:
@@ -144,11 +136,7 @@ class Scratch:
 
 
 def _read_array(file: IO[bytes], samples: int) -> Audio:
-    """Read exactly `samples` int16 from an .npy file without a copy.
-
-    Raises:
-        ValueError: The file has another form.
-    """
+    """Read exactly `samples` int16 from an .npy file without a copy. Raises ValueError where it has another form."""
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("not our array")
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)

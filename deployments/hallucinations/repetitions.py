@@ -1,6 +1,6 @@
-"""Tells what people repeat from what the recogniser repeats: loops in one text, and one text in chunk after chunk.
+"""Finds what the recogniser repeats and people do not: loops in one text, and one text in chunk after chunk.
 
-Two measures tell them apart. Time: a hallucinated repetition has too few letters for its speech (a phrase over minutes)
+Two measures decide. Time: a hallucinated repetition has too few letters for its speech (a phrase over minutes)
 or too many (hundreds of words in seconds). Chance: a text that is sampled anew loops every time only where the sound
 does. Plain functions over texts; knows nothing of models.
 """
@@ -17,7 +17,7 @@ from deployments.spoken_letters import spoken_letters
 from deployments.warnings import ResultWarning, WarningCode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from deployments.types import Span, Transcript, Utterance
 
@@ -47,14 +47,8 @@ def cut_loops(text: str) -> str:
     Case and punctuation do not count. The beginning of a further repetition at the end of `text` is cut, too.
     """
     words = _without_letter_loops(text)
-    plain = [_plain(word) for word in words]
-    remaining: list[str] = []
-    at = 0
-    while at < len(words):
-        size, end = _loop(plain, at)
-        remaining += words[at : at + size]
-        at = end
-    return " ".join(remaining)
+    phrases = [words[start : start + size] for start, size, _ in _phrases([_plain(word) for word in words])]
+    return " ".join(word for phrase in phrases for word in phrase)
 
 
 def cut_letter_loops(text: str) -> str:
@@ -65,14 +59,8 @@ def cut_letter_loops(text: str) -> str:
 def looped_phrases(text: str) -> frozenset[str]:
     """Return the phrases that come `REPEATS` times or more in a row, in lower case without punctuation."""
     plain = [_plain(word) for word in _without_letter_loops(text)]
-    found = set()
-    at = 0
-    while at < len(plain):
-        size, end = _loop(plain, at)
-        if end > at + 1:
-            found.add(" ".join(plain[at : at + size]))
-        at = end
-    return frozenset(found)
+    loops = [(start, size) for start, size, end in _phrases(plain) if end > start + size]
+    return frozenset(" ".join(plain[start : start + size]) for start, size in loops)
 
 
 def is_speakable(text: str, speech_s: float) -> bool:
@@ -123,6 +111,15 @@ def _without_letter_loops(text: str) -> list[str]:
 
 def _plain(word: str) -> str:
     return _MARKS.sub("", word).casefold()
+
+
+def _phrases(words: Sequence[str]) -> Iterator[tuple[int, int, int]]:
+    """Yield start and length of each phrase, and the end of its repetitions; words outside loops one by one."""
+    start = 0
+    while start < len(words):
+        size, end = _loop(words, start)
+        yield start, size, end
+        start = end
 
 
 def _loop(words: Sequence[str], at: int) -> tuple[int, int]:

@@ -136,11 +136,7 @@ def default_path() -> Path:
 
 
 def read(path: Path) -> Lock:
-    """Read the lock file.
-
-    Raises:
-        ModelLoadError: The file is missing or is no lock.
-    """
+    """Read the lock file. Raises ModelLoadError where it is missing or is no lock."""
     try:
         return Lock.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:

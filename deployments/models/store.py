@@ -90,13 +90,7 @@ def resolve(name: str, kind: Kind, config: ModelsConfig, *, hub: Hub | None = No
     """Return the local folder of a model, the only place to load it from.
 
     From now on no library of this process connects to a hub: ten replicas that start at once must not fetch a model ten
-    times. Only the command line fetches (`fetch.py`).
-
-    Args:
-        name: A folder, a repository, or one of Whisper's sizes.
-        kind: The use of the model.
-        config: The store's settings.
-        hub: Replaces the Hugging Face hub.
+    times. Only the command line fetches (`fetch.py`). `name`: a folder, a repository, or one of Whisper's sizes.
 
     Raises:
         ModelMissingError: The model is missing, damaged or not pinned; the message has the command that repairs it.

@@ -41,11 +41,7 @@ class NetError(Exception):
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """Resolve `host` as this machine does.
-
-    Raises:
-        OSError: It has no address.
-    """
+    """Resolve `host` as this machine does. Raises OSError where it has no address."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
@@ -66,11 +62,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first allowed address of `host` that answers, all within `timeout`.
-
-        Raises:
-            AddressRefusedError: No address of `host` is allowed.
-        """
+        """Connect to the first allowed address that answers, within `timeout`. Raises AddressRefusedError."""
         try:
             async with asyncio.timeout(timeout):
                 addresses = await self._checked(host, port)
@@ -97,11 +89,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         return checked
 
     async def connect_unix_socket(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse to connect to a Unix socket.
-
-        Raises:
-            AddressRefusedError: Always.
-        """
+        """Raise AddressRefusedError: no Unix socket is connected to."""
         raise AddressRefusedError("address")
 
     async def sleep(self, seconds: float) -> None:
@@ -153,9 +141,7 @@ async def exchange(
     """Send `request`, yield the response with its body unread, and close it afterwards.
 
     `stall_s` bounds each single wait for the peer, not the whole: put `asyncio.timeout` around.
-
-    Raises:
-        NetError: From here, and from reading the body inside the `async with`.
+    Raises NetError, also where the body is read inside the `async with`.
     """
     timeouts = httpx.Timeout(stall_s, connect=connect_s).as_dict()
     request.extensions = {**request.extensions, "timeout": timeouts}
@@ -195,7 +181,7 @@ class CallbackClient:
         """Close the connections."""
         await self._transport.aclose()
 
-    async def post(  # noqa: D417 - the limits explain themselves
+    async def post(
         self,
         url: str,
         body: bytes,
@@ -205,15 +191,10 @@ class CallbackClient:
         connect_s: float = 5.0,
         max_answer_bytes: int = 20_000,
     ) -> Answer:
-        """POST `body` as it is. Redirects are not followed; little of the answer's body is read, and discarded.
+        """POST the exact bytes of `body`, with `headers` beside `User-Agent` and `Content-Length`.
 
-        Args:
-            url: Checked against the whitelist once more here.
-            body: The exact bytes to send.
-            headers: Sent beside `User-Agent` and `Content-Length`.
-
-        Raises:
-            NetError: There was no answer within `deadline_s`.
+        `url` is checked against the whitelist once more. Redirects are not followed; little of the answer's body is
+        read, and discarded. Raises NetError where there is no answer within `deadline_s`.
         """
         answer: Answer | None = None
         try:

@@ -95,12 +95,8 @@ def time_left_s(url: str, *, now: float, received: float | None = None) -> float
     """Return the remaining lifetime of a presigned URL in seconds, 0 if it has expired.
 
     Read from `X-Amz-Date` + `X-Amz-Expires` (S3, signature 4; Google's `X-Goog-` likewise) or `Expires` (S3
-    signature 2, CloudFront: an epoch). A URL without one is assumed to live an hour from `received`.
-
-    Args:
-        url: Any URL.
-        now: Seconds since the epoch.
-        received: When the URL came, `now` where not given.
+    signature 2, CloudFront: an epoch). A URL without one is assumed to live an hour from `received`, else from `now`;
+    both are epoch seconds.
     """
     expires = _expiry(url)
     if expires is None:

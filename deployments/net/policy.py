@@ -162,8 +162,7 @@ class Origin(NamedTuple):
     def of(cls, url: "httpx.URL") -> Self:
         """Return the origin of `url`.
 
-        Raises:
-            AddressRefusedError: `url` is not http(s), its host or port is malformed, or it has credentials.
+        Raises AddressRefusedError where it is not http(s), its host or port is malformed, or it has credentials.
         """
         if url.scheme not in DEFAULT_PORTS:
             raise AddressRefusedError("scheme")
@@ -188,11 +187,7 @@ class Origin(NamedTuple):
 
 
 def check_video_url(url: str, policy: VideoPolicy) -> None:
-    """Refuse a video URL that the rules do not allow, without resolving its host.
-
-    Raises:
-        AddressRefusedError: `url` breaks the rule that the error names.
-    """
+    """Raise AddressRefusedError, which names the rule, for a video URL that is not allowed. Resolves no host."""
     origin = Origin.of(_parsed(url))
     if origin.scheme not in policy.schemes:
         raise AddressRefusedError("scheme")
@@ -204,11 +199,7 @@ def check_video_url(url: str, policy: VideoPolicy) -> None:
 
 
 def check_callback_url(url: str, policy: CallbackPolicy) -> None:
-    """Refuse a callback URL (or its base) whose origin is not on the list.
-
-    Raises:
-        AddressRefusedError: `url` breaks the rule that the error names.
-    """
+    """Raise AddressRefusedError, which names the rule, for a callback URL (or its base) whose origin is not listed."""
     parsed = _parsed(url)
     if parsed.query or parsed.fragment:
         raise AddressRefusedError("malformed")

@@ -42,14 +42,12 @@ class Recognizer(Protocol):
         on its chunk, and on chance where an engine samples. Safe to call from several threads. Raises what fails the
         whole batch, such as a lack of memory.
         """
-        ...
 
     def detect(self, chunks: Sequence[Chunk], *, brief: bool = False) -> list[dict[str, float] | Exception]:
         """Return per chunk, in order, the probability of each language; empty where the engine cannot detect it.
 
         `brief`: for chunks no longer than `BRIEF_S`, in a tenth of the time and a little less reliably.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,9 +13,7 @@ def create(config: TranscriberConfig, timed_elsewhere: frozenset[str] = frozense
     """Load the engine that `config` names.
 
     `timed_elsewhere`: languages whose words the Aligner times, so that the recogniser leaves them untimed.
-
-    Raises:
-        ModelLoadError: The device or the model is missing or broken.
+    Raises ModelLoadError where the device or the model is missing or broken.
     """
     from deployments.transcriber.whisper import WhisperRecognizer
     from deployments.transcriber.whisper_model import Whisper

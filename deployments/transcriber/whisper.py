@@ -117,12 +117,7 @@ class WhisperRecognizer:
     ) -> list[Transcript]:
         """Return the transcripts with their words timed, except those of languages that the Aligner times."""
         untimed = [
-            Untimed(
-                item=item,
-                chunk=each.chunk,
-                language=transcript.language,
-                utterance=transcript.utterances[0],
-            )
+            Untimed(item=item, chunk=each.chunk, language=transcript.language, utterance=transcript.utterances[0])
             for item, (each, transcript) in enumerate(zip(prepared, transcripts, strict=True))
             if transcript.utterances and transcript.language not in self._timed_elsewhere
         ]
