@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from deployments.batch_backoff import one_each
 from deployments.errors import StuckError
 from deployments.metrics import BATCH_FILL, OTHER
-from deployments.replica import Compute
+from deployments.replica import ComputeThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -49,14 +49,14 @@ class Batcher(Generic[Item, Answer]):
         max_batch: int,
         weigh: Callable[[Item], float] = lambda _: 0.0,
         max_weight: float = math.inf,
-        compute: Compute | None = None,
+        compute: ComputeThread | None = None,
         stage: str = OTHER,
     ) -> None:
         self._work = work
         self._max_batch = max_batch
         self._weigh = weigh
         self._max_weight = max_weight
-        self._compute = compute or Compute()
+        self._compute = compute or ComputeThread()
         self._stage = stage
         self._queues: dict[str, deque[_Waiting[Item, Answer]]] = {}
         """By job; the first one is served next."""

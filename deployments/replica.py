@@ -1,4 +1,4 @@
-"""What every replica does: it configures logs, lowers its priority, and computes one thing at a time."""
+"""What every replica does to its process: logs, priority, memory, and one thread that computes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _lower_priority() -> None:
         os.nice(NICENESS)
 
 
-class Compute:
+class ComputeThread:
     """Runs the calls of a replica one after the other in one thread, so that the replica itself stays responsive.
 
     Calls wait here, in order, and not at the callers, whose routers would poll for a free replica (ten job actors doing

@@ -46,7 +46,7 @@ class Aligner:
         self._batcher: Batcher[AlignItem, Transcript] = Batcher(
             self._backoff,
             max_batch=config.batch_items,
-            compute=replica.Compute(longest_s=config.longest_call_s),
+            compute=replica.ComputeThread(longest_s=config.longest_call_s),
             stage="aligner",
         )
 

@@ -34,7 +34,7 @@ class Diarizer:
 
         self._config = config
         self._engine = create(located(config, "diarizer", models))
-        self._compute = replica.Compute(longest_s=config.longest_call_s)
+        self._compute = replica.ComputeThread(longest_s=config.longest_call_s)
         self._backoff: BatchBackoff[Callable[[], Any], Any] = BatchBackoff(_run, max_batch=1, stage="diarizer")
 
     async def segment(self, audio: Audio, piece: Span) -> Segmentation:

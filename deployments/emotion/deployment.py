@@ -35,7 +35,7 @@ class EmotionAnalyzer:
             max_batch=MOST_ITEMS,
             weigh=self._engine.weight_s,
             max_weight=config.batch_s,
-            compute=replica.Compute(longest_s=config.longest_call_s),
+            compute=replica.ComputeThread(longest_s=config.longest_call_s),
             stage="emotion",
         )
 

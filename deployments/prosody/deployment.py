@@ -25,7 +25,7 @@ class ProsodyAnalyzer:
         replica.prepare()  # no thread limit: nothing here uses torch, and the network is loaded with one thread
         self._config = config
         self._engine = create(config)
-        self._compute = replica.Compute(longest_s=config.longest_call_s)
+        self._compute = replica.ComputeThread(longest_s=config.longest_call_s)
 
     async def tracks(self, audio: Audio, piece: Span) -> Tracks:
         """Return pitch and level of `piece` of the whole video's `audio`: about 0.5 s of one core for a minute."""

@@ -23,7 +23,7 @@ class SpeechDetector:
 
         self._config = config
         self._engine = create(config)
-        self._compute = replica.Compute(longest_s=config.longest_call_s)
+        self._compute = replica.ComputeThread(longest_s=config.longest_call_s)
 
     async def detect(self, audio: Audio, piece: Span) -> list[Span]:
         """Return the speech inside `piece` of the whole video's `audio`. `chunks.join_spans` joins pieces."""

@@ -38,7 +38,7 @@ class Transcriber:
         self._config = config
         engine = create(located(config, "asr", models), timed_by_ctc(aligner))
         self._backoff = BatchBackoff(partial(answer, engine), max_batch=config.batch_size, stage="transcriber")
-        compute = replica.Compute(longest_s=config.longest_call_s)
+        compute = replica.ComputeThread(longest_s=config.longest_call_s)
         self._batcher = Batcher(self._backoff, max_batch=config.batch_size, compute=compute, stage="transcriber")
 
     async def transcribe(

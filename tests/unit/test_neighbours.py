@@ -164,7 +164,7 @@ def test_d9_a_stuck_engine_is_told_as_such(stage: Stage, monkeypatch: pytest.Mon
         async def __call__(self, *_: object) -> None:
             raise StuckError
 
-    monkeypatch.setattr(replica, "Compute", Stuck)
+    monkeypatch.setattr(replica, "ComputeThread", Stuck)
 
     async def work() -> None:
         await stage.ask(stage.start(Engine()), "a", 1)

@@ -15,7 +15,7 @@ from ray.exceptions import ActorDiedError
 
 from deployments.batcher import Batcher
 from deployments.errors import StageTimeoutError, StuckError
-from deployments.replica import Compute
+from deployments.replica import ComputeThread
 from deployments.watchdog import HARD_S
 from serve_app.pipeline import stage_calls as calls
 from serve_app.pipeline.stage_calls import StageCalls
@@ -31,7 +31,7 @@ import asyncio, ctypes, time
 from deployments import logs
 from deployments.batcher import Batcher
 from deployments.errors import StuckError
-from deployments.replica import Compute
+from deployments.replica import ComputeThread
 
 def work(items):
     if "bad" in items:
@@ -46,7 +46,7 @@ async def told(batcher, item):
         print(item, "stuck", error.batched, flush=True)
 
 async def main():
-    batcher = Batcher(work, max_batch=1, compute=Compute(longest_s={longest_s}))
+    batcher = Batcher(work, max_batch=1, compute=ComputeThread(longest_s={longest_s}))
     await asyncio.gather(*(told(batcher, item) for item in ("one", "two", "three", "bad", "four")))
 
 logs.configure()
@@ -86,7 +86,7 @@ def test_d9_what_ends_in_time_is_left_alone() -> None:
     """Many short computations under a watchdog that fires soon after each: the process lives, all get their answers."""
 
     async def work() -> None:
-        compute = Compute(longest_s=60)
+        compute = ComputeThread(longest_s=60)
         assert await asyncio.gather(*(compute(abs, -number) for number in range(200))) == list(range(200))
         with pytest.raises(ZeroDivisionError):
             await compute(divmod, 1, 0)
