@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from serve_app.jobs.job import Job, Outcome
     from serve_app.jobs.progress import Progress
-    from serve_app.pipeline.stage_timer import StageTimer
+    from serve_app.pipeline.steps import StageTimer
     from serve_app.storage.attempt_store import AttemptStore, Ending
 
 RETRY_WAITS_S = (1.0, 2.0, 5.0)

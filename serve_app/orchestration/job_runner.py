@@ -35,7 +35,7 @@ from serve_app.orchestration.opening import open_stores
 from serve_app.pipeline.checkpoint_writer import CheckpointWriter
 from serve_app.pipeline.pipeline import Pipeline
 from serve_app.pipeline.stage_calls import TRANSIENT
-from serve_app.pipeline.stage_timer import StageTimer
+from serve_app.pipeline.steps import StageTimer
 from serve_app.storage.checkpoints import Checkpoints
 from serve_app.storage.opening import open_database
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from deployments.transcriber.passages import Passage  # noqa: TC001  pydantic reads the annotations
 from deployments.types import AudioInfo, Emotion, Segment, Span, Tracks, Transcript, Turn, WordProsody
 from deployments.warnings import ResultWarning  # noqa: TC001
@@ -43,7 +45,7 @@ _TYPES: dict[Step, Any] = {
     Step.PARTIAL_TRANSCRIPT: PartialTranscript,
     Step.TRANSCRIPTION: PartialTranscript,
     Step.DIARIZATION: list[Turn],
-    Step.PROSODY: list[list[WordProsody]],
+    Step.PROSODY: list[tuple[WordProsody, ...]],
     Step.EMOTION: list[Emotion | None],
 }
 """Of all steps but `TRACKS`, whose answer is arrays."""
@@ -91,16 +93,12 @@ def _adapter(form: Any) -> TypeAdapter[Any]:
 
 
 def _pack(tracks: Tracks) -> bytes:
-    import numpy as np
-
     file = io.BytesIO()
     np.savez(file, start_s=tracks.start_s, f0_hz=tracks.f0_hz, level_dbfs=tracks.level_dbfs)
     return file.getvalue()
 
 
 def _unpack(body: bytes) -> Tracks:
-    import numpy as np
-
     with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
         start_s, f0_hz, level_dbfs = (arrays[name] for name in ("start_s", "f0_hz", "level_dbfs"))
     if not f0_hz.dtype == level_dbfs.dtype == np.float32 or f0_hz.shape != level_dbfs.shape:

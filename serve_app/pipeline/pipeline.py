@@ -15,7 +15,8 @@ from collections import defaultdict
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from deployments import logs
 from deployments.diarizer.config import PIECE_S as DIARIZATION_PIECE_S
@@ -39,8 +40,7 @@ from serve_app.pipeline.languages import language_warnings, plan_languages
 from serve_app.pipeline.segments import segments_of
 from serve_app.pipeline.stage_calls import together
 from serve_app.pipeline.stage_client import StageClient
-from serve_app.pipeline.stage_timer import StageTimer
-from serve_app.pipeline.steps import StepRunner
+from serve_app.pipeline.steps import StageTimer, StepRunner
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -50,12 +50,12 @@ if TYPE_CHECKING:
 
     from deployments.diarizer.protocol import Embeddings, Segmentation
     from deployments.transcriber.passages import Passage
-    from deployments.types import Emotion, Segment, Turn, WordProsody
+    from deployments.types import Emotion, Segment, Turn, Utterance, WordProsody
     from serve_app.jobs.job import Job
     from serve_app.observability.tracing import Trace
+    from serve_app.pipeline.checkpoint_writer import CheckpointWriter
     from serve_app.pipeline.languages import Probabilities
     from serve_app.pipeline.stage_client import StageHandles
-    from serve_app.pipeline.steps import CheckpointSource
     from serve_app.settings import Settings
 
 PROSODY_PIECE_S = 300.0
@@ -70,6 +70,8 @@ NEARLY_DONE = 0.99
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+Prosody: TypeAlias = "Sequence[Sequence[WordProsody]]"
+"""The prosody of each word, by segment."""
 log = logs.get_logger("pipeline")
 
 
@@ -84,7 +86,7 @@ class Pipeline:
         *,
         report_progress: Callable[[Stage, float], None],
         reporter: ActorHandle[Any] | None = None,
-        checkpoints: CheckpointSource | None = None,
+        checkpoints: CheckpointWriter | None = None,
         isolation: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
         timer: StageTimer | None = None,
         trace: Trace = UNTRACED,
@@ -122,7 +124,7 @@ class Pipeline:
         self._report_progress(Stage.ANALYSIS, 1)
         analysis = Analysis(
             duration_s=audio.duration_s,
-            language=_main_language(transcripts) or self._job.options.language,
+            language=_main_language(transcripts, attrgetter("duration_s")) or self._job.options.language,
             language_probability=spoken.language_probability,
             segments=segments,
             prosody=prosody,
@@ -252,7 +254,7 @@ class Pipeline:
 
     async def _analyse(
         self, segments: list[Segment], tracks: Tracks | None
-    ) -> tuple[Sequence[Sequence[WordProsody]], Sequence[Emotion | None] | None]:
+    ) -> tuple[Prosody, Sequence[Emotion | None] | None]:
         if not segments:
             return [], None
         source = source_of(self._source, spans_as_bytes(segments))
@@ -260,10 +262,8 @@ class Pipeline:
             self._measure_prosody(segments, tracks, source), self._classify_emotions(segments, tracks, source)
         )
 
-    async def _measure_prosody(
-        self, segments: list[Segment], tracks: Tracks | None, source: str
-    ) -> Sequence[Sequence[WordProsody]]:
-        unknown: Sequence[Sequence[WordProsody]] = [[UNKNOWN] * len(segment.words) for segment in segments]
+    async def _measure_prosody(self, segments: list[Segment], tracks: Tracks | None, source: str) -> Prosody:
+        unknown: Prosody = [[UNKNOWN] * len(segment.words) for segment in segments]
         if tracks is None:
             return unknown
         measured = self._steps.load_or_run(Step.PROSODY, source, lambda: self._stages.measure_prosody(tracks, segments))
@@ -336,25 +336,19 @@ class Pipeline:
 
 def _segments(transcripts: Sequence[Transcript], turns: Sequence[Turn]) -> list[Segment]:
     utterances = (utterance for transcript in transcripts for utterance in transcript.utterances)
-    return [replace(segment, language=_language_of(segment, transcripts)) for segment in segments_of(utterances, turns)]
+    return [
+        replace(segment, language=_main_language(transcripts, segment.overlap_s) or "")
+        for segment in segments_of(utterances, turns)
+    ]
 
 
-def _language_of(segment: Segment, transcripts: Sequence[Transcript]) -> str:
-    """The language of the transcripts that share most time with `segment`."""
-    shared_s: defaultdict[str, float] = defaultdict(float)
+def _main_language(transcripts: Sequence[Transcript], seconds_of: Callable[[Utterance], float]) -> str | None:
+    """Return the language with most of what `seconds_of` counts of the utterances; None where nobody spoke."""
+    seconds: defaultdict[str, float] = defaultdict(float)
     for transcript in transcripts:
         for utterance in transcript.utterances:
-            shared_s[transcript.language] += utterance.overlap_s(segment)
-    return max(shared_s, key=shared_s.__getitem__)
-
-
-def _main_language(transcripts: Sequence[Transcript]) -> str | None:
-    """The language in which most speech was recognised, None where nobody spoke."""
-    spoken_s: defaultdict[str, float] = defaultdict(float)
-    for transcript in transcripts:
-        for utterance in transcript.utterances:
-            spoken_s[transcript.language] += utterance.duration_s
-    return max(spoken_s, key=spoken_s.__getitem__) if spoken_s else None
+            seconds[transcript.language] += seconds_of(utterance)
+    return max(seconds, key=seconds.__getitem__) if seconds else None
 
 
 def _audio_s(audio: AudioInfo) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from serve_app.observability.tracing import UNTRACED
@@ -81,87 +82,63 @@ class StageClient:
 
     async def extract(self) -> AudioInfo:
         """Download the video and decode its audio, unless the extractor still has it, and load it."""
-        info: AudioInfo = await self._calls.call(
-            self._handles.extractor.prepare.remote,
-            *(self._job.job_id, self._job.run, self._job.video_url, self._reporter),
-            name="extractor.prepare",
-        )
+        arguments = self._job.job_id, self._job.run, self._job.video_url, self._reporter
+        info: AudioInfo = await self._call("extractor.prepare", *arguments)
         self._load_audio()
         return info
 
-    async def detect_speech(self, piece: Span) -> list[Span]:
+    def detect_speech(self, piece: Span) -> Awaitable[list[Span]]:
         """Return where somebody speaks inside `piece`."""
-        speech: list[Span] = await self._call_on_audio("detector.detect", self._handles.detector.detect, piece)
-        return speech
+        return self._call_on_audio("detector.detect", piece)
 
-    async def detect_language(self, span: Span, *, brief: bool) -> dict[str, float]:
+    def detect_language(self, span: Span, *, brief: bool) -> Awaitable[dict[str, float]]:
         """Return the probability of each language in `span`; none where the engine cannot tell.
 
         `brief` is the quick way: it listens to the first seconds only.
         """
-        method = self._handles.transcriber.detect_language
-        probabilities: dict[str, float] = await self._call_on_audio(
-            "transcriber.detect_language", method, span, self._job.job_id, brief=brief
-        )
-        return probabilities
+        return self._call_on_audio("transcriber.detect_language", span, self._job.job_id, brief=brief)
 
-    async def transcribe(self, chunk: Passage, speech: Sequence[Span]) -> Transcript:
+    def transcribe(self, chunk: Passage, speech: Sequence[Span]) -> Awaitable[Transcript]:
         """Return the text of `chunk` in the chunk's language. `speech` is what was detected inside the chunk."""
-        method = self._handles.transcriber.transcribe
-        transcript: Transcript = await self._call_on_audio(
-            "transcriber.transcribe", method, chunk, chunk.language, self._job.job_id, speech
-        )
-        return transcript
+        return self._call_on_audio("transcriber.transcribe", chunk, chunk.language, self._job.job_id, speech)
 
     async def align(self, transcript: Transcript) -> Transcript:
         """Return `transcript` with all words timed; as it is where the graph has no aligner."""
-        if self._handles.aligner is None:
-            return transcript
-        aligned: Transcript = await self._call_on_audio(
-            "aligner.align", self._handles.aligner.align, transcript, self._job.job_id
-        )
-        return aligned
+        if self._handles.aligner is not None:
+            transcript = await self._call_on_audio("aligner.align", transcript, self._job.job_id)
+        return transcript
 
-    async def segment(self, piece: Span) -> Segmentation:
+    def segment(self, piece: Span) -> Awaitable[Segmentation]:
         """Return the local speakers in the windows that start inside `piece`."""
-        segmentation: Segmentation = await self._call_on_audio(
-            "diarizer.segment", self._handles.diarizer.segment, piece
-        )
-        return segmentation
+        return self._call_on_audio("diarizer.segment", piece)
 
-    async def embed(self, segmentation: Segmentation) -> Embeddings:
+    def embed(self, segmentation: Segmentation) -> Awaitable[Embeddings]:
         """Return the voices of the local speakers of `segmentation`."""
-        embeddings: Embeddings = await self._call_on_audio("diarizer.embed", self._handles.diarizer.embed, segmentation)
-        return embeddings
+        return self._call_on_audio("diarizer.embed", segmentation)
 
-    async def cluster(self, segmentations: Sequence[Segmentation], embeddings: Sequence[Embeddings]) -> list[Turn]:
+    def cluster(self, segmentations: Sequence[Segmentation], embeddings: Sequence[Embeddings]) -> Awaitable[list[Turn]]:
         """Return the turns of the whole video from those of all its pieces."""
-        turns: list[Turn] = await self._calls.call(
-            self._handles.diarizer.cluster.remote, segmentations, embeddings, name="diarizer.cluster"
-        )
-        return turns
+        return self._call("diarizer.cluster", segmentations, embeddings)
 
-    async def track_prosody(self, piece: Span) -> Tracks:
+    def track_prosody(self, piece: Span) -> Awaitable[Tracks]:
         """Return pitch and level over the time of `piece`."""
-        tracks: Tracks = await self._call_on_audio("prosody.tracks", self._handles.prosody.tracks, piece)
-        return tracks
+        return self._call_on_audio("prosody.tracks", piece)
 
-    async def measure_prosody(self, tracks: Tracks, segments: Sequence[Segment]) -> Sequence[Sequence[WordProsody]]:
+    def measure_prosody(self, tracks: Tracks, segments: Sequence[Segment]) -> Awaitable[list[tuple[WordProsody, ...]]]:
         """Return the pitch and level of each word, by segment; `tracks` are those of the whole video."""
-        measured: Sequence[Sequence[WordProsody]] = await self._calls.call(
-            self._handles.prosody.measure.remote, tracks, segments, name="prosody.measure"
-        )
-        return measured
+        return self._call("prosody.measure", tracks, segments)
 
-    async def classify_emotions(self, tracks: Tracks | None, segments: Sequence[Segment]) -> list[Emotion | None]:
+    def classify_emotions(self, tracks: Tracks | None, segments: Sequence[Segment]) -> Awaitable[list[Emotion | None]]:
         """Return the emotion of each segment, None where there is nothing to judge by."""
-        emotions: list[Emotion | None] = await self._call_on_audio(
-            "emotion.analyze", self._handles.emotion.analyze, tracks, segments, self._job.job_id
-        )
-        return emotions
+        return self._call_on_audio("emotion.analyze", tracks, segments, self._job.job_id)
 
-    async def _call_on_audio(self, name: str, method: DeploymentHandle[Any], *args: Any, **named: Any) -> Any:
-        """Call `method` with the reference to the audio as its first argument."""
+    async def _call(self, name: str, *args: Any) -> Any:
+        """Call the method that `name` names, such as `diarizer.cluster`."""
+        return await self._calls.call(attrgetter(name)(self._handles).remote, *args, name=name)
+
+    async def _call_on_audio(self, name: str, *args: Any, **named: Any) -> Any:
+        """Call a method with the reference to the audio as its first argument."""
+        method = attrgetter(name)(self._handles)
         async with self._extracting:
             if self._audio is None:  # all of its answers seemed to be saved, and one could not be loaded
                 await self.extract()

@@ -1,39 +1,69 @@
 """Runs each step of a job once over all attempts: its answer is the one that an earlier attempt saved, or a new one.
 
-Knows nothing of what the steps do or of where their answers are stored.
+Also times the stages that the steps belong to. Knows nothing of what the steps do.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from serve_app.observability.tracing import UNTRACED, Trace
+from serve_app.storage.timeline import EventKind, Mark
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
-    from serve_app.jobs.stages import Step
-    from serve_app.pipeline.stage_timer import StageTimer
+    from serve_app.jobs.stages import Step, TimedStage
+    from serve_app.pipeline.checkpoint_writer import CheckpointWriter
 
 Answer = TypeVar("Answer")
 
 
-class CheckpointSource(Protocol):
-    """Where answers are saved. `source` is one line that changes with what an answer is computed from."""
+@dataclass(slots=True)
+class StageTimer:
+    """The wall time of each stage: stages run side by side, so the sum of `seconds` is more than the whole."""
 
-    async def steps(self) -> frozenset[str]:
-        """Return the steps of which earlier attempts have saved something."""
+    seconds: dict[TimedStage, float] = field(default_factory=dict)
+    trace: Trace = UNTRACED
+    _marks: list[Mark] = field(default_factory=list)
+    _running: Counter[TimedStage] = field(default_factory=Counter)
 
-    async def load(self, step: Step, source: str) -> Any:
-        """Return the answer computed from `source`, None where there is none that can be used."""
+    @contextmanager
+    def time(self, stage: TimedStage) -> Iterator[None]:
+        """Time a block. Of the blocks of one stage, which begin together, the longest counts."""
+        started = time.monotonic()
+        if not self._running[stage]:
+            self._mark(EventKind.STAGE_STARTED, stage)
+        self._running[stage] += 1
+        try:
+            with self.trace.span(stage):
+                yield
+        finally:
+            self.seconds[stage] = max(self.seconds.get(stage, 0.0), time.monotonic() - started)
+            self._running[stage] -= 1
+            if not self._running[stage]:
+                self._mark(EventKind.STAGE_ENDED, stage)
 
-    def save(self, step: Step, source: str, answer: Any) -> None:
-        """Store an answer beside the work."""
+    def _mark(self, kind: EventKind, stage: TimedStage) -> None:
+        self._marks.append(Mark(at=time.time(), kind=kind, stage=stage))
+
+    def take(self) -> list[Mark]:
+        """Return the beginnings and ends of stages since the last call, for the timeline."""
+        marks, self._marks = self._marks, []
+        return marks
 
 
 class StepRunner:
-    """Runs steps, times them, and saves the answers of those that succeed. Without `checkpoints` it saves nothing."""
+    """Runs steps, times them, and saves the answers of those that succeed. Without `checkpoints` it saves nothing.
 
-    def __init__(self, checkpoints: CheckpointSource | None, timer: StageTimer) -> None:
+    `source`, here and in the checkpoints, is one line that changes with what an answer is computed from.
+    """
+
+    def __init__(self, checkpoints: CheckpointWriter | None, timer: StageTimer) -> None:
         self._checkpoints = checkpoints
         self._timer = timer
         self._saved: frozenset[str] = frozenset()

@@ -40,7 +40,7 @@ def heard(_audio: Any, chunk: Span, _language: str, _job_id: str, _speech: Any) 
 
 
 def measure(_tracks: Any, segments: Any) -> Any:
-    return [[WordProsody(volume_db=-20.0, pitch_hz=200.0, voiced=True)] * len(segment.words) for segment in segments]
+    return [(WordProsody(volume_db=-20.0, pitch_hz=200.0, voiced=True),) * len(segment.words) for segment in segments]
 
 
 def graph(**replaced: Any) -> StageHandles:

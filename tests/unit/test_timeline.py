@@ -7,7 +7,7 @@ from serve_app.cli.main import main
 from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.progress import Progress
 from serve_app.jobs.stages import Stage
-from serve_app.pipeline.stage_timer import StageTimer
+from serve_app.pipeline.steps import StageTimer
 from serve_app.settings import Settings
 from serve_app.storage import timeline
 from serve_app.storage.outbox import CLAIM_S, Outbox
