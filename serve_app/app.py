@@ -17,11 +17,11 @@ from deployments.emotion.deployment import EmotionAnalyzer
 from deployments.errors import ModelLoadError
 from deployments.extraction.deployment import AudioExtractor
 from deployments.models.config import ModelsConfig
+from deployments.models.store import resolve
 from deployments.prosody.deployment import ProsodyAnalyzer
 from deployments.speech_detector.deployment import SpeechDetector
 from deployments.transcriber.deployment import Transcriber
 from serve_app.ingress import Ingress, check_exposure
-from serve_app.model_check import check_models
 from serve_app.orchestration.placement import check_reach
 from serve_app.settings import CpuPool, Settings
 
@@ -51,6 +51,19 @@ def build(args: Settings) -> Application:
         **_with_models(args, args.models),
         cpu=_with_models(pool, args.models, suffix="Cpu") if pool else None,
     )
+
+
+def check_models(settings: Settings) -> None:
+    """Check the models before Serve starts replicas, each of which would otherwise fail three times.
+
+    In production only those of the CPU pool: its replicas start with the first job that needs them, and the machine
+    that builds the app need not have the others.
+
+    Raises:
+        ModelLoadError: One is missing; the message names it and the command that fetches it.
+    """
+    for model in settings.wanted_models if settings.profile == "local" else settings.pool_models:
+        resolve(model.name, model.kind, settings.models)
 
 
 def _with_models(stages: Settings | CpuPool, store: ModelsConfig, suffix: str = "") -> dict[str, Any]:

@@ -339,18 +339,18 @@ class FakeHandle:
         return answer
 
 
-def stage_methods(*, aligns: bool = True) -> dict[str, dict[str, Callable[..., Any]]]:
-    """Return the fake engines behind the methods of the deployments, by the names of `StageHandles`; no extractor.
+def fake_stages(*, answered: Callable[[str], None] = lambda _: None, **replaced: Any) -> StageHandles:
+    """Return handles of the fake engines behind the deployments' methods, but for those `replaced`.
 
-    `aligns`: the Aligner times the words, as with `aligner.engine: ctc`.
+    One of these has to be `extractor`. The Aligner times the words, as with `aligner.engine: ctc`.
     """
-    recognizer, aligner = FakeRecognizer(frozenset({LANGUAGE} if aligns else ())), FakeAligner()
+    recognizer, aligner = FakeRecognizer(frozenset({LANGUAGE})), FakeAligner()
     diarizer, emotion = FakeDiarizer(), FakeEmotion()
 
     def transcribe(audio: Audio, span: Span, language: str, _job_id: str, _speech: Any = None, **_: Any) -> Any:
         return recognizer.transcribe([Chunk(audio=span.of(audio), start_s=span.start_s, language=language)])[0]
 
-    return {
+    methods: dict[str, dict[str, Callable[..., Any]]] = {
         "detector": {"detect": FakeDetector().detect},
         "transcriber": {"transcribe": transcribe, "detect_language": lambda *_, **__: {LANGUAGE: 1.0}},
         "aligner": {
@@ -360,11 +360,5 @@ def stage_methods(*, aligns: bool = True) -> dict[str, dict[str, Callable[..., A
         "prosody": {"tracks": FakeProsody().tracks, "measure": measure},
         "emotion": {"analyze": lambda audio, tracks, segments, *_, **__: analyze(emotion, audio, tracks, segments)},
     }
-
-
-def fake_stages(*, answered: Callable[[str], None] = lambda _: None, **replaced: Any) -> StageHandles:
-    """Return the graph's handles over the fakes, but for those `replaced`, of which one is `extractor`."""
-    handles: dict[str, Any] = {
-        stage: FakeHandle(methods, answered=answered) for stage, methods in stage_methods().items()
-    }
+    handles: dict[str, Any] = {stage: FakeHandle(each, answered=answered) for stage, each in methods.items()}
     return StageHandles(**handles | replaced)
