@@ -18,19 +18,40 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from deployments.batch_backoff import BatchBackoff
 from deployments.device import check_device, release_memory
-from deployments.emotion.labels import merged
-from deployments.emotion.windows import cut_windows
+from deployments.emotion.protocol import LABELS
 from deployments.errors import ModelLoadError
-from deployments.types import SAMPLE_RATE_HZ, Emotion
+from deployments.types import SAMPLE_RATE_HZ, Audio, Emotion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deployments.emotion.config import EmotionConfig
-    from deployments.types import Audio, Segment, Tracks
+    from deployments.types import Segment, Span, Tracks
 
 Shares: TypeAlias = NDArray[np.float32]
 """Shape (names,), float32, 0-1, sum 1: how likely each emotion is."""
+
+SHORTEST_S = 1.0
+LONGEST_S = 15.0
+GRID_S = 0.25
+"""Step of window lengths, so that windows of many segments can be batched without padding, which would change the
+answers of some networks. Less than half of it is left out at each edge of a segment: with as much of its neighbours
+instead, which may be 20 dB louder, a soft segment got their emotion."""
+
+SHORTEST, LONGEST, GRID = (round(length_s * SAMPLE_RATE_HZ) for length_s in (SHORTEST_S, LONGEST_S, GRID_S))
+
+_OTHER_NAMES = {
+    "neutral": "neu calm",
+    "happy": "hap happiness joy joyful exc excited",
+    "sad": "sadness",
+    "angry": "ang anger",
+    "fearful": "fear fea",
+    "disgusted": "disgust dis",
+    "surprised": "surprise sur ps pleasant_surprise",
+}
+"""Data sets name moods differently: IEMOCAP `neu hap exc ang sad`, RAVDESS `calm`, TESS `ps` (pleasant surprise)."""
+_NAME_OF = {other: name for name, others in _OTHER_NAMES.items() for other in others.split()}
+KNOWN = {name: name for name in LABELS} | _NAME_OF
 
 
 class ClassifierEngine:
@@ -123,3 +144,39 @@ def load(config: EmotionConfig) -> tuple[Any, Any]:
     if extractor.sampling_rate != SAMPLE_RATE_HZ:
         raise ModelLoadError(f"emotion model {name} hears {extractor.sampling_rate} Hz, not {SAMPLE_RATE_HZ}")
     return extractor, model
+
+
+def cut_windows(audio: Audio, span: Span) -> list[Audio]:
+    """Return windows of equal length over `span` of the whole video's `audio`, as views; none outside the audio.
+
+    A segment shorter than `SHORTEST_S` is extended on both sides; one longer than `LONGEST_S` has several windows,
+    evenly spread. Zeros are appended only where the video itself is shorter than `SHORTEST_S`.
+    """
+    first, end = (min(max(0, round(at_s * SAMPLE_RATE_HZ)), len(audio)) for at_s in (span.start_s, span.end_s))
+    if end <= first:
+        return []
+    count = -(-(end - first) // LONGEST)
+    length = max(SHORTEST, (end - first) // (count * GRID) * GRID)
+    spare = end - first - length
+    starts = np.linspace(first, end - length, count) if count > 1 else [first + spare // 2]
+    return [_window(audio, round(float(start)), length) for start in starts]
+
+
+def _window(audio: Audio, start: int, length: int) -> Audio:
+    start = max(0, min(start, len(audio) - length))
+    window = audio[start : start + length]
+    return window if len(window) == length else np.pad(window, (0, length - len(window)))
+
+
+def renamed(label: str) -> str:
+    """Return the one of `LABELS` that `label` means, else `label` in lower case."""
+    plain = label.strip().lower()
+    return KNOWN.get(plain.replace(" ", "_"), plain)
+
+
+def merged(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+    """Return the distinct names of `labels`, and the matrix that sums their shares: (labels, names), 0 or 1."""
+    renamed_labels = [renamed(label) for label in labels]
+    names = tuple(dict.fromkeys(renamed_labels))
+    sums = np.array([[label == name for name in names] for label in renamed_labels], np.float32)
+    return names, sums

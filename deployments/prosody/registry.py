@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deployments.prosody.librosa_engine import LibrosaEngine
 from deployments.prosody.pitch import PitchRange
+from deployments.prosody.tracks import LibrosaEngine
 
 if TYPE_CHECKING:
     from deployments.prosody.config import ProsodyConfig

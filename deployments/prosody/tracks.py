@@ -1,4 +1,4 @@
-"""Pitch and level over time, piece by piece.
+"""The engine `librosa`: pitch and level over time, piece by piece.
 
 They are computed in blocks on a grid over the video, each with some context on both sides. A frame's values depend on
 its block and not on the piece, so that joined pieces equal the whole video bit by bit, and memory is that of one block.
@@ -12,18 +12,30 @@ import librosa
 import numpy as np
 
 from deployments.prosody.pitch import HOP, PitchRange, pitch
-from deployments.types import FRAMES_PER_S, Tracks
+from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ, Span, Tracks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from deployments.types import Audio, Span
+    from deployments.types import Audio
 
 BLOCK_FRAMES = 20 * FRAMES_PER_S
 CONTEXT_FRAMES = 1 * FRAMES_PER_S
 """Context on both sides of a block, after which the pitch path does not depend on where it began."""
 FLOOR_DBFS = -120.0
 FULL_SCALE = 32768
+
+
+class LibrosaEngine:
+    """See `ProsodyEngine`: level and autocorrelation by librosa, SwiftF0's network as second opinion (`pitch.py`)."""
+
+    def __init__(self, *, within: PitchRange) -> None:
+        self._within = within
+        self.tracks(np.ones(SAMPLE_RATE_HZ, np.int16), Span(start_s=0, end_s=1))  # compiles and loads what is lazy
+
+    def tracks(self, audio: Audio, piece: Span) -> Tracks:
+        """Return pitch and level inside `piece`."""
+        return tracks(audio, piece, within=self._within)
 
 
 def tracks(audio: Audio, piece: Span, *, within: PitchRange = PitchRange()) -> Tracks:  # noqa: B008 - immutable

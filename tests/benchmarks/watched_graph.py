@@ -36,7 +36,7 @@ ENGINES: dict[str, tuple[str, type, tuple[str, ...]]] = {
         testing.FakeDiarizer,
         ("segment", "embed", "cluster"),
     ),
-    "ProsodyAnalyzer": ("deployments.prosody.librosa_engine:LibrosaEngine", testing.FakeProsody, ("tracks",)),
+    "ProsodyAnalyzer": ("deployments.prosody.tracks:LibrosaEngine", testing.FakeProsody, ("tracks",)),
     "EmotionAnalyzer": ("deployments.emotion.classifier:ClassifierEngine", testing.FakeEmotion, ("judge",)),
 }
 """Per deployment the class of its engine, the fake in its place, and the methods that compute."""

@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from deployments.emotion import config as emotion
-from deployments.emotion.classifier import ClassifierEngine
+from deployments.emotion.classifier import ClassifierEngine, cut_windows
 from deployments.emotion.config import EmotionConfig
 from deployments.emotion.protocol import analyze
 from deployments.emotion.registry import create
-from deployments.emotion.windows import cut_windows
 from deployments.errors import DeviceError, ModelLoadError
 from deployments.types import SAMPLE_RATE_HZ, Audio, Segment
 from tests.support.synthetic_voice import MANNERS, speak

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.emotion.labels import merged, renamed
+from deployments.emotion.classifier import GRID, LONGEST, SHORTEST, cut_windows, merged, renamed
 from deployments.emotion.protocol import LABELS
-from deployments.emotion.windows import GRID, LONGEST, SHORTEST, cut_windows
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span
 
 RATE = SAMPLE_RATE_HZ

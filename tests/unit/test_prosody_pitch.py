@@ -8,8 +8,8 @@ import prosody_truth as truth
 import pytest
 import pyworld
 
-from deployments.prosody import network, pitch
-from deployments.prosody.network import Opinion, opinion
+from deployments.prosody import pitch
+from deployments.prosody.pitch import Opinion, opinion
 from deployments.prosody.tracks import tracks
 from deployments.types import SAMPLE_RATE_HZ, Span
 
@@ -167,7 +167,7 @@ def test_the_network_speaks_of_the_frames_that_were_asked_for(level: float) -> N
 
 def test_the_network_runs_on_one_thread() -> None:
     """A replica asks for one core."""
-    options = network._detector().session.get_session_options()
+    options = pitch._detector().session.get_session_options()
     assert options.intra_op_num_threads == 1
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
