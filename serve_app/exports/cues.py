@@ -123,16 +123,15 @@ def _parts(tokens: Tokens, frame: _Frame) -> list[Tokens]:
     for before, after in pairwise(tokens):
         left += _columns([before])
         pause_s = max(0.0, after.start_s - before.end_s)
-        bonus = CUT_BONUS * min(1.0, pause_s + _ends_with(_CLAUSE_END, before))
+        bonus = CUT_BONUS * min(1.0, pause_s + _ends_clause(before))
         costs.append(abs(left - aim) * count / total - bonus)
     cut = costs.index(min(costs)) + 1
     return _parts(tokens[:cut], frame) + _parts(tokens[cut:], frame)
 
 
-def _ends_with(sign: re.Pattern[str], token: Token) -> bool:
-    return (
-        sign.search(unicodedata.normalize("NFKC", token.text)) is not None
-    )  # full-width punctuation becomes half-width
+def _ends_clause(token: Token) -> bool:
+    text = unicodedata.normalize("NFKC", token.text)  # full-width punctuation becomes half-width
+    return _CLAUSE_END.search(text) is not None
 
 
 def _pause(before: Tokens, after: Token) -> bool:

@@ -13,7 +13,7 @@ from serve_app.exports.segments import plain, segments_of
 from serve_app.warning_sentences import sentences_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from serve_app.exports.options import ExportOptions, FormatName
     from serve_app.exports.segments import ExportSegment
@@ -35,7 +35,7 @@ def export(result: bytes, options: ExportOptions, *, job_id: str) -> bytes:
         return result
     content = json.loads(result)
     warnings = sentences_of(content.get("metadata", {}), options.warnings) if options.warnings else []
-    head = _HEADS.get(options.format, _no_head)([plain(text) for text in warnings])
+    head: Iterable[str] = _HEADS[options.format]([plain(text) for text in warnings]) if options.format in _HEADS else ()
     return "".join([*head, *_WRITERS[options.format](segments_of(content), options, job_id)]).encode()
 
 
@@ -64,10 +64,6 @@ def _txt_head(warnings: Sequence[str]) -> Iterator[str]:
     yield from (f"[{warning}]\n" for warning in warnings)
     if warnings:
         yield "\n"
-
-
-def _no_head(_warnings: Sequence[str]) -> Iterator[str]:
-    yield from ()
 
 
 def _txt(segments: Sequence[ExportSegment], options: ExportOptions, _job_id: str) -> Iterator[str]:

@@ -74,7 +74,7 @@ class Trace:
             self.send(
                 name,
                 trace_id=self.trace_id,
-                span_id=span_id or _new_id(),
+                span_id=span_id or random.getrandbits(64) or 1,
                 parent_id=(self.within if parent_id is None else parent_id) or None,
                 start_s=start_s,
                 end_s=end_s,
@@ -224,7 +224,3 @@ def _ids(seed: str) -> tuple[int, int]:
     """Return the id of a trace and that of a span, the same for the same seed."""
     digest = hashlib.sha256(seed.encode()).digest()
     return int.from_bytes(digest[:16]), int.from_bytes(digest[16:24])
-
-
-def _new_id() -> int:
-    return random.getrandbits(64) or 1

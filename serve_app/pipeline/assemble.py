@@ -1,7 +1,4 @@
-"""Puts the stages' answers together into the contract's result.
-
-Plain functions over the shared types; knows nothing of Ray, the database or how a stage works.
-"""
+"""Puts the stages' answers together into the contract's result: plain functions over the shared types."""
 
 from __future__ import annotations
 
@@ -47,6 +44,7 @@ class Analysis:
 def result_of(analysis: Analysis, locale: Locale) -> dict[str, Any]:
     """Return the contract's `result` object, with the sentences of its warnings in `locale`."""
     emotions = analysis.emotions or [None] * len(analysis.segments)
+    probability = analysis.language_probability
     return {
         "text": joined(segment.text for segment in analysis.segments),
         "language": analysis.language,
@@ -62,7 +60,7 @@ def result_of(analysis: Analysis, locale: Locale) -> dict[str, Any]:
             "stages": {stage.value: _rounded(seconds) for stage, seconds in analysis.stages_s.items()},
             "warnings": [sentence(warning, locale) for warning in analysis.warnings],
             "warning_codes": [_warning_object(warning) for warning in analysis.warnings],
-            **_known("language_probability", analysis.language_probability),
+            **({} if probability is None else {"language_probability": _rounded(probability)}),
         },
         "segments": [
             _segment_object(segment, prosody, emotion)
@@ -101,14 +99,8 @@ def _word_object(word: Word, sound: WordProsody) -> dict[str, Any]:
 
 
 def _warning_object(warning: ResultWarning) -> dict[str, Any]:
-    amounts = warning.amounts.items()
-    return {"code": warning.code} | {
-        name: _rounded(value) if isinstance(value, float) else value for name, value in amounts
-    }
-
-
-def _known(name: str, value: float | None) -> dict[str, float]:
-    return {} if value is None else {name: _rounded(value)}
+    amounts = {name: _rounded(value) if isinstance(value, float) else value for name, value in warning.amounts.items()}
+    return {"code": warning.code} | amounts
 
 
 def _rounded(value: float, digits: int = 3) -> float:

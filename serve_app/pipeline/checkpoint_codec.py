@@ -1,7 +1,4 @@
-"""The steps' answers as bytes, and back: exactly, or an error. JSON, and numpy's own form for arrays; never pickle.
-
-Knows nothing of where the bytes are stored.
-"""
+"""The steps' answers as bytes, and back: exactly, or an error. JSON, and numpy's own form for arrays; never pickle."""
 
 from __future__ import annotations
 
@@ -86,7 +83,7 @@ def spans_as_bytes(spans: Sequence[Span]) -> bytes:
 
 @cache
 def _adapter(form: Any) -> TypeAdapter[Any]:
-    """Made when first used: it takes some 20 ms, and a job actor's start is waited for."""
+    """Return an adapter, made when first used: it takes some 20 ms, and a job actor's start is waited for."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(form)

@@ -1,7 +1,6 @@
 """Saves and loads the answers of one attempt's steps. A database that fails costs time at most, never the job.
 
-A checkpoint that is damaged, of another form, or computed from something else is ignored: its step runs again. Knows
-the codec and the rows; knows nothing of the steps themselves.
+A checkpoint that is damaged, of another form, or computed from something else is ignored: its step runs again.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ log = logs.get_logger("checkpoints")
 
 
 class CheckpointWriter:
-    """The checkpoints of one attempt: a `CheckpointSource` over the rows. Writes go on beside the work."""
+    """The checkpoints of one attempt. `source` is one line that changes with what an answer is computed from."""
 
     def __init__(self, checkpoints: Checkpoints, attempt: Attempt) -> None:
         self._checkpoints = checkpoints
@@ -58,7 +57,7 @@ class CheckpointWriter:
         return decode(step, answer)
 
     def save(self, step: Step, source: str, answer: Any) -> None:
-        """Store the answer of `step` with its `source`, which is one line. Returns at once."""
+        """Store the answer of `step` with its `source`, beside the work: returns at once."""
         write = asyncio.create_task(self._save(step, source, answer))
         self._writes.add(write)
         write.add_done_callback(self._writes.discard)
@@ -79,5 +78,4 @@ class CheckpointWriter:
         await asyncio.gather(*self._writes)
 
     def _warn(self, message: str, error: Exception, step: Step | None = None) -> None:
-        about = logs.about(self._attempt.job_id, stage=step, error=type(error).__name__)
-        log.warning(message, extra=about)
+        log.warning(message, extra=logs.about(self._attempt.job_id, stage=step, error=type(error).__name__))

@@ -1,8 +1,7 @@
 """Decides which parts of a video are transcribed in which language, where the request leaves that to the server.
 
 A quick look at all speech in short windows gives passages of one language each. Then a few chunks of the main language
-vote, and each passage in another language is checked once more as a whole. Knows nothing of stages: it is given the
-function that detects a language.
+vote, and each passage in another language is checked once more as a whole.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ async def plan_languages(speech: Sequence[Span], max_chunk_s: float, detect: Det
     found = passages(looked_at, await detect(looked_at, brief=True))
     if not found:
         return None
-    main = _most_spoken(found, speech)
+    main = likeliest(_spoken_s(found, speech))
     chunks = voters([chunk for chunk in chunks_of(found, speech, max_chunk_s) if chunk.language == main])
     voted = vote(await detect(chunks, brief=False), [chunk.duration_s for chunk in chunks])
     if voted is None:
@@ -73,8 +72,7 @@ def language_warnings(plan: LanguagePlan, speech: Sequence[Span]) -> list[Result
     if plan.probability < CONFIRMED:
         found.append(ResultWarning(code=WarningCode.LANGUAGE_UNCERTAIN, language=plan.language, share=plan.probability))
     total_s = speech_s(plan.passages, speech)
-    for language in dict.fromkeys(each.language for each in plan.passages):
-        seconds = speech_s([each for each in plan.passages if each.language == language], speech)
+    for language, seconds in _spoken_s(plan.passages, speech).items():
         if language != plan.language:
             share = seconds / total_s
             found.append(
@@ -83,20 +81,16 @@ def language_warnings(plan: LanguagePlan, speech: Sequence[Span]) -> list[Result
     return found
 
 
-def _most_spoken(found: Sequence[Passage], speech: Sequence[Span]) -> str:
-    """The language with most speech; of equals the first in the alphabet."""
-    return likeliest(
-        {
-            language: speech_s([each for each in found if each.language == language], speech)
-            for language in {each.language for each in found}
-        }
-    )
+def _spoken_s(found: Sequence[Passage], speech: Sequence[Span]) -> dict[str, float]:
+    """Return the seconds of speech in each language, in the order of their first passages."""
+    languages = dict.fromkeys(each.language for each in found)
+    return {language: speech_s([each for each in found if each.language == language], speech) for language in languages}
 
 
 async def _confirmed(
     found: Sequence[Passage], speech: Sequence[Span], max_chunk_s: float, detect: DetectLanguages
 ) -> list[Passage]:
-    """The passages whose longest chunk is in the passage's language by the thorough way, too."""
+    """Return the passages whose longest chunk is in the passage's language by the thorough way, too."""
     longest = [chunk for each in found for chunk in voters(chunks_of([each], speech, max_chunk_s), 1)]
     detected = await detect(longest, brief=False) if longest else []
     pairs = zip(found, detected, strict=True)

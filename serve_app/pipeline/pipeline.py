@@ -352,5 +352,5 @@ def _main_language(transcripts: Sequence[Transcript], seconds_of: Callable[[Utte
 
 
 def _audio_s(audio: AudioInfo) -> float:
-    """Length of the audio, which may end before the picture does."""
+    """Return the length of the audio, which may end before the picture does."""
     return audio.samples / SAMPLE_RATE_HZ

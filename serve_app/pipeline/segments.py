@@ -1,7 +1,4 @@
-"""Cuts words into segments as a person would write them down: one speaker, whole sentences.
-
-Plain functions over words and turns; knows nothing of the wire or of Ray.
-"""
+"""Cuts words into segments as a person would write them down: one speaker, whole sentences."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The stages of the graph as one job calls them: a typed method per call, and the reference to the job's audio.
-
-How a call is retried and how many there are at a time: `stage_calls`. In which order they are made: `pipeline`.
-"""
+"""The stages of the graph as one job calls them: a typed method per call, and the reference to the job's audio."""
 
 from __future__ import annotations
 

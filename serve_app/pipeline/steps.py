@@ -58,10 +58,7 @@ class StageTimer:
 
 
 class StepRunner:
-    """Runs steps, times them, and saves the answers of those that succeed. Without `checkpoints` it saves nothing.
-
-    `source`, here and in the checkpoints, is one line that changes with what an answer is computed from.
-    """
+    """Runs steps, times them, and saves the answers of those that succeed. Without `checkpoints` it saves nothing."""
 
     def __init__(self, checkpoints: CheckpointWriter | None, timer: StageTimer) -> None:
         self._checkpoints = checkpoints
