@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,6 +11,14 @@ from deployments.watchdog import LONGEST_S
 
 PIECE_S = 60.0
 """Length of the piece of one call of `segment` or `embed`: about two seconds of work."""
+
+
+class SpeakerCounts(TypedDict, total=False):
+    """How many speakers a video has, where a call knows."""
+
+    min_speakers: int | None
+    max_speakers: int | None
+    num_speakers: int | None
 
 
 class DiarizerConfig(BaseModel):
@@ -69,7 +77,9 @@ class DiarizerConfig(BaseModel):
             raise ValueError("num_speakers, min_speakers and max_speakers contradict each other")
         return self
 
-    def counts(self, *, min_speakers: int | None, max_speakers: int | None, num_speakers: int | None) -> dict[str, Any]:
+    def counts(
+        self, *, min_speakers: int | None = None, max_speakers: int | None = None, num_speakers: int | None = None
+    ) -> dict[str, Any]:
         """Return a call's counts; the configured ones where it has none."""
         asked = {"min_speakers": min_speakers, "max_speakers": max_speakers, "num_speakers": num_speakers}
         return asked if any(asked.values()) else {name: getattr(self, name) for name in asked}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from ray import serve
 
@@ -15,10 +15,12 @@ from deployments.models.store import located
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from deployments.diarizer.config import DiarizerConfig
+    from deployments.diarizer.config import DiarizerConfig, SpeakerCounts
     from deployments.diarizer.protocol import Embeddings, Segmentation
     from deployments.models.config import ModelsConfig
     from deployments.types import Audio, Span, Turn
+
+Answer = TypeVar("Answer")
 
 
 @serve.deployment(health_check_period_s=replica.HEALTH_CHECK_S)
@@ -39,39 +41,24 @@ class Diarizer:
 
     async def segment(self, audio: Audio, piece: Span) -> Segmentation:
         """Return the local speakers in the windows that start inside `piece` of the whole video's `audio`."""
-        found: Segmentation = await self._call(self._engine.segment, audio, piece)
-        return found
+        return await self._call(self._engine.segment, audio, piece)
 
     async def embed(self, audio: Audio, segmentation: Segmentation) -> Embeddings:
         """Return the voices of the local speakers of `segmentation`."""
-        found: Embeddings = await self._call(self._engine.embed, audio, segmentation)
-        return found
+        return await self._call(self._engine.embed, audio, segmentation)
 
     async def cluster(
-        self,
-        segmentations: Sequence[Segmentation],
-        embeddings: Sequence[Embeddings],
-        *,
-        min_speakers: int | None = None,
-        max_speakers: int | None = None,
-        num_speakers: int | None = None,
+        self, segmentations: Sequence[Segmentation], embeddings: Sequence[Embeddings], **counts: Unpack[SpeakerCounts]
     ) -> list[Turn]:
         """Return the turns of the whole video, from all its pieces."""
-        turns: list[Turn] = await self._call(
-            self._engine.cluster,
-            segmentations,
-            embeddings,
-            min_speakers=min_speakers,
-            max_speakers=max_speakers,
-            num_speakers=num_speakers,
-        )
-        return turns
+        return await self._call(self._engine.cluster, segmentations, embeddings, **counts)
 
-    async def _call(self, work: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    async def _call(self, work: Callable[..., Answer], *args: Any, **options: Any) -> Answer:
         [answer] = await self._compute(self._backoff, [partial(work, *args, **options)])
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        found: Answer = answer
+        return found
 
     async def check_health(self) -> None:
         """Raise where the device has failed or the pipeline did not load; Serve then replaces this replica."""

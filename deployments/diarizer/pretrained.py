@@ -16,7 +16,7 @@ import warnings
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ from pyannote.audio.utils.signal import binarize
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from deployments.diarizer.config import DiarizerConfig
+    from deployments.diarizer.config import DiarizerConfig, SpeakerCounts
     from deployments.types import Turn
 
 Scores: TypeAlias = NDArray[np.float32]
@@ -49,7 +49,6 @@ Scores: TypeAlias = NDArray[np.float32]
 Vectors: TypeAlias = NDArray[np.float32]
 """Shape (local speakers, dimension), of one window."""
 Answer = TypeVar("Answer")
-NO_MASKS = np.zeros((0, 0), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class _Window:
     audio: Audio
     grid: Grid
     number: int
-    masks: NDArray[np.float32] = field(default_factory=lambda: NO_MASKS)
+    masks: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
 
 class PretrainedEngine:
@@ -109,20 +108,13 @@ class PretrainedEngine:
         return Embeddings(first_window=segmentation.first_window, vectors=vectors)
 
     def cluster(
-        self,
-        segmentations: Sequence[Segmentation],
-        embeddings: Sequence[Embeddings],
-        *,
-        min_speakers: int | None = None,
-        max_speakers: int | None = None,
-        num_speakers: int | None = None,
+        self, segmentations: Sequence[Segmentation], embeddings: Sequence[Embeddings], **counts: Unpack[SpeakerCounts]
     ) -> list[Turn]:
         """Return the turns of the whole video, none later than its end; without overlap where `config.exclusive`."""
         scores, vectors = whole(segmentations, embeddings)
         if has_no_voice(vectors):
             return []
-        counts = self.config.counts(min_speakers=min_speakers, max_speakers=max_speakers, num_speakers=num_speakers)
-        turns = self._pipeline.turns(scores, vectors, exclusive=self.config.exclusive, **counts)
+        turns = self._pipeline.turns(scores, vectors, exclusive=self.config.exclusive, **self.config.counts(**counts))
         return until(segmentations[0].duration_s, turns)
 
     def check(self) -> None:

@@ -1,13 +1,12 @@
 """What every diarizer does, in calls that take seconds, and what passes between the calls.
 
-A piece owns the windows that start in it, so that all pieces together equal the whole video. Knows no engine:
-`registry.py` does.
+A piece owns the windows that start in it, so that all pieces together equal the whole video.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from deployments.diarizer.config import SpeakerCounts
     from deployments.types import Audio, Span, Turn
 
 
@@ -54,13 +54,7 @@ class DiarizerEngine(Protocol):
         ...
 
     def cluster(
-        self,
-        segmentations: Sequence[Segmentation],
-        embeddings: Sequence[Embeddings],
-        *,
-        min_speakers: int | None = None,
-        max_speakers: int | None = None,
-        num_speakers: int | None = None,
+        self, segmentations: Sequence[Segmentation], embeddings: Sequence[Embeddings], **counts: Unpack[SpeakerCounts]
     ) -> list[Turn]:
         """Return the turns of the whole video in order of time; turns of different speakers may overlap.
 

@@ -7,7 +7,7 @@ Knows nothing of Ray or jobs. `segment` and `embed` need torch only. `cluster` n
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from deployments.types import SAMPLE_RATE_HZ, Audio, Span
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deployments.diarizer.config import DiarizerConfig
+    from deployments.diarizer.config import DiarizerConfig, SpeakerCounts
     from deployments.diarizer.piecewise import PiecewiseDiarization
     from deployments.types import Turn
 
@@ -58,20 +58,13 @@ class PyannoteGE2EEngine:
         return Embeddings(first_window=segmentation.first_window, vectors=vectors)
 
     def cluster(
-        self,
-        segmentations: Sequence[Segmentation],
-        embeddings: Sequence[Embeddings],
-        *,
-        min_speakers: int | None = None,
-        max_speakers: int | None = None,
-        num_speakers: int | None = None,
+        self, segmentations: Sequence[Segmentation], embeddings: Sequence[Embeddings], **counts: Unpack[SpeakerCounts]
     ) -> list[Turn]:
         """Return the turns of the whole video, none later than its end."""
         scores, vectors = whole(segmentations, embeddings)
         if has_no_voice(vectors):
             return []
-        counts = self.config.counts(min_speakers=min_speakers, max_speakers=max_speakers, num_speakers=num_speakers)
-        turns = self._pipeline.result().turns(scores, vectors, **counts)
+        turns = self._pipeline.result().turns(scores, vectors, **self.config.counts(**counts))
         return until(segmentations[0].duration_s, turns)
 
     def check(self) -> None:
