@@ -20,11 +20,9 @@ class ExposedError(Exception):
 
 
 def check_bind(host: str | None, auth: Auth) -> None:
-    """Allow loopback addresses always, others if keys are required or the clients' networks are named.
+    """Allow Serve's HTTP proxy to listen on `host` if that is loopback, or `auth` wants keys or names networks.
 
-    Args:
-        host: The address that Serve's HTTP proxy listens on; None if there is no proxy.
-        auth: Who may use the API.
+    `host` is None if there is no proxy.
 
     Raises:
         ExposedError: Whoever reaches the server could use it.

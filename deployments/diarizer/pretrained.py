@@ -62,11 +62,7 @@ class _Window:
 
 
 class PretrainedEngine:
-    """Segmentation, voices, clustering and reconstruction by the pipeline that `config.model` names.
-
-    Raises:
-        ModelLoadError: The pipeline is missing, broken or refused; the message names it.
-    """
+    """Segmentation, voices, clustering and reconstruction by the pipeline that `config.model` names."""
 
     def __init__(self, config: DiarizerConfig) -> None:
         self.config = config
@@ -155,10 +151,8 @@ class PretrainedEngine:
         return masks.astype(np.float32)
 
     def _binary(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        threshold = self._pipeline.segmentation.threshold
-        active: NDArray[np.float32] = binarize(
-            self._pipeline.over_windows(scores), onset=threshold, initial_state=False
-        ).data
+        windows, threshold = self._pipeline.over_windows(scores), self._pipeline.segmentation.threshold
+        active: NDArray[np.float32] = binarize(windows, onset=threshold, initial_state=False).data
         return active
 
 
@@ -178,10 +172,10 @@ def answers(given: Sequence[Answer | Exception]) -> list[Answer]:
 
 
 def load(config: DiarizerConfig) -> PiecewiseDiarization:
-    """The pipeline, on its device, with our batch size and with bounded clustering.
+    """Load the pipeline on its device, with our batch size and with bounded clustering.
 
     Raises:
-        ModelLoadError: see `PretrainedEngine`.
+        ModelLoadError: The pipeline is missing, broken or refused; the message names it.
     """
     name = config.model
     if is_path(name) and not (Path(name).expanduser() / "config.yaml").is_file():
@@ -206,14 +200,13 @@ def load(config: DiarizerConfig) -> PiecewiseDiarization:
 
 
 def is_path(name: str) -> bool:
-    """Whether `name` is meant as a place on this machine, and not as `owner/name` on the hub."""
+    """Return whether `name` is meant as a place on this machine, and not as `owner/name` on the hub."""
     return name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name).exists()
 
 
 def _from_pretrained(config: DiarizerConfig) -> Any:
-    source = Path(config.model).expanduser() if is_path(config.model) else config.model
-    pipeline = Pipeline.from_pretrained(source)
     name = config.model
+    pipeline = Pipeline.from_pretrained(Path(name).expanduser() if is_path(name) else name)
     if type(pipeline) is not SpeakerDiarization or hasattr(pipeline, "preprocessors"):
         raise ModelLoadError(f"diarization pipeline {name} is not a plain SpeakerDiarization")
     if not isinstance(getattr(pipeline, "_embedding", None), PyannoteAudioPretrainedSpeakerEmbedding):

@@ -18,7 +18,6 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from deployments.batch_backoff import BatchBackoff
 from deployments.device import check_device, release_memory
-from deployments.emotion.protocol import LABELS
 from deployments.errors import ModelLoadError
 from deployments.types import SAMPLE_RATE_HZ, Audio, Emotion
 
@@ -50,16 +49,11 @@ _OTHER_NAMES = {
     "surprised": "surprise sur ps pleasant_surprise",
 }
 """Data sets name moods differently: IEMOCAP `neu hap exc ang sad`, RAVDESS `calm`, TESS `ps` (pleasant surprise)."""
-_NAME_OF = {other: name for name, others in _OTHER_NAMES.items() for other in others.split()}
-KNOWN = {name: name for name in LABELS} | _NAME_OF
+KNOWN = {other: name for name, others in _OTHER_NAMES.items() for other in (name, *others.split())}
 
 
 class ClassifierEngine:
-    """Classifies by the model that `config.model` names.
-
-    Raises:
-        ModelLoadError: The model is missing, broken or no classifier; the message names it.
-    """
+    """Classifies by the model that `config.model` names."""
 
     def __init__(self, config: EmotionConfig) -> None:
         self.config = config
@@ -127,7 +121,7 @@ def load(config: EmotionConfig) -> tuple[Any, Any]:
     """Load the feature extractor, and the model on its device.
 
     Raises:
-        ModelLoadError: See `ClassifierEngine`.
+        ModelLoadError: The model is missing, broken or no classifier; the message names it.
     """
     name = config.model
     options = {"trust_remote_code": False, "local_files_only": True}

@@ -112,11 +112,8 @@ def by_voice(arousal: Arousal) -> Emotion | None:
     """Return `neutral` for a voice near its speaker's norm, else None: a raised voice may be joy or anger."""
     if arousal.trust < MIN_EVIDENCE:
         return None
-    unmarked = LexicalEvidence(valence=0.0, cues=frozenset(), trust=0.0)
     known = _known(arousal)
-    scores = {
-        name: _nearness(mood, mood.valence, known) for name, mood in MOODS.items() if _weight(name, mood, unmarked)
-    }
+    scores = {name: _nearness(mood, mood.valence, known) for name, mood in MOODS.items() if not mood.named_only}
     if max(scores, key=lambda name: scores[name]) != "neutral":
         return None
     share = scores["neutral"] / sum(scores.values())

@@ -1,4 +1,4 @@
-"""What every emotion engine does. Knows no engine: `registry.py` does."""
+"""What every emotion engine does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every prosody engine does. Knows no engine: `registry.py` does."""
+"""What every prosody engine does."""
 
 from __future__ import annotations
 

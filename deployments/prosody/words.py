@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from deployments.types import Segment, Span, Tracks, Word
+    from deployments.types import Segment, Tracks, Word
 
 VOLUME_DB = (-60.0, 0.0)
 PITCH_HZ = (100.0, 1000.0)
@@ -70,7 +70,7 @@ def _speaker_medians_hz(segments: Sequence[Segment], readings: list[list[_Readin
 
 
 def _segment_prosody(segment: Segment, readings: list[_Reading], fallback_hz: float) -> tuple[WordProsody, ...]:
-    middles_s = np.array([_middle_s(word) for word in segment.words])
+    middles_s = np.array([(word.start_s + word.end_s) / 2 for word in segment.words])
     voiced = np.array([reading.f0_hz.size > 0 for reading in readings], dtype=bool)
     pitch_hz = np.full(len(readings), fallback_hz)
     if voiced.any():
@@ -80,10 +80,6 @@ def _segment_prosody(segment: Segment, readings: list[_Reading], fallback_hz: fl
         WordProsody(volume_db=reading.volume_db, pitch_hz=float(hz), voiced=bool(is_voiced))
         for reading, hz, is_voiced in zip(readings, pitch_hz, voiced, strict=True)
     )
-
-
-def _middle_s(span: Span) -> float:
-    return (span.start_s + span.end_s) / 2
 
 
 def _median_hz(f0_hz: NDArray[np.float32]) -> float:

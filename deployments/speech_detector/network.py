@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WINDOW_S = 5.0
-WINDOW_SAMPLES = round(WINDOW_S * SAMPLE_RATE_HZ)
 FRAMES = 293
 """Frames of the network's output for one window."""
 FRAME_STEP_S = 270 / SAMPLE_RATE_HZ

@@ -1,4 +1,4 @@
-"""What every speech detector does. Knows no engine: `registry.py` does."""
+"""What every speech detector does."""
 
 from __future__ import annotations
 

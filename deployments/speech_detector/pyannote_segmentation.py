@@ -6,13 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deployments.speech_detector.network import (
-    FRAME_STEP_S,
-    FRAME_WIDTH_S,
-    FRAMES,
-    Grid,
-    SegmentationNetwork,
-)
+from deployments.speech_detector.network import FRAME_STEP_S, FRAME_WIDTH_S, FRAMES, Grid, SegmentationNetwork
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from itertools import accumulate
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from deployments.sentence_ends import ends_clause, ends_sentence
@@ -47,7 +48,7 @@ class Turns:
     def __init__(self, turns: Iterable[Turn]) -> None:
         self._turns = sorted(turns, key=lambda turn: turn.start_s)
         self._starts_s = [turn.start_s for turn in self._turns]
-        self._longest = list(accumulate(self._turns, _later))
+        self._longest = list(accumulate(self._turns, lambda *two: max(two, key=attrgetter("end_s"))))
         """At i: of the first i + 1 turns, the one that ends last."""
 
     @property
@@ -64,10 +65,6 @@ class Turns:
             if self._turns[at].end_s > span.start_s - within_s:
                 found.append(self._turns[at])
         return found[::-1]
-
-
-def _later(first: Turn, second: Turn) -> Turn:
-    return second if second.end_s > first.end_s else first
 
 
 def assign_word_speakers(words: Sequence[Word], turns: Turns) -> list[int]:
