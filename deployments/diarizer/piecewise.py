@@ -48,12 +48,7 @@ class PiecewiseDiarization(SpeakerDiarization):  # type: ignore[misc]  # pyannot
         return SlidingWindowFeature(values, SlidingWindow(duration=inference.duration, step=inference.step))
 
     def turns(
-        self,
-        scores: NDArray[np.float32],
-        embeddings: NDArray[np.float32],
-        *,
-        exclusive: bool = False,
-        **counts: Any,
+        self, scores: NDArray[np.float32], embeddings: NDArray[np.float32], *, exclusive: bool = False, **counts: Any
     ) -> list[Turn]:
         """Return the turns of the whole video, speakers numbered in order of first speech.
 

@@ -62,10 +62,7 @@ class ClassifierEngine:
         labels = self._model.config.id2label
         self.names, self._sums = merged([labels[i] for i in range(len(labels))])
         self._backoff: BatchBackoff[Audio, Shares] = BatchBackoff(
-            self._forward,
-            max_batch=config.batch_size,
-            relieve=partial(release_memory, config.device),
-            stage="emotion",
+            self._forward, max_batch=config.batch_size, relieve=partial(release_memory, config.device), stage="emotion"
         )
 
     def cut(

@@ -1,4 +1,4 @@
-"""Cuts a transcript into cues of subtitles, and gives each cue its time on the screen.
+"""Cuts a transcript into cues of subtitles, breaks their text into lines, and gives each its time on the screen.
 
 A cue has one speaker. It ends at the end of a sentence, at a pause, or when its lines or its duration are full. Cues
 are ordered by start and never overlap: cues of simultaneous speech follow each other.
@@ -10,16 +10,17 @@ import math
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
 from deployments.sentence_ends import ends_sentence
-from serve_app.exports.lines import balanced, columns_of, tokens_of, wrapped
+from deployments.types import Span, joined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from serve_app.exports.lines import Token
+    from deployments.types import Word
     from serve_app.exports.options import ExportOptions
     from serve_app.exports.segments import ExportSegment
 
@@ -34,8 +35,20 @@ CUT_BONUS = 0.3
 """How far a cut may move, as a share of a cue, to be after a comma or in a pause of one second."""
 LINE_USE = 0.85
 """About the share of a line that is used when lines are broken between words."""
+_MEDIAL_JAMO = range(0x1160, 0x1200)
+"""Conjoining vowels and final consonants of Hangul: they are drawn inside the first consonant's square."""
+_NO_COLUMN = {"Mn", "Me", "Cf"}
 
 Tokens: TypeAlias = "list[Token]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token(Span):
+    """An unbreakable piece of text: a word, or a part of a word that is longer than a line."""
+
+    text: str
+    spaced: bool
+    """Whether a space precedes it within a line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,3 +169,73 @@ def _end_s(tokens: Tokens) -> float:
 
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
+
+
+# Lines: broken between words, and inside a word only if it is longer than a line.
+
+
+def columns_of(text: str) -> int:
+    """Return the width of `text`: two columns for an East Asian wide character, none for a combining one."""
+    return sum(map(_columns_of, text))
+
+
+@lru_cache(maxsize=4096)
+def _columns_of(char: str) -> int:
+    if unicodedata.category(char) in _NO_COLUMN or ord(char) in _MEDIAL_JAMO:
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def tokens_of(words: Sequence[Word], columns: int) -> list[Token]:
+    """Return the words as tokens of at most `columns`; parts of a word share its time by their length."""
+    tokens = []
+    before = ""
+    for word in words:
+        spaced = bool(before) and " " in joined((before[-1], word.text[0]))
+        start_s = word.start_s
+        for text in word.text.split(" "):
+            for piece in _pieces(text, columns):
+                end_s = start_s + word.duration_s * len(piece) / len(word.text)
+                tokens.append(Token(start_s=start_s, end_s=end_s, text=piece, spaced=spaced))
+                start_s, spaced = end_s, False
+            spaced = True
+        before = word.text
+    return tokens
+
+
+def _pieces(text: str, columns: int) -> Iterator[str]:
+    borders, width = [0], 0
+    for i, char in enumerate(text):
+        width += _columns_of(char)
+        if width > columns:
+            borders.append(i)
+            width = _columns_of(char)
+    for start, end in pairwise([*borders, len(text)]):
+        yield text[start:end]
+
+
+def wrapped(tokens: Sequence[Token], columns: int, head: str = "") -> list[str]:
+    """Return the fewest lines that hold the tokens. `head`, which ends with a space, begins the first line."""
+    lines, width = [head], columns_of(head)
+    for token in tokens:
+        space = " " if token.spaced and lines[-1] not in ("", head) else ""
+        longer = width + len(space) + columns_of(token.text)
+        if lines[-1] and longer > columns:
+            lines.append(token.text)
+            width = columns_of(token.text)
+        else:
+            lines[-1] += space + token.text
+            width = longer
+    return [line.rstrip() for line in lines]
+
+
+def balanced(tokens: Sequence[Token], columns: int, head: str = "") -> list[str]:
+    """Return as few lines as `wrapped`, of lengths as equal as possible."""
+    lines = wrapped(tokens, columns, head)
+    longest = max(map(columns_of, lines))
+    while len(lines) > 1:
+        narrower = wrapped(tokens, longest - 1, head)
+        if len(narrower) > len(lines) or max(map(columns_of, narrower)) >= longest:
+            break
+        lines, longest = narrower, max(map(columns_of, narrower))
+    return lines

@@ -39,8 +39,7 @@ JOBS_LIMIT = Gauge(
 OLDEST_QUEUED_S = Gauge("oldest_queued_seconds", "How long the first job has waited in the queue; 0 where it is empty.")
 PENDING_CALLBACKS = Gauge("pending_callbacks", "Terminal callbacks that are not acknowledged yet.")
 OLDEST_CALLBACK_S = Gauge(
-    "oldest_undelivered_callback_seconds",
-    "Age of the oldest callback that is not acknowledged; 0 where there is none.",
+    "oldest_undelivered_callback_seconds", "Age of the oldest callback that is not acknowledged; 0 where there is none."
 )
 MANAGER_SEEN_S = Gauge("manager_seen_timestamp_seconds", "When the manager last read the database, epoch seconds.")
 

@@ -33,13 +33,13 @@ def segments_of(utterances: Iterable[Utterance], turns: Sequence[Turn]) -> list[
     """Return segments in order of time, with the speakers of `turns`, numbered in order of their first speech."""
     words = [word for each in sorted(utterances, key=lambda each: each.start_s) for word in each.words]
     spoken = zip(assign_word_speakers(words, Turns(turns)), words, strict=True)
-    return _renumbered(
-        [
-            _segment(speaker, part)
-            for speaker, run in groupby(spoken, key=lambda pair: pair[0])
-            for part in parts_of([word for _, word in run])
-        ]
-    )
+    segments = [
+        _segment(speaker, part)
+        for speaker, run in groupby(spoken, key=lambda pair: pair[0])
+        for part in parts_of([word for _, word in run])
+    ]
+    order = list(dict.fromkeys(each.speaker for each in segments))
+    return [replace(each, speaker=order.index(each.speaker)) for each in segments]
 
 
 def parts_of(words: Sequence[Word]) -> list[Words]:
@@ -95,11 +95,3 @@ def _segment(speaker: int, words: Words) -> Segment:
         words=words,
         confidence=sum(known) / len(known) if known else None,
     )
-
-
-def _renumbered(segments: Sequence[Segment]) -> list[Segment]:
-    """Number the speakers in order of their first speech."""
-    order: dict[int, int] = {}
-    for segment in segments:
-        order.setdefault(segment.speaker, len(order))
-    return [replace(segment, speaker=order[segment.speaker]) for segment in segments]

@@ -108,11 +108,10 @@ def costs_of(word: Word, turns: Turns) -> dict[int, float]:
     near = turns.near(word, REACH_S)
     step_s = word.duration_s / SAMPLES
     moments_s = [word.start_s + (i + 0.5) * step_s for i in range(SAMPLES)]
-    costs: dict[int, float] = {}
-    for speaker in {turn.speaker for turn in near}:
-        shares = [share_outside(at_s, speaker, near) for at_s in moments_s]
-        costs[speaker] = sum(shares) / SAMPLES * duration_s(word)
-    return costs
+    return {
+        speaker: sum(share_outside(at_s, speaker, near) for at_s in moments_s) / SAMPLES * duration_s(word)
+        for speaker in {turn.speaker for turn in near}
+    }
 
 
 def share_outside(at_s: float, speaker: int, near: Sequence[Turn]) -> float:
