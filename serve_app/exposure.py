@@ -42,11 +42,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_token(settings: Settings, environment: Mapping[str, str]) -> None:
-    """Check that production runs on a Ray that requires its token: whoever reaches its ports could run code otherwise.
-
-    Raises:
-        ExposedError: It requires none.
-    """
+    """Check that production runs on a Ray that requires its token. Raises ExposedError if it requires none."""
     if settings.profile == "production" and environment.get("RAY_AUTH_MODE", "").lower() != "token":
         raise ExposedError(
             "this Ray asks nobody for a token, so that whoever reaches its ports can run code: set RAY_AUTH_MODE=token"
@@ -55,11 +51,7 @@ def check_token(settings: Settings, environment: Mapping[str, str]) -> None:
 
 
 def check_forwarding(environment: Mapping[str, str]) -> None:
-    """Check that uvicorn believes forwarded addresses from this machine only.
-
-    Raises:
-        ExposedError: The environment names other addresses.
-    """
+    """Check that uvicorn believes forwarded addresses from this machine only. Raises ExposedError if not."""
     named = [part.strip() for part in environment.get(FORWARDED, "").split(",")]
     if others := [name for name in named if name and not is_loopback(name)]:
         raise ExposedError(

@@ -40,11 +40,7 @@ def has_no_voice(vectors: NDArray[np.float32]) -> bool:
 
 
 def joined(pieces: Sequence[tuple[int, NDArray[np.float32]]]) -> NDArray[np.float32]:
-    """Join arrays over consecutive windows, given in any order with their first windows.
-
-    Raises:
-        ValueError: There is none, or windows are missing or duplicated.
-    """
+    """Join arrays, given with their first windows. Raises ValueError if windows are missing or duplicated."""
     ordered = sorted((piece for piece in pieces if len(piece[1])), key=lambda piece: piece[0])
     expected = 0
     for first, array in ordered:

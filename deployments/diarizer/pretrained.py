@@ -172,11 +172,7 @@ def answers(given: Sequence[Answer | Exception]) -> list[Answer]:
 
 
 def load(config: DiarizerConfig) -> PiecewiseDiarization:
-    """Load the pipeline on its device, with our batch size and with bounded clustering.
-
-    Raises:
-        ModelLoadError: The pipeline is missing, broken or refused; the message names it.
-    """
+    """Load the pipeline with bounded clustering. Raises ModelLoadError if it is missing, broken or refused."""
     name = config.model
     if is_path(name) and not (Path(name).expanduser() / "config.yaml").is_file():
         raise ModelLoadError(f"diarization pipeline {name}: no such directory, or no config.yaml in it")

@@ -12,11 +12,7 @@ if TYPE_CHECKING:
 
 
 def create(config: DiarizerConfig) -> DiarizerEngine:
-    """Load the engine that `config` names.
-
-    Raises:
-        ModelLoadError: The device or a model is missing or broken.
-    """
+    """Load the engine that `config` names. Raises ModelLoadError if the device or a model is missing or broken."""
     require_device("diarizer.device", config.device)
     if config.engine == "pyannote":
         from deployments.diarizer.pretrained import PretrainedEngine

@@ -56,11 +56,7 @@ class VoiceEncoder(nn.Module):
 
 
 def load_encoder() -> VoiceEncoder:
-    """Load the encoder with its trained weights.
-
-    Raises:
-        FileNotFoundError: resemblyzer is not installed.
-    """
+    """Load the encoder with its trained weights. Raises FileNotFoundError if resemblyzer is not installed."""
     checkpoint = torch.load(package_file("resemblyzer", "pretrained.pt"), map_location="cpu", weights_only=True)
     encoder = VoiceEncoder()
     encoder.load_state_dict({k: v for k, v in checkpoint["model_state"].items() if not k.startswith("similarity")})

@@ -115,11 +115,7 @@ class ClassifierEngine:
 
 
 def load(config: EmotionConfig) -> tuple[Any, Any]:
-    """Load the feature extractor, and the model on its device.
-
-    Raises:
-        ModelLoadError: The model is missing, broken or no classifier; the message names it.
-    """
+    """Load feature extractor and model. Raises ModelLoadError if the model is missing, broken or no classifier."""
     name = config.model
     options = {"trust_remote_code": False, "local_files_only": True}
     try:

@@ -10,11 +10,7 @@ if TYPE_CHECKING:
 
 
 def create(config: EmotionConfig) -> EmotionEngine:
-    """Load the engine that `config` names.
-
-    Raises:
-        ModelLoadError: The device or the model is missing or broken.
-    """
+    """Load the engine that `config` names. Raises ModelLoadError if the device or the model is missing or broken."""
     if config.engine == "wav2vec2":
         from deployments.device import require_device
 

@@ -82,10 +82,7 @@ class Grid:
 
 
 class SincNet(nn.Module):
-    """Turns a waveform into features: band-pass filters with learnt edges, then two convolutions.
-
-    Input (batch, 1, samples), output (batch, 60, frames).
-    """
+    """Band-pass filters with learnt edges, then two convolutions: (batch, 1, samples) to (batch, 60, frames)."""
 
     filters: torch.Tensor
 
@@ -153,11 +150,7 @@ def cut_windows(audio: Audio, grid: Grid, windows: Sequence[int]) -> NDArray[np.
 
 
 def load_network() -> PyanNet:
-    """Load PyanNet with the weights of the whisperx package.
-
-    Raises:
-        FileNotFoundError: The package or its file of weights is missing.
-    """
+    """Load PyanNet with the weights of the whisperx package. Raises FileNotFoundError if that is not installed."""
     weights = dict(read_checkpoint(package_file("whisperx", "assets/pytorch_model.bin"))["state_dict"])
     bank = [weights.pop(f"sincnet.conv1d.0.filterbank.{name}") for name in ("low_hz_", "band_hz_", "window_", "n_")]
     network = PyanNet()
@@ -166,11 +159,7 @@ def load_network() -> PyanNet:
 
 
 def package_file(package: str, relative: str) -> Path:
-    """Return the path of a file of an installed package without importing it.
-
-    Raises:
-        FileNotFoundError: The package, or the file in it, is missing.
-    """
+    """Return the path of a file of a package, without importing it. Raises FileNotFoundError if either is missing."""
     spec = find_spec(package)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder) / relative
@@ -198,10 +187,7 @@ def sinc_filters(low_hz: torch.Tensor, band_hz: torch.Tensor, window: torch.Tens
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a Lightning checkpoint without running code of its own.
-
-    Its metadata refers to classes of pyannote, omegaconf and others, which are replaced by empty classes.
-    """
+    """Read a Lightning checkpoint without running its code: classes that its metadata names become empty ones."""
     known: dict[str, Any] = {"collections.defaultdict": defaultdict} | {
         f"builtins.{kind.__name__}": kind for kind in (dict, list, int)
     }

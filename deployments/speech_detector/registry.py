@@ -13,10 +13,6 @@ if TYPE_CHECKING:
 
 
 def create(config: SpeechDetectorConfig) -> SpeechEngine:
-    """Load the engine that `config` names.
-
-    Raises:
-        ModelLoadError: The device is missing.
-    """
+    """Load the engine that `config` names. Raises ModelLoadError if the device is missing."""
     require_device("speech_detector.device", config.device)
     return PyannoteSpeechEngine(config)

@@ -84,10 +84,7 @@ class Trace:
 
     @contextmanager
     def span(self, name: str, *, parent_id: int | None = None, **attributes: Value) -> Iterator[dict[str, Any]]:
-        """Send a span of the block. What the block puts into the dictionary are attributes, too.
-
-        An exception's class is the span's `error`.
-        """
+        """Send a span of the block, whose entries in the dictionary are attributes, an exception's class `error`."""
         notes: dict[str, Any] = {**attributes}
         start_s, began = time.time(), time.monotonic()
         try:

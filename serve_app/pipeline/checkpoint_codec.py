@@ -63,11 +63,7 @@ def encode(step: Step, answer: Any) -> bytes:
 
 
 def decode(step: Step, body: bytes) -> Any:
-    """Return what `encode` was given.
-
-    Raises:
-        Exception: Of one kind or another: this is no answer of `step` in the form of this release.
-    """
+    """Return what `encode` was given. Raises some exception if `body` is no answer of `step` in this release's form."""
     if step is Step.TRACKS:
         return _unpack(body)
     answer = _adapter(_TYPES[step]).validate_json(body, strict=True)

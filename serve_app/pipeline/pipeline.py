@@ -204,10 +204,7 @@ class Pipeline:
         return drop_unheard(transcript, speech)
 
     async def _plan_chunks(self, speech: Sequence[Span]) -> PartialTranscript:
-        """Return the chunks to transcribe, each in the requested language or in the one that is detected there.
-
-        Their language is `auto` where the engine detects none.
-        """
+        """Return the chunks to transcribe, in the requested or detected language; `auto` where none is detected."""
 
         async def detect(spans: Sequence[Span], *, brief: bool) -> list[Probabilities]:
             return await self._stages.map(partial(self._stages.detect_language, brief=brief), spans)

@@ -89,10 +89,7 @@ class StageClient:
         return self._call_on_audio("detector.detect", piece)
 
     def detect_language(self, span: Span, *, brief: bool) -> Awaitable[dict[str, float]]:
-        """Return the probability of each language in `span`; none where the engine cannot tell.
-
-        `brief` is the quick way: it listens to the first seconds only.
-        """
+        """Return the probability of each language in `span`, none if unknown. `brief`: by the first seconds only."""
         return self._call_on_audio("transcriber.detect_language", span, self._job.job_id, brief=brief)
 
     def transcribe(self, chunk: Passage, speech: Sequence[Span]) -> Awaitable[Transcript]:
