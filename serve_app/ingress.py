@@ -19,7 +19,7 @@ from serve_app.orchestration.manager_client import ManagerClient
 from serve_app.orchestration.opening import open_stores
 from serve_app.pipeline.stage_client import StageHandles
 from serve_app.storage.api_keys import KeyStore
-from serve_app.storage.opening import open_database
+from serve_app.storage.database import open_database
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

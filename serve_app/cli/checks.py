@@ -92,8 +92,8 @@ def check_database(settings: Settings) -> None:
     """Migrate the tables before anything uses them. A database that does not answer is no fault: it may come later."""
     from sqlalchemy.exc import SQLAlchemyError
 
+    from serve_app.storage.database import open_database
     from serve_app.storage.migrations import DatabaseTooNewError
-    from serve_app.storage.opening import open_database
 
     try:
         open_database(settings).close()

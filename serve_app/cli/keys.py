@@ -9,7 +9,7 @@ import click
 
 from serve_app.api.keys import FRESH_S
 from serve_app.storage.api_keys import KeyNameError, KeyStore
-from serve_app.storage.opening import open_database
+from serve_app.storage.database import open_database
 
 if TYPE_CHECKING:
     from serve_app.settings import Settings

@@ -379,8 +379,7 @@ def _dismiss_manager() -> None:
     """Have the manager release its lease, so that the next one, perhaps in another container, need not wait."""
     import ray
 
-    from serve_app.orchestration.job_actor import MANAGER_NAME, NAMESPACE
-    from serve_app.orchestration.renamed_methods import remote_method
+    from serve_app.orchestration.job_actor import MANAGER_NAME, NAMESPACE, remote_method
 
     with suppress(ValueError, ray.exceptions.RayError):  # there is none; it is gone, or too slow
         manager = ray.get_actor(MANAGER_NAME, NAMESPACE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 from deployments import logs
@@ -34,7 +33,7 @@ class BackgroundTasks:
 
         task.add_done_callback(ended)
 
-    def is_running(self, kind: str, key: str = "") -> bool:
+    def is_running(self, kind: str, key: str) -> bool:
         """Return whether a task of this kind and key is running."""
         return (kind, key) in self._tasks
 
@@ -42,7 +41,7 @@ class BackgroundTasks:
         """Return how many tasks of this kind are running."""
         return sum(each == kind for each, _ in self._tasks)
 
-    def cancel(self, kind: str, key: str = "") -> None:
+    def cancel(self, kind: str, key: str) -> None:
         """Cancel the task of this kind and key, if one is running."""
         if task := self._tasks.get((kind, key)):
             task.cancel()
@@ -53,19 +52,3 @@ class BackgroundTasks:
         for task in tasks:
             task.cancel()
         return tasks
-
-
-class Interval:
-    """Says when something that is done every `every_s` seconds is due again; the first time at once."""
-
-    def __init__(self, every_s: float) -> None:
-        self._every_s = every_s
-        self._last_at: float | None = None
-
-    def is_due(self) -> bool:
-        """Return True if the last True was `every_s` seconds ago or longer."""
-        now = time.monotonic()
-        if self._last_at is not None and now - self._last_at <= self._every_s:
-            return False
-        self._last_at = now
-        return True

@@ -1,19 +1,21 @@
-"""The Ray actor of one job, a process of its own: `job:<id>` in the Ray dashboard.
+"""The Ray actor of one job, `job:<id>` in the Ray dashboard, and how the manager finds, starts and ends it.
 
-The work is done by the `JobRunner` in it. This module imports little: loading the rest takes a second of a core, and
-the process lowers its priority first, so that requests are answered meanwhile.
+The actor is a process of its own; the work is done by the `JobRunner` in it. This module imports little: loading the
+rest takes a second of a core, and the process lowers its priority first, so that requests are answered meanwhile.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import cloudpickle
+from ray.exceptions import RayError
 
 from deployments.extraction.protocol import Part
 from serve_app.orchestration import placement
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
 
 NAMESPACE = "ml-server"
 MANAGER_NAME = "job-manager"
+PREFIX = "job:"
+NAME_BEFORE = {"wake": "poke", "status": "look", "step_down": "leave", "give_back": "leave"}
+"""What the release before calls methods of the manager and of job actors. Goes with the release after this one."""
+ANSWER_S = 10.0
+"""How long an actor whose process runs may take to answer a ping."""
 NICENESS = 15
 """Between the processes that answer requests (0) and those that compute (idle)."""
 NEVER_USED = ("pandas", "rich")
@@ -40,27 +47,18 @@ def actor_name(job_id: str, run: int) -> str:
 
     A job_id has been checked against the contract's alphabet, which has no `#`.
     """
-    return f"job:{job_id}" if run == 1 else f"job:{job_id}#{run}"
+    return f"{PREFIX}{job_id}" if run == 1 else f"{PREFIX}{job_id}#{run}"
 
 
-def launch(job: Job, settings: Settings, stages: StageHandles, manager: ActorHandle[Any]) -> ActorHandle[Any]:
-    """Return the actor of the job's present run; create it if there is none."""
-    pickled: bytes = cloudpickle.dumps((settings, stages))  # type: ignore[no-untyped-call]
-    actor: Any = (
-        ray.remote(JobActor)
-        .options(
-            name=actor_name(job.job_id, job.run),
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            max_restarts=-1,
-            num_cpus=0,
-            scheduling_strategy=placement.strategy(),
-            max_concurrency=100,
-        )
-        .remote(job.job_id, job.run, pickled, manager)
-    )
-    return cast("ActorHandle[Any]", actor)
+def remote_method(actor: Any, name: str) -> Any:
+    """Return an actor's method `name`, or what the release before called it where the actor does not have that.
+
+    While `serve deploy` runs, both releases call each other: see also the aliases in `JobManager` and `JobActor`.
+    """
+    try:
+        return getattr(actor, name)
+    except AttributeError:
+        return getattr(actor, NAME_BEFORE[name])
 
 
 def _set_title(doing: str) -> None:
@@ -119,3 +117,95 @@ class JobActor:
 
     leave = give_back  # what a manager of the release before calls; to be removed with the release after this one
     stage_progress = report_progress  # the same for an extractor of the release before
+
+
+class JobActors:
+    """Find, start, cancel and kill job actors. Inside the manager's actor only: job actors get a handle of it."""
+
+    def __init__(self, settings: Settings, stages: StageHandles) -> None:
+        self._settings = settings
+        self._stages = stages
+
+    async def exists(self, job: Job) -> bool:
+        """Return whether Ray knows an actor of the job's present run, even one whose process it is restarting."""
+        return await self._find(job) is not None
+
+    async def start(self, job: Job) -> None:
+        """Create the job's actor and wait until it answers.
+
+        Raises:
+            DatabaseOutOfReachError: The actor might run on a machine that does not have the database's file.
+        """
+        await asyncio.to_thread(placement.check_reach, self._settings.database_url.get_secret_value())
+        pickled: bytes = cloudpickle.dumps((self._settings, self._stages))  # type: ignore[no-untyped-call]
+        actor: Any = (
+            ray.remote(JobActor)
+            .options(
+                name=actor_name(job.job_id, job.run),
+                namespace=NAMESPACE,
+                lifetime="detached",
+                get_if_exists=True,
+                max_restarts=-1,
+                num_cpus=0,
+                scheduling_strategy=placement.strategy(),
+                max_concurrency=100,
+            )
+            .remote(job.job_id, job.run, pickled, ray.get_runtime_context().current_actor)
+        )
+        await actor.ping.remote()
+
+    async def is_responsive(self, job: Job) -> bool:
+        """Return False where there is no actor, or where its process is stopped or hangs.
+
+        An actor that waits for the database answers. One that is dead or restarts counts as responsive: it holds no
+        lock.
+        """
+        actor = await self._find(job)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return actor is not None and await actor.ping.remote() is None
+        except TimeoutError:
+            return False
+        except RayError:
+            return True
+
+    async def cancel(self, job: Job) -> None:
+        """Ask the job's actor to end the job as cancelled; do not wait for it."""
+        if actor := await self._find(job):
+            actor.cancel.remote()
+
+    async def give_back(self, job: Job) -> None:
+        """Ask the job's actor to give its attempt back and to end; do not wait for it."""
+        if actor := await self._find(job):
+            remote_method(actor, "give_back").remote()
+
+    async def kill(self, job: Job) -> bool:
+        """Kill the job's actor; return False where there is none.
+
+        Its name is free at once. A process that is stopped or hangs is killed by Ray's raylet 5 s later (Ray 2.60,
+        measured).
+        """
+        actor = await self._find(job)
+        if actor is not None:
+            ray.kill(actor)
+        return actor is not None
+
+    async def _find(self, job: Job) -> ActorHandle[Any] | None:
+        try:
+            return await asyncio.to_thread(ray.get_actor, actor_name(job.job_id, job.run), NAMESPACE)
+        except ValueError:
+            return None
+
+    async def find_orphans(self, running: set[tuple[str, int]]) -> set[str]:
+        """Return the names of job actors of all but these (job_id, run); some may still be sending their job's end."""
+        named = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
+        wanted = {actor_name(job_id, run) for job_id, run in running}
+        ours = {actor["name"] for actor in named if actor["namespace"] == NAMESPACE}
+        return {name for name in ours - wanted if name.startswith(PREFIX)}
+
+    async def kill_by_name(self, name: str) -> None:
+        """Kill an actor that `find_orphans` has found."""
+        try:
+            ray.kill(await asyncio.to_thread(ray.get_actor, name, NAMESPACE))
+        except ValueError:
+            return

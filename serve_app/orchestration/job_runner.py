@@ -37,7 +37,7 @@ from serve_app.pipeline.pipeline import Pipeline
 from serve_app.pipeline.stage_calls import TRANSIENT
 from serve_app.pipeline.steps import StageTimer
 from serve_app.storage.checkpoints import Checkpoints
-from serve_app.storage.opening import open_database
+from serve_app.storage.database import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,72 +4,68 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from deployments import logs
-from deployments.errors import InternalJobError
+from deployments.errors import CancelledJobError, InternalJobError, ProcessingTimeoutError
 from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.states import JobState
 from serve_app.observability.canonical_log import log_end
-from serve_app.orchestration.deadlines import Deadlines
 from serve_app.storage.leases import LEASE_S, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from deployments.errors import JobError
     from serve_app.jobs.job import Job
     from serve_app.observability.tracing import Tracer
     from serve_app.orchestration.background import BackgroundTasks
-    from serve_app.orchestration.callback_delivery import CallbackDelivery
-    from serve_app.orchestration.janitor import Janitor
-    from serve_app.orchestration.job_actors import JobActors
+    from serve_app.orchestration.job_actor import JobActors
+    from serve_app.orchestration.opening import Stores
     from serve_app.orchestration.prefetcher import Prefetcher
-    from serve_app.settings import Settings
-    from serve_app.storage.stores import Stores
+    from serve_app.settings import Limits, Settings
 
 STARTS_AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
 """Job actors that start at the same time: each takes a core for a second or more, and requests want answers."""
 ANSWER_S = 60.0
 """An actor that does not answer for so long after its start is treated as one that works: its beats are watched."""
+DEADLINE_GRACE_S = 5.0
+"""How long after its deadline a job's actor may take to end the job."""
+CANCEL_GRACE_S = 10.0
+STARTS_PER_ATTEMPT = 3
+"""Actors that die before they can count an attempt are not started for ever."""
 
 log = logs.get_logger("manager")
 
 
+@dataclass(kw_only=True, eq=False)
 class JobSupervisor:
     """Start, watch, cancel and replace the actors of running jobs."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        stores: Stores,
-        actors: JobActors,
-        *,
-        prefetcher: Prefetcher,
-        delivery: CallbackDelivery,
-        janitor: Janitor,
-        tracer: Tracer,
-        tasks: BackgroundTasks,
-        wake: Callable[[], None],
-    ) -> None:
-        """`wake` begins the manager's next turn."""
-        self._settings = settings
-        self._stores = stores
-        self._actors = actors
-        self._prefetcher = prefetcher
-        self._delivery = delivery
-        self._janitor = janitor
-        self._tracer = tracer
-        self._tasks = tasks
-        self._wake = wake
-        self._deadlines = Deadlines(settings.limits)
+    settings: Settings
+    stores: Stores
+    actors: JobActors
+    prefetcher: Prefetcher
+    extractor: Any
+    """The handle of the extractor's deployment."""
+    tracer: Tracer
+    tasks: BackgroundTasks
+    wake: Callable[[], None]
+    """Begins the manager's next turn."""
+
+    def __post_init__(self) -> None:
+        self._deadlines = Deadlines(self.settings.limits)
         self._beats = Watch()
         self._starting = 0
+        self._orphans: set[str] = set()
+        """Actors that had no running job at the last look."""
 
     def supervise(self, running: Sequence[Job]) -> None:
         """Start a look at each running job, and forget all others."""
         for job in running:
-            self._tasks.start("supervision", self._supervise(job), key=job.job_id)
+            self.tasks.start("supervision", self._supervise(job), key=job.job_id)
         ids = {job.job_id for job in running}
         self._deadlines.retain_only(ids)
         self._beats.retain_only(ids)
@@ -80,28 +76,36 @@ class JobSupervisor:
 
     async def kill_unresponsive(self) -> None:
         """Kill actors whose process does not run: on SQLite, one stopped within a write keeps all from writing."""
-        for job in await asyncio.to_thread(self._stores.queue.fetch_running_jobs):
-            if await self._actors.exists(job) and not await self._actors.is_responsive(job):
+        for job in await asyncio.to_thread(self.stores.queue.fetch_running_jobs):
+            if await self.actors.exists(job) and not await self.actors.is_responsive(job):
                 log.warning("a job actor hangs while the database cannot be written", extra=logs.about(job.job_id))
-                await self._actors.kill(job)
+                await self.actors.kill(job)
+
+    async def kill_orphans(self, running: Sequence[Job]) -> None:
+        """Kill actors that had no running job at two looks: after one look, an end may still be being sent."""
+        orphans = await self.actors.find_orphans({(job.job_id, job.run) for job in running})
+        for name in orphans & self._orphans:
+            log.warning("a job actor without a job is killed", extra={"driver": name})
+            await self.actors.kill_by_name(name)
+        self._orphans = orphans
 
     async def _supervise(self, job: Job) -> None:
         if overdue := self._deadlines.overdue(job):
             await self._end(job, overdue)
             return
         async with asyncio.timeout(ANSWER_S):
-            if not await self._actors.exists(job):
-                if job.attempt >= self._settings.limits.attempts:
+            if not await self.actors.exists(job):
+                if job.attempt >= self.settings.limits.attempts:
                     await self._end(job, InternalJobError())
-                elif not self._prefetcher.must_finish_first(job):
+                elif not self.prefetcher.must_finish_first(job):
                     await self._start_actor(job)
             elif self._beats.unchanged_s(job.job_id, (job.run, job.attempt, job.beats)) > LEASE_S:
                 log.warning("a job actor stands still", extra=logs.about(job.job_id, run=job.run, attempt=job.attempt))
                 self._beats.forget(job.job_id)
-                await self._actors.kill(job)
-                self._wake()
+                await self.actors.kill(job)
+                self.wake()
             elif job.cancel_requested:
-                await self._actors.cancel(job)
+                await self.actors.cancel(job)
 
     async def _start_actor(self, job: Job) -> None:
         """Start a job's actor unless enough others are starting; the end of each start begins another turn."""
@@ -109,24 +113,58 @@ class JobSupervisor:
             return
         self._starting += 1
         try:
-            now = await asyncio.to_thread(self._stores.jobs.fetch_job, job.job_id)
+            now = await asyncio.to_thread(self.stores.jobs.fetch_job, job.job_id)
             if now is not None and (now.run, now.state) == (job.run, JobState.RUNNING):
                 log.info("job actor starts", extra=logs.about(now.job_id, run=now.run, attempts_before=now.attempt))
-                self._delivery.stop_heartbeat(now.job_id)
+                self.tasks.cancel("heartbeat", now.job_id)  # it must not arrive after what the actor sends
                 self._deadlines.count_start(now.job_id)
                 self._beats.forget(now.job_id)
-                await self._actors.start(now)
+                await self.actors.start(now)
         finally:
             self._starting -= 1
-            self._wake()
+            self.wake()
 
     async def _end(self, job: Job, error: JobError) -> None:
         """End a job with an error, after its actor."""
-        if not await self._actors.kill(job):
+        if not await self.actors.kill(job):
             log.info("a job without an actor is ended", extra=logs.about(job.job_id))
-        outcome = Outcome(error_code=error.code, error_message=error.sentence(self._settings.locale))
+        outcome = Outcome(error_code=error.code, error_message=error.sentence(self.settings.locale))
         attempt = Attempt(job_id=job.job_id, run=job.run, number=job.attempt)
-        if await asyncio.to_thread(self._stores.attempts.finish_job, attempt, outcome):
+        if await asyncio.to_thread(self.stores.attempts.finish_job, attempt, outcome):
             log_end(job, outcome, seconds=job.spent_s)
-            await self._tracer.ended(job)
-            await self._janitor.discard_now(job.job_id)
+            await self.tracer.ended(job)
+            await self.extractor.discard.remote(job.job_id)
+
+
+class Deadlines:
+    """Find the jobs that the manager has to end, by clocks that nobody can set."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._runs = Watch()
+        self._starts: dict[str, int] = {}
+        self._cancelled_at: dict[str, float] = {}
+
+    def count_start(self, job_id: str) -> None:
+        """Count an actor that is started for a job."""
+        self._starts[job_id] = self._starts.get(job_id, 0) + 1
+
+    def overdue(self, job: Job) -> JobError | None:
+        """Return the error that a job is to end with now, None while it may go on."""
+        limits = self._limits
+        if job.cancel_requested:
+            since = self._cancelled_at.setdefault(job.job_id, time.monotonic())
+            return CancelledJobError() if time.monotonic() - since > CANCEL_GRACE_S else None
+        idle_s = self._runs.unchanged_s(job.job_id, job.run) - job.spent_s
+        if max(job.spent_s, idle_s) > limits.processing_s + DEADLINE_GRACE_S:
+            return ProcessingTimeoutError(limit_min=limits.processing_s / 60)
+        if job.attempt > limits.attempts or self._starts.get(job.job_id, 0) > STARTS_PER_ATTEMPT * limits.attempts:
+            return InternalJobError()
+        return None
+
+    def retain_only(self, job_ids: Collection[str]) -> None:
+        """Forget all other jobs."""
+        self._runs.retain_only(job_ids)
+        for known in (self._starts, self._cancelled_at):
+            for job_id in known.keys() - job_ids:
+                del known[job_id]

@@ -1,13 +1,12 @@
-"""The actor that admits jobs and has all parts of the server beside them do their work: one per cluster, detached.
+"""The actor that admits jobs, has their actors supervised, sends due callbacks and prunes: one per cluster, detached.
 
-It holds no state that matters: what it knows is in the database, so it may die and come back at any time. Each turn of
-its loop admits jobs to free slots and then calls the supervisor of their actors, the delivery of callbacks, the
-prefetcher, the metrics and the janitor.
+It holds no state that matters: what it knows is in the database, so it may die and come back at any time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -16,18 +15,19 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from deployments import logs
 from deployments.net.client import CallbackClient
+from serve_app.callbacks import payloads
 from serve_app.callbacks.sender import Sender
+from serve_app.jobs.progress import Progress
 from serve_app.observability import job_metrics
 from serve_app.observability.tracing import Tracer
-from serve_app.orchestration.background import BackgroundTasks, Interval
-from serve_app.orchestration.callback_delivery import CallbackDelivery
-from serve_app.orchestration.janitor import Janitor
-from serve_app.orchestration.job_actors import JobActors
+from serve_app.orchestration.background import BackgroundTasks
+from serve_app.orchestration.job_actor import JobActors
 from serve_app.orchestration.job_supervisor import JobSupervisor
 from serve_app.orchestration.leadership import Leadership
 from serve_app.orchestration.opening import open_stores
 from serve_app.orchestration.prefetcher import Prefetcher
-from serve_app.storage.opening import open_database
+from serve_app.storage.database import open_database
+from serve_app.storage.outbox import new_message_id
 from serve_app.storage.server_state import set_draining
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 TURN_S = 1.0
 GATHER_S = 0.05
 """All calls of `wake` within this time are served by one turn."""
+DELIVERIES = 20
+"""Terminal callbacks that are tried at the same time."""
+PRUNE_EVERY_S = 600.0
+DAY_S = 86_400
 
 log = logs.get_logger("manager")
 
@@ -52,34 +56,38 @@ class JobManager:
         logs.configure()
         self._settings = settings
         self._since = since
+        self._extractor = stages.extractor
         self._actors = actors or JobActors(settings, stages)
         self._database = open_database(settings)
-        self._stores = stores = open_stores(settings, self._database)
+        self._stores = open_stores(settings, self._database)
+        self._tracer = Tracer(settings, self._stores.jobs, process="manager")
         self._client = CallbackClient(settings.callbacks)
-        self._tracer = Tracer(settings, stores.jobs, process="manager")
-        self._woken = asyncio.Event()
-        self._tasks = tasks = BackgroundTasks()
-        self._leadership = Leadership(self._database, stores.queue)
         secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
-        sender = Sender(self._client, stores.outbox, secrets=secrets, trace_of=self._tracer.of_id)
-        self._delivery = CallbackDelivery(settings, stores, sender, tasks)
+        self._sender = Sender(self._client, self._stores.outbox, secrets=secrets, trace_of=self._tracer.of_id)
+        self._leadership = Leadership(self._database, self._stores.queue)
+        self._job_metrics = job_metrics.JobMetrics(self._database, settings.limits)
+        self._woken = asyncio.Event()
+        self._tasks = BackgroundTasks()
         self._prefetcher = Prefetcher(
-            settings, stores, stages.extractor, tracer=self._tracer, tasks=tasks, wake=self._woken.set
-        )
-        self._janitor = Janitor(settings, stores, stages.extractor, self._actors, tasks)
-        self._supervisor = JobSupervisor(
-            settings,
-            stores,
-            self._actors,
-            prefetcher=self._prefetcher,
-            delivery=self._delivery,
-            janitor=self._janitor,
+            settings=settings,
+            stores=self._stores,
+            extractor=self._extractor,
             tracer=self._tracer,
-            tasks=tasks,
+            tasks=self._tasks,
             wake=self._woken.set,
         )
-        self._job_metrics = job_metrics.JobMetrics(self._database, settings.limits)
-        self._metrics_interval = Interval(job_metrics.EVERY_S)
+        self._supervisor = JobSupervisor(
+            settings=settings,
+            stores=self._stores,
+            actors=self._actors,
+            prefetcher=self._prefetcher,
+            extractor=self._extractor,
+            tracer=self._tracer,
+            tasks=self._tasks,
+            wake=self._woken.set,
+        )
+        self._last_at: dict[str, float] = {}
+        """When what is not done at each turn was done last, by the monotonic clock."""
         self._turned_at = time.monotonic()
         self._first_turn = asyncio.Event()
         self._loop = asyncio.get_running_loop().create_task(self._run())
@@ -122,7 +130,7 @@ class JobManager:
     async def discard(self, job_id: str) -> None:
         """Stop fetching an ended job's video, and delete its audio."""
         self._prefetcher.cancel(job_id)
-        self._janitor.discard(job_id)
+        self._tasks.start("discard", self._discard(job_id), key=job_id)
 
     # What a server of the release before calls these methods; to be removed with the release after this one.
     poke, look, leave = wake, status, step_down
@@ -171,8 +179,50 @@ class JobManager:
             log.info("admitted", extra=logs.about(job.job_id, waited_s=round(time.time() - job.queued_at, 3)))
         running = await asyncio.to_thread(self._stores.queue.fetch_running_jobs)
         self._supervisor.supervise(running)
-        await self._delivery.send_due()
+        await self._send_due_callbacks()
         await self._prefetcher.fetch_ahead()
-        if self._metrics_interval.is_due():
+        if self._is_due("job metrics", job_metrics.EVERY_S):
             self._tasks.start("job metrics", asyncio.to_thread(self._job_metrics.collect))
-        self._janitor.clean_up_if_due(running)
+        if self._is_due("prune", PRUNE_EVERY_S):
+            self._tasks.start("prune", self._prune())
+            self._tasks.start("orphans", self._supervisor.kill_orphans(running))
+
+    def _is_due(self, work: str, every_s: float) -> bool:
+        """Return True if the last True for `work` was `every_s` seconds ago or longer; the first time at once."""
+        now = time.monotonic()
+        if now - self._last_at.get(work, -math.inf) <= every_s:
+            return False
+        self._last_at[work] = now
+        return True
+
+    async def _send_due_callbacks(self) -> None:
+        """Start to send heartbeats of waiting jobs, and terminal callbacks after the first try, which is the actor's.
+
+        A heartbeat in flight is cancelled, so that it cannot arrive after the job's end.
+        """
+        for job in await asyncio.to_thread(self._stores.queue.take_due_heartbeats, since_s=self._settings.heartbeat_s):
+            self._tasks.start("heartbeat", self._send_heartbeat(job), key=job.job_id)
+        for callback_id, job_id in await asyncio.to_thread(self._stores.outbox.due, DELIVERIES):
+            self._tasks.cancel("heartbeat", job_id)
+            self._tasks.start("delivery", self._sender.deliver(callback_id), key=callback_id)
+
+    async def _send_heartbeat(self, job: Job) -> None:
+        now = Progress(percent=job.progress, stage=job.stage)
+        body = payloads.progress(job.job_id, now, locale=self._settings.locale)
+        await self._sender.send_progress(
+            job.job_id, str(job.callback_url), body, message_id=new_message_id(), sequence=job.sequence
+        )
+
+    async def _prune(self) -> None:
+        """Delete jobs that ended before the retention period, and audio whose job is gone or has ended."""
+        oldest = time.time() - self._settings.retention_days * DAY_S
+        while await asyncio.to_thread(self._stores.queue.delete_old_jobs, oldest):  # some at a time
+            pass
+        for job_id in await self._extractor.kept_jobs.remote():
+            job_now = await asyncio.to_thread(self._stores.jobs.fetch_job, job_id)
+            if job_now is None or job_now.state.ended:
+                await self._discard(job_id)
+
+    async def _discard(self, job_id: str) -> None:
+        """Delete the audio of an ended job."""
+        await self._extractor.discard.remote(job_id)

@@ -12,9 +12,8 @@ from ray.exceptions import RayActorError
 
 from deployments import logs
 from serve_app.orchestration import placement
-from serve_app.orchestration.job_actor import MANAGER_NAME, NAMESPACE
+from serve_app.orchestration.job_actor import MANAGER_NAME, NAMESPACE, remote_method
 from serve_app.orchestration.manager import JobManager
-from serve_app.orchestration.renamed_methods import remote_method
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -39,20 +39,16 @@ class DatabaseOutOfReachError(Exception):
 
 
 def check_reach(database_url: str) -> None:
-    """Refuse SQLite on a cluster, where each machine would have jobs of its own.
+    """Refuse SQLite on a cluster of several machines, each of which would have jobs of its own.
 
     Raises:
         DatabaseOutOfReachError: The database is SQLite and the cluster has several machines.
     """
     if database_url.startswith("sqlite") and ray.is_initialized():
-        machines = machines_of(ray.nodes())  # type: ignore[no-untyped-call]
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        machines = sorted({node["NodeManagerHostname"] for node in nodes if node["Alive"]})
         if len(machines) > 1:
             raise DatabaseOutOfReachError(
                 f"SQLite cannot be shared by {len(machines)} machines ({', '.join(machines)}):"
                 " set ML_SERVER_DATABASE_URL to a PostgreSQL database that all of them reach"
             )
-
-
-def machines_of(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the host names of the living nodes; several nodes on one machine share its disk."""
-    return sorted({node["NodeManagerHostname"] for node in nodes if node["Alive"]})

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from serve_app.jobs.job import Job
     from serve_app.observability.tracing import Tracer
     from serve_app.orchestration.background import BackgroundTasks
+    from serve_app.orchestration.opening import Stores
     from serve_app.settings import Settings
-    from serve_app.storage.stores import Stores
 
 TRIES = 3
 """For a video that is not to blame: the replica died, or the disk was full."""
@@ -33,53 +34,45 @@ BLAMELESS = (*TRANSIENT, OutOfResourcesError)
 log = logs.get_logger("manager")
 
 
+@dataclass(kw_only=True, eq=False)
 class Prefetcher:
     """Fetch while all slots are taken and the disk has room, the URL that expires first before the others."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        stores: Stores,
-        extractor: Any,
-        *,
-        tracer: Tracer,
-        tasks: BackgroundTasks,
-        wake: Callable[[], None],
-    ) -> None:
-        """`extractor` is the handle of the extractor's deployment; `wake` begins the manager's next turn."""
-        self._settings = settings
-        self._stores = stores
-        self._extractor = extractor
-        self._tracer = tracer
-        self._tasks = tasks
-        self._wake = wake
-        self._tries: dict[str, int] = {}
+    settings: Settings
+    stores: Stores
+    extractor: Any
+    """The handle of the extractor's deployment."""
+    tracer: Tracer
+    tasks: BackgroundTasks
+    wake: Callable[[], None]
+    """Begins the manager's next turn."""
+    _tries: dict[str, int] = field(default_factory=dict, init=False)
 
     async def fetch_ahead(self) -> None:
         """Start as many fetches as the limits and the disk allow."""
-        limits = self._settings.limits
-        free = limits.prefetches - self._tasks.count("fetch")
-        counts = await asyncio.to_thread(self._stores.jobs.count_jobs)
+        limits = self.settings.limits
+        free = limits.prefetches - self.tasks.count("fetch")
+        counts = await asyncio.to_thread(self.stores.jobs.count_jobs)
         if free <= 0 or counts.running < limits.running_jobs or self._free_bytes() < limits.prefetch_bytes:
             return
         if not counts.queued:
             self._tries.clear()
-        for job in await asyncio.to_thread(self._stores.queue.select_jobs_to_prefetch, free):
-            await asyncio.to_thread(self._stores.queue.set_prefetch, job, Prefetch.RUNNING)
-            self._tasks.start("fetch", self._fetch(job), key=job.job_id)
+        for job in await asyncio.to_thread(self.stores.queue.select_jobs_to_prefetch, free):
+            await asyncio.to_thread(self.stores.queue.set_prefetch, job, Prefetch.RUNNING)
+            self.tasks.start("fetch", self._fetch(job), key=job.job_id)
 
     def must_finish_first(self, job: Job) -> bool:
         """Return whether a job that has its slot must wait for its fetch: another one might find the URL expired."""
-        fetched = self._tasks.is_running("fetch", job.job_id) and not job.cancel_requested
+        fetched = self.tasks.is_running("fetch", job.job_id) and not job.cancel_requested
         return fetched and job.video_expires_at < time.time() + URL_MARGIN_S
 
     def cancel(self, job_id: str) -> None:
         """Stop fetching a job's video."""
-        self._tasks.cancel("fetch", job_id)
+        self.tasks.cancel("fetch", job_id)
 
     def _free_bytes(self) -> int:
         """Return the room for audio, and for a video meanwhile; scratch on remote storage is not looked at."""
-        extractor = self._settings.extractor
+        extractor = self.settings.extractor
         places = (Path(extractor.scratch_url.removeprefix("file://")), extractor.temp_dir)
         return min((shutil.disk_usage(place).free for place in places if place and place.exists()), default=sys.maxsize)
 
@@ -89,8 +82,8 @@ class Prefetcher:
         tries = self._tries[job.job_id] = self._tries.get(job.job_id, 0) + 1
         fetching: Any = None
         try:
-            with self._tracer.of(job).span("fetch ahead", number=tries):
-                fetching = self._extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
+            with self.tracer.of(job).span("fetch ahead", number=tries):
+                fetching = self.extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
                 await fetching
             state = Prefetch.DONE
         except asyncio.CancelledError:
@@ -103,5 +96,5 @@ class Prefetcher:
                 await asyncio.sleep(RETRY_WAIT_S)
                 state = Prefetch.NONE  # fetch again: the URL may expire before the job's turn
         finally:
-            await asyncio.to_thread(self._stores.queue.set_prefetch, job, state)
-            self._wake()  # the next fetch need not wait for a turn
+            await asyncio.to_thread(self.stores.queue.set_prefetch, job, state)
+            self.wake()  # the next fetch need not wait for a turn

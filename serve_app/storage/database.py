@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
     from sqlalchemy.engine import ExceptionContext
 
+    from serve_app.settings import Settings
+
 BUSY_TIMEOUT_S = 4
 """Longest wait for a lock or a connection. A request has five seconds in all; callers with more time try again."""
 GONE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
@@ -31,6 +33,14 @@ LINE_POLL_S = 0.002
 """Between tries to get the writers' lock. SQLite's own waiters sleep up to 0.1 s and overtake each other."""
 _ADMISSION_LOCK = 7_201_984
 """Key of the advisory lock that serialises `admission` writers on PostgreSQL; on SQLite all writers are serialised."""
+
+
+def open_database(settings: Settings) -> Database:
+    """Return the database that the settings name, with its tables in their newest form."""
+    settings.prepare()
+    database = Database(settings.database_url.get_secret_value())
+    database.create()
+    return database
 
 
 class Database:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from serve_app.settings import Limits
     from serve_app.storage.database import Database
     from serve_app.storage.job_rows import EndBody
 
@@ -53,16 +54,14 @@ class JobStore:
     def __init__(
         self,
         database: Database,
+        limits: Limits,
         *,
-        queue_limit: int,
-        running_limit: int,
         end_body: EndBody,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._db = database
         self.job_list = JobList(database)
-        self._queue_limit = queue_limit
-        self._running_limit = running_limit
+        self._limits = limits
         self._end_body = end_body
         self._clock = clock
 
@@ -77,14 +76,11 @@ class JobStore:
                 return Submission(job=known)
             if is_draining(db):
                 return Submission(job=None, draining=True)
-            if not self._has_room(db):
+            counts = count_by_state(db)
+            if counts.running + counts.queued >= self._limits.running_jobs + self._limits.queued_jobs:
                 return Submission(job=None)
             self._queue(db, known, new)
             return Submission(job=fetch(db, new.job_id), started=True)
-
-    def _has_room(self, db: Connection) -> bool:
-        counts = count_by_state(db)
-        return counts.running + counts.queued < self._running_limit + self._queue_limit
 
     def _queue(self, db: Connection, known: Job | None, new: NewJob) -> None:
         now = self._clock()
@@ -176,11 +172,11 @@ class JobStore:
             if mean is None:
                 return None
             if job is None:
-                return mean / self._running_limit
+                return mean / self._limits.running_jobs
             if job.state is not JobState.QUEUED:
                 return mean
             ahead = count_by_state(db).running + _queue_position(db, job) - 1
-            return mean * (1 + ahead // self._running_limit)
+            return mean * (1 + ahead // self._limits.running_jobs)
 
     def is_draining(self) -> bool:
         """Return whether the server is about to stop."""

@@ -31,7 +31,7 @@ from tests.support.process import wait_healthy
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from serve_app.storage.stores import Stores
+    from serve_app.orchestration.opening import Stores
 
 
 JOBS = 2000

@@ -31,15 +31,15 @@ from serve_app.orchestration.opening import open_stores
 from serve_app.settings import Settings
 from serve_app.storage import outbox as outbox_module
 from serve_app.storage.api_keys import KeyStore
-from serve_app.storage.opening import open_database
+from serve_app.storage.database import open_database
 from serve_app.testing import FakeHandle, fake_stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from multiprocessing.context import ForkServerContext
 
+    from serve_app.orchestration.opening import Stores
     from serve_app.pipeline.stage_client import StageHandles
-    from serve_app.storage.stores import Stores
     from tests.chaos.fuse import Fuse
 
 AUDIO_S = 8.0

@@ -11,10 +11,10 @@ from serve_app.storage.api_keys import KeyStore
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from serve_app.orchestration.opening import Stores
     from serve_app.settings import Settings
     from serve_app.storage.database import Database
     from serve_app.storage.outbox import Outbox
-    from serve_app.storage.stores import Stores
 
 
 class NobodyBehind:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
 
 if TYPE_CHECKING:
-    from serve_app.storage.stores import Stores
+    from serve_app.orchestration.opening import Stores
 
 CALLBACK_URL = "http://127.0.0.1:9/result"
 """Where nothing listens."""

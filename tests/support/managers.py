@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from serve_app.storage.stores import Stores
+    from serve_app.orchestration.opening import Stores
 
     Behaviour = Callable[[Stores, Attempt], Awaitable[None]]
 

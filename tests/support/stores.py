@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from functools import partial
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
-from serve_app.callbacks.payloads import end_body
 from serve_app.callbacks.retry_schedule import RetrySchedule
-from serve_app.storage.stores import Stores, stores_of
+from serve_app.orchestration.opening import Stores, open_stores
+from serve_app.settings import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,8 @@ def stores(
     clock: Callable[[], float] = time.time,
 ) -> Stores:
     """Return them as the server opens them."""
-    body = partial(end_body, locale=locale, max_bytes=50_000_000)
-    return stores_of(database, queue_limit=queue_limit, running_limit=running_limit, end_body=body, clock=clock)
+    settings: Any = SimpleNamespace(locale=locale, limits=Limits(queued_jobs=queue_limit, running_jobs=running_limit))
+    return open_stores(settings, database, clock=clock)
 
 
 def fail(outbox: Outbox, callback: DueCallback | None, *, error: str) -> None:

@@ -13,7 +13,7 @@ import httpx
 from serve_app.jobs.job import Attempt, Outcome
 from serve_app.orchestration.opening import open_stores
 from serve_app.settings import Settings
-from serve_app.storage.opening import open_database
+from serve_app.storage.database import open_database
 from tests.support.edge import edge as edge_over
 from tests.support.live_server import serving
 

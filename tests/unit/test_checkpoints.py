@@ -49,7 +49,7 @@ from tests.support.stores import stores
 
 if TYPE_CHECKING:
     from serve_app.jobs.job import Attempt
-    from serve_app.storage.stores import Stores
+    from serve_app.orchestration.opening import Stores
 
 TRACKS = Tracks(start_s=0, f0_hz=np.array([1, np.nan, 3], np.float32), level_dbfs=np.array([0.1, -2, -3], np.float32))
 UNSURE = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=0.1 + 0.2)

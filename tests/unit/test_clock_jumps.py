@@ -15,8 +15,8 @@ from tests.support.jobs import BROKEN, CALLBACK_URL, new_job
 from tests.support.stores import fail, stores
 
 if TYPE_CHECKING:
+    from serve_app.orchestration.opening import Stores
     from serve_app.storage.outbox import Outbox
-    from serve_app.storage.stores import Stores
 
 HOUR_S = 3600.0
 

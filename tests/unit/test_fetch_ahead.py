@@ -16,10 +16,10 @@ from deployments.extraction.scratch import Scratch
 from deployments.types import SAMPLE_RATE_HZ
 from serve_app.jobs.job import Outcome
 from serve_app.jobs.states import JobState
-from serve_app.orchestration import janitor, job_supervisor, manager, prefetcher
+from serve_app.orchestration import job_supervisor, manager, prefetcher
 from serve_app.orchestration.opening import open_stores
 from serve_app.settings import Settings
-from serve_app.storage.opening import open_database
+from serve_app.storage.database import open_database
 from tests.support import managers
 from tests.support.extractors import extractor_in
 from tests.support.jobs import new_job
@@ -70,7 +70,7 @@ class Extractor:
 def _quick(monkeypatch):
     for module, name, value in (
         (manager, "TURN_S", 0.05),
-        (janitor, "PRUNE_EVERY_S", 0.1),
+        (manager, "PRUNE_EVERY_S", 0.1),
         (prefetcher, "RETRY_WAIT_S", 0.05),
         (job_supervisor, "STARTS_AT_ONCE", 4),
     ):

@@ -16,7 +16,7 @@ from serve_app.orchestration import manager
 from serve_app.orchestration.job_actor import MANAGER_NAME
 from serve_app.orchestration.opening import open_stores
 from serve_app.settings import Limits
-from serve_app.storage.opening import open_database
+from serve_app.storage.database import open_database
 from serve_app.storage.outbox import Outbox
 from serve_app.storage.tables import events, jobs, leases
 from tests.support.jobs import BROKEN, CALLBACK_URL, begun, new_job

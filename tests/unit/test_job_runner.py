@@ -21,7 +21,7 @@ from serve_app.orchestration import attempt as attempt_module
 from serve_app.orchestration import job_runner as driver_module
 from serve_app.orchestration.opening import open_stores
 from serve_app.storage import database as database_module
-from serve_app.storage.opening import open_database
+from serve_app.storage.database import open_database
 from tests.support.jobs import new_job
 from tests.support.managers import STAGES, settings_in, until
 

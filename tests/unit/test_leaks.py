@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from serve_app.storage.stores import Stores
+    from serve_app.orchestration.opening import Stores
 
 URL = f"http://h/v.mp4?{SECRET}"
 

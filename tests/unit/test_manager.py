@@ -23,12 +23,12 @@ from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.progress import Progress
 from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import JobState
-from serve_app.orchestration import deadlines, janitor, job_supervisor, leadership, manager
+from serve_app.orchestration import job_supervisor, leadership, manager
 from serve_app.orchestration.opening import open_stores
 from serve_app.storage import database as database_module
 from serve_app.storage import leases
 from serve_app.storage.clock_jumps import ClockJumpDetector
-from serve_app.storage.opening import open_database
+from serve_app.storage.database import open_database
 from serve_app.storage.outbox import Outbox
 from tests.support import managers
 from tests.support.backend import Backend
@@ -37,7 +37,7 @@ from tests.support.managers import ScriptedDrivers, running_manager, settings_in
 from tests.support.stores import stores
 
 if TYPE_CHECKING:
-    from serve_app.storage.stores import Stores
+    from serve_app.orchestration.opening import Stores
 
 LEASE_S = 0.6
 CANCELLED = Outcome(error_code="CANCELLED", error_message="no")
@@ -54,7 +54,7 @@ def _quick(monkeypatch):
         (leadership, "LEASE_S", LEASE_S),
         (job_supervisor, "LEASE_S", LEASE_S),
         (leases, "LEASE_S", LEASE_S),
-        (janitor, "PRUNE_EVERY_S", 0.2),
+        (manager, "PRUNE_EVERY_S", 0.2),
         (job_supervisor, "STARTS_AT_ONCE", 4),
     ):
         monkeypatch.setattr(module, name, value)
@@ -155,7 +155,7 @@ def test_d6_a_driver_that_never_counts_an_attempt(settings, store, monkeypatch):
 
     starts = asyncio.run(run()).starts
     assert state(store, "a") is JobState.FAILED
-    assert len(starts) == deadlines.STARTS_PER_ATTEMPT * settings.limits.attempts + 1
+    assert len(starts) == job_supervisor.STARTS_PER_ATTEMPT * settings.limits.attempts + 1
 
 
 def test_d7_a_server_that_stops_leaves_its_jobs_to_the_next(settings, store):
@@ -324,7 +324,7 @@ def test_d10_the_clock_ends_no_job(settings, store, monkeypatch):
 
 def test_d9_a_job_whose_driver_never_comes_is_timed_out(tmp_path, monkeypatch):
     """D9: a slot is not held for ever where drivers cannot be started: measured by no wall clock."""
-    monkeypatch.setattr(deadlines, "DEADLINE_GRACE_S", 0.1)
+    monkeypatch.setattr(job_supervisor, "DEADLINE_GRACE_S", 0.1)
     settings = settings_in(tmp_path, processing_s=0.5)
     database = open_database(settings)
     store = open_stores(settings, database)
@@ -335,7 +335,7 @@ def test_d9_a_job_whose_driver_never_comes_is_timed_out(tmp_path, monkeypatch):
 
     async def run() -> None:
         store.jobs.submit_job(new_job("a"))
-        monkeypatch.setattr(deadlines, "STARTS_PER_ATTEMPT", 1000)
+        monkeypatch.setattr(job_supervisor, "STARTS_PER_ATTEMPT", 1000)
         async with running_manager(settings, NoDrivers(store, finishes)):
             await until(lambda: state(store, "a").ended)
 

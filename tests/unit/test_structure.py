@@ -26,7 +26,6 @@ RAY = {
     "serve_app/orchestration/job_actor.py",
     "serve_app/orchestration/placement.py",
     "serve_app/orchestration/job_runner.py",
-    "serve_app/orchestration/job_actors.py",
     "serve_app/orchestration/manager.py",
     "serve_app/orchestration/manager_client.py",
     "serve_app/cli/local.py",

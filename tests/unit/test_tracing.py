@@ -27,7 +27,7 @@ from serve_app.pipeline import stage_calls as calls
 from serve_app.settings import Settings, Tracing
 from serve_app.storage.api_keys import KeyStore
 from serve_app.storage.checkpoints import Checkpoints
-from serve_app.storage.opening import open_database
+from serve_app.storage.database import open_database
 from serve_app.testing import FakeHandle, Response
 from tests.support.backend import Backend
 from tests.support.collector import collecting, tree

@@ -67,7 +67,7 @@ def test_r1_only_settings_and_handles_are_pickled():
         for name, call in calls(TREES["serve_app/orchestration/job_actor.py"])
         if name.endswith(".dumps")
     ]
-    assert pickled == ["(settings, stages)"]
+    assert pickled == ["(self._settings, self._stages)"]
 
 
 def test_r1_nothing_loads_pickles_or_runs_text():

@@ -22,10 +22,9 @@ from deployments.prosody.deployment import ProsodyAnalyzer
 from deployments.speech_detector.deployment import SpeechDetector
 from deployments.transcriber.deployment import Transcriber
 from serve_app.jobs import actor as old_actor
-from serve_app.orchestration.job_actor import JobActor
+from serve_app.orchestration.job_actor import NAME_BEFORE, JobActor, remote_method
 from serve_app.orchestration.manager import JobManager
 from serve_app.orchestration.manager_client import ManagerClient
-from serve_app.orchestration.renamed_methods import NAME_BEFORE, remote_method
 from tests.support.managers import settings_in
 
 CALLED = (
