@@ -10,8 +10,6 @@ from serve_app.jobs.progress import SENTENCES, Progress
 from serve_app.jobs.stages import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from deployments.errors import Locale
     from serve_app.jobs.job import Job, Outcome
 
@@ -45,9 +43,10 @@ def completed(job_id: str, result: bytes, *, locale: Locale, max_bytes: int) -> 
     if len(body) <= max_bytes:
         return body
     content = json.loads(result)
-    shrink: tuple[Callable[[dict[str, Any]], None], ...] = (_drop_confidences, _drop_emotions)
-    for step in shrink:
-        step(content)
+    words = [word for segment in content["segments"] for word in segment["words"]]
+    for owners, addition in ((words, "confidence"), (content["segments"], "emotion")):
+        for owner in owners:
+            owner.pop(addition, None)
         body = _completed(job_id, dump(content), locale)
         if len(body) <= max_bytes:
             return body
@@ -72,14 +71,3 @@ def _completed(job_id: str, result: bytes, locale: Locale) -> bytes:
     message = SENTENCES[Stage.DONE][locale]
     head = dump({"job_id": job_id, "status": "completed", "progress": 100, "message": message})
     return head[:-1] + b',"result":' + result + b"}"
-
-
-def _drop_confidences(content: dict[str, Any]) -> None:
-    for segment in content["segments"]:
-        for word in segment["words"]:
-            word.pop("confidence", None)
-
-
-def _drop_emotions(content: dict[str, Any]) -> None:
-    for segment in content["segments"]:
-        segment.pop("emotion", None)

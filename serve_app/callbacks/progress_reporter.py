@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,34 +26,27 @@ MIN_INTERVAL_S = 1.0
 log = logs.get_logger("callbacks")
 
 
+@dataclass(eq=False)
 class ProgressReporter:
     """Stores the progress of one attempt and sends it to the job's backend, until it is closed."""
 
-    def __init__(
-        self,
-        sender: Sender,
-        *,
-        job_id: str,
-        url: str | None,
-        locale: Locale,
-        now: Callable[[], Progress],
-        report: Callable[[Progress], Awaitable[int | None]],
-        heartbeat_s: float,
-    ) -> None:
-        """`report` stores progress; it returns the callback's number, None where the attempt no longer counts."""
-        self._sender = sender
-        self._job_id = job_id
-        self._url = url
-        self._locale: Locale = locale
-        self._now = now
-        self._report = report
-        self._heartbeat_s = heartbeat_s
+    sender: Sender
+    _: KW_ONLY
+    job_id: str
+    url: str | None
+    locale: Locale
+    now: Callable[[], Progress]
+    report: Callable[[Progress], Awaitable[int | None]]
+    """Stores progress; returns the callback's number, None where the attempt no longer counts."""
+    heartbeat_s: float
+
+    def __post_init__(self) -> None:
         self._changed = asyncio.Event()
         self._fresh = asyncio.Event()
         self._newest: tuple[Progress, int] | None = None
         self._tasks = [asyncio.create_task(self._store())]
-        if url is not None:
-            self._tasks.append(asyncio.create_task(self._send(url)))
+        if self.url is not None:
+            self._tasks.append(asyncio.create_task(self._send(self.url)))
 
     def changed(self) -> None:
         """Look at the progress again: it may have changed."""
@@ -70,14 +64,14 @@ class ProgressReporter:
         due = 0.0
         while True:
             self._changed.clear()
-            now = self._now()
+            now = self.now()
             if now == stored and not await self._is_due(due):
                 continue
-            due = time.monotonic() + self._heartbeat_s
+            due = time.monotonic() + self.heartbeat_s
             try:
-                sequence = await self._report(now)
+                sequence = await self.report(now)
             except SQLAlchemyError:
-                log.exception("progress not stored", extra=logs.about(self._job_id))
+                log.exception("progress not stored", extra=logs.about(self.job_id))
             else:
                 if sequence is None:
                     return
@@ -104,13 +98,13 @@ class ProgressReporter:
                 await self._send_one(url, *self._newest)
 
     async def _send_one(self, url: str, progress: Progress, sequence: int) -> None:
-        body = payloads.progress(self._job_id, progress, locale=self._locale)
+        body = payloads.progress(self.job_id, progress, locale=self.locale)
         message_id = new_message_id()
         for _ in range(PROGRESS_TRIES):
             spacing = asyncio.create_task(asyncio.sleep(MIN_INTERVAL_S))
             try:
-                taken = await self._sender.send_progress(
-                    self._job_id, url, body, message_id=message_id, sequence=sequence
+                taken = await self.sender.send_progress(
+                    self.job_id, url, body, message_id=message_id, sequence=sequence
                 )
             except SQLAlchemyError:
                 taken = False

@@ -40,25 +40,22 @@ class RunningAttempt:
         self.id = Attempt(job_id=job.job_id, run=job.run, number=job.attempt)
         self._store = store
         self._timer = timer
-        self._spent = _Stopwatch()
+        self._written_at = time.monotonic()
 
     async def save_progress(self, progress: Progress) -> int | None:
-        """Store progress; return the next callback's number, None where the attempt no longer counts.
-
-        This is a beat, too.
-        """
+        """Store progress, which is a beat, too; return the next callback's number, None if the attempt is outdated."""
         return await asyncio.to_thread(
-            self._store.save_progress, self.id, progress, spent_s=self._spent.restart(), marks=self._timer.take()
+            self._store.save_progress, self.id, progress, spent_s=self._take_spent_s(), marks=self._timer.take()
         )
 
     async def hold_lease(self, work: asyncio.Task[Any]) -> None:
         """Raise the row's beats until cancelled; cancel `work` when the attempt no longer counts."""
         while True:
-            await asyncio.sleep(max(0.0, BEAT_S - self._spent.elapsed_s))
-            if self._spent.elapsed_s < BEAT_S:  # progress was saved meanwhile
+            await asyncio.sleep(max(0.0, self._written_at + BEAT_S - time.monotonic()))
+            if time.monotonic() - self._written_at < BEAT_S:  # progress was saved meanwhile
                 continue
             try:
-                held = await asyncio.to_thread(self._store.beat, self.id, spent_s=self._spent.restart())
+                held = await asyncio.to_thread(self._store.beat, self.id, spent_s=self._take_spent_s())
             except SQLAlchemyError:
                 log.exception("beat not stored", extra=logs.about(self.id.job_id))
                 continue
@@ -69,7 +66,7 @@ class RunningAttempt:
 
     async def give_back(self) -> None:
         """Uncount the attempt, but not the time it took: the job goes on with another one, later."""
-        change = partial(self._store.give_back, self.id, spent_s=self._spent.restart(), marks=self._timer.take())
+        change = partial(self._store.give_back, self.id, spent_s=self._take_spent_s(), marks=self._timer.take())
         await until_stored(self.id.job_id, change)
         log.info("left", extra=logs.about(self.id.job_id, run=self.id.run, attempt=self.id.number))
 
@@ -77,6 +74,11 @@ class RunningAttempt:
         """End the run; return what is to be sent now, None where the attempt no longer counted."""
         change = partial(self._store.finish_job, self.id, outcome, self._timer.take())
         return await until_stored(self.id.job_id, change)
+
+    def _take_spent_s(self) -> float:
+        """Return the seconds since the last write, and begin to count anew."""
+        before, self._written_at = self._written_at, time.monotonic()
+        return self._written_at - before
 
 
 async def until_stored(job_id: str, change: Callable[[], Answer]) -> Answer:
@@ -95,18 +97,3 @@ async def until_stored(job_id: str, change: Callable[[], Answer]) -> Answer:
             log.exception("not stored yet", extra=logs.about(job_id))
             await asyncio.sleep(wait_s)
     raise AssertionError
-
-
-class _Stopwatch:
-    def __init__(self) -> None:
-        self._started_at = time.monotonic()
-
-    @property
-    def elapsed_s(self) -> float:
-        return time.monotonic() - self._started_at
-
-    def restart(self) -> float:
-        """Return the seconds since the last start, and start again."""
-        now = time.monotonic()
-        seconds, self._started_at = now - self._started_at, now
-        return seconds

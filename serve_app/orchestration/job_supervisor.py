@@ -16,7 +16,7 @@ from serve_app.observability.canonical_log import log_end
 from serve_app.storage.leases import LEASE_S, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
     from deployments.errors import JobError
     from serve_app.jobs.job import Job
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from serve_app.orchestration.job_actor import JobActors
     from serve_app.orchestration.opening import Stores
     from serve_app.orchestration.prefetcher import Prefetcher
-    from serve_app.settings import Limits, Settings
+    from serve_app.settings import Settings
 
 STARTS_AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
 """Job actors that start at the same time: each takes a core for a second or more, and requests want answers."""
@@ -56,8 +56,10 @@ class JobSupervisor:
     """Begins the manager's next turn."""
 
     def __post_init__(self) -> None:
-        self._deadlines = Deadlines(self.settings.limits)
         self._beats = Watch()
+        self._runs = Watch()
+        self._cancelled_at: dict[str, float] = {}
+        self._starts: dict[str, int] = {}
         self._starting = 0
         self._orphans: set[str] = set()
         """Actors that had no running job at the last look."""
@@ -67,8 +69,11 @@ class JobSupervisor:
         for job in running:
             self.tasks.start("supervision", self._supervise(job), key=job.job_id)
         ids = {job.job_id for job in running}
-        self._deadlines.retain_only(ids)
         self._beats.retain_only(ids)
+        self._runs.retain_only(ids)
+        for known in (self._cancelled_at, self._starts):
+            for job_id in known.keys() - ids:
+                del known[job_id]
 
     def restart_watch(self) -> None:
         """Count no time in which job actors may have been kept from writing their beats."""
@@ -90,7 +95,7 @@ class JobSupervisor:
         self._orphans = orphans
 
     async def _supervise(self, job: Job) -> None:
-        if overdue := self._deadlines.overdue(job):
+        if overdue := self._overdue(job):
             await self._end(job, overdue)
             return
         async with asyncio.timeout(ANSWER_S):
@@ -107,6 +112,19 @@ class JobSupervisor:
             elif job.cancel_requested:
                 await self.actors.cancel(job)
 
+    def _overdue(self, job: Job) -> JobError | None:
+        """Return the error with which a job must end now, by no clock that can be set; None while it may go on."""
+        limits = self.settings.limits
+        if job.cancel_requested:
+            since = self._cancelled_at.setdefault(job.job_id, time.monotonic())
+            return CancelledJobError() if time.monotonic() - since > CANCEL_GRACE_S else None
+        idle_s = self._runs.unchanged_s(job.job_id, job.run) - job.spent_s
+        if max(job.spent_s, idle_s) > limits.processing_s + DEADLINE_GRACE_S:
+            return ProcessingTimeoutError(limit_min=limits.processing_s / 60)
+        if job.attempt > limits.attempts or self._starts.get(job.job_id, 0) > STARTS_PER_ATTEMPT * limits.attempts:
+            return InternalJobError()
+        return None
+
     async def _start_actor(self, job: Job) -> None:
         """Start a job's actor unless enough others are starting; the end of each start begins another turn."""
         if self._starting >= STARTS_AT_ONCE:
@@ -117,7 +135,7 @@ class JobSupervisor:
             if now is not None and (now.run, now.state) == (job.run, JobState.RUNNING):
                 log.info("job actor starts", extra=logs.about(now.job_id, run=now.run, attempts_before=now.attempt))
                 self.tasks.cancel("heartbeat", now.job_id)  # it must not arrive after what the actor sends
-                self._deadlines.count_start(now.job_id)
+                self._starts[now.job_id] = self._starts.get(now.job_id, 0) + 1
                 self._beats.forget(now.job_id)
                 await self.actors.start(now)
         finally:
@@ -134,37 +152,3 @@ class JobSupervisor:
             log_end(job, outcome, seconds=job.spent_s)
             await self.tracer.ended(job)
             await self.extractor.discard.remote(job.job_id)
-
-
-class Deadlines:
-    """Find the jobs that the manager has to end, by clocks that nobody can set."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._runs = Watch()
-        self._starts: dict[str, int] = {}
-        self._cancelled_at: dict[str, float] = {}
-
-    def count_start(self, job_id: str) -> None:
-        """Count an actor that is started for a job."""
-        self._starts[job_id] = self._starts.get(job_id, 0) + 1
-
-    def overdue(self, job: Job) -> JobError | None:
-        """Return the error that a job is to end with now, None while it may go on."""
-        limits = self._limits
-        if job.cancel_requested:
-            since = self._cancelled_at.setdefault(job.job_id, time.monotonic())
-            return CancelledJobError() if time.monotonic() - since > CANCEL_GRACE_S else None
-        idle_s = self._runs.unchanged_s(job.job_id, job.run) - job.spent_s
-        if max(job.spent_s, idle_s) > limits.processing_s + DEADLINE_GRACE_S:
-            return ProcessingTimeoutError(limit_min=limits.processing_s / 60)
-        if job.attempt > limits.attempts or self._starts.get(job.job_id, 0) > STARTS_PER_ATTEMPT * limits.attempts:
-            return InternalJobError()
-        return None
-
-    def retain_only(self, job_ids: Collection[str]) -> None:
-        """Forget all other jobs."""
-        self._runs.retain_only(job_ids)
-        for known in (self._starts, self._cancelled_at):
-            for job_id in known.keys() - job_ids:
-                del known[job_id]

@@ -7,15 +7,19 @@ themselves. So a clock that is set, a machine that sleeps or a database that is 
 
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
 import time
+import uuid
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from serve_app.storage.lease_holder import is_gone, new_holder
 from serve_app.storage.tables import leases
 
 if TYPE_CHECKING:
@@ -30,6 +34,9 @@ LEASE_S = 30.0
 """A holder whose beats have not changed for so long is taken for dead. Several beats fit in: one may have to wait."""
 LONGEST_STEP_S = 3.0
 """The time between two looks counts for no more: a watcher that was held up itself must not blame the holder."""
+PROC = Path("/proc")
+DEAD = {"Z", "X"}
+"""States of a process that has ended and that its parent has not waited for yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,3 +134,42 @@ class Lease:
         ours: dict[str, Any] = {"holder": self._holder, "beats": row["beats"] + 1}
         with self._db.write() as db:
             return db.execute(update(leases).where(as_seen).values(**ours)).rowcount > 0
+
+
+def new_holder() -> str:
+    """Return a name for this process, at most 64 characters, different at each call."""
+    mark = uuid.uuid4().hex[:12]
+    try:
+        return f"{_machine()}.{os.getpid()}.{_process(os.getpid())[1]}.{mark}"
+    except OSError:  # no Linux
+        return mark
+
+
+def is_gone(holder: str) -> bool:
+    """Return whether the holder's process has certainly ended."""
+    machine, _, rest = holder.partition(".")
+    try:
+        if not rest or machine != _machine():
+            return False
+        pid, started, _ = rest.split(".")
+        with suppress(PermissionError):  # another user's: it exists
+            os.kill(int(pid), 0)
+        state, started_now = _process(int(pid))
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return state in DEAD or started_now != started
+
+
+def _machine() -> str:
+    """Identify the machine, its boot and the container: process numbers are unique only within these."""
+    boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+    namespace = (PROC / "self/ns/pid").readlink()
+    return hashlib.sha256(f"{boot} {namespace}".encode()).hexdigest()[:16]
+
+
+def _process(pid: int) -> tuple[str, str]:
+    """Return a process's state, and its start in ticks since boot: a number is used again, but not with that start."""
+    fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    return fields[0], fields[19]

@@ -18,7 +18,7 @@ from serve_app.jobs.progress import Progress
 from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import JobState
 from serve_app.storage import database as database_module
-from serve_app.storage import lease_holder
+from serve_app.storage import leases as leases_module
 from serve_app.storage.database import Database
 from serve_app.storage.leases import LEASE_S, LONGEST_STEP_S, Lease, Watch
 from serve_app.storage.tables import leases
@@ -185,7 +185,7 @@ def test_d14_who_leaves_makes_room_at_once(database):
 
 def test_d14_a_process_that_has_ended_keeps_nobody_waiting(database):
     """D14: on one machine a dead manager's successor sees that it is dead."""
-    program = "from serve_app.storage.lease_holder import new_holder; print(new_holder())"
+    program = "from serve_app.storage.leases import new_holder; print(new_holder())"
     dead = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.strip()
     with database.write() as db:
         db.execute(insert(leases).values(name="m", holder=dead, beats=7))
@@ -217,20 +217,20 @@ def _row(database: Database) -> tuple[str, int]:
 
 def test_who_is_gone():
     """Known of processes of this machine and container only: ended, not waited for, or another by the same number."""
-    mine = lease_holder.new_holder()
+    mine = leases_module.new_holder()
     machine, pid, started, mark = mine.split(".")
     assert len(mine) <= 64
-    assert not lease_holder.is_gone(mine)
-    assert lease_holder.is_gone(f"{machine}.{pid}.{int(started) + 1}.{mark}")
-    assert not lease_holder.is_gone(f"{'0' * 16}.{pid}.1.{mark}")
-    assert not lease_holder.is_gone("no-linux")
+    assert not leases_module.is_gone(mine)
+    assert leases_module.is_gone(f"{machine}.{pid}.{int(started) + 1}.{mark}")
+    assert not leases_module.is_gone(f"{'0' * 16}.{pid}.1.{mark}")
+    assert not leases_module.is_gone("no-linux")
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    childs = f"{machine}.{child.pid}.{lease_holder._process(child.pid)[1]}.{mark}"
-    assert not lease_holder.is_gone(childs)
+    childs = f"{machine}.{child.pid}.{leases_module._process(child.pid)[1]}.{mark}"
+    assert not leases_module.is_gone(childs)
     child.stdin.close()
     deadline = time.monotonic() + 20
-    while not lease_holder.is_gone(childs):  # a zombie: nobody has waited for it
+    while not leases_module.is_gone(childs):  # a zombie: nobody has waited for it
         assert time.monotonic() < deadline
         time.sleep(0.01)
     child.wait()
-    assert lease_holder.is_gone(childs)
+    assert leases_module.is_gone(childs)
