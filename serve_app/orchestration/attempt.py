@@ -1,4 +1,4 @@
-"""One attempt at a job, as the job's row knows it: its lease, its progress, the time it has spent, its end.
+"""One attempt at a job in the database: its progress, the time it has spent, its end, and the leases that it holds.
 
 An attempt is counted before its work starts, and only the newest one may write: what an older one writes changes
 nothing. While it works it raises the row's beats, which the manager watches. Knows nothing of callbacks or stages.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,21 +17,26 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from deployments import logs
 from serve_app.jobs.job import Attempt
-from serve_app.storage.leases import BEAT_S
+from serve_app.storage.leases import BEAT_S, Lease
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from serve_app.jobs.job import Job, Outcome
     from serve_app.jobs.progress import Progress
     from serve_app.pipeline.steps import StageTimer
     from serve_app.storage.attempt_store import AttemptStore, Ending
+    from serve_app.storage.database import Database
 
 RETRY_WAITS_S = (1.0, 2.0, 5.0)
 """Between tries to write to a database that is away. There are as many as it takes, so that no work is lost."""
+ISOLATION_LEASE = "quarantine"
+"""As published: processes of the release before ask for the same lease."""
+POLL_S = 0.3
 
 Answer = TypeVar("Answer")
 log = logs.get_logger("driver")
+isolation_log = logs.get_logger("quarantine")
 
 
 class RunningAttempt:
@@ -97,3 +103,44 @@ async def until_stored(job_id: str, change: Callable[[], Answer]) -> Answer:
             log.exception("not stored yet", extra=logs.about(job_id))
             await asyncio.sleep(wait_s)
     raise AssertionError
+
+
+class Isolation:
+    """Give calls under which a replica died a lease that only one call of all jobs holds at a time.
+
+    A replica that dies takes the calls of several jobs with it, and its successor would get all of them at once again:
+    the call that kills would use up the retries of the others. Made by itself, it is recognised as the cause.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self._own_turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        """Wait for the lease, and hold it while the block runs. Where the database is away, run the block without."""
+        async with self._own_turn:
+            lease = Lease(self._db, ISOLATION_LEASE)
+            renewal = asyncio.create_task(_renew(lease))
+            try:
+                await _acquire(lease)
+                yield
+            finally:
+                renewal.cancel()
+                with suppress(SQLAlchemyError):  # it runs out
+                    await asyncio.to_thread(lease.give_back)
+
+
+async def _acquire(lease: Lease) -> None:
+    try:
+        while not await asyncio.to_thread(lease.hold):  # noqa: ASYNC110 - other processes hold it
+            await asyncio.sleep(POLL_S)
+    except SQLAlchemyError as error:
+        isolation_log.warning("a call goes on without isolation", extra={"error": type(error).__name__})
+
+
+async def _renew(lease: Lease) -> None:
+    while True:
+        await asyncio.sleep(BEAT_S)
+        with suppress(SQLAlchemyError):
+            await asyncio.to_thread(lease.hold)

@@ -141,14 +141,7 @@ class JobActors:
         actor: Any = (
             ray.remote(JobActor)
             .options(
-                name=actor_name(job.job_id, job.run),
-                namespace=NAMESPACE,
-                lifetime="detached",
-                get_if_exists=True,
-                max_restarts=-1,
-                num_cpus=0,
-                scheduling_strategy=placement.strategy(),
-                max_concurrency=100,
+                name=actor_name(job.job_id, job.run), namespace=NAMESPACE, max_concurrency=100, **placement.detached()
             )
             .remote(job.job_id, job.run, pickled, ray.get_runtime_context().current_actor)
         )
@@ -180,21 +173,8 @@ class JobActors:
             remote_method(actor, "give_back").remote()
 
     async def kill(self, job: Job) -> bool:
-        """Kill the job's actor; return False where there is none.
-
-        Its name is free at once. A process that is stopped or hangs is killed by Ray's raylet 5 s later (Ray 2.60,
-        measured).
-        """
-        actor = await self._find(job)
-        if actor is not None:
-            ray.kill(actor)
-        return actor is not None
-
-    async def _find(self, job: Job) -> ActorHandle[Any] | None:
-        try:
-            return await asyncio.to_thread(ray.get_actor, actor_name(job.job_id, job.run), NAMESPACE)
-        except ValueError:
-            return None
+        """Kill the job's actor; return False where there is none."""
+        return await self.kill_by_name(actor_name(job.job_id, job.run))
 
     async def find_orphans(self, running: set[tuple[str, int]]) -> set[str]:
         """Return the names of job actors of all but these (job_id, run); some may still be sending their job's end."""
@@ -203,9 +183,19 @@ class JobActors:
         ours = {actor["name"] for actor in named if actor["namespace"] == NAMESPACE}
         return {name for name in ours - wanted if name.startswith(PREFIX)}
 
-    async def kill_by_name(self, name: str) -> None:
-        """Kill an actor that `find_orphans` has found."""
+    async def kill_by_name(self, name: str) -> bool:
+        """Kill an actor; return False where there is none of this name, which is free again at once.
+
+        A process that is stopped or hangs is killed by Ray's raylet 5 s later (Ray 2.60, measured).
+        """
         try:
             ray.kill(await asyncio.to_thread(ray.get_actor, name, NAMESPACE))
         except ValueError:
-            return
+            return False
+        return True
+
+    async def _find(self, job: Job) -> ActorHandle[Any] | None:
+        try:
+            return await asyncio.to_thread(ray.get_actor, actor_name(job.job_id, job.run), NAMESPACE)
+        except ValueError:
+            return None

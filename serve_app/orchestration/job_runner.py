@@ -29,8 +29,7 @@ from serve_app.jobs.job import Outcome
 from serve_app.jobs.progress import ProgressMeter
 from serve_app.observability.canonical_log import log_end
 from serve_app.observability.tracing import Tracer
-from serve_app.orchestration.attempt import RunningAttempt, until_stored
-from serve_app.orchestration.isolation import Isolation
+from serve_app.orchestration.attempt import Isolation, RunningAttempt, until_stored
 from serve_app.orchestration.opening import open_stores
 from serve_app.pipeline.checkpoint_writer import CheckpointWriter
 from serve_app.pipeline.pipeline import Pipeline

@@ -96,16 +96,7 @@ class ManagerClient:
     def _get_or_create(self) -> ActorHandle[Any]:
         manager: Any = (
             ray.remote(JobManager)
-            .options(
-                name=MANAGER_NAME,
-                namespace=NAMESPACE,
-                lifetime="detached",
-                get_if_exists=True,
-                max_restarts=-1,
-                num_cpus=0,
-                scheduling_strategy=placement.strategy(),
-                max_concurrency=1000,
-            )
+            .options(name=MANAGER_NAME, namespace=NAMESPACE, max_concurrency=1000, **placement.detached())
             .remote(self._settings, self._stages, self._since)
         )
         self._found = manager

@@ -1,4 +1,4 @@
-"""On which node the manager and the job actors run: not on a head that offers no cores.
+"""How the manager and the job actors are created, and on which node: not on a head that offers no cores.
 
 They claim no core, so that no job waits for one that replicas hold, and Ray would place such actors anywhere: ten of
 them take 1.4 GB on a machine that an operator has kept free for the cluster's own state.
@@ -16,17 +16,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-def strategy() -> NodeAffinitySchedulingStrategy | str:
-    """Return an actor's `scheduling_strategy`: one of the nodes with cores, at random.
+def detached() -> dict[str, Any]:
+    """Return the options of an actor that is found where it exists, outlives its creator and is restarted by Ray.
 
-    The affinity is hard, since Ray 2.60 ignores a soft one for actors without resources (measured). An actor that is
-    lost with its node is made again: the manager by the ingress, a job actor by the manager.
+    It runs on one of the nodes with cores. The affinity is hard, since Ray 2.60 ignores a soft one for actors without
+    resources (measured). An actor that is lost with its node is made again: the manager by the ingress, a job actor by
+    the manager.
     """
-    return strategy_for(ray.nodes())  # type: ignore[no-untyped-call]
+    options = {"lifetime": "detached", "get_if_exists": True, "max_restarts": -1, "num_cpus": 0}
+    return {**options, "scheduling_strategy": strategy_for(ray.nodes())}  # type: ignore[no-untyped-call]
 
 
 def strategy_for(nodes: Sequence[Mapping[str, Any]]) -> NodeAffinitySchedulingStrategy | str:
-    """Return the strategy for what `ray.nodes()` lists: Ray's default where all living nodes have cores, or none."""
+    """Return a `scheduling_strategy` for what `ray.nodes()` lists: one of the nodes with cores, at random.
+
+    Ray's default where all living nodes have cores, or none.
+    """
     living = [node for node in nodes if node["Alive"]]
     with_cores = [node["NodeID"] for node in living if node["Resources"].get("CPU")]
     if not with_cores or len(with_cores) == len(living):

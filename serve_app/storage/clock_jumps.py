@@ -9,15 +9,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sqlalchemy import update
+from sqlalchemy import true, update
 
 from serve_app.jobs.job import CallbackState
 from serve_app.storage.tables import callbacks, has_not_ended, jobs, receivers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from sqlalchemy import Column
 
     from serve_app.storage.database import Database
 
@@ -44,19 +42,17 @@ class ClockJumpDetector:
 def shift_back(database: Database, by_s: float, clock: Callable[[], float] = time.time) -> None:
     """Move all planned times that lie in the future `by_s` seconds back."""
     now = clock()
-
-    def earlier(time_: Column[float]) -> dict[str, object]:
-        return {time_.name: time_ - by_s}
-
+    pending = callbacks.c.state == CallbackState.PENDING
+    planned = (
+        (callbacks, pending, ("next_try_at", "due_since")),
+        (receivers, true(), ("next_probe_at",)),
+        (jobs, has_not_ended, ("queued_at", "told_at")),
+    )
     with database.write(admission=True) as db:
-        for time_ in (callbacks.c.next_try_at, callbacks.c.due_since):
-            pending = callbacks.c.state == CallbackState.PENDING
-            db.execute(update(callbacks).where(pending, time_ > now).values(**earlier(time_)))
-        db.execute(
-            update(receivers).where(receivers.c.next_probe_at > now).values(**earlier(receivers.c.next_probe_at))
-        )
-        for time_ in (jobs.c.queued_at, jobs.c.told_at):
-            db.execute(update(jobs).where(has_not_ended, time_ > now).values(**earlier(time_)))
+        for table, condition, columns in planned:
+            for name in columns:
+                time_ = table.c[name]
+                db.execute(update(table).where(condition, time_ > now).values({name: time_ - by_s}))
 
 
 def shorten_waits(database: Database, clock: Callable[[], float] = time.time) -> None:

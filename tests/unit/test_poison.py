@@ -12,8 +12,8 @@ from ray.serve._private.common import DeploymentID
 from ray.serve._private.router import AsyncioRouter
 
 from deployments.errors import InternalJobError
-from serve_app.orchestration import isolation
-from serve_app.orchestration.isolation import Isolation
+from serve_app.orchestration import attempt as attempt_module
+from serve_app.orchestration.attempt import Isolation
 from serve_app.pipeline import stage_calls as calls
 from serve_app.pipeline.stage_calls import StageCalls
 from serve_app.storage import leases
@@ -76,7 +76,7 @@ class Response:
 def database(tmp_path, monkeypatch):
     monkeypatch.setattr(calls, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(calls, "ISOLATED_WAITS_S", (0.01, 0.05))
-    monkeypatch.setattr(isolation, "POLL_S", 0.02)
+    monkeypatch.setattr(attempt_module, "POLL_S", 0.02)
     database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
     database.create()
     yield database
@@ -126,7 +126,7 @@ def test_d6_who_died_of_others_is_not_blamed(database):
 def test_d6_to_be_alone_lasts_as_long_as_the_call(database, monkeypatch):
     """D6: a call that takes longer than a lease keeps the others off until it ends, and then they come."""
     monkeypatch.setattr(leases, "LEASE_S", 0.2)
-    monkeypatch.setattr(isolation, "BEAT_S", 0.05)
+    monkeypatch.setattr(attempt_module, "BEAT_S", 0.05)
     inside: list[str] = []
 
     async def alone(name: str, seconds: float) -> None:
