@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 
     from serve_app.exports.options import ExportOptions
     from serve_app.settings import Settings
-    from serve_app.storage.job_list import JobSummary
-    from serve_app.storage.job_store import JobStore, Submission
+    from serve_app.storage.job_store import JobStore, JobSummary, Submission
     from serve_app.storage.outbox import Outbox
 
 UNKNOWN_ESTIMATE_S = 300

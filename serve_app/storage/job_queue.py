@@ -14,7 +14,7 @@ from serve_app.jobs.job import CallbackState, Job, Prefetch
 from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import JobState, check
 from serve_app.storage import timeline
-from serve_app.storage.job_rows import count, count_by_state, fetch
+from serve_app.storage.job_rows import count_by_state, fetch
 from serve_app.storage.server_state import is_draining, note_deletion
 from serve_app.storage.tables import callbacks, has_ended, has_not_ended, jobs
 from serve_app.storage.timeline import EventKind
@@ -48,7 +48,7 @@ class JobQueue:
         with self._db.write(admission=True) as db:
             if is_draining(db):
                 return []
-            free = self._running_limit - count(db, jobs.c.state == JobState.RUNNING)
+            free = self._running_limit - count_by_state(db).running
             order = (jobs.c.queued_at, jobs.c.job_id)
             waiting = _all(db, select(jobs).where(jobs.c.state == JobState.QUEUED).order_by(*order).limit(max(0, free)))
             now = self._clock()

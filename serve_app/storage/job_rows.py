@@ -43,11 +43,6 @@ def fetch(db: Connection, job_id: str, *, lock: bool = False) -> Job | None:
     return Job.of(row) if row else None
 
 
-def count(db: Connection, *conditions: ColumnElement[bool]) -> int:
-    """Return how many jobs meet all conditions."""
-    return db.execute(select(func.count()).select_from(jobs).where(*conditions)).scalar_one()
-
-
 def count_by_state(db: Connection) -> Counts:
     """Return how many jobs run and wait."""
     query = select(jobs.c.state, func.count()).where(has_not_ended).group_by(jobs.c.state)

@@ -1,7 +1,4 @@
-"""The HTTP edge's side of the job table: submit, look up, cancel, delete. Each method is one transaction.
-
-Blocking: call it from a thread.
-"""
+"""The HTTP edge's side of the job table: submit, look up, list, cancel, delete. Blocking: call it from a thread."""
 
 from __future__ import annotations
 
@@ -9,22 +6,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import and_, case, delete, func, insert, or_, select, tuple_, update
 
 from serve_app.jobs.job import CallbackState, Counts, Job, NewJob, Outcome, Prefetch
 from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import JobState, check
 from serve_app.storage import timeline
-from serve_app.storage.job_list import JobList
-from serve_app.storage.job_rows import count, count_by_state, end_run, fetch
+from serve_app.storage.job_rows import count_by_state, end_run, fetch
 from serve_app.storage.server_state import deleted_sequence, is_draining, note_deletion
-from serve_app.storage.tables import callbacks, checkpoints, has_ended, jobs, results
+from serve_app.storage.tables import callbacks, checkpoints, events, has_ended, has_not_ended, jobs, results
 from serve_app.storage.timeline import EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, ScalarSelect, Select
 
     from serve_app.settings import Limits
     from serve_app.storage.database import Database
@@ -32,6 +28,8 @@ if TYPE_CHECKING:
 
 RATE_SAMPLE = 20
 """How many of the newest completed jobs the estimate of processing time looks at."""
+LOOK_BACK = 50
+"""How many earlier events are looked at again: on PostgreSQL a lower number may be committed after a higher one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +46,22 @@ class Submission:
     """The server is about to stop, and takes no new job."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSummary:
+    """A job in a list. Durations in seconds, None where there is no result."""
+
+    job: Job
+    position: int | None
+    """Place in the queue, 1 for the next; None for a job that does not wait."""
+    duration_s: float | None
+    processing_s: float | None
+    warnings: int | None
+    """None also for results that were stored before warnings were counted."""
+    callback: CallbackState
+
+
 class JobStore:
-    """The jobs, as clients of the API see and change them; `job_list` has many at once."""
+    """The jobs, as clients of the API see and change them, each method in one transaction; `job_list` has many."""
 
     def __init__(
         self,
@@ -202,6 +214,80 @@ class JobStore:
             return db.execute(delete(jobs).where(ended)).rowcount > 0
 
 
+class JobList:
+    """Summaries of many jobs, by page or by change, with two queries."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def page(
+        self,
+        *,
+        state: JobState | None = None,
+        callback: CallbackState | None = None,
+        limit: int,
+        after: str | None = None,
+    ) -> Sequence[JobSummary]:
+        """Return one page, newest first; `after` is the last job_id of the page before.
+
+        Raises:
+            LookupError: That job has been deleted, so the place of the next page is not known.
+        """
+        query = _summaries().order_by(jobs.c.created_at.desc(), jobs.c.job_id.desc()).limit(limit)
+        if state:
+            query = query.where(jobs.c.state == state)
+        if callback:
+            some = select(callbacks.c.job_id).where(callbacks.c.state == callback)  # quick: few are pending
+            query = query.where(jobs.c.job_id.in_(some), _newest_callback() == callback, has_ended)
+        if after:
+            last = select(jobs.c.created_at, jobs.c.job_id).where(jobs.c.job_id == after)
+            with self._db.read() as db:
+                if (place := db.execute(last).one_or_none()) is None:
+                    raise LookupError(after)
+            query = query.where(tuple_(jobs.c.created_at, jobs.c.job_id) < tuple_(*place))
+        return self._fetch(query)
+
+    def changes(self, since: int | None) -> tuple[int, Sequence[JobSummary]]:
+        """Return the number of the newest event, and the jobs that may have changed since event `since` (None: now).
+
+        These are all that have not ended, and those with an event since then.
+        """
+        with self._db.read() as db:
+            newest: int = db.execute(select(func.max(events.c.id))).scalar() or 0
+        changed = select(events.c.job_id).where(events.c.id > (newest if since is None else since) - LOOK_BACK)
+        return newest, self._fetch(_summaries().where(or_(has_not_ended, jobs.c.job_id.in_(changed))))
+
+    def _fetch(self, query: Select[tuple[object, ...]]) -> list[JobSummary]:
+        waiting = select(jobs.c.job_id).where(jobs.c.state == JobState.QUEUED)
+        with self._db.read() as db:
+            rows = db.execute(query).mappings().all()
+            queued = any(row["state"] == JobState.QUEUED for row in rows)
+            order = db.execute(waiting.order_by(jobs.c.queued_at, jobs.c.job_id)).scalars() if queued else ()
+            position = {job_id: number for number, job_id in enumerate(order, 1)}
+        return [
+            JobSummary(
+                job=(job := Job.of({name: row[name] for name in Job.__dataclass_fields__})),
+                position=position.get(job.job_id),
+                duration_s=row["duration_s"],
+                processing_s=row["processing_s"],
+                warnings=row["warnings"],
+                callback=CallbackState(row["callback"]) if row["callback"] and job.state.ended else CallbackState.NONE,
+            )
+            for row in rows
+        ]
+
+
 def _queue_position(db: Connection, job: Job) -> int:
     ahead = or_(jobs.c.queued_at < job.queued_at, and_(jobs.c.queued_at == job.queued_at, jobs.c.job_id <= job.job_id))
-    return count(db, jobs.c.state == JobState.QUEUED, ahead)
+    query = select(func.count()).select_from(jobs).where(jobs.c.state == JobState.QUEUED, ahead)
+    return db.execute(query).scalar_one()
+
+
+def _newest_callback() -> ScalarSelect[str]:
+    states = select(callbacks.c.state).where(callbacks.c.job_id == jobs.c.job_id)
+    return states.order_by(callbacks.c.sequence.desc()).limit(1).scalar_subquery()
+
+
+def _summaries() -> Select[tuple[object, ...]]:
+    how = (results.c.duration_s, results.c.processing_s, results.c.warnings, _newest_callback().label("callback"))
+    return select(jobs, *how).outerjoin(results, results.c.job_id == jobs.c.job_id)

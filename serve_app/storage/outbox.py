@@ -1,22 +1,23 @@
-"""The outbox: terminal callbacks are rows until the backend has acknowledged them. Blocking: call it from a thread.
+"""The outbox: terminal callbacks are rows until the backend has acknowledged them; and receivers that keep failing.
 
 A sender claims a row before it tries, by moving the row's next try beyond the longest time a try may take. So a job
 actor and the manager never send the same callback at once, and the claim of a sender that dies runs out.
-Knows nothing of HTTP, of what is in a body, or of how long to wait between tries.
+Knows nothing of HTTP, of what is in a body, or of how long to wait between tries. Blocking: call it from a thread.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from serve_app.jobs.job import CallbackState, CallbackStatus, DueCallback
 from serve_app.storage import timeline
-from serve_app.storage.circuit_breaker import CircuitBreaker
-from serve_app.storage.tables import callbacks, has_ended, jobs
+from serve_app.storage.tables import callbacks, has_ended, jobs, receivers
 from serve_app.storage.timeline import EventKind
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 
 CLAIM_S = 30.0
 """Longer than one try may take (20 s)."""
+BREAKER_FAILURES = 5
+"""Failures in a row after which a receiver is only probed."""
+PROBE_EVERY_S = 30.0
+PROGRESS = "#progress"
+"""Suffix of an origin: the row that counts the failures of progress callbacks there."""
 
 
 class Outbox:
@@ -166,3 +172,64 @@ def _newest(job_id: str) -> Select[Any]:
 def _is_held(callback: DueCallback) -> ColumnElement[bool]:
     """The claim is still this sender's: no other has claimed the callback since."""
     return callbacks.c.attempts == callback.attempts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permit:
+    """The answer to a sender that wants to try a receiver."""
+
+    granted: bool
+    retry_at: float = 0.0
+    """Where it is not granted: the epoch second from which the next probe may be taken."""
+
+
+class CircuitBreaker:
+    """Receivers that keep failing, by origin, over all senders: one try each 30 s probes one, all others wait.
+
+    Ends and progress are counted apart, so that a backend that refuses progress still gets an end at once.
+    """
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+        self._db = database
+        self._clock = clock
+
+    def acquire(self, origin: str) -> Permit:
+        """Ask to send the end of a job. A permit for a failing receiver takes the probe of this half minute."""
+        return self._acquire(origin)
+
+    def acquire_for_progress(self, origin: str) -> bool:
+        """Ask to send progress. Where ends fail, a probe is granted only if no end has taken it for `PROBE_EVERY_S`."""
+        return self._acquire(origin + PROGRESS).granted and self._acquire(origin, unused_s=PROBE_EVERY_S).granted
+
+    def _acquire(self, receiver: str, *, unused_s: float = 0.0) -> Permit:
+        """`unused_s`: how long a probe must have been free to be granted."""
+        now = self._clock()
+        with self._db.read() as db:
+            row = db.execute(select(receivers).where(receivers.c.origin == receiver)).mappings().one_or_none()
+        if row is None or row["failures"] < BREAKER_FAILURES:
+            return Permit(granted=True)
+        if row["next_probe_at"] + unused_s > now:
+            return Permit(granted=False, retry_at=row["next_probe_at"])
+        free = (receivers.c.origin == receiver, receivers.c.next_probe_at + unused_s <= now)
+        with self._db.write() as db:
+            taken = db.execute(update(receivers).where(*free).values(next_probe_at=now + PROBE_EVERY_S)).rowcount
+        return Permit(granted=True) if taken else Permit(granted=False, retry_at=now + PROBE_EVERY_S)
+
+    def record_success(self, origin: str) -> None:
+        """Forget the failures of a receiver: it has taken a callback, of whichever kind."""
+        either = receivers.c.origin.in_((origin, origin + PROGRESS))
+        with self._db.read() as db:
+            if db.execute(select(receivers.c.origin).where(either)).first() is None:
+                return
+        with self._db.write() as db:
+            db.execute(delete(receivers).where(either))
+
+    def record_failure(self, origin: str, *, progress: bool = False) -> None:
+        """Count a failed try, of a progress callback or of an end."""
+        next_probe_at = self._clock() + PROBE_EVERY_S
+        first = {"origin": origin + (PROGRESS if progress else ""), "failures": 1, "next_probe_at": next_probe_at}
+        again = {"failures": receivers.c.failures + 1, "next_probe_at": next_probe_at}
+        with self._db.write() as db:
+            upsert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
+            row = upsert(receivers).values(**first)
+            db.execute(row.on_conflict_do_update(index_elements=[receivers.c.origin], set_=again))

@@ -8,8 +8,8 @@ import pytest
 
 from serve_app.callbacks.retry_schedule import GIVE_UP_AFTER_S
 from serve_app.jobs.job import Attempt
-from serve_app.storage.circuit_breaker import BREAKER_FAILURES
 from serve_app.storage.clock_jumps import LONGEST_WAIT_AT_START_S, ClockJumpDetector, shift_back, shorten_waits
+from serve_app.storage.outbox import BREAKER_FAILURES
 from tests.support.clocks import Clock
 from tests.support.jobs import BROKEN, CALLBACK_URL, new_job
 from tests.support.stores import fail, stores

@@ -22,8 +22,7 @@ from serve_app.jobs.job import Attempt, CallbackState, Outcome
 from serve_app.jobs.progress import Progress
 from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import JobState
-from serve_app.storage.circuit_breaker import BREAKER_FAILURES, PROBE_EVERY_S
-from serve_app.storage.outbox import CLAIM_S, Outbox, new_message_id
+from serve_app.storage.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, Outbox, new_message_id
 from serve_app.storage.tables import callbacks
 from tests.chaos.backend import Unreliable
 from tests.support.backend import RESET

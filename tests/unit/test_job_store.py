@@ -21,9 +21,8 @@ from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import TRANSITIONS, IllegalTransitionError, JobState, check
 from serve_app.storage import database as database_module
 from serve_app.storage import job_queue, job_rows, timeline
-from serve_app.storage.circuit_breaker import BREAKER_FAILURES, PROBE_EVERY_S
 from serve_app.storage.database import Database
-from serve_app.storage.outbox import CLAIM_S
+from serve_app.storage.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S
 from serve_app.storage.server_state import set_draining
 from serve_app.storage.tables import callbacks, checkpoints, metadata, receivers
 from tests.support import jobs as some_jobs

@@ -14,7 +14,7 @@ from deployments.net.client import Answer
 from serve_app.callbacks import sender as sender_module
 from serve_app.callbacks.sender import Sender
 from serve_app.jobs.job import DueCallback
-from serve_app.storage.circuit_breaker import Permit
+from serve_app.storage.outbox import Permit
 
 SECRETS = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
 DUE = DueCallback(
