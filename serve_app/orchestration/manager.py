@@ -1,6 +1,7 @@
 """The actor that admits jobs, has their actors supervised, sends due callbacks and prunes: one per cluster, detached.
 
-It holds no state that matters: what it knows is in the database, so it may die and come back at any time.
+It holds no state that matters: what it knows is in the database, so it may die and come back at any time. Of several
+on one database, the one with the lease works.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from serve_app.jobs.progress import Progress
 from serve_app.observability import job_metrics
 from serve_app.observability.tracing import Tracer
 from serve_app.orchestration.background import BackgroundTasks
-from serve_app.orchestration.job_actor import JobActors
+from serve_app.orchestration.job_actor import MANAGER_NAME, JobActors
 from serve_app.orchestration.job_supervisor import JobSupervisor
-from serve_app.orchestration.leadership import Leadership
 from serve_app.orchestration.opening import open_stores
 from serve_app.orchestration.prefetcher import Prefetcher
+from serve_app.storage.clock_jumps import ClockJumpDetector, shift_back, shorten_waits
 from serve_app.storage.database import open_database
+from serve_app.storage.leases import BEAT_S, LEASE_S, Lease
 from serve_app.storage.outbox import new_message_id
 from serve_app.storage.server_state import set_draining
 
@@ -64,7 +66,12 @@ class JobManager:
         self._client = CallbackClient(settings.callbacks)
         secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
         self._sender = Sender(self._client, self._stores.outbox, secrets=secrets, trace_of=self._tracer.of_id)
-        self._leadership = Leadership(self._database, self._stores.queue)
+        self._lease = Lease(self._database, MANAGER_NAME)
+        self._leads: bool | None = None
+        """Whether this manager has the lease; None until it has asked for the first time."""
+        self._renewed_at = 0.0
+        self._clock_jumps = ClockJumpDetector()
+        self._back_s = 0.0
         self._job_metrics = job_metrics.JobMetrics(self._database, settings.limits)
         self._woken = asyncio.Event()
         self._tasks = BackgroundTasks()
@@ -117,7 +124,7 @@ class JobManager:
         stands by has nothing to drain.
         """
         left: Sequence[Job] = []
-        if self._leadership.held:
+        if self._leads:
             await asyncio.to_thread(set_draining, self._database, draining=True)
             left = await asyncio.to_thread(self._stores.queue.fetch_running_jobs)
         await self._stop()
@@ -138,7 +145,10 @@ class JobManager:
     async def _stop(self) -> None:
         self._loop.cancel()
         self._tasks.cancel_all()
-        await self._leadership.give_back()
+        try:
+            await asyncio.to_thread(self._lease.give_back)  # another manager need not wait until it runs out
+        except SQLAlchemyError:
+            log.warning("the lease is not given back; it runs out")
         await self._client.close()
 
     async def _run(self) -> None:
@@ -159,20 +169,43 @@ class JobManager:
                 continue
 
     async def _may_work(self) -> bool:
-        """Renew the lease, and tell the other parts when it was won or lost."""
-        held_before = self._leadership.held
+        """Renew the lease where that is due; return whether this manager has it."""
         try:
-            held = await self._leadership.renew()
+            await self._correct_clock()
+            if not self._leads or time.monotonic() - self._renewed_at >= BEAT_S:
+                await self._renew_lease()
         except SQLAlchemyError:
             self._supervisor.restart_watch()  # job actors cannot write either
-            if self._leadership.is_overdue:
+            if self._leads and time.monotonic() - self._renewed_at > LEASE_S:
                 self._tasks.start("unblocking", self._supervisor.kill_unresponsive())
             raise
-        if held and not held_before:
+        return bool(self._leads)
+
+    async def _correct_clock(self) -> None:
+        """Correct stored times when the machine's clock was set back."""
+        self._back_s += self._clock_jumps.set_back_s()
+        if self._leads and self._back_s:
+            log.warning("the clock was set back", extra={"seconds": round(self._back_s)})
+            await asyncio.to_thread(shift_back, self._database, self._back_s)
+        self._back_s = 0.0
+
+    async def _renew_lease(self) -> None:
+        leads = await asyncio.to_thread(self._lease.hold)
+        self._renewed_at = time.monotonic()
+        if leads and not self._leads:
+            log.info("this manager works")
+            await asyncio.to_thread(self._reset_what_was_unfinished)
             self._supervisor.restart_watch()
-        elif not held and held_before is not False:
+        elif not leads and self._leads is not False:
+            log.warning("another manager works on this database: this one stands by")
             self._job_metrics.clear()
-        return held
+        self._leads = leads
+
+    def _reset_what_was_unfinished(self) -> None:
+        """End the drain, and have fetched and tried again in time what the manager before was at."""
+        set_draining(self._database, draining=False)
+        self._stores.queue.reset_prefetch()
+        shorten_waits(self._database)
 
     async def _turn(self) -> None:
         for job in await asyncio.to_thread(self._stores.queue.admit_jobs):

@@ -263,7 +263,7 @@ def test_the_manager_that_works_counts(tmp_path, counted, monkeypatch):
             assert counted.last("jobs", state="completed") == 1
             with store.jobs._db.write() as db:
                 db.execute(leases.update().where(leases.c.name == MANAGER_NAME).values(holder="another", beats=0))
-            await until(lambda: working._leadership.held is False)
+            await until(lambda: working._leads is False)
             assert counted.last("jobs", state="completed") == 0
 
     asyncio.run(work())

@@ -23,7 +23,7 @@ from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.progress import Progress
 from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import JobState
-from serve_app.orchestration import job_supervisor, leadership, manager
+from serve_app.orchestration import job_supervisor, manager
 from serve_app.orchestration.opening import open_stores
 from serve_app.storage import database as database_module
 from serve_app.storage import leases
@@ -50,8 +50,8 @@ def _quick(monkeypatch):
     """Turns and leases of fractions of a second."""
     for module, name, value in (
         (manager, "TURN_S", 0.05),
-        (leadership, "BEAT_S", 0.1),
-        (leadership, "LEASE_S", LEASE_S),
+        (manager, "BEAT_S", 0.1),
+        (manager, "LEASE_S", LEASE_S),
         (job_supervisor, "LEASE_S", LEASE_S),
         (leases, "LEASE_S", LEASE_S),
         (manager, "PRUNE_EVERY_S", 0.2),
@@ -229,7 +229,7 @@ def test_d7_a_video_that_was_being_fetched_ahead_is_fetched_again(settings, stor
 def test_d10_a_locked_database_costs_no_driver_its_lease(settings, store, monkeypatch):
     """D10: locked by somebody else for several leases: no driver is killed, and all goes on by itself afterwards."""
     lease_s = 1.5  # of five beats, for a busy machine
-    for module in (leadership, job_supervisor, leases):
+    for module in (manager, job_supervisor, leases):
         monkeypatch.setattr(module, "LEASE_S", lease_s)
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
     quick = open_database(settings)
@@ -302,13 +302,13 @@ def test_d10_the_clock_ends_no_job(settings, store, monkeypatch):
     """D10: an hour forward, two back: no driver is killed, no job times out, and plans are brought back."""
     wall, moved_s, brought = time.time, [0.0], []
     monkeypatch.setattr(time, "time", lambda: wall() + moved_s[-1])
-    monkeypatch.setattr(leadership, "shift_back", lambda _, by_s: brought.append(by_s))
+    monkeypatch.setattr(manager, "shift_back", lambda _, by_s: brought.append(by_s))
 
     async def run() -> ScriptedDrivers:
         drivers = ScriptedDrivers(store, works)
         store.jobs.submit_job(new_job("a"))
         async with running_manager(settings, drivers) as running:
-            running._leadership._clock_jumps = ClockJumpDetector(time.time)
+            running._clock_jumps = ClockJumpDetector(time.time)
             await until(lambda: store.jobs.fetch_job("a").beats > 0)
             moved_s.append(3600.0)
             await asyncio.sleep(LEASE_S)
@@ -352,9 +352,9 @@ def test_d14_a_second_manager_does_no_harm(settings, store, monkeypatch):
         first, second = ScriptedDrivers(store, finishes), ScriptedDrivers(store, finishes)
         async with AsyncExitStack() as stack:
             async with running_manager(settings, first) as works_now:
-                await until(lambda: works_now._leadership.held is True)
+                await until(lambda: works_now._leads is True)
                 stands_by = await stack.enter_async_context(running_manager(settings, second))
-                await until(lambda: stands_by._leadership.held is False)
+                await until(lambda: stands_by._leads is False)
                 for job_id in "ab":
                     store.jobs.submit_job(new_job(job_id))
                 await until(lambda: all(state(store, job_id).ended for job_id in "ab"))
@@ -373,15 +373,15 @@ def test_d14_who_hangs_is_followed_and_then_stands_by(settings, store, monkeypat
     async def run() -> tuple[list[str], list[str]]:
         first, second = ScriptedDrivers(store, finishes), ScriptedDrivers(store, finishes)
         async with running_manager(settings, first) as hangs:
-            await until(lambda: hangs._leadership.held is True)
+            await until(lambda: hangs._leads is True)
             hangs._loop.cancel()
             async with running_manager(settings, second) as follows:
-                assert follows._leadership.held is not True
-                await until(lambda: follows._leadership.held is True)
-                hangs._leadership._renewed_at = 0.0
+                assert follows._leads is not True
+                await until(lambda: follows._leads is True)
+                hangs._renewed_at = 0.0
                 hangs._loop = asyncio.create_task(hangs._run())
                 store.jobs.submit_job(new_job("a"))
-                await until(lambda: hangs._leadership.held is False)
+                await until(lambda: hangs._leads is False)
                 await until(lambda: state(store, "a").ended)
         return first.starts, second.starts
 
