@@ -13,14 +13,11 @@ from starlette.exceptions import HTTPException
 
 from deployments import logs
 from serve_app import __version__
-from serve_app.api import console, docs, errors, schemas
+from serve_app.api import errors, pages, schemas
 from serve_app.api import openapi as document
-from serve_app.api.clients import Clients
 from serve_app.api.event_stream import JobEvents
-from serve_app.api.keys import KeyRing
 from serve_app.api.openapi import refusals
-from serve_app.api.refusal_messages import SafeHeaders
-from serve_app.api.request_checks import HEALTH, BodyLimit, Gate, open_storage
+from serve_app.api.request_checks import HEALTH, BodyLimit, Clients, Gate, KeyRing, SafeHeaders, open_storage
 from serve_app.api.service import RETRY_AFTER_S
 from serve_app.exports.formats import MEDIA_TYPES
 from serve_app.exports.options import ExportOptions  # noqa: TC001 - FastAPI reads it
@@ -55,18 +52,18 @@ def create_api(settings: Settings, service: JobService, keys: KeyStore) -> FastA
         redoc_url=None,
     )
     app.include_router(_jobs(settings, service))
-    app.include_router(_health(service))
+    _add_health(app, service)
     if settings.docs:
-        docs.mount(app)
+        pages.mount_docs(app)
     if settings.console:
-        console.mount(app)
+        pages.mount_console(app)
     app.add_middleware(BodyLimit, max_bytes=settings.limits.request_bytes)
     app.add_middleware(
         Gate,
         keys=ring,
         rate=settings.rate_limit,
         storage=open_storage(settings.rate_limit_store),
-        no_key=console.answers if settings.console else lambda _: False,
+        no_key=pages.is_console if settings.console else lambda _: False,
     )
     app.add_middleware(Clients, networks=settings.auth.networks, proxies=settings.auth.proxies)
     app.add_middleware(SafeHeaders)
@@ -155,11 +152,10 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
     return router
 
 
-def _health(service: JobService) -> APIRouter:
-    router = APIRouter(tags=["health"])
-
-    @router.get(
+def _add_health(app: FastAPI, service: JobService) -> None:
+    @app.get(
         HEALTH,
+        tags=["health"],
         responses={
             503: {"model": schemas.HealthResponse, "description": "A part is broken: `failing` names it"},
             **{status: response for status, response in refusals().items() if status in {405, 408, 413, 500}},
@@ -171,40 +167,36 @@ def _health(service: JobService) -> APIRouter:
         response.status_code = 200 if view.status == "healthy" else 503
         return view
 
-    return router
-
 
 def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(errors.ApiError)
     async def refused(_: Request, error: errors.ApiError) -> JSONResponse:
-        return _refusal(error.status, error.code, str(error), error.job_id, error.headers)
+        return _refusal(error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return _refusal(400, errors.InvalidRequestError.code, _sentence(error), _job_id(error.body))
+        return _refusal(errors.InvalidRequestError(_sentence(error), job_id=_job_id(error.body)))
 
     @app.exception_handler(HTTPException)
     async def framework(_: Request, error: HTTPException) -> JSONResponse:
         code = STATUS_CODES.get(error.status_code, errors.InvalidRequestError.code)
-        return _refusal(error.status_code, code, str(error.detail), None, dict(error.headers or {}))
+        content = errors.body(code, str(error.detail), None)
+        return JSONResponse(content, status_code=error.status_code, headers=dict(error.headers or {}))
 
     @app.exception_handler(SQLAlchemyError)
     async def database(_: Request, error: SQLAlchemyError) -> JSONResponse:
         log.error("database", exc_info=error)
-        away = errors.UnavailableError(retry_after_s=RETRY_AFTER_S)
-        return _refusal(away.status, away.code, str(away), None, away.headers)
+        return _refusal(errors.UnavailableError(retry_after_s=RETRY_AFTER_S))
 
     @app.exception_handler(Exception)
     async def internal(_: Request, error: Exception) -> JSONResponse:
         log.error("internal error", exc_info=error)
-        broken = errors.InternalError()
-        return _refusal(broken.status, broken.code, str(broken), None)
+        return _refusal(errors.InternalError())
 
 
-def _refusal(
-    status: int, code: str, message: str, job_id: str | None, headers: dict[str, str] | None = None
-) -> JSONResponse:
-    return JSONResponse(errors.body(code, message, job_id), status_code=status, headers=headers)
+def _refusal(error: errors.ApiError) -> JSONResponse:
+    content = errors.body(error.code, str(error), error.job_id)
+    return JSONResponse(content, status_code=error.status, headers=error.headers)
 
 
 def _sentence(error: RequestValidationError) -> str:

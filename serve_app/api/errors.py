@@ -1,6 +1,6 @@
-"""The errors that a request can be refused with, and their common body.
+"""The errors that a request can be refused with, their common body, and how they are sent. Knows no routes, no Ray.
 
-    RequestError
+    ApiError
     ├── InvalidRequestError      400 INVALID_REQUEST
     ├── CallbackNotAllowedError  400 CALLBACK_NOT_ALLOWED
     ├── VideoUrlNotAllowedError  400 VIDEO_URL_NOT_ALLOWED
@@ -22,9 +22,23 @@ Errors of the framework and of Serve's proxy get the same body.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import json
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from deployments.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from starlette.types import Message, Scope, Send
+
+SAFE_HEADERS: tuple[tuple[bytes, bytes], ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+"""Browsers then guess no media type, store no response, send no referrer, and render nothing as a page or frame."""
 
 
 class ApiError(RequestError):
@@ -157,3 +171,22 @@ class UnavailableError(ApiError):
 def body(code: str, message: str, job_id: str | None) -> dict[str, Any]:
     """Return the contract's error object: v1.0 reads `error.message`, v1.1's backend reads the top-level `message`."""
     return {"error": {"code": code, "message": message, "job_id": job_id}, "message": message}
+
+
+def messages(refusal: ApiError, *, headers: Iterable[tuple[bytes, bytes]] = ()) -> tuple[Message, Message]:
+    """Return the start and the body of the response, with `headers` added."""
+    content = json.dumps(body(refusal.code, str(refusal), refusal.job_id)).encode()
+    own = {"content-type": "application/json", "content-length": str(len(content)), **refusal.headers}
+    raw = [(name.lower().encode(), value.encode()) for name, value in own.items()]
+    start = {"type": "http.response.start", "status": refusal.status, "headers": [*raw, *SAFE_HEADERS, *headers]}
+    return start, {"type": "http.response.body", "body": content}
+
+
+async def refuse(scope: Scope, send: Send, refusal: ApiError) -> None:
+    """Answer a request or a WebSocket's handshake with a refusal."""
+    if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close"})  # servers answer with 403
+        return
+    prefix = "websocket." if scope["type"] == "websocket" else ""
+    for message in messages(refusal):
+        await send({**message, "type": prefix + message["type"]})

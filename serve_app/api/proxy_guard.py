@@ -19,7 +19,7 @@ from starlette.middleware import Middleware
 
 from deployments import logs
 from serve_app.api import errors
-from serve_app.api.refusal_messages import messages, refuse
+from serve_app.api.errors import messages, refuse
 from serve_app.observability import metrics
 
 if TYPE_CHECKING:
@@ -40,16 +40,7 @@ LINGER_S, LINGER_BYTES = 2.0, 1_000_000
 OF_SERVE = frozenset({"/-/routes"})
 """Routes of Serve that are closed: this one lists the apps. `/-/healthz` stays open for load balancers."""
 PASSED = frozenset(
-    (
-        b"accept",
-        b"authorization",
-        b"content-length",
-        b"content-type",
-        b"host",
-        b"if-none-match",
-        b"traceparent",
-        b"user-agent",
-    )
+    b"accept authorization content-length content-type host if-none-match traceparent user-agent".split()
 )
 """Headers that are passed on. With some others a client could disable Serve's timeout, or choose its replica."""
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -83,7 +74,7 @@ class ProxyGuard:
             return
         if content is None:
             return
-        counted.begin()
+        counted.began_s = time.monotonic()
         answer = _Answer(counted)
         try:
             await self._app({**scope, "headers": _passed(scope["headers"])}, _replay(content, receive), answer)
@@ -150,22 +141,18 @@ async def _dismiss(receive: Receive, send: Send, refusal: errors.ApiError) -> No
 
 
 class _Counted:
-    """Counts the response, and measures its time since the request was complete."""
+    """Counts the response, and measures its time since `began_s`, when the request was complete."""
 
     def __init__(self, path: str, send: Send) -> None:
         self._route = metrics.route_of(path)
         self._send = send
-        self._began: float | None = None
-
-    def begin(self) -> None:
-        """Start the time: the request is complete."""
-        self._began = time.monotonic()
+        self.began_s: float | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             metrics.ANSWERS.inc(route=self._route, status=str(message["status"]))
-            if self._began is not None:
-                metrics.ANSWER_S.observe(time.monotonic() - self._began, route=self._route)
+            if self.began_s is not None:
+                metrics.ANSWER_S.observe(time.monotonic() - self.began_s, route=self._route)
         await self._send(message)
 
 

@@ -1,34 +1,74 @@
-"""Middlewares that check a request before its route: the body's size, the client's key, the client's rate."""
+"""Middlewares around the routes: who may ask, how much, how often, and the headers that every response has."""
 
 from __future__ import annotations
 
 import asyncio
+import hmac
 import math
 import time
-from typing import TYPE_CHECKING
+from ipaddress import IPv6Address
+from typing import TYPE_CHECKING, Any
 
 from limits import parse
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
+from sqlalchemy.exc import SQLAlchemyError
 
 from deployments import logs
-from serve_app.api.errors import ApiError, RateLimitedError, RequestTooLargeError
-from serve_app.api.refusal_messages import refuse
+from deployments.net import addresses
+from deployments.net.policy import LOOPBACK
+from serve_app.api.errors import (
+    SAFE_HEADERS,
+    ApiError,
+    ClientNotAllowedError,
+    RateLimitedError,
+    RequestTooLargeError,
+    UnauthorizedError,
+    UnavailableError,
+    refuse,
+)
+from serve_app.storage.api_keys import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from limits import RateLimitItem
     from limits.aio.storage import Storage
     from pydantic import SecretStr
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from serve_app.api.keys import KeyRing
+    from deployments.net.addresses import Address, Network
+    from serve_app.storage.api_keys import KeyStore
 
 HEALTH = "/health"
+HERE = (LOOPBACK, IPv6Address("::1"))
 STORAGE_S = 0.5
 """Timeout of the shared storage; a request has five seconds in all."""
+FRESH_S = 2.0
+"""A new key works, and a revoked one does not, after so long at the latest."""
+LOOK_S = 1.0
+"""Timeout of the look-up of keys: a request has five seconds in all, and the job table may take four of them."""
+RETRY_AFTER_S = 5
 log = logs.get_logger("api")
+
+
+class SafeHeaders:
+    """ASGI middleware: adds those of `SAFE_HEADERS` that a response does not set itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and add the headers to the response."""
+
+        async def completed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                said = {name.lower() for name, _ in message["headers"]}
+                own = [header for header in SAFE_HEADERS if header[0] not in said]
+                message["headers"] = [*message["headers"], *own]
+            await send(message)
+
+        await self._app(scope, receive, completed)
 
 
 class BodyLimit:
@@ -66,6 +106,105 @@ class BodyLimit:
                 await send(message)
 
         await self._app(scope, counted, unless_answered)
+
+
+class Clients:
+    """ASGI middleware: refuses clients outside `networks` (empty: none), and sets the client's address for the app.
+
+    Only the connection's peer is certain. `X-Forwarded-For` is believed from the configured proxies; from others it can
+    only restrict a request, never allow it. Serve's proxy runs on uvicorn, which replaces a loopback peer by the
+    header's address unless `FORWARDED_ALLOW_IPS` is empty (as `ml-server up` sets it). So a peer that equals an address
+    of the header may really be this machine, and this machine has to be allowed, too.
+    """
+
+    def __init__(self, app: ASGIApp, *, networks: Sequence[Network], proxies: Sequence[Network]) -> None:
+        self._app = app
+        self._networks = tuple(networks)
+        self._proxies = tuple(proxies)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on requests of allowed clients; `/health` is open to all."""
+        if scope["type"] == "http":
+            peer, port = scope.get("client") or ("", 0)
+            client, *others = self.behind(_address(peer), _hops(scope["headers"]))
+            if scope["path"] != HEALTH and not self._allowed([client, *others]):
+                await refuse(scope, send, ClientNotAllowedError())
+                return
+            scope = {**scope, "client": (str(client or "unknown"), port)}
+        await self._app(scope, receive, send)
+
+    def behind(self, peer: Address | None, hops: Sequence[Address | None]) -> list[Address | None]:
+        """Return the client's address, then the other addresses that must be allowed, too. None: unknown.
+
+        Args:
+            peer: The connection's peer, or what uvicorn has put in its place.
+            hops: The addresses of `X-Forwarded-For`, the nearest first.
+        """
+        nearest = next((hop for hop in hops if not _in(hop, self._proxies)), hops[-1] if hops else peer)
+        if _in(peer, self._proxies) or not hops:
+            return [nearest]
+        if peer in hops and not any(_in(here, self._proxies) for here in HERE):
+            return [LOOPBACK, peer, nearest]
+        return [peer, nearest]
+
+    def _allowed(self, all_of_them: Iterable[Address | None]) -> bool:
+        return not self._networks or all(_in(address, self._networks) for address in all_of_them)
+
+
+def _in(address: Address | None, networks: Iterable[Network]) -> bool:
+    return address is not None and any(address in network for network in networks)
+
+
+def _hops(headers: Iterable[tuple[bytes, bytes]]) -> list[Address | None]:
+    """Return the addresses of `X-Forwarded-For`, the nearest first; None for what is no address."""
+    lines = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
+    return [_address(part) for part in reversed(",".join(lines).split(","))] if lines else []
+
+
+def _address(text: Any) -> Address | None:
+    """Parse an address with or without a port; return an IPv4-mapped IPv6 address as IPv4."""
+    host = str(text).strip()
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    address = addresses.parse(host)
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+class KeyRing:
+    """The API keys: those of the settings, and the database's as of at most `FRESH_S` ago. Knows nothing of HTTP."""
+
+    def __init__(self, fixed: Sequence[str], store: KeyStore) -> None:
+        self._fixed = tuple(bytes.fromhex(text) for text in fixed)
+        self._store = store
+        self._stored: tuple[bytes, ...] | None = None
+        self._looked_at = -math.inf
+        self._turn = asyncio.Lock()
+
+    async def check(self, authorization: str) -> str:
+        """Return the digest of the key that a request carries. Raises `UnauthorizedError`, `UnavailableError`."""
+        scheme, _, key = authorization.partition(" ")
+        given = digest(key.strip())
+        stored = await self._fresh()
+        known = [hmac.compare_digest(given, wanted) for wanted in (*self._fixed, *(stored or ()))]  # each, always
+        if scheme.lower() == "bearer" and any(known):
+            return given.hex()
+        if scheme.lower() == "bearer" and stored is None:
+            raise UnavailableError(retry_after_s=RETRY_AFTER_S)  # it may be a good one
+        raise UnauthorizedError
+
+    async def _fresh(self) -> tuple[bytes, ...] | None:
+        """Return the database's digests, the last known ones while it is away, None if it was never reached."""
+        async with self._turn:
+            if time.monotonic() - self._looked_at > FRESH_S:
+                try:
+                    async with asyncio.timeout(LOOK_S):
+                        self._stored = await asyncio.to_thread(self._store.digests)
+                except (SQLAlchemyError, TimeoutError) as error:
+                    log.warning("the API keys could not be looked up", extra={"error": type(error).__name__})
+                self._looked_at = time.monotonic()
+            return self._stored
 
 
 class Gate:

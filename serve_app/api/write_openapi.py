@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 from serve_app.api.app import create_api
 from serve_app.settings import Settings
 
 
-class _Unused:
-    """Stands for the service and the key store: no route is called."""
-
-    def __getattr__(self, _: str) -> None:
-        return None
-
-
 def committed() -> str:
     """Return the document of a server with the default settings, as JSON."""
-    unused: Any = _Unused()
+    unused: Any = SimpleNamespace(changes=None)  # no route is called
     app = create_api(Settings(profile="local"), unused, unused)
     return json.dumps(app.openapi(), ensure_ascii=False, indent=1) + "\n"
 

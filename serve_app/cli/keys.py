@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from serve_app.api.keys import FRESH_S
+from serve_app.api.request_checks import FRESH_S
 from serve_app.storage.api_keys import KeyNameError, KeyStore
 from serve_app.storage.database import open_database
 

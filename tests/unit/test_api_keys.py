@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from serve_app.api import keys as keys_module
-from serve_app.api.keys import KeyRing
+from serve_app.api import request_checks as keys_module
+from serve_app.api.request_checks import KeyRing
 from serve_app.cli.main import main
 from serve_app.settings import Settings
 from serve_app.storage.api_keys import KeyNameError, KeyStore

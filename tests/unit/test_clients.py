@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from serve_app.api.clients import Clients
+from serve_app.api.request_checks import Clients
 
 BACKEND = "10.20.0.0/16"
 ADDRESSES = st.one_of(

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from serve_app.api import console, event_stream, proxy_guard
+from serve_app.api import event_stream, pages, proxy_guard
 from serve_app.jobs.job import Outcome
 from serve_app.jobs.stages import Stage
 from serve_app.storage.database import Database
@@ -27,7 +27,7 @@ from tests.support.live_server import serving
 from tests.support.pages import ROOT
 from tests.support.process import until
 
-FILES = Path(str(console.FILES))
+FILES = Path(str(pages.CONSOLE_FILES))
 JOBS = "/api/upload-video/jobs"
 EVENTS = f"{JOBS}/events"
 

@@ -15,7 +15,7 @@ from deployments.errors import DownloadError
 from deployments.net.client import CallbackClient, NetError
 from deployments.net.download import download
 from deployments.net.policy import AddressRefusedError, DownloadLimits, check_callback_url, check_video_url
-from serve_app.api.clients import Clients
+from serve_app.api.request_checks import Clients
 from serve_app.exposure import check_bind
 from serve_app.settings import Settings
 

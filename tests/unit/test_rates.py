@@ -8,8 +8,7 @@ import pytest
 from limits.aio.storage import MemoryStorage
 from pydantic import SecretStr, ValidationError
 
-from serve_app.api.keys import KeyRing
-from serve_app.api.request_checks import Gate, open_storage
+from serve_app.api.request_checks import Gate, KeyRing, open_storage
 from serve_app.cli.child_process import free_port
 from serve_app.settings import Settings
 from tests.support import redis
