@@ -85,7 +85,7 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
 
     @router.get("/status/{job_id}", response_model=schemas.StatusResponse, responses=refusals(*document.OF_A_JOB))
     async def status(job_id: PathJobId) -> Response:
-        """Where a job stands, with its result when it is completed."""
+        """Return a job's state, with its result if it is completed."""
         return Response(await service.status(job_id), media_type="application/json")
 
     @router.get("/jobs", responses=refusals(*document.LISTING))
@@ -95,12 +95,12 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
         after: Annotated[str | None, Query(pattern=schemas.JOB_ID_PATTERN)] = None,
     ) -> schemas.JobList:
-        """The jobs, newest first; `callback` leaves those whose end has to be told, or was in vain."""
+        """List the jobs, newest first; `callback` selects by the state of the terminal callback."""
         return await service.page(state=state, callback=callback, limit=limit, after=after)
 
     @router.get("/jobs/events", response_class=EventStream, responses=document.changes())
     async def events() -> EventStream:
-        """Changes of jobs as they happen: server-sent events, for some seconds; then ask again."""
+        """Send changes of jobs as they happen: server-sent events, for some seconds; then ask again."""
         return EventStream(await job_events.open(), headers={"X-Accel-Buffering": "no"})  # nginx would wait for more
 
     @router.delete(
@@ -131,7 +131,7 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
 
     @router.get("/jobs/{job_id}/timeline", responses=refusals(*document.OF_A_JOB))
     async def timeline(job_id: PathJobId) -> schemas.Timeline:
-        """The job's states, attempts and callbacks, with their times."""
+        """Return the job's states, attempts and callbacks, with their times."""
         return await service.timeline(job_id)
 
     @router.get(
@@ -140,7 +140,7 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
         responses={200: document.exported(), **refusals(*document.OF_A_JOB, errors.JobConflictError)},
     )
     async def export(job_id: PathJobId, options: Annotated[ExportOptions, Query()]) -> Response:
-        """The result of a completed job as a file: subtitles, a transcript, a table, the speakers' turns."""
+        """Return the result of a completed job as a file: subtitles, a transcript, a table, the speakers' turns."""
         content = await service.export(job_id, options)
         name = f"{job_id.replace(':', '_')}.{options.format}"  # Windows knows no colon in a name
         return Response(
@@ -162,7 +162,7 @@ def _add_health(app: FastAPI, service: JobService) -> None:
         },
     )
     async def health(response: Response) -> schemas.HealthResponse:
-        """Whether the server works, and how full it is. Open to all."""
+        """Return whether the server works, and how full it is. Open to all."""
         view = await service.health()
         response.status_code = 200 if view.status == "healthy" else 503
         return view

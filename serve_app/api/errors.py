@@ -120,7 +120,7 @@ class MethodNotAllowedError(ApiError):
 
 
 class RequestTimeoutError(ApiError):
-    """The body did not come in time, or the answer would not."""
+    """The body did not arrive in time, or the response took too long."""
 
     status, code = 408, "REQUEST_TIMEOUT"
     default = "The request took too long"
@@ -155,14 +155,14 @@ class InternalError(ApiError):
 
 
 class QueueFullError(ApiError):
-    """As many jobs as may run do, and the queue is full."""
+    """All slots are taken, and the queue is full."""
 
     status, code = 503, "INSUFFICIENT_RESOURCES"
     default = "All slots are busy and the queue is full; try again later"
 
 
 class UnavailableError(ApiError):
-    """The database is away."""
+    """The database does not answer, or the server is about to stop."""
 
     status, code = 503, "SERVICE_UNAVAILABLE"
     default = "The service is temporarily unavailable; try again later"

@@ -50,7 +50,7 @@ class JobEvents:
     async def open(self) -> AsyncIterator[bytes]:
         """Return a stream of all changes from now on. Raises `UnavailableError`: too many listeners, or no database."""
         if len(self._listeners) >= LISTENERS:
-            raise UnavailableError("Too many listen already; ask for the list instead", retry_after_s=RETRY_AFTER_S)
+            raise UnavailableError("Too many listeners; ask for the list instead", retry_after_s=RETRY_AFTER_S)
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(BEHIND)
         until = asyncio.get_running_loop().time() + STREAM_S
         self._listeners[queue] = until
@@ -87,7 +87,7 @@ class JobEvents:
                 for message in await self._step():
                     self._send(message)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next listener polls again
-            log.warning("changes of jobs cannot be told", extra={"error": type(error).__name__})
+            log.warning("changes of jobs cannot be sent", extra={"error": type(error).__name__})
         finally:
             self._task = None
             self._send(None)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Responses = dict[int | str, dict[str, Any]]
 
-EVERYWHERE = (
+EVERYWHERE: tuple[type[errors.ApiError], ...] = (
     errors.UnauthorizedError,
     errors.ClientNotAllowedError,
     errors.MethodNotAllowedError,
@@ -75,8 +75,7 @@ HEADERS = {
 def refusals(*classes: type[errors.ApiError]) -> Responses:
     """Return the responses of a route that refuses with `classes`, and with what every route may refuse with."""
     by_status: dict[int, list[type[errors.ApiError]]] = defaultdict(list)
-    all_of_them: tuple[type[errors.ApiError], ...] = (*classes, *EVERYWHERE)
-    for refusal in all_of_them:
+    for refusal in (*classes, *EVERYWHERE):
         by_status[refusal.status].append(refusal)
     return {status: _response(status, by_status[status]) for status in sorted(by_status)}
 
@@ -89,13 +88,11 @@ def changes() -> Responses:
 
 
 def _response(status: int, classes: Iterable[type[errors.ApiError]]) -> dict[str, Any]:
-    examples = {
-        refusal.code: {
-            "summary": (refusal.__doc__ or "").strip(),
-            "value": errors.body(refusal.code, EXAMPLES.get(refusal, refusal.default), _job_of(refusal)),
-        }
-        for refusal in classes
-    }
+    examples = {}
+    for refusal in classes:
+        job_id = schemas.A_JOB if refusal in (*SUBMITTING, errors.JobNotFoundError) else None
+        value = errors.body(refusal.code, EXAMPLES.get(refusal, refusal.default), job_id)
+        examples[refusal.code] = {"summary": (refusal.__doc__ or "").strip(), "value": value}
     return {
         "model": schemas.ErrorResponse,
         "description": ", ".join(examples),
@@ -112,16 +109,8 @@ def exported() -> dict[str, Any]:
         is_json = media_type == "application/json"
         media = content.setdefault(media_type, {"schema": {"type": "object" if is_json else "string"}, "examples": {}})
         media["examples"][name] = {"value": EXAMPLE_RESULT if is_json else text.decode()}
-    disposition = {"description": "`attachment`, with a file name", "schema": {"type": "string"}}
-    return {
-        "description": "The result as a file",
-        "content": content,
-        "headers": {"Content-Disposition": disposition},
-    }
-
-
-def _job_of(refusal: type[errors.ApiError]) -> str | None:
-    return schemas.A_JOB if refusal in (*SUBMITTING, errors.JobNotFoundError) else None
+    headers = {"Content-Disposition": {"description": "`attachment`, with a file name", "schema": {"type": "string"}}}
+    return {"description": "The result as a file", "content": content, "headers": headers}
 
 
 def _put_null_back(responses: dict[str, Any]) -> None:
@@ -143,23 +132,24 @@ def _refuse_in_json(responses: dict[str, Any]) -> None:
 
 def complete(app: FastAPI, settings: Settings) -> None:
     """Remove from the app's document what no route does, and add the API key if one is required."""
-    made = app.openapi
+    make = app.openapi
+    keys = settings.auth.mode == "keys"
 
     def document() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            content = made()
-            operations = [operation for path in content["paths"].values() for operation in path.values()]
-            for operation in operations:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
+        content = make()
+        for path, operations in content["paths"].items():
+            for operation in operations.values():
                 operation["responses"].pop("422", None)  # FastAPI's own; ours are 400s
                 _refuse_in_json(operation["responses"])
                 _put_null_back(operation["responses"])
-            for name in ("HTTPValidationError", "ValidationError"):
-                content["components"]["schemas"].pop(name, None)
-            if settings.auth.mode == "keys":
-                content["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-                for path, operations_of in content["paths"].items():
-                    for operation in operations_of.values():
-                        operation["security"] = [] if path == "/health" else [{"key": []}]
-        return app.openapi_schema or {}
+                if keys:
+                    operation["security"] = [] if path == "/health" else [{"key": []}]
+        for name in ("HTTPValidationError", "ValidationError"):
+            content["components"]["schemas"].pop(name, None)
+        if keys:
+            content["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        return content
 
     setattr(app, "openapi", document)  # noqa: B010 - FastAPI's documented way; mypy sees a method there

@@ -252,7 +252,7 @@ class Gate:
             async with asyncio.timeout(STORAGE_S):
                 return await _hit(self._limiter, rate, client)
         except Exception as error:  # noqa: BLE001 - whatever the storage's client raises
-            log.warning("the shared rate limits are away", extra={"error": type(error).__name__})
+            log.warning("the shared rate limits do not answer", extra={"error": type(error).__name__})
             return await _hit(self._own_limiter, rate, client)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
-from serve_app.jobs.stages import Stage  # noqa: TC001 - the same
+from serve_app.jobs.stages import Stage  # noqa: TC001 - pydantic reads it
 from serve_app.storage.timeline import EventKind  # noqa: TC001 - pydantic reads it
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}$"
@@ -99,7 +99,7 @@ class ProcessVideoResponseV10(BaseModel):
 
 
 class CallbackView(BaseModel):
-    """How the telling of the job's end stands."""
+    """The state of the terminal callback."""
 
     state: Literal["none", "pending", "delivered", "undelivered"]
     attempts: int
@@ -107,7 +107,7 @@ class CallbackView(BaseModel):
 
 
 class JobView(BaseModel):
-    """A job in lists and answers."""
+    """A job's state, without its result."""
 
     model_config = _example(**_RUNNING)
 
@@ -142,12 +142,12 @@ class JobLine(JobView):
 
     model_config = _example(**_LINE)
 
-    stage: Stage = Field(description="What `message` tells of, or where it stood when it failed")
+    stage: Stage = Field(description="The stage that `message` describes, or at which the job failed")
     run: int
     attempt: int
-    duration: float | None = Field(description="Of the video, seconds; known of completed jobs")
+    duration: float | None = Field(description="Seconds, of the video; of completed jobs")
     processing_time: float | None = Field(description="Seconds; of completed jobs")
-    warnings: int | None = Field(description="How many the result carries; null where there is none or nobody counted")
+    warnings: int | None = Field(description="How many the result has; null without a result, or if not counted")
     callback: Literal["none", "pending", "delivered", "undelivered"]
 
 

@@ -11,7 +11,7 @@ import json
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -69,13 +69,6 @@ class Signals(Protocol):
         """Return the names of the parts that do not work."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Health:
-    taken_at: float
-    counts: Counts | None
-    draining: bool = False
-
-
 class JobService:
     """The job operations of the contract."""
 
@@ -85,7 +78,9 @@ class JobService:
         self._outbox = outbox
         self._signals = signals
         self._tracer = Tracer(settings, store, process="api")
-        self._health = _Health(-math.inf, None)
+        self._counted_at = -math.inf
+        self._counts: Counts | None = None
+        self._draining = False
         self._writer = ThreadPoolExecutor(1, "writer")
 
     async def submit(
@@ -170,11 +165,7 @@ class JobService:
         callback = await self._read(self._outbox.status, job_id)
         result = await self._read(self._store.fetch_result, job_id) if job.state is JobState.COMPLETED else None
         view = (await self._view(job)).model_dump(exclude_none=True)
-        view["callback"] = {
-            "state": callback.state.value,
-            "attempts": callback.attempts,
-            "last_error": callback.last_error,
-        }
+        view["callback"] = asdict(callback)
         content = dump(view)
         return content if result is None else content[:-1] + b',"result":' + result + b"}"
 
@@ -195,22 +186,21 @@ class JobService:
 
     async def changes(self, since: int | None) -> tuple[int, list[schemas.JobLine]]:
         """Return the newest event, and the jobs that may have changed since `since`. Raises `UnavailableError`."""
-        newest, lines, draining = await self._read(self._look_for_changes, since)
+        (newest, lines), draining = await self._read(
+            lambda: (self._store.job_list.changes(since), self._store.is_draining())
+        )
         if draining:
             raise errors.UnavailableError(DRAINING, retry_after_s=DRAIN_RETRY_S)
         return newest, [self._line(line) for line in lines]
 
-    def _look_for_changes(self, since: int | None) -> tuple[int, Sequence[JobSummary], bool]:
-        return *self._store.job_list.changes(since), self._store.is_draining()
-
     async def _view(self, job: Job) -> schemas.JobView:
         queued = job.state is JobState.QUEUED
         position = await self._read(self._store.queue_position, job) if queued else None
-        return schemas.JobView(**self._seen(job, position))
+        return schemas.JobView(**self._fields(job, position))
 
     def _line(self, line: JobSummary) -> schemas.JobLine:
         return schemas.JobLine(
-            **self._seen(line.job, line.position),
+            **self._fields(line.job, line.position),
             stage=line.job.stage,
             run=line.job.run,
             attempt=line.job.attempt,
@@ -220,7 +210,7 @@ class JobService:
             callback=line.callback.value,
         )
 
-    def _seen(self, job: Job, position: int | None) -> dict[str, Any]:
+    def _fields(self, job: Job, position: int | None) -> dict[str, Any]:
         return {
             "job_id": job.job_id,
             "status": job.state.wire,
@@ -280,14 +270,10 @@ class JobService:
     async def export(self, job_id: str, options: ExportOptions) -> bytes:
         """Return the job's result as a file. Raises `JobConflictError` for a job without a result."""
         await self._known(job_id)
-        content = await self._read(self._export, job_id, options)
-        if content is None:
+        result = await self._read(self._store.fetch_result, job_id)
+        if result is None:
             raise errors.JobConflictError("This job has no result: it has not been completed", job_id=job_id)
-        return content
-
-    def _export(self, job_id: str, options: ExportOptions) -> bytes | None:
-        result = self._store.fetch_result(job_id)
-        return None if result is None else export(result, options, job_id=job_id)
+        return await self._in_time(None, export, result, options, job_id=job_id)
 
     async def _read(self, query: Callable[..., Result], *args: object, **options: object) -> Result:
         """Read from the database. Raises `UnavailableError` in time for the response: a request has five seconds."""
@@ -315,38 +301,35 @@ class JobService:
     async def health(self) -> schemas.HealthResponse:
         """Return the state of the server within a second; never raises. The counts are at most half a second old."""
         limits = self._settings.limits
-        counts = await self._counts()
+        await self._count()
+        counts = self._counts
         failing = list(self._signals.failing())
         if counts is None:
             failing.append("database")
         numbers = counts and schemas.JobNumbers(
-            running=counts.running,
-            queued=counts.queued,
-            limit=limits.running_jobs,
-            queue_limit=limits.queued_jobs,
+            running=counts.running, queued=counts.queued, limit=limits.running_jobs, queue_limit=limits.queued_jobs
         )
         full = counts is not None and counts.running + counts.queued >= limits.running_jobs + limits.queued_jobs
         return schemas.HealthResponse(
             status="unhealthy" if failing else "healthy",
             version=__version__,
             contract_version=self._settings.contract_version,
-            accepting=counts is not None and not full and not self._health.draining,
+            accepting=counts is not None and not full and not self._draining,
             jobs=numbers,
             failing=failing,
         )
 
-    async def _counts(self) -> Counts | None:
-        if time.monotonic() - self._health.taken_at > HEALTH_CACHE_S:
-            try:
-                async with asyncio.timeout(HEALTH_S):
-                    counts, draining = await asyncio.to_thread(self._look)
-            except (SQLAlchemyError, TimeoutError):
-                counts, draining = None, False
-            self._health = _Health(time.monotonic(), counts, draining)
-        return self._health.counts
-
-    def _look(self) -> tuple[Counts, bool]:
-        return self._store.count_jobs(), self._store.is_draining()
+    async def _count(self) -> None:
+        if time.monotonic() - self._counted_at <= HEALTH_CACHE_S:
+            return
+        try:
+            async with asyncio.timeout(HEALTH_S):
+                self._counts, self._draining = await asyncio.to_thread(
+                    lambda: (self._store.count_jobs(), self._store.is_draining())
+                )
+        except (SQLAlchemyError, TimeoutError):
+            self._counts, self._draining = None, False
+        self._counted_at = time.monotonic()
 
 
 def fingerprint(video_url: str, callback_url: str | None, options: JobOptions) -> str:
