@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
+import click
 from pydantic import ValidationError
 
 from serve_app.exposure import ExposedError, check_bind
@@ -14,8 +15,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class StartError(Exception):
+class StartError(click.ClickException):
     """The server did not start; the message says why."""
+
+    def format_message(self) -> str:
+        """Return what the command prints."""
+        return f"the server did not start: {self.message}"
 
 
 def check_settings(config: dict[str, Any]) -> Settings:
@@ -78,9 +83,7 @@ def check_port(config: dict[str, Any]) -> None:
 def free_port_or_any(port: int) -> int:
     """Return `port` if it is free, else 0 (any): a taken metrics port does not stop the start."""
     with socket.socket() as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as Ray does: connections of earlier scrapes may linger
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Ray does: earlier connections may linger
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:

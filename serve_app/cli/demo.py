@@ -27,9 +27,8 @@ from serve_app.cli.child_process import ChildProcess, free_port
 from serve_app.cli.client import ENDED, ClientError, ServerClient
 from serve_app.cli.example_backend import ExampleBackend
 from serve_app.cli.media_server import MediaServer
-from serve_app.cli.plain_text import plain
 from serve_app.cli.progress_bar import ProgressBar
-from serve_app.cli.render import render_result
+from serve_app.cli.render import plain, render_result
 from serve_app.cli.samples import MissingSampleError, Sample, all_samples
 
 if TYPE_CHECKING:

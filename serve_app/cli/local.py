@@ -27,7 +27,6 @@ from serve_app.cli import checks
 from serve_app.cli.checks import StartError
 from serve_app.cli.logview import LogView
 from serve_app.exposure import FORWARDED
-from serve_app.settings import DEFAULT_STATE_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +47,7 @@ SILENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime, which pyannote's import loads
 }
-"""No process of ours tells anybody that it runs."""
+"""Disable the telemetry of every library."""
 VITAL = {"raylet", "gcs_server"}
 """Processes of Ray without which nothing works. Ray restarts none of them."""
 FAILED = {"DEPLOY_FAILED", "UNHEALTHY"}
@@ -68,7 +67,7 @@ class UpOptions:
     num_gpus: int | None
 
 
-class RayLostError(Exception):
+class RayLostError(click.ClickException):
     """The private Ray has ended. The server has to be started again; its jobs then go on."""
 
 
@@ -78,25 +77,12 @@ def up(options: UpOptions) -> None:
     Raises `StartError`, `RayLostError`.
     """
     config = load_config(options)
-    state_dir = _state_dir(options, config)
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _environment(state_dir, options)
-    metrics_port = 0
-    if options.address is None:
-        settings = checks.check_settings(config)
-        os.environ[proxy_guard.MAX_BYTES_VARIABLE] = str(settings.limits.request_bytes)  # the proxies know no config
-        checks.check_host(config, settings)
-        checks.check_devices(settings)
-        checks.ensure_models(options.config)
-        checks.check_port(config)
-        checks.check_database(settings)
-        metrics_port = checks.free_port_or_any(settings.metrics_port)
-    private = options.address is None
+    state_dir, metrics_port = _prepare(options, config)
     stop, hurry = threading.Event(), threading.Event()
     _on_signals(stop, hurry)  # until now a signal ends the process, which has started nothing that outlives it
     with (
-        _logs(state_dir, private=private),
-        _in_the_background(private=private),
+        _logs(state_dir),
+        _in_the_background(private=state_dir is not None),
         _ray(state_dir, options, metrics_port) as dashboard,
     ):
         _on_signals(stop, hurry)  # once more: Ray has set its own
@@ -107,16 +93,36 @@ def up(options: UpOptions) -> None:
             shown = config["applications"][0].get("args", {})
             pages = f"console {url}/console, " * bool(shown.get("console", True))
             pages += f"API {url}/docs, " * bool(shown.get("docs"))
-            metrics = f"metrics {_metrics_url()}, " * private
+            metrics = f"metrics {_metrics_url()}, " if state_dir else ""
             click.echo(f"ML Server ready: {url} ({pages}health {url}/health), {metrics}Ray dashboard {dashboard}")
         while not stop.wait(POLL_S):
             _check_ray()
         click.echo("Stopping …")
         drained = _drain(hurry)
         if options.address is None:
-            _close_door()
+            _stop_proxies()
         else:
             _withdraw(config, drained=drained)
+
+
+def _prepare(options: UpOptions, config: dict[str, Any]) -> tuple[Path | None, int]:
+    """Check and set what the server of a private Ray needs; return the state folder and the port of the metrics.
+
+    A joined Ray has its own: no folder, and port 0.
+    """
+    if options.address is not None:
+        _environment(None)
+        return None, 0
+    settings = checks.check_settings(config)
+    settings.prepare()
+    _environment(settings.state_dir)
+    os.environ[proxy_guard.MAX_BYTES_VARIABLE] = str(settings.limits.request_bytes)  # the proxies know no config
+    checks.check_host(config, settings)
+    checks.check_devices(settings)
+    checks.ensure_models(options.config)
+    checks.check_port(config)
+    checks.check_database(settings)
+    return settings.state_dir, checks.free_port_or_any(settings.metrics_port)
 
 
 def _on_signals(stop: threading.Event, hurry: threading.Event) -> None:
@@ -138,29 +144,22 @@ def load_config(options: UpOptions) -> dict[str, Any]:
         http["port"] = options.port
     if options.state_dir is not None:
         args = config["applications"][0].setdefault("args", {})
-        args["state_dir"] = str(options.state_dir.absolute())
+        args["state_dir"] = str(options.state_dir.expanduser().absolute())
     return config
 
 
-def _state_dir(options: UpOptions, config: dict[str, Any]) -> Path:
-    named = options.state_dir or os.environ.get("ML_SERVER_STATE_DIR")
-    return Path(named or config["applications"][0].get("args", {}).get("state_dir") or DEFAULT_STATE_DIR).expanduser()
-
-
-def _environment(state_dir: Path, options: UpOptions) -> None:
-    """Set the environment that the processes of a private Ray inherit. A joined Ray has its own environment."""
+def _environment(state_dir: Path | None) -> None:
+    """Set the environment that the processes of a private Ray inherit. A joined Ray (None) has its own environment."""
     os.environ.update(SILENT)
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    if options.address is not None:
+    if state_dir is None:
         return
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_token(state_dir)), FORWARDED: ""}
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's node is 127.0.0.1 then, and listens there only
-    os.environ["no_grpc_proxy"] = "127.0.0.1"  # noqa: SIM112 - its name; else Ray would talk to itself by HTTPS_PROXY
+    os.environ["no_grpc_proxy"] = "127.0.0.1"  # noqa: SIM112 - its name; else Ray would reach itself by HTTPS_PROXY
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # glibc's arena per thread kept 600 MB of a diarizer's 1.2 GB
     os.environ.setdefault(proxy_guard.VARIABLE, proxy_guard.IMPORT_PATH)
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default, for those that answer requests too
-    if options.state_dir is not None:
-        os.environ["ML_SERVER_STATE_DIR"] = str(options.state_dir.absolute())
 
 
 def _token(state_dir: Path) -> Path:
@@ -174,12 +173,12 @@ def _token(state_dir: Path) -> Path:
 
 
 @contextmanager
-def _logs(state_dir: Path, *, private: bool) -> Iterator[None]:
+def _logs(state_dir: Path | None) -> Iterator[None]:
     """Show the log of all processes while the block runs. Only a private Ray has one file for all of them."""
-    if not private:
+    if state_dir is None:
         yield
         return
-    path = (state_dir / "logs" / "ml-server.jsonl").absolute()
+    path = state_dir / "logs" / "ml-server.jsonl"
     path.parent.mkdir(exist_ok=True)
     os.environ[LOG_FILE_VARIABLE] = str(path)
     view = LogView(path, as_text=sys.stdout.isatty())
@@ -223,39 +222,34 @@ def _set_niceness(value: str) -> None:
 
 
 @contextmanager
-def _ray(state_dir: Path, options: UpOptions, metrics_port: int) -> Iterator[str]:
+def _ray(state_dir: Path | None, options: UpOptions, metrics_port: int) -> Iterator[str]:
     """Run or join Ray while the block runs; yield the dashboard's URL."""
     import ray
 
-    temp_dir = _ray_dir(state_dir)
+    temp_dir = _ray_dir(state_dir) if state_dir else None
+    private: dict[str, Any] = {
+        "num_cpus": options.num_cpus or max(2, os.cpu_count() or 1),
+        "num_gpus": options.num_gpus,
+        "include_dashboard": True,
+        "dashboard_host": "127.0.0.1",
+        "_temp_dir": temp_dir,
+        "_metrics_export_port": metrics_port,
+    }
     try:
-        context = _init_ray(temp_dir, options, metrics_port)
+        context = ray.init(
+            address=options.address or "local",
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            **(private if temp_dir else {}),
+        )
     except Exception as error:
         raise StartError(f"Ray did not start: {error}") from error
     try:
         yield f"http://{context.dashboard_url}"
     finally:
         ray.shutdown()
-        if options.address is None:
+        if temp_dir:
             shutil.rmtree(temp_dir, ignore_errors=True)  # what is worth keeping is in our own log
-
-
-def _init_ray(temp_dir: str, options: UpOptions, metrics_port: int) -> Any:
-    import ray
-
-    if options.address is not None:
-        return ray.init(address=options.address, log_to_driver=False, logging_level=logging.WARNING)
-    return ray.init(
-        address="local",
-        num_cpus=options.num_cpus or max(2, os.cpu_count() or 1),
-        num_gpus=options.num_gpus,
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        _temp_dir=temp_dir,
-        _metrics_export_port=metrics_port,
-    )
 
 
 def _metrics_url() -> str:
@@ -279,8 +273,8 @@ def _check_ray() -> None:
 
 
 def _ray_dir(state_dir: Path) -> str:
-    path = (state_dir / "ray").absolute()
-    return str(path) if len(str(path)) <= LONGEST_RAY_DIR else tempfile.mkdtemp(prefix="ml-server-")
+    path = str(state_dir / "ray")
+    return path if len(path) <= LONGEST_RAY_DIR else tempfile.mkdtemp(prefix="ml-server-")
 
 
 def _deploy(config: dict[str, Any], dashboard: str) -> None:
@@ -315,14 +309,10 @@ def _failure(dashboard: str) -> str | None:
     details = ServeSubmissionClient(dashboard).get_serve_details()
     for app in details.get("applications", {}).values():
         if app["status"] in FAILED:
-            return "; ".join(_reasons(app, FAILED)) or reason_in(str(app["message"]))
+            parts = [part for part in app["deployments"].values() if part["status"] in FAILED]
+            reasons = [f"{part['name']}: {reason_in(part['message'])}" for part in parts]
+            return "; ".join(reasons) or reason_in(str(app["message"]))
     return None
-
-
-def _reasons(app: dict[str, Any], statuses: set[str]) -> list[str]:
-    """Return the reason of each deployment that has one of `statuses`."""
-    parts = [part for part in app["deployments"].values() if part["status"] in statuses]
-    return [f"{part['name']}: {reason_in(part['message'])}" for part in parts]
 
 
 def reason_in(message: str) -> str:
@@ -361,7 +351,7 @@ def _drain(hurry: threading.Event) -> bool:
     return not waiting
 
 
-def _close_door() -> None:
+def _stop_proxies() -> None:
     """End the HTTP proxies before the replicas: clients get a refused connection, not a 500."""
     import ray
     from ray.exceptions import RayError
@@ -375,8 +365,8 @@ def _close_door() -> None:
                 ray.get(proxy.ready.remote(), timeout=LEAVE_S)  # raises as soon as it has ended
 
 
-def _dismiss_manager() -> None:
-    """Have the manager release its lease, so that the next one, perhaps in another container, need not wait."""
+def _end_our_actors() -> None:
+    """End the manager and the job actors. The manager releases its lease, so that the next one need not wait for it."""
     import ray
 
     from serve_app.orchestration.job_actor import MANAGER_NAME, NAMESPACE, remote_method
@@ -384,23 +374,11 @@ def _dismiss_manager() -> None:
     with suppress(ValueError, ray.exceptions.RayError):  # there is none; it is gone, or too slow
         manager = ray.get_actor(MANAGER_NAME, NAMESPACE)
         ray.get(remote_method(manager, "step_down").remote(), timeout=LEAVE_S)
-
-
-def _end_our_actors() -> None:
-    import ray
-
-    from serve_app.orchestration.job_actor import NAMESPACE
-
-    _dismiss_manager()
     named = ray.util.list_named_actors(all_namespaces=True)
     ours = [actor["name"] for actor in named if actor["namespace"] == NAMESPACE]
-    for name in sorted(ours, key=_is_job_actor):  # the manager first: it would start the job actors again
+    for name in sorted(ours, key=lambda name: name.startswith("job:")):  # the manager first: it would start them again
         with suppress(ValueError):  # it ended meanwhile
             ray.kill(ray.get_actor(name, NAMESPACE))
-
-
-def _is_job_actor(actor_name: str) -> bool:
-    return actor_name.startswith("job:")
 
 
 def _url(config: dict[str, Any]) -> str:

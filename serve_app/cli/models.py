@@ -16,7 +16,7 @@ from deployments.models.digests import names_in
 from deployments.models.fetch import Source, fetch, sources
 from deployments.models.hub import needed
 from deployments.models.store import ModelState, ModelStatus, hub_of, read_lock, stand, usable
-from serve_app.cli.download_bar import DownloadBar
+from serve_app.cli.progress_bar import DownloadBar
 from serve_app.settings import Settings, in_words
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from serve_app.cli.plain_text import plain
 from serve_app.warning_sentences import sentences_of
 
 if TYPE_CHECKING:
@@ -38,6 +37,11 @@ class ReferenceLine:
     end_s: float
     speaker: str
     text: str
+
+
+def plain(text: str) -> str:
+    """Replace control characters and line breaks by spaces, so that text from others is safe to print."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def render_result(

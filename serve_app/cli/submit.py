@@ -1,4 +1,4 @@
-"""`ml-server submit` and `ml-server status`: send one video to a running server, and see what became of it.
+"""`ml-server submit` and `ml-server status`: submit one video to a running server, and look up its job.
 
 A local file is served to the server on loopback for as long as the server needs it.
 """
@@ -6,6 +6,7 @@ A local file is served to the server on loopback for as long as the server needs
 from __future__ import annotations
 
 import json
+import sys
 import time
 import uuid
 from contextlib import contextmanager
@@ -15,19 +16,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from serve_app.cli.client import (
-    ENDED,
-    STATUS_PATH,
-    ClientError,
-    RefusedError,
-    ServerClient,
-    UnreachableError,
-    is_loopback,
-)
+from serve_app.cli import client as api
+from serve_app.cli.client import ClientError, RefusedError, ServerClient, UnreachableError
 from serve_app.cli.media_server import MediaServer
-from serve_app.cli.plain_text import plain
 from serve_app.cli.progress_bar import ProgressBar, words_of
-from serve_app.cli.render import render_result
+from serve_app.cli.render import plain, render_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -36,10 +29,10 @@ EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 POLL_S = 0.5
 PATIENCE_S = 60
-"""How long a server that stops answering while a job runs may stay away: it can be restarting, and resumes the job."""
+"""How long a server may not answer while a job runs: it can be restarting, and then resumes the job."""
 
 FETCHED_PROGRESS = 25
-"""Beyond this the server has the audio and does not need the file any more (the contract's progress table)."""
+"""Beyond this progress the server has the audio and does not need the file (the contract's progress table)."""
 
 
 def submit(
@@ -56,10 +49,10 @@ def submit(
     save_to: Path | None = None,
     console: Console | None = None,
 ) -> int:
-    """Submit `video`, a URL or a local file, as a new job; the exit code.
+    """Submit `video`, a URL or a local file, as a new job; return the exit code.
 
-    With `wait` it shows progress until the job ends and prints the transcript (and writes the result as JSON to
-    `save_to`). Without, a URL returns at once, and a file as soon as the server has fetched it.
+    With `wait`: show progress until the job ends, print the transcript, and write the result as JSON to `save_to`.
+    Without: return at once for a URL, and for a file as soon as the server has fetched it.
     """
     console = console or Console()
     request = {
@@ -88,7 +81,7 @@ def submit(
 
 
 def print_status(server_url: str, job_id: str, *, api_key: str | None = None, console: Console | None = None) -> int:
-    """Print what the server knows of a job; the exit code: 0 also for a failed job, 1 where it cannot be looked up."""
+    """Print a job's state; return the exit code: 0 also for a failed job, 1 if the state cannot be had."""
     console = console or Console()
     try:
         with ServerClient(server_url, api_key=api_key) as client:
@@ -100,7 +93,7 @@ def print_status(server_url: str, job_id: str, *, api_key: str | None = None, co
 
 
 def print_state(state: Mapping[str, Any], console: Console) -> None:
-    """A job's state in a few lines, with the transcript where there is one."""
+    """Print a job's state in a few lines, and its transcript if there is one."""
     console.print(_line("Job", state.get("job_id")))
     console.print(_line("Status", f"{state.get('status')}, {state.get('progress', 0)} %: {words_of(state)}"))
     for name in ("created_at", "started_at", "finished_at"):
@@ -116,33 +109,33 @@ def print_state(state: Mapping[str, Any], console: Console) -> None:
 
 @contextmanager
 def published(video: str, server_url: str) -> Iterator[str]:
-    """The URL under which the server finds `video`: itself, or a local file's address while the context is open."""
+    """Yield the URL of `video` for the server: itself, or that of a local file, served while the block runs."""
     if video.startswith(("http://", "https://")):
         yield video
         return
     path = Path(video).expanduser()
     if not path.is_file():
         raise ClientError(f"There is no file {video}, and it is no http(s) URL either.")
-    if not is_loopback(server_url):
+    if not api.is_loopback(server_url):
         raise ClientError(f"A server at {server_url} cannot fetch a file from this machine. Give it an https URL.")
     with MediaServer([path]) as media:
         yield media.url(path)
 
 
 def has_ended(state: Mapping[str, Any]) -> bool:
-    """The job is over."""
-    return state.get("status") in ENDED
+    """Return whether the job has ended."""
+    return state.get("status") in api.ENDED
 
 
 def is_fetched(state: Mapping[str, Any]) -> bool:
-    """The server does not need the file any more."""
+    """Return whether the server has fetched the video, and does not need the file any more."""
     return has_ended(state) or int(state.get("progress") or 0) > FETCHED_PROGRESS
 
 
 def _follow(
     client: ServerClient, job_id: str, console: Console, *, until: Callable[[Mapping[str, Any]], bool], served: bool
 ) -> dict[str, Any]:
-    """Poll and show the job until `until` holds; its last state. Ctrl-C leaves the job running, and says so."""
+    """Poll and show the job until `until` holds; return its last state. Ctrl-C leaves the job running, and says so."""
     fetched = not served
     with ProgressBar(console, title="Processing") as bar:
 
@@ -161,7 +154,7 @@ def _follow(
 
 
 def poll(client: ServerClient, job_id: str) -> Iterator[dict[str, Any]]:
-    """The job's state, again and again. A server that stops answering gets `PATIENCE_S` to come back."""
+    """Yield the job's state again and again. Raises `ClientError` after `PATIENCE_S` without an answer."""
     last_answer_s = time.monotonic()
     while True:
         try:
@@ -177,7 +170,7 @@ def poll(client: ServerClient, job_id: str) -> Iterator[dict[str, Any]]:
 
 
 def _announce(console: Console, client: ServerClient, answer: Mapping[str, Any]) -> None:
-    status_url = str(answer.get("status_url") or f"{STATUS_PATH}/{answer['job_id']}")
+    status_url = str(answer.get("status_url") or f"{api.STATUS_PATH}/{answer['job_id']}")
     console.print(_line("Job", answer["job_id"]))
     console.print(_line("Status", client.server_url + status_url))
 
@@ -197,8 +190,18 @@ def _conclude(console: Console, state: Mapping[str, Any], *, wait: bool, save_to
     return EXIT_OK
 
 
+@contextmanager
+def connected(server_url: str, api_key: str | None) -> Iterator[ServerClient]:
+    """Yield a client of the server. A `ClientError` in the block ends the command, with a sentence on stderr."""
+    try:
+        with ServerClient(server_url, api_key=api_key) as client:
+            yield client
+    except ClientError as error:
+        sys.exit(complain(error))
+
+
 def complain(error: ClientError | str) -> int:
-    """Tell on stderr what went wrong, in a sentence; the exit code."""
+    """Print on stderr what went wrong, in a sentence; return the exit code."""
     sentence = plain(str(error))
     if isinstance(error, RefusedError):
         sentence = f"The server refused: {sentence}" + (f" [{error.code}]" if error.code else "")

