@@ -1,8 +1,8 @@
 """`ml-server demo`: everything on one machine, from a video to a transcript on the terminal.
 
-Makes two sample videos, starts the server and the example backend as programs of their own, asks the backend (as a
-frontend would) to process the videos, shows the progress that the callbacks bring, prints the results, and stops
-what it started.
+Makes two sample videos, starts the server and the example backend (`examples/backend`) as programs of their own, asks
+the backend (as a frontend would) to process the videos, shows the progress that the callbacks bring, prints the
+results, and stops what it started.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+import httpx
 from rich.console import Console
 from rich.text import Text
 
 from deployments.extraction.samples import VideoNotMadeError, make_test_video
 from serve_app.cli.checks import StartError, ensure_models
 from serve_app.cli.child_process import ChildProcess, free_port
-from serve_app.cli.client import ENDED, ClientError, ServerClient
-from serve_app.cli.example_backend import ExampleBackend
+from serve_app.cli.client import ENDED, ClientError, ServerClient, json_object
 from serve_app.cli.media_server import MediaServer
 from serve_app.cli.progress_bar import ProgressBar
 from serve_app.cli.render import plain, render_result
-from serve_app.cli.samples import MissingSampleError, Sample, all_samples
+from serve_app.cli.samples import MissingSampleError, Sample, all_samples, examples_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +39,9 @@ EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 POLL_S = 0.25
 START_TIMEOUT_S = 300
 JOB_TIMEOUT_S = 900
+BACKEND_START_TIMEOUT_S = 60
+BACKEND_CALL_TIMEOUT_S = 310
+"""A little longer than the backend waits for the ML Server (`ML_API_TIMEOUT`)."""
 KEPT_RUNS = 5
 """Folders of earlier demos that stay: each holds its videos, results and logs."""
 OWN_VIDEO = "ml-server up, and beside it: ml-server submit my-video.mp4 --language ko --wait"
@@ -87,8 +90,10 @@ def play(
     samples: Sequence[Sample], folder: Path, server_command: Callable[[int, Path], Sequence[str]], console: Console
 ) -> list[Path]:
     """Process all samples by a server and a backend that run during this call; return the results' paths."""
+    videos = [folder / f"{sample.name}.mp4" for sample in samples]
     with console.status("Making the sample videos"):
-        videos = [make_video(sample, folder) for sample in samples]
+        for sample, video in zip(samples, videos, strict=True):
+            make_test_video(sample.audio, video)
     port = free_port()
     server_url = f"http://127.0.0.1:{port}"
     server = ChildProcess(
@@ -107,13 +112,6 @@ def play(
             process_sample(sample, video, backend, server, console)
             for sample, video in zip(samples, videos, strict=True)
         ]
-
-
-def make_video(sample: Sample, folder: Path) -> Path:
-    """Make a video of the sample's sound under a moving test picture."""
-    path = folder / f"{sample.name}.mp4"
-    make_test_video(sample.audio, path)
-    return path
 
 
 def up_command(config: str, port: int, state_dir: Path) -> list[str]:
@@ -195,6 +193,74 @@ def follow(
         if time.monotonic() > deadline_s:
             raise DemoError(f"No result came within {JOB_TIMEOUT_S} s.")
         time.sleep(POLL_S)
+
+
+class ExampleBackend:
+    """The example backend, which runs on a free loopback port while the context is open, and a frontend's calls to it.
+
+    Raises `DemoError` if it does not start or answer, or if the ML Server refuses a job.
+    """
+
+    def __init__(self, *, server_url: str, video_base_url: str, log_path: Path) -> None:
+        port = free_port()
+        base_url = f"http://127.0.0.1:{port}"
+        environment = {
+            "MODEL_SERVER_URL": server_url,
+            "FASTAPI_BASE_URL": base_url,
+            "VIDEO_BASE_URL": video_base_url,
+            "ML_API_TIMEOUT": "300",
+            "ML_API_KEY": "",
+            "ML_WEBHOOK_SECRET": "",
+            "NO_PROXY": "127.0.0.1",
+        }
+        program = [sys.executable, "-m", "uvicorn", "--app-dir", str(examples_folder()), "backend.app:create_app"]
+        options = ["--factory", "--host", "127.0.0.1", "--port", str(port), "--timeout-graceful-shutdown", "3"]
+        self._child = ChildProcess([*program, *options], log_path=log_path, environment=environment, stop_timeout_s=10)
+        self._http = httpx.Client(base_url=base_url, timeout=BACKEND_CALL_TIMEOUT_S, trust_env=False)
+
+    def __enter__(self) -> Self:
+        self._child.__enter__()
+        try:
+            self._wait_until_it_answers()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._http.close()
+        self._child.stop()
+
+    def request_process(self, file_key: str) -> str:
+        """Ask for a video to be processed; return the job's id."""
+        response = self._call("POST", "/api/upload-video/request-process", json={"fileKey": file_key})
+        body = json_object(response)
+        if not response.is_success:
+            raise DemoError(f"The job did not start: {body.get('error_message')} [{body.get('error_code')}]")
+        return str(body["job_id"])
+
+    def job_status(self, job_id: str) -> dict[str, Any]:
+        """Return the job's state as of the last callback."""
+        return json_object(self._call("GET", f"/api/v1/ml/job-status/{job_id}"))
+
+    def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **arguments)
+        except httpx.HTTPError as error:
+            raise DemoError(f"The example backend does not answer; its log is {self._child.log_path}.") from error
+
+    def _wait_until_it_answers(self) -> None:
+        deadline_s = time.monotonic() + BACKEND_START_TIMEOUT_S
+        while not self._answers():
+            if self._child.exit_code is not None or time.monotonic() > deadline_s:
+                raise DemoError(f"The example backend did not start. Its output ends with:\n{self._child.tail()}")
+            time.sleep(POLL_S)
+
+    def _answers(self) -> bool:
+        try:
+            return self._http.get("/health", timeout=5).is_success
+        except httpx.HTTPError:
+            return False
 
 
 def new_run_folder(parent: Path) -> Path:

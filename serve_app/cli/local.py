@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -21,11 +22,10 @@ import click
 import httpx
 import yaml
 
-from deployments.logs import LOG_FILE_VARIABLE
+from deployments.logs import JOB_FIELD, LOG_FILE_VARIABLE
 from serve_app.api import proxy_guard
 from serve_app.cli import checks
 from serve_app.cli.checks import StartError
-from serve_app.cli.logview import LogView
 from serve_app.exposure import FORWARDED
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ START_TIMEOUT_S = 300.0
 LONGEST_RAY_DIR = 40
 """Ray puts Unix sockets below its folder; their names may have 107 bytes in all."""
 POLL_S = 0.25
+LOG_POLL_S = 0.2
+SHOWN = frozenset({"time", "level", "logger", "message", "pid", "trace", JOB_FIELD})
+"""Fields of the log that a readable line does not show as `key=value`."""
 DRAIN_S = 15.0
 """For the job actors to give back their jobs, which takes a second; killing a late one costs no more than a crash."""
 ASK_SERVE_EVERY_S = 2.0
@@ -174,18 +177,48 @@ def _token(state_dir: Path) -> Path:
 
 @contextmanager
 def _logs(state_dir: Path | None) -> Iterator[None]:
-    """Show the log of all processes while the block runs. Only a private Ray has one file for all of them."""
+    """Print the lines of all processes' log while the block runs. Only a private Ray has one file for all of them."""
     if state_dir is None:
         yield
         return
     path = state_dir / "logs" / "ml-server.jsonl"
     path.parent.mkdir(exist_ok=True)
+    path.touch(mode=0o600)
     os.environ[LOG_FILE_VARIABLE] = str(path)
-    view = LogView(path, as_text=sys.stdout.isatty())
+    shown = readable if sys.stdout.isatty() else str
+    closed = threading.Event()
+    with path.open(encoding="utf-8", errors="replace") as log:
+        log.seek(0, os.SEEK_END)
+
+        def follow() -> None:
+            last = False
+            while not last:
+                last = closed.wait(LOG_POLL_S)
+                for line in log:
+                    sys.stdout.write(shown(line.rstrip("\n")) + "\n")
+                sys.stdout.flush()
+
+        thread = threading.Thread(target=follow, name="log view", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            closed.set()
+            thread.join()
+
+
+def readable(line: str) -> str:
+    """Return a JSON line as text, such as `09:21:05 INFO    manager  admitted  job=abc waited_s=0.1`."""
     try:
-        yield
-    finally:
-        view.close()
+        fields = json.loads(line)
+    except ValueError:
+        return line
+    head = f"{fields['time'][11:19]} {fields['level']:<7} {fields['logger']:<12} {fields['message']}"
+    extras = {"job": fields[JOB_FIELD]} if JOB_FIELD in fields else {}
+    extras |= {key: value for key, value in fields.items() if key not in SHOWN and not key.startswith("serve_")}
+    tail = " ".join(f"{key}={value}" for key, value in extras.items() if value is not None)
+    text = f"{head}  {tail}" if tail else head
+    return "\n    ".join([text, *fields.get("trace", [])])
 
 
 @contextmanager

@@ -123,17 +123,10 @@ def up(
     from serve_app.cli.local import UpOptions, up
 
     _set_state_dir(state_dir)
-    up(
-        UpOptions(
-            config=config,
-            host=host,
-            port=port,
-            state_dir=state_dir,
-            address=address,
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-        )
+    options = UpOptions(
+        config=config, host=host, port=port, state_dir=state_dir, address=address, num_cpus=num_cpus, num_gpus=num_gpus
     )
+    up(options)
 
 
 @main.command()
@@ -411,7 +404,3 @@ def _set_state_dir(state_dir: Path | None) -> None:
     """Set the setting's environment name, which has precedence over the config, for this process and its children."""
     if state_dir is not None:
         os.environ["ML_SERVER_STATE_DIR"] = str(state_dir.expanduser().absolute())
-
-
-if __name__ == "__main__":
-    main()

@@ -94,38 +94,28 @@ def fetch_models(inventory: ModelInventory, *, pin: bool) -> int:
     return EXIT_WRONG if failed else EXIT_OK
 
 
-def fetch_one(
-    inventory: ModelInventory, wanted: Wanted, *, pin: bool = False, console: Console | None = None
-) -> ModelStatus:
+def fetch_one(inventory: ModelInventory, wanted: Wanted, *, pin: bool = False) -> ModelStatus:
     """Fetch a model and show its progress. Raises `ModelLoadError`."""
-    with DownloadBar(str(wanted), console) as bar:
-        return fetch(
-            wanted,
-            inventory.config,
-            inventory.lock_path,
-            inventory.hub,
-            pin=pin,
-            command=inventory.command,
-            watcher=bar,
-        )
+    config, lock_path, command = inventory.config, inventory.lock_path, inventory.command
+    with DownloadBar(str(wanted)) as bar:
+        return fetch(wanted, config, lock_path, inventory.hub, pin=pin, command=command, watcher=bar)
 
 
-def ensure_models(inventory: ModelInventory, console: Console | None = None) -> None:
+def ensure_models(inventory: ModelInventory) -> None:
     """Fetch the models that are missing, if a start may fetch (`fetches_at_start`).
 
     Raises:
         ModelLoadError: Models are missing or damaged, and could not or may not be fetched. Names all of them, and
             what to do.
     """
-    console = console or Console()
     faults = []
     for standing in [standing for standing in inventory.standings() if not usable(standing, inventory.config)]:
         if not inventory.fetches_at_start:
             faults.append(standing.sentence(inventory.command))
             continue
-        console.print(f"The {standing.wanted} is {standing.state}: fetching it", markup=False, soft_wrap=True)
+        Console().print(f"The {standing.wanted} is {standing.state}: fetching it", markup=False, soft_wrap=True)
         try:
-            fetch_one(inventory, standing.wanted, console=console)
+            fetch_one(inventory, standing.wanted)
         except ModelLoadError as error:
             faults.append(str(error))
     if faults:
@@ -146,18 +136,9 @@ def verify_models(inventory: ModelInventory) -> int:
 def list_models(inventory: ModelInventory) -> int:
     """Print a line per model: kind, name, revision, size, state, sources, licence; return the exit code."""
     rows = [("KIND", "NAME", "REVISION", "SIZE", "STATE", "FROM", "LICENCE")]
-    rows += [
-        (
-            one.wanted.kind,
-            one.wanted.name,
-            _revision(one),
-            _size(_bytes(one)),
-            one.state.value,
-            _sources(one),
-            _licence(one),
-        )
-        for one in inventory.standings()
-    ]
+    for one in inventory.standings():
+        size, state = _size(_bytes(one)), one.state.value
+        rows.append((one.wanted.kind, one.wanted.name, _revision(one), size, state, _sources(one), _licence(one)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
