@@ -1,4 +1,4 @@
-"""The backend's side of the ML Server's contract: ask for videos to be processed, and take the callbacks.
+"""The backend's side of the ML Server's contract: submit videos, and receive the callbacks.
 
 Needs httpx and pydantic; `ml_server_client.router` needs FastAPI, too. Knows nothing of the server's own packages.
 """

@@ -1,13 +1,13 @@
-"""What can go wrong between a backend and the ML Server, each with a code for the backend's own records.
+"""The errors between a backend and the ML Server, each with a code for the backend's own records.
 
     MLServerError
-    ├── ConnectionFailedError     CONNECTION_ERROR: nobody answers, or the line broke
-    ├── NoAnswerError             TIMEOUT_ERROR: the server may have taken the job all the same
-    ├── RefusedError              the server's own code, or ML_SERVER_ERROR where a proxy answered in its place
-    │   └── BusyError             429, 503: the same request is good again after `retry_after_s`
-    ├── JobFailedError            the job ended as `failed`; the callback's code
-    └── CallbackError             what came in is answered with `http_status`
-        ├── ForgedCallbackError   401: no or no valid signature
+    ├── ConnectionFailedError     CONNECTION_ERROR: no server answers, or the connection broke
+    ├── NoAnswerError             TIMEOUT_ERROR: the server may have accepted the job nevertheless
+    ├── RefusedError              the server's own code, or ML_SERVER_ERROR if a proxy answered instead
+    │   └── BusyError             429, 503: send the same request again after `retry_after_s`
+    ├── JobFailedError            the job ended as `failed`; the code is the job's
+    └── CallbackError             a callback that is refused with `http_status`
+        ├── ForgedCallbackError   401: the signature is missing or invalid
         ├── BadCallbackError      400: not a callback of the ML Server
         └── CallbackTooLargeError 413
 
@@ -28,14 +28,14 @@ class MLServerError(Exception):
 
 
 class ConnectionFailedError(MLServerError):
-    """Nobody answers at the server's address, or the connection broke."""
+    """No server answers at this address, or the connection broke."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="CONNECTION_ERROR")
 
 
 class NoAnswerError(MLServerError):
-    """No answer in time. The job may run all the same: submit the same `job_id` again, or wait for callbacks."""
+    """No answer in time. The job may run nevertheless: submit the same `job_id` again, or wait for callbacks."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="TIMEOUT_ERROR")
@@ -50,20 +50,20 @@ class RefusedError(MLServerError):
 
 
 class BusyError(RefusedError):
-    """Not now: the queue is full, the server stops, or too many requests came."""
+    """The queue is full, the server is about to stop, or the client sends too many requests."""
 
     def __init__(self, message: str, *, code: str, http_status: int, retry_after_s: float) -> None:
         super().__init__(message, code=code, http_status=http_status)
         self.retry_after_s = retry_after_s
-        """Seconds after which the server wants to be asked again."""
+        """Seconds to wait before the same request is sent again."""
 
 
 class JobFailedError(MLServerError):
-    """The job that was waited for has failed."""
+    """The job that `wait` waited for has failed."""
 
 
 class CallbackError(MLServerError):
-    """A callback that is not taken. Answer it with `http_status`; the server tries it again."""
+    """A refused callback. Answer it with `http_status`; the server sends it again."""
 
     http_status: ClassVar[int] = 400
 
@@ -78,7 +78,7 @@ class ForgedCallbackError(CallbackError):
 
 
 class BadCallbackError(CallbackError):
-    """A header is missing, or the body is no callback."""
+    """A header is missing, or the body is not a callback."""
 
 
 class CallbackTooLargeError(CallbackError):

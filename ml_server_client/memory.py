@@ -1,7 +1,8 @@
-"""Which callbacks count. They come at least once, and a late retry can arrive after a newer callback of its job.
+"""Finds callbacks that were applied already, or are older than one that was.
 
-`InMemory` is enough for one process. With several processes, or to outlive a restart, keep the same two facts in the
-database that holds the jobs, and in the transaction of what the handler writes: docs/integration.md has one.
+Each callback arrives at least once, and a late retry can arrive after a newer callback of its job. `InMemory` is enough
+for one process. With several processes, or to survive a restart, store the same two values in the database that has the
+jobs, in the transaction of what the handler writes: docs/integration.md has an example.
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ Value = TypeVar("Value")
 
 
 class CallbackMemory(Protocol):
-    """What was applied already."""
+    """Stores which callbacks were applied."""
 
     def turn(self, job_id: str, *, sequence: int, message_id: str) -> AbstractAsyncContextManager[Outcome]:
-        """Enter with what is to become of a callback; it is handled inside where that is `applied`.
+        """Yield the outcome of a callback. If it is `applied`, the block handles the callback; else it does nothing.
 
-        `duplicate`: this `message_id` was applied. `stale`: one of this job with this `sequence` or a higher one was.
-        One turn of a job at a time. A turn that ends with an exception has not happened: the server sends again.
+        `duplicate`: this `message_id` was applied. `stale`: a callback of this job with this `sequence` or a higher one
+        was applied. Only one block of a job runs at a time. After an exception in the block the callback counts as not
+        applied: the server sends it again.
         """
         ...
 
 
 class InMemory:
-    """For one process: the newest sequence of each job, and the ids of the newest callbacks of all."""
+    """Stores, for one process, the newest sequence of each job, and the ids of the newest callbacks of all jobs."""
 
     def __init__(self, *, jobs: int = 10_000, messages: int = 50_000) -> None:
         self._jobs = jobs
@@ -60,7 +62,7 @@ class InMemory:
 
 
 def _remember(entries: dict[str, Value], name: str, value: Value, *, most: int) -> None:
-    """Put it in as the newest entry; the oldest goes where there are too many."""
+    """Add the newest entry, and delete the oldest one if there are more than `most`."""
     entries.pop(name, None)
     entries[name] = value
     if len(entries) > most:

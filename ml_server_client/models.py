@@ -1,4 +1,4 @@
-"""What the ML Server answers and sends. Fields that this release does not know are kept (`model_extra`)."""
+"""The bodies of the ML Server's responses and callbacks. Unknown fields are in `model_extra`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class _FromServer(BaseModel):
 
 
 class Accepted(_FromServer):
-    """The answer to `submit`. A repeated `job_id` gets the job's present status."""
+    """The response to `submit`. For a repeated `job_id` it has the job's present status."""
 
     job_id: str
     status: Status
@@ -23,17 +23,17 @@ class Accepted(_FromServer):
     status_url: str | None = None
     """A path on the ML Server; contract 1.0 has none."""
     estimated_time: float | None = None
-    """Seconds until the end, as far as the server knows."""
+    """Estimated seconds until the end."""
 
 
 class Speaker(_FromServer):
-    """Who speaks, told apart from the others of this video."""
+    """A speaker of this video."""
 
     speaker_id: str
 
 
 class Emotion(_FromServer):
-    """A mood; `confidence` is 0-1."""
+    """An emotion; `confidence` is 0-1."""
 
     label: str
     confidence: float
@@ -48,12 +48,12 @@ class Word(_FromServer):
     volume_db: float
     pitch_hz: float
     voiced: bool | None = None
-    """False: the word has no voice of its own, and `pitch_hz` is its neighbours'."""
+    """False: the word has no F0 of its own, and `pitch_hz` comes from its neighbours."""
     confidence: float | None = None
 
 
 class Segment(_FromServer):
-    """What one speaker says in one go; times in seconds from the video's start."""
+    """One speaker's whole sentence; times in seconds from the video's start."""
 
     start_time: float
     end_time: float
@@ -65,7 +65,7 @@ class Segment(_FromServer):
 
 
 class ResultWarning(_FromServer):
-    """Something that a reader has to know: a code of the list in docs/api.md, and the amounts that the code has."""
+    """In what way the result is degraded or uncertain: a code of the list in docs/api.md, with its amounts."""
 
     code: str
     seconds: float | None = None
@@ -91,15 +91,15 @@ class Metadata(_FromServer):
     stages: dict[str, float] = Field(default_factory=dict)
     """Seconds of each."""
     warnings: tuple[str, ...] = ()
-    """What ran degraded, in sentences of the server's language."""
+    """The warnings as sentences in the server's language."""
     warning_codes: tuple[ResultWarning, ...] = ()
-    """The same in the same order, for programs and for other languages. Empty in results of earlier releases."""
+    """The same warnings in the same order, as codes. Empty in results of earlier releases."""
     language_probability: float | None = None
-    """0-1, where `auto` found the language."""
+    """0-1, if `auto` detected the language."""
 
 
 class Result(_FromServer):
-    """What was heard in a video."""
+    """The transcript of a video with its metadata."""
 
     text: str = ""
     language: str | None = None
@@ -108,11 +108,11 @@ class Result(_FromServer):
     metadata: Metadata
     segments: tuple[Segment, ...] = ()
     result_url: str | None = None
-    """Set where a callback would have been over 50 MB and came without segments: `MLServer.status` has them."""
+    """Set if the callback would have been over 50 MB, and has no segments: `MLServer.status` returns them."""
 
 
 class JobStatus(_FromServer):
-    """The look-up of a job."""
+    """A job's state, with its result if it is completed."""
 
     job_id: str
     status: Status
@@ -126,16 +126,16 @@ class JobStatus(_FromServer):
     error_message: str | None = None
     result: Result | None = None
     callback: dict[str, Any] | None = None
-    """How the telling of the end stands: `state`, `attempts`, `last_error`."""
+    """The state of the terminal callback: `state`, `attempts`, `last_error`."""
 
     @property
     def ended(self) -> bool:
-        """Completed or failed."""
+        """Return whether the job is completed or failed."""
         return self.status in ENDED
 
 
 class Callback(_FromServer):
-    """What the ML Server posts: progress, the result, or the failure."""
+    """A callback: progress, the result, or the failure."""
 
     job_id: str = Field(min_length=1, max_length=128)
     status: Status
@@ -147,5 +147,5 @@ class Callback(_FromServer):
 
     @property
     def ended(self) -> bool:
-        """The job's last one: completed or failed."""
+        """Return whether this is the terminal callback: completed or failed."""
         return self.status in ENDED

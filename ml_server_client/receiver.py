@@ -1,4 +1,4 @@
-"""Takes callbacks, whatever the web framework: `router.py` is FastAPI's, another one needs a few lines."""
+"""Receives callbacks, independent of the web framework: `router.py` is for FastAPI, another one needs a few lines."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 VARIABLE = "ML_WEBHOOK_SECRET"
 MAX_BYTES = 50 * 1024 * 1024
-"""The contract's 50 MB, generously read."""
+"""The contract's limit of 50 MB, in binary units."""
 PATHS = ("/api/upload-video/result", "/api/v1/ml/ml-results")
-"""Where the ML Server posts: contract 1.1, contract 1.0."""
+"""The paths of callbacks: contract 1.1, contract 1.0."""
 
 
 class Receiver:
-    """Verifies a callback, drops what came before or is older, and hands on the rest, one at a time per job."""
+    """Verifies callbacks, drops duplicates and stale ones, and passes on the others, one at a time per job."""
 
     def __init__(
         self,
@@ -35,11 +35,16 @@ class Receiver:
         secrets: Sequence[str] | None = None,
         memory: CallbackMemory | None = None,
     ) -> None:
-        """`handle` gets each callback that counts; where it raises, the server sends that callback again.
+        """Create a receiver.
 
-        `secrets` are the server's `webhook_secrets`, any of which may have signed; by default those in
-        ML_WEBHOOK_SECRET, with spaces between. Empty: callbacks are not signed, and whoever reaches the endpoint is
-        believed. Raises ValueError for what is no secret, and where the variable is to be read and is not set.
+        Args:
+            handle: Called with each callback to apply. If it raises, the server sends that callback again.
+            secrets: The server's `webhook_secrets`; one of them must have signed. Default: those in ML_WEBHOOK_SECRET,
+                separated by spaces. Empty: unsigned callbacks are accepted from whoever reaches the endpoint.
+            memory: Stores which callbacks were applied; default: `InMemory`.
+
+        Raises:
+            ValueError: A secret is invalid, or `secrets` is None and ML_WEBHOOK_SECRET is not set.
         """
         if secrets is None:
             secrets = os.environ.get(VARIABLE, "").split()
@@ -50,11 +55,11 @@ class Receiver:
         self._memory = memory or InMemory()
 
     async def receive(self, body: bytes, headers: Mapping[str, str]) -> Outcome:
-        """What became of a callback; each outcome is to be answered with a 2xx. Raises `CallbackError`.
+        """Verify and apply a callback; return the outcome. Answer every outcome with a 2xx. Raises `CallbackError`.
 
         Args:
-            body: The exact bytes that came in; the signature is over them.
-            headers: All that came in, their names in any case.
+            body: The exact bytes of the request; the signature is over them.
+            headers: All headers of the request, their names in any case.
         """
         lower = {name.lower(): value for name, value in headers.items()}
         callback = await asyncio.to_thread(self._parse, body, lower)  # 50 MB take a while

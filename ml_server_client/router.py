@@ -22,12 +22,12 @@ def callback_router(
     secrets: Sequence[str] | None = None,
     memory: CallbackMemory | None = None,
 ) -> APIRouter:
-    """Routes that take callbacks for `Receiver`, whose arguments these are."""
+    """Return the routes that receive callbacks. The arguments are those of `Receiver`."""
     receiver = Receiver(handle, secrets=secrets, memory=memory)
     router = APIRouter(tags=["ml-server callbacks"])
 
     async def receive(request: Request) -> dict[str, str]:
-        """A callback of the ML Server. Any 2xx acknowledges it."""
+        """Receive a callback of the ML Server. Any 2xx acknowledges it."""
         try:
             return {"status": await receiver.receive(await _read(request), request.headers)}
         except CallbackError as error:
@@ -39,7 +39,7 @@ def callback_router(
 
 
 async def _read(request: Request) -> bytes:
-    """The body's exact bytes. Raises `CallbackTooLargeError` as soon as they are too many."""
+    """Return the body's exact bytes. Raises `CallbackTooLargeError` as soon as they are too many."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

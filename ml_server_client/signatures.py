@@ -1,4 +1,4 @@
-"""Standard Webhooks 1.0: whether a callback comes from who has the secret."""
+"""Verifies signatures of callbacks (Standard Webhooks 1.0)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 TOLERANCE_S = 300
-"""How old a signature may be, and how far ahead the sender's clock."""
+"""The most by which a signature's time may differ from this machine's, in either direction."""
 SHORTEST_KEY_BYTES = 16
 LONGEST_NUMBER = 20
 
 
 def key_of(secret: str) -> bytes:
-    """The bytes of a `whsec_…` secret. Raises ValueError where it is none, an empty one above all."""
+    """Return the bytes of a `whsec_…` secret. Raises ValueError if it is invalid or too short."""
     try:
         key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
     except binascii.Error as error:
@@ -32,18 +32,18 @@ def key_of(secret: str) -> bytes:
 
 
 def number(text: str) -> int | None:
-    """The number that a header is to hold, or None; of what nobody sane sends, too."""
+    """Return the number in a header's text; None if it is no number or has too many digits."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < LONGEST_NUMBER else None
 
 
 def verify(body: bytes, headers: Mapping[str, str], keys: Sequence[bytes], *, now_s: float | None = None) -> None:
-    """Check that one of `keys` signed these exact bytes, lately. Raises `ForgedCallbackError`.
+    """Check that one of `keys` signed these exact bytes within `TOLERANCE_S`. Raises `ForgedCallbackError`.
 
     Args:
-        body: As it came in, before any parsing.
-        headers: With lower-case names.
+        body: The request's body, before any parsing.
+        headers: Those of the request, with lower-case names.
         keys: One, or two during a rotation.
-        now_s: Epoch seconds; the clock's by default.
+        now_s: Epoch seconds; default: now.
     """
     message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     signed_s = number(timestamp)

@@ -1,1 +1,1 @@
-"""The ECG Backend as the integration guide writes it: see README.md beside this file."""
+"""An example ECG Backend after the integration guide: see README.md in this folder."""

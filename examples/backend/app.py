@@ -1,4 +1,4 @@
-"""The ECG Backend's side of the ML Server, as the integration guide v1.1 writes it.
+"""An example ECG Backend after the integration guide v1.1.
 
 Start it from the repository: `python -m uvicorn examples.backend.app:create_app --factory --port 8000`
 """
@@ -25,7 +25,7 @@ logger = logging.getLogger("uvicorn.error.backend")
 
 
 class ProcessRequest(BaseModel):
-    """What the frontend asks for. Only the file is required."""
+    """The frontend's request. Only the file is required."""
 
     fileKey: str = Field(min_length=1, max_length=1024)  # noqa: N815 - the frontend's spelling
     language: str | None = None
@@ -35,7 +35,7 @@ class ProcessRequest(BaseModel):
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The backend. Without `settings` they come from the environment."""
+    """Return the backend's app; default settings: from the environment."""
     settings = settings or Settings.from_environment()
     store = JobStore()
 
@@ -48,12 +48,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @app.get("/health")
     def health() -> dict[str, str]:
-        """Alive."""
+        """Return that the process runs."""
         return {"status": "healthy"}
 
     @app.post("/api/upload-video/request-process")
     async def request_process(request: ProcessRequest) -> JSONResponse:
-        """The frontend's request: start a job for an uploaded file."""
+        """Start a job for an uploaded file, as the frontend requests."""
         job_id = str(uuid.uuid4())
         store.open(job_id)  # before the call: a callback can be faster than its answer
         try:
@@ -81,7 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         webhook_id: Annotated[str | None, Header()] = None,
         x_ml_sequence: Annotated[int | None, Header()] = None,
     ) -> dict[str, str]:
-        """The ML Server's callback: progress, result or failure. Any 2xx acknowledges it."""
+        """Receive a callback: progress, result or failure. Any 2xx acknowledges it."""
         body = await read_limited(request)
         callback = await asyncio.to_thread(parse, body, dict(request.headers), settings.webhook_secret)
         outcome = store.apply(callback, webhook_id=webhook_id, sequence=x_ml_sequence)
@@ -90,7 +90,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @app.get("/api/v1/ml/job-status/{job_id}")
     def job_status(job_id: str) -> JSONResponse:
-        """What the frontend polls."""
+        """Return the job's state; the frontend polls this."""
         job = store.get(job_id)
         if job is None:
             raise HTTPException(404, "no such job")
@@ -100,7 +100,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 async def read_limited(request: Request) -> bytes:
-    """The body's exact bytes (the signature is over them). Raises 413 as soon as they are too many."""
+    """Return the body's exact bytes (the signature is over them). Raises 413 as soon as they are too many."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

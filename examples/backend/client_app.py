@@ -1,4 +1,4 @@
-"""The same backend by way of `ml_server_client`: `app.py` shows what the client does inside.
+"""The same backend with `ml_server_client`: `app.py` shows what the client does inside.
 
 Start it from the repository: `python -m uvicorn examples.backend.client_app:create_app --factory --port 8000`
 """
@@ -23,7 +23,7 @@ logger = logging.getLogger("uvicorn.error.backend")
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The backend. Without `settings` they come from the environment."""
+    """Return the backend's app; default settings: from the environment."""
     settings = settings or Settings.from_environment()
     store = jobs.JobStore()
     ml_server = MLServer(
@@ -39,7 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield
 
     async def take(callback: Callback) -> None:
-        """Progress, result or failure: verified, new, and one at a time per job."""
+        """Store a callback: progress, result or failure. It is verified and new; one at a time per job."""
         store.take(jobs.Callback.model_validate(callback.model_dump(exclude_unset=True)))
         logger.info("job %s: %s %s %%", callback.job_id, callback.status, callback.progress)
 
@@ -49,12 +49,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @app.get("/health")
     def health() -> dict[str, str]:
-        """Alive."""
+        """Return that the process runs."""
         return {"status": "healthy"}
 
     @app.post("/api/upload-video/request-process")
     async def request_process(request: ProcessRequest) -> JSONResponse:
-        """The frontend's request: start a job for an uploaded file."""
+        """Start a job for an uploaded file, as the frontend requests."""
         job_id = str(uuid.uuid4())
         store.open(job_id)  # before the call: a callback can be faster than its answer
         try:
@@ -75,7 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @app.get("/api/v1/ml/job-status/{job_id}")
     def job_status(job_id: str) -> JSONResponse:
-        """What the frontend polls."""
+        """Return the job's state; the frontend polls this."""
         job = store.get(job_id)
         if job is None:
             raise HTTPException(404, "no such job")

@@ -1,4 +1,4 @@
-"""Calls to the ML Server: the request that starts a job, and what can go wrong with it."""
+"""Calls the ML Server: the request that starts a job, and its errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ USER_AGENT = "ECS-FastAPI-Backend/1.0"
 
 
 class MLServerError(Exception):
-    """The job did not start. `code` and the text are what the frontend is told."""
+    """The job did not start. `code` and the text are for the frontend."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -22,12 +22,12 @@ class MLServerError(Exception):
 
 
 def video_url(settings: Settings, file_key: str) -> str:
-    """Where the ML Server fetches the video. With S3: `generate_presigned_url("get_object", …, ExpiresIn=3600)`."""
+    """Return the video's URL for the ML Server. With S3: `generate_presigned_url("get_object", …, ExpiresIn=3600)`."""
     return f"{settings.video_base_url}/{quote(file_key)}"
 
 
 def create_client(settings: Settings) -> httpx.AsyncClient:
-    """One client for the life of the process."""
+    """Return the HTTP client, one for the whole process."""
     headers = {"User-Agent": USER_AGENT}
     if settings.ml_api_key:
         headers["Authorization"] = f"Bearer {settings.ml_api_key}"
@@ -35,9 +35,9 @@ def create_client(settings: Settings) -> httpx.AsyncClient:
 
 
 async def process_video(client: httpx.AsyncClient, payload: dict[str, Any]) -> dict[str, Any]:
-    """Ask the ML Server to process a video; its answer. Raises `MLServerError`.
+    """Submit a video to the ML Server; return the response. Raises `MLServerError`.
 
-    The same `job_id` may be sent again after an error: the ML Server never runs it twice.
+    After an error, the same `job_id` may be sent again: the ML Server never runs it twice at once.
     """
     try:
         response = await client.post("/api/upload-video/process-video", json=payload)
@@ -53,7 +53,7 @@ async def process_video(client: httpx.AsyncClient, payload: dict[str, Any]) -> d
 
 
 def error_of(body: dict[str, Any]) -> tuple[str, str]:
-    """The code at `error.code` and the message at the top level, or stand-ins where a proxy answered instead."""
+    """Return `error.code` and the top-level message, or defaults if a proxy answered instead."""
     error = body.get("error")
     code = error.get("code") if isinstance(error, dict) else None
     return str(code or "ML_SERVER_ERROR"), str(body.get("message") or "Unknown error")

@@ -1,4 +1,4 @@
-"""What the backend reads from its environment. The names are the integration guide's, where it has one."""
+"""The settings of the backend, from its environment, by the names of the integration guide."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Where the parties are, and the secrets they share."""
+    """URLs and secrets."""
 
     model_server_url: str = "http://localhost:8080"
     """`MODEL_SERVER_URL`, else `ml_api_server_url`: the ML Server."""
 
     fastapi_base_url: str = "http://localhost:8000"
-    """`FASTAPI_BASE_URL`: this backend as the ML Server reaches it. Callbacks come here."""
+    """`FASTAPI_BASE_URL`: the URL at which the ML Server reaches this backend. Callbacks arrive here."""
 
     ml_api_timeout_s: float = 300
-    """`ML_API_TIMEOUT`: how long a call to the ML Server may last."""
+    """`ML_API_TIMEOUT`: timeout of a call to the ML Server."""
 
     video_base_url: str = "http://localhost:9000"
-    """`VIDEO_BASE_URL`: where videos lie. A real backend asks S3 for a presigned URL: see `ml_video.video_url`."""
+    """`VIDEO_BASE_URL`: the URL of the videos' folder. A real backend presigns URLs of S3: see `ml_video.video_url`."""
 
     ml_api_key: str | None = None
-    """`ML_API_KEY`: sent as `Authorization: Bearer` where the ML Server wants a key."""
+    """`ML_API_KEY`: sent as `Authorization: Bearer`, if the ML Server requires a key."""
 
     webhook_secret: str | None = None
-    """`ML_WEBHOOK_SECRET` (`whsec_…`): where set, a callback without a valid signature is refused."""
+    """`ML_WEBHOOK_SECRET` (`whsec_…`): if set, a callback without a valid signature is refused."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:

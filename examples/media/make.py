@@ -1,7 +1,7 @@
-"""Makes `clear.flac`, the demo's clip, and its references `clear.stm` and `clear.rttm`: run by hand, needs `flite`.
+"""Makes `clear.flac`, the demo's clip, and its references `clear.stm` and `clear.rttm`. Run it by hand; needs `flite`.
 
-Two voices of CMU's Arctic set (slt and rms; free for any use, see Flite's COPYING), raised in pitch and level where the
-line is moved. The times are exact: the clip is put together from the lines.
+The voices are two of CMU's Arctic set (slt and rms; free for any use, see Flite's COPYING). Emotional lines have a
+higher pitch and level. The times are exact, because the clip is assembled from the lines.
 
     sudo apt-get install flite && python examples/media/make.py
 """
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 RATE_HZ = 16_000
 PEAK_DBFS = -12.0
-"""Peak of a calm line; moved lines are louder by their gain."""
+"""Peak of a calm line; emotional lines are louder by their gain."""
 GAP_S = 0.45
-HUSH = 2
-"""Amplitude of the noise in the gaps, in steps of 16 bit: no recording is digitally silent."""
+NOISE = 2
+"""Standard deviation of the noise in the gaps, in steps of 16 bit: no recording is digitally silent."""
 VOICES = {"Ann": "slt", "Bob": "rms"}
 
 
@@ -53,7 +53,7 @@ LINES = (
 
 
 def spoken(line: Line) -> NDArray[np.float64]:
-    """The line as Flite speaks it, without silence at either end, shape (samples,), at its level."""
+    """Return the line as Flite speaks it, at its level, without silence at either end; shape (samples,)."""
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder, "line.wav")
         options = ["-voice", VOICES[line.speaker], "--setf", f"f0_shift={line.pitch}"]
@@ -61,26 +61,26 @@ def spoken(line: Line) -> NDArray[np.float64]:
         samples, rate_hz = soundfile.read(wav)
     if rate_hz != RATE_HZ:
         raise ValueError(f"{line.speaker}'s voice came at {rate_hz} Hz")
-    heard = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max())
+    audible = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max())
     peak = 10 ** ((PEAK_DBFS + line.gain_db) / 20)
-    return np.asarray(samples[heard[0] : heard[-1] + 1] / np.abs(samples).max() * peak)
+    return np.asarray(samples[audible[0] : audible[-1] + 1] / np.abs(samples).max() * peak)
 
 
 def main() -> None:
     """Write the three files beside this one."""
     noise = np.random.default_rng(0)
 
-    def hush() -> NDArray[np.float64]:
-        return noise.normal(scale=HUSH / 32768, size=round(GAP_S * RATE_HZ))
+    def gap() -> NDArray[np.float64]:
+        return noise.normal(scale=NOISE / 32768, size=round(GAP_S * RATE_HZ))
 
-    parts, stm, rttm = [hush()], [], []
+    parts, stm, rttm = [gap()], [], []
     for line in LINES:
         samples = spoken(line)
         start_s = sum(map(len, parts)) / RATE_HZ
         end_s = start_s + len(samples) / RATE_HZ
         stm.append(f"clear 1 {line.speaker} {start_s:.3f} {end_s:.3f} {line.text}\n")
         rttm.append(f"SPEAKER clear 1 {start_s:.3f} {end_s - start_s:.3f} <NA> <NA> {line.speaker} <NA> <NA>\n")
-        parts += [samples, hush()]
+        parts += [samples, gap()]
     soundfile.write(HERE / "clear.flac", np.concatenate(parts), RATE_HZ, subtype="PCM_16")
     (HERE / "clear.stm").write_text("".join(stm))
     (HERE / "clear.rttm").write_text("".join(rttm))
