@@ -539,6 +539,12 @@ def test_retry_after_is_obeyed_up_to_an_hour():
     assert schedule.wait_s(attempts=1, age_s=0, retry_after_s=90_000) == 3600
 
 
+def test_from_six_hours_on_every_half_hour():
+    """Until 6 h have passed every 5 min, from then on every 30 min."""
+    schedule = RetrySchedule(spread=0)
+    assert [schedule.wait_s(attempts=9, age_s=age_s) for age_s in (6 * 3600 - 1, 6 * 3600)] == [300, 1800]
+
+
 def test_jitter_spreads_by_a_fifth():
     """Waits differ, within ±20 %."""
     waits = [RetrySchedule().wait_s(attempts=3, age_s=0) for _ in range(300)]

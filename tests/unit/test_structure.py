@@ -77,6 +77,7 @@ def edges(*, types: bool) -> set[tuple[str, str]]:
             if isinstance(node, ast.ImportFrom) and node.module in imports(module, types=types):
                 parts = {f"{node.module}.{alias.name}" for alias in node.names} & ours
                 found |= {(name, other) for other in parts or {node.module} & ours}
+        found |= {(name, other) for other in imports(module, types=types) & ours}  # `import serve_app.x`, and packages
     return found
 
 
