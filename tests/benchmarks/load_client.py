@@ -5,23 +5,23 @@ Each is sent when it is due, whether the ones before were answered or not, as in
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
 import time
-import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from tests.support.customer import Customer, Posted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.synchronize import Event
 
 TIMEOUT_S = 60
-NOT_ANSWERED = 0
-"""In place of a status: the connection broke, or no answer came in time."""
+UNDER_WAY = 100
+"""Requests with a rate that are not answered yet, at the most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,54 +40,34 @@ class Plan:
 
 @dataclass(slots=True)
 class Answers:
-    """What came of it: seconds and statuses as they came, and the ids that were posted."""
+    """What came of it: seconds and statuses, and the ids that were posted."""
 
     seconds: list[float] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     job_ids: list[str] = field(default_factory=list)
 
 
-async def ask(plan: Plan, ending: Event) -> Answers:
+def ask(plan: Plan, ending: Event) -> Answers:
     """Carry out the plan, or as much of it as there is time for before `ending`."""
-    answers = Answers()
-    async with httpx.AsyncClient(base_url=plan.server_url, timeout=TIMEOUT_S, trust_env=False) as http:
-        await http.get("/health")  # a connection is there before the clock runs
-        async with asyncio.TaskGroup() as sent:
-            todo = iter(range(plan.count))
+    with httpx.Client(base_url=plan.server_url, timeout=TIMEOUT_S, trust_env=False) as http:
 
-            async def send() -> None:
-                due = time.perf_counter()
-                for _ in todo:
-                    await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                    if ending.is_set():
-                        return
-                    request = sent.create_task(_once(http, plan, answers))
-                    if plan.rate_per_s:
-                        due += 1 / plan.rate_per_s
-                    else:
-                        await request
+        def send(order: Posted) -> httpx.Response:
+            if plan.video_url is None:
+                return http.get("/health")
+            content = {"job_id": order.job_id, "video_url": plan.video_url}
+            return http.post("/api/upload-video/process-video", json=content)
 
-            for _ in range(1 if plan.rate_per_s else plan.connections):
-                sent.create_task(send())
-    return answers
-
-
-async def _once(http: httpx.AsyncClient, plan: Plan, answers: Answers) -> None:
-    began = time.perf_counter()
-    try:
-        status = await _status(http, plan, answers)
-    except httpx.HTTPError:
-        status = NOT_ANSWERED
-    answers.seconds.append(time.perf_counter() - began)
-    answers.statuses.append(status)
-
-
-async def _status(http: httpx.AsyncClient, plan: Plan, answers: Answers) -> int:
-    if plan.video_url is None:
-        return (await http.get("/health")).status_code
-    answers.job_ids.append(str(uuid.uuid4()))
-    content = {"job_id": answers.job_ids[-1], "video_url": plan.video_url}
-    return (await http.post("/api/upload-video/process-video", json=content)).status_code
+        http.get("/health")  # a connection is there before the clock runs
+        customer = Customer(send, at_once=UNDER_WAY if plan.rate_per_s else plan.connections, asks_again=False)
+        due = time.perf_counter()
+        for _ in range(plan.count):
+            if ending.wait(max(0.0, due - time.perf_counter())):
+                break
+            customer.order()
+            due += 1 / plan.rate_per_s if plan.rate_per_s else 0.0
+        customer.wait()
+    job_ids = [each.job_id for each in customer.posted] if plan.video_url else []
+    return Answers([each.took_s for each in customer.posted], [each.status for each in customer.posted], job_ids)
 
 
 class Asking:
@@ -114,7 +94,7 @@ class Asking:
 
 
 def _work(plan: Plan, ending: Event, results: Any) -> None:
-    results.send(asyncio.run(ask(plan, ending)))
+    results.send(ask(plan, ending))
 
 
 @contextmanager

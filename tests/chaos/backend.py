@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from tests.chaos.history import Got
 from tests.support.backend import DRIP, HANG, RESET, SLOW, Backend, Received
 
 if TYPE_CHECKING:
@@ -37,17 +36,3 @@ class Unreliable(Backend):
         (answer,) = self._chance.choices(list(self.mood), list(self.mood.values()))
         self.did[NAMES[answer]] = self.did.get(NAMES[answer], 0) + 1
         return answer
-
-    @property
-    def got(self) -> list[Got]:
-        """All that came, in order, as the history has it."""
-        return [
-            Got(
-                at=each.at,
-                message_id=each.headers["webhook-id"],
-                sequence=each.sequence,
-                raw=each.raw,
-                acknowledged=each.acknowledged,
-            )
-            for each in self.received
-        ]

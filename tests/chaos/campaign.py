@@ -28,14 +28,16 @@ from deployments.types import SAMPLE_RATE_HZ
 from serve_app.storage.database import Database
 from serve_app.storage.tables import callbacks, receivers
 from tests.chaos.backend import MOODS, Unreliable
-from tests.chaos.client import Customer, Watcher
-from tests.chaos.history import ENDED, History
+from tests.chaos.history import History
 from tests.chaos.nemesis import PAUSE_S, Nemesis
 from tests.chaos.server import MortalServer
+from tests.chaos.watcher import Watcher
+from tests.support.backend import ENDED
+from tests.support.customer import Customer
 from tests.support.sources import Sources
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 REFERENCE_WITHIN_S = 120.0
 LENGTHS_S = (3.0, 4.5, 6.0, 8.0)
@@ -100,13 +102,13 @@ def run(plan: Plan, keep: Path | None = None) -> Campaign:
         watcher = Watcher(server, seed=plan.seed)
         stack.callback(watcher.close)
         watcher.start()
-        references = _references(server, watcher, backend, videos)
-        customer = Customer(server, backend.url, videos, seed=plan.seed)
+        customer = Customer(lambda order: server.post(order.job_id, videos[order.video], backend.url))
         stack.callback(customer.give_up)
+        references = _references(server, watcher, customer, videos)
         nemesis = Nemesis(
             server, backend, customer, watcher, seed=plan.seed, opening=plan.opening, pause_s=plan.pause_s
         )
-        _harm(plan, customer, nemesis, backend)
+        _harm(plan, customer, sorted(videos), nemesis, backend)
         began = time.monotonic()
         hurried = _settle(plan, server, customer, watcher)
         settled_s = time.monotonic() - began
@@ -134,10 +136,9 @@ def _videos(folder: Path, sources: Sources, count: int) -> dict[str, str]:
 
 
 def _references(
-    server: MortalServer, watcher: Watcher, backend: Unreliable, videos: Mapping[str, str]
+    server: MortalServer, watcher: Watcher, customer: Customer, videos: Iterable[str]
 ) -> dict[str, dict[str, Any]]:
     """The result of each video, undisturbed."""
-    customer = Customer(server, backend.url, videos, seed=-1)
     ids = {video: customer.order(video) for video in videos}
     deadline = time.monotonic() + REFERENCE_WITHIN_S
     while True:
@@ -147,13 +148,14 @@ def _references(
         assert time.monotonic() < deadline, f"the undisturbed jobs do not end: {server.log.read_text()[-3000:]}"
         time.sleep(POLL_S)
     assert all(done[job_id].state == "completed" for job_id in ids.values()), done
+    customer.posted.clear()
     return {video: json.loads(done[job_id].result or b"") for video, job_id in ids.items()}
 
 
-def _harm(plan: Plan, customer: Customer, nemesis: Nemesis, backend: Unreliable) -> None:
+def _harm(plan: Plan, customer: Customer, videos: Sequence[str], nemesis: Nemesis, backend: Unreliable) -> None:
     """Jobs and, beside them, faults, until the time is up and the opening over, whatever the machine is busy with."""
     ends = time.monotonic() + plan.seconds
-    orders = threading.Thread(target=_order, args=(plan, customer, ends), daemon=True)
+    orders = threading.Thread(target=_order, args=(plan, customer, videos, ends), daemon=True)
     orders.start()
     backend.mood = MOODS[plan.mood]
     server_ends = time.monotonic() + (plan.server_ends_every_s or math.inf)
@@ -170,13 +172,13 @@ def _harm(plan: Plan, customer: Customer, nemesis: Nemesis, backend: Unreliable)
     orders.join()
 
 
-def _order(plan: Plan, customer: Customer, ends: float) -> None:
+def _order(plan: Plan, customer: Customer, videos: Sequence[str], ends: float) -> None:
     """Jobs that come by chance, whatever happens to the server meanwhile."""
     chance = random.Random(plan.seed)
     for _ in range(plan.jobs):
         if time.monotonic() >= ends:
             return
-        customer.order()
+        customer.order(chance.choice(videos))
         time.sleep(chance.expovariate(1 / plan.every_s))
 
 
@@ -214,13 +216,12 @@ def _history(
     customer: Customer, watcher: Watcher, backend: Unreliable, nemesis: Nemesis, references: dict[str, dict[str, Any]]
 ) -> History:
     assert watcher.looking, "nobody looked at the jobs any more"
-    posted = customer.posted
-    mine = {each.job_id for each in posted}
+    mine = {each.job_id for each in customer.posted}
     return History(
-        posted=posted,
+        posted=customer.posted,
         seen=[each for each in watcher.seen if each.job_id in mine],
         rows=[each for each in watcher.rows() if each.job_id in mine],
-        got=[each for each in backend.got if each.job_id in mine],
+        got=[each for each in backend.received if each.job_id in mine],
         faults=nemesis.faults,
         references=references,
     )

@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from deployments.errors import CancelledJobError, InternalJobError
 from serve_app.jobs.states import TRANSITIONS, JobState
-from tests.chaos.history import ENDED, Got, History, Posted, Row, Seen
+from tests.support.backend import ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from tests.chaos.history import History, Row, Seen
+    from tests.support.backend import Received
+    from tests.support.customer import Posted
 
 VOLATILE = ("processing_time", "stages")
 """Of a result's metadata: what may differ between two runs of the same video."""
@@ -62,7 +66,7 @@ def violations(history: History) -> list[Violation]:
     return found
 
 
-def duplicates(got: Iterable[Got]) -> int:
+def duplicates(got: Iterable[Received]) -> int:
     """Posts that brought what had come before, the same bytes under the same id."""
     return sum(times - 1 for times in Counter((each.message_id, each.raw) for each in got).values())
 
@@ -74,7 +78,7 @@ def _by_job(records: Iterable[Any]) -> dict[str, list[Any]]:
     return grouped
 
 
-def _lost(posted: Posted, row: Row | None, told: Sequence[Got]) -> Iterator[Violation]:
+def _lost(posted: Posted, row: Row | None, told: Sequence[Received]) -> Iterator[Violation]:
     """Answered means stored, a stored job ends, and its end is told."""
     if row is None:
         if posted.answered_at is not None:
@@ -93,9 +97,9 @@ def _lost(posted: Posted, row: Row | None, told: Sequence[Got]) -> Iterator[Viol
             yield Violation(kind="lost", job_id=posted.job_id, detail="delivered, says the row, but never acknowledged")
 
 
-def _doubled(row: Row, told: Sequence[Got]) -> Iterator[Violation]:
+def _doubled(row: Row, told: Sequence[Received]) -> Iterator[Violation]:
     """One end per run: in the table, at the backend, and both the same."""
-    finals = {each.message_id: each.body for each in told if each.final}
+    finals = {each.message_id: each.body for each in told if each.ended}
     ids = finals.keys() | {callback_id for callback_id, _ in row.callbacks}
     if len(ids) > row.run:
         yield Violation(kind="doubled", job_id=row.job_id, detail=f"{len(ids)} ends in {row.run} run(s)")
@@ -140,13 +144,13 @@ def _reachable(state: JobState) -> set[JobState]:
     return set(after).union(*map(_reachable, after))
 
 
-def _late(told: Sequence[Got], history: History) -> Iterator[Violation]:
+def _late(told: Sequence[Received], history: History) -> Iterator[Violation]:
     """Nothing comes after an acknowledged end, but for what a stopped process had already begun to send."""
-    ended: Got | None = None
+    ended: Received | None = None
     for each in told:
-        if ended is not None and not each.final and (each.sequence > ended.sequence or not _stopped(each.at, history)):
+        if ended is not None and not each.ended and (each.sequence > ended.sequence or not _stopped(each.at, history)):
             yield Violation(kind="late", job_id=each.job_id, detail=f"progress {each.body['progress']} after the end")
-        if each.final and (each.acknowledged if ended is None else each.sequence > ended.sequence):
+        if each.ended and (each.acknowledged if ended is None else each.sequence > ended.sequence):
             ended = each
 
 
@@ -154,10 +158,10 @@ def _stopped(at: float, history: History) -> bool:
     return any(fault.at <= at <= fault.until + STOP_SLACK_S for fault in history.faults if fault.kind == STOP)
 
 
-def _unordered(told: Sequence[Got], history: History) -> Iterator[Violation]:
+def _unordered(told: Sequence[Received], history: History) -> Iterator[Violation]:
     """A number belongs to one callback, and callbacks come first in the order of their numbers."""
     owner: dict[int, str] = {}
-    newest: Got | None = None
+    newest: Received | None = None
     for each in told:
         if owner.setdefault(each.sequence, each.message_id) != each.message_id:
             yield Violation(kind="illegal", job_id=each.job_id, detail=f"two callbacks have number {each.sequence}")
@@ -168,13 +172,13 @@ def _unordered(told: Sequence[Got], history: History) -> Iterator[Violation]:
             yield Violation(kind="illegal", job_id=each.job_id, detail=detail)
 
 
-def _first(each: Got, told: Sequence[Got]) -> bool:
+def _first(each: Received, told: Sequence[Received]) -> bool:
     return next(other for other in told if other.message_id == each.message_id) is each
 
 
-def _changed(got: Iterable[Got]) -> Iterator[Violation]:
+def _changed(got: Iterable[Received]) -> Iterator[Violation]:
     """The same id means the same bytes."""
-    first: dict[str, Got] = {}
+    first: dict[str, Received] = {}
     for each in got:
         if first.setdefault(each.message_id, each).raw != each.raw:
             yield Violation(kind="changed", job_id=each.job_id, detail=f"other bytes under {each.message_id}")

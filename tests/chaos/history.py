@@ -5,26 +5,14 @@ Times are seconds of one monotonic clock. Knows nothing of how the records are m
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-ENDED = frozenset({"completed", "failed"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Posted:
-    """A job that the client asked for. `answered_at` is None where no 200 ever came: then nothing is promised."""
-
-    job_id: str
-    video: str
-    """Which reference its result has to equal."""
-    answered_at: float | None
-    cancelled: bool = False
-    """The client asked for its end."""
+    from tests.support.backend import Received
+    from tests.support.customer import Posted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,34 +44,6 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Got:
-    """One POST that the backend received, processed or not."""
-
-    at: float
-    message_id: str
-    sequence: int
-    raw: bytes
-    acknowledged: bool
-    """A 2xx was sent back whole."""
-
-    @property
-    def body(self) -> dict[str, Any]:
-        """The content."""
-        content: dict[str, Any] = json.loads(self.raw)
-        return content
-
-    @property
-    def job_id(self) -> str:
-        """The job that it is about."""
-        return str(self.body["job_id"])
-
-    @property
-    def final(self) -> bool:
-        """Whether it tells the job's end."""
-        return self.body["status"] in ENDED
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """What the nemesis did, to what, from when to when."""
 
@@ -101,7 +61,7 @@ class History:
     seen: Sequence[Seen]
     """In order of time."""
     rows: Sequence[Row]
-    got: Sequence[Got]
+    got: Sequence[Received]
     """In order of time."""
     faults: Sequence[Fault]
     references: Mapping[str, dict[str, Any]]

@@ -12,6 +12,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import httpx
+
 from tests.chaos.backend import HONEST, MOODS
 from tests.chaos.history import Fault
 from tests.chaos.server import REPLICAS
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tests.chaos.backend import Unreliable
-    from tests.chaos.client import Customer, Watcher
     from tests.chaos.server import MortalServer
+    from tests.chaos.watcher import Watcher
+    from tests.support.customer import Customer
 
 PAUSE_S = (1.0, 4.0)
 STOP_S = (1.0, 4.0)
@@ -140,10 +143,15 @@ class Nemesis:
         return at
 
     def _cancel(self, _: str) -> float | None:
+        """Ask for a job's end. One that ended meanwhile is deleted by that, and forgotten by its customer."""
         if not (candidates := self._watcher.open):
             return None
-        at = time.monotonic()
-        self._customer.cancel(self._chance.choice(candidates))
+        at, job_id = time.monotonic(), self._chance.choice(candidates)
+        order = next(each for each in self._customer.posted if each.job_id == job_id)
+        order.cancelled = True
+        with suppress(httpx.HTTPError):
+            if self._server.cancel(job_id).status_code == httpx.codes.OK:
+                self._customer.posted.remove(order)
         return at
 
     def rest(self) -> None:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.chaos.history import ENDED
+from tests.support.backend import ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

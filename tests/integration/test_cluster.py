@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from contextlib import contextmanager, suppress
-from operator import itemgetter
 
 import pytest
 import yaml
@@ -152,7 +151,7 @@ def test_ingresses_and_one_manager_share_the_database(cluster, database, sources
     nodes, server = cluster
     video = sources.file(written(tmp_path / "talk.wav", speech(SAID[0])))
     before = nodes.posts()
-    with SteadyLoad(server.url, database, video, backend, in_flight=4, told=itemgetter("text")) as load:
+    with SteadyLoad(server.url, database, video, backend, in_flight=4) as load:
         until(lambda: [posts > before[replica] for replica, posts in nodes.posts().items()] == [True] * 2, within_s=60)
         assert len(nodes.actors("JobManager")) == 1
         load.finish(within_s=120)
@@ -165,7 +164,7 @@ def test_d3_a_new_head_takes_over(cluster, database, sources, backend, tmp_path)
     redis.require()
     nodes, server = cluster
     video = sources.file(written(tmp_path / "talk.wav", in_a_row(*(speech(name) for name in SAID))))
-    with SteadyLoad(server.url, database, video, backend, in_flight=4, told=itemgetter("text")) as load:
+    with SteadyLoad(server.url, database, video, backend, in_flight=4) as load:
         load.wait(lambda rows: sum(job.progress > 0 for job in rows) > 1, within_s=120)
         killed_at = time.monotonic()
         nodes.restart_head()
@@ -186,7 +185,7 @@ def test_d3_a_lost_node_loses_no_job(cluster, database, sources, backend, tmp_pa
     nodes, server = cluster
     nodes.add("spare", num_cpus=16, num_gpus=2)
     video = sources.file(written(tmp_path / "talk.wav", in_a_row(*(speech(name) for name in SAID))))
-    with SteadyLoad(server.url, database, video, backend, in_flight=4, told=itemgetter("text")) as load:
+    with SteadyLoad(server.url, database, video, backend, in_flight=4) as load:
         load.wait(lambda rows: sum(job.progress > 0 for job in rows) > 1, within_s=120)
         killed_at = time.monotonic()
         nodes.lose("cpu")

@@ -44,6 +44,14 @@ class Received:
         return content
 
     @property
+    def job_id(self) -> str:
+        return str(self.body["job_id"])
+
+    @property
+    def message_id(self) -> str:
+        return self.headers["webhook-id"]
+
+    @property
     def sequence(self) -> int:
         return int(self.headers["x-ml-sequence"])
 
@@ -139,13 +147,13 @@ class Backend:
     def of(self, job_id: str) -> list[Received]:
         """All that came about a job, in order."""
         with self._came:
-            return [received for received in self._received if received.body["job_id"] == job_id]
+            return [received for received in self._received if received.job_id == job_id]
 
     def wait(self, job_id: str, enough: Callable[[Sequence[Received]], bool], *, within_s: float) -> list[Received]:
         """Wait until what came about a job is `enough`; fail the test when it does not become so."""
         with self._came:
             done = self._came.wait_for(
-                lambda: enough([got for got in self._received if got.body["job_id"] == job_id]), within_s
+                lambda: enough([got for got in self._received if got.job_id == job_id]), within_s
             )
         received = self.of(job_id)
         assert done, f"within {within_s} s only: {[got.raw[:200] for got in received]}"

@@ -1,7 +1,6 @@
 """Keeps jobs in flight while a test does harm, and writes down how each of them fares.
 
-Posts as the ECG Backend does: what was not answered is posted again under the same id. Looks into the database, which
-answers whatever else is down. Knows nothing of what is done to the server meanwhile.
+Looks into the database, which answers whatever else is down. Knows nothing of what is done to the server meanwhile.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,9 +17,12 @@ from sqlalchemy import select
 from serve_app.jobs.job import Job
 from serve_app.storage.database import Database
 from serve_app.storage.tables import jobs, results
+from tests.support.customer import Customer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sqlalchemy import Select, Table
 
     from tests.support.backend import Backend
 
@@ -38,34 +39,21 @@ class Look:
 
 
 class SteadyLoad:
-    """`in_flight` jobs at the server `url`, from a thread of its own, until `finish`.
+    """`in_flight` jobs at the server `url`, from threads of its own, until `finish`."""
 
-    `told` is what has to be the same in all results.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        database_url: str,
-        video_url: str,
-        backend: Backend,
-        *,
-        in_flight: int,
-        told: Callable[[dict[str, Any]], str] | None = None,
-    ) -> None:
-        self._told = told or as_told
-        self._url = url
+    def __init__(self, url: str, database_url: str, video_url: str, backend: Backend, *, in_flight: int) -> None:
         self._database = Database(database_url)
-        self._content = {"video_url": video_url, "fastapi_base_url": backend.url, "language": "en"}
         self._backend = backend
         self._in_flight = in_flight
-        self._made: set[str] = set()
-        self._open: set[str] = set()
+        each_anew = httpx.Limits(max_keepalive_connections=0)  # several proxies may listen on one port
+        self._http = httpx.Client(base_url=url, timeout=POST_TIMEOUT_S, trust_env=False, limits=each_anew)
+        content = {"video_url": video_url, "fastapi_base_url": backend.url, "language": "en"}
+        self._customer = Customer(
+            lambda order: self._http.post("/api/upload-video/process-video", json={"job_id": order.job_id, **content})
+        )
         self._posting = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True)
-        self.accepted: set[str] = set()
-        """Ids that the server has answered for: none of them may be lost."""
         self.looks: list[Look] = []
 
     def __enter__(self) -> Self:
@@ -76,35 +64,27 @@ class SteadyLoad:
     def __exit__(self, *_: object) -> None:
         self._closing.set()
         self._thread.join()
+        self._customer.give_up()
+        self._http.close()
         self._database.close()
 
+    @property
+    def accepted(self) -> set[str]:
+        """Ids that the server has answered for: none of them may be lost."""
+        return {order.job_id for order in list(self._customer.posted) if order.answered_at is not None}
+
     def _keep(self) -> None:
-        each_anew = httpx.Limits(max_keepalive_connections=0)  # several proxies may listen on one port
-        with httpx.Client(timeout=POST_TIMEOUT_S, trust_env=False, limits=each_anew) as http:
-            while not self._closing.wait(LOOK_EVERY_S):
-                rows = self._look()
-                self._open = {job_id for job_id in self._open if job_id not in rows or not rows[job_id].state.ended}
-                if self._posting.is_set():
-                    new = {str(uuid.uuid4()) for _ in range(self._in_flight - len(self._open))}
-                    self._made |= new
-                    self._open |= new
-                for job_id in self._open - self.accepted:
-                    self._post(http, job_id)
+        while not self._closing.wait(LOOK_EVERY_S):
+            with self._database.read() as db:
+                rows = {row["job_id"]: Job.of(row) for row in db.execute(self._ours(jobs)).mappings()}
+            self.looks.append(Look(at=time.monotonic(), rows=rows))
+            ended = sum(job.state.ended for job in rows.values())
+            if self._posting.is_set():
+                for _ in range(self._in_flight + ended - len(self._customer.posted)):
+                    self._customer.order()
 
-    def _look(self) -> dict[str, Job]:
-        with self._database.read() as db:
-            ours = select(jobs).where(jobs.c.job_id.in_(self._made))
-            rows = {row["job_id"]: Job.of(row) for row in db.execute(ours).mappings()}
-        self.looks.append(Look(at=time.monotonic(), rows=rows))
-        return rows
-
-    def _post(self, http: httpx.Client, job_id: str) -> None:
-        try:
-            answer = http.post(f"{self._url}/api/upload-video/process-video", json={"job_id": job_id, **self._content})
-        except httpx.HTTPError:
-            return
-        if answer.status_code == httpx.codes.OK:
-            self.accepted.add(job_id)
+    def _ours(self, table: Table) -> Select[Any]:
+        return select(table).where(table.c.job_id.in_([order.job_id for order in self._customer.posted]))
 
     def wait(self, true: Callable[[list[Job]], bool], *, within_s: float) -> float:
         """Until the newest look is `true`; the seconds that it took."""
@@ -124,7 +104,7 @@ class SteadyLoad:
         """Post no more, and wait until all have ended and their ends were told; the seconds that it took."""
         self._posting.clear()
         began = time.monotonic()
-        while any(job_id not in self.accepted for job_id in tuple(self._open)):
+        while self._customer.unanswered:
             assert time.monotonic() - began < within_s, "posts are not answered"
             time.sleep(LOOK_EVERY_S)
         for job_id in self.accepted:
@@ -143,28 +123,26 @@ class SteadyLoad:
                 found.append(max(0.0, at - (ready_at or since)))
         return found
 
-    def all_resumed_s(self, since: float, *, ready_at: float | None = None, within_s: float) -> list[float]:
+    def all_resumed_s(self, since: float, *, within_s: float) -> list[float]:
         """Wait until all of them did so, and none has failed; see `resumed_s`."""
-        deadline = (ready_at or since) + within_s
-        while max(found := self.resumed_s(since, ready_at=ready_at), default=0) > within_s:
-            assert time.monotonic() < deadline, found
+        while max(found := self.resumed_s(since), default=0) > within_s:
+            assert time.monotonic() < since + within_s, found
             time.sleep(LOOK_EVERY_S)
         assert "failed" not in {job.state for job in self.looks[-1].rows.values()}
         return found
 
     def check(self) -> None:
-        """None lost, none failed, none told twice, and the same result for all."""
+        """None lost, none failed, none told twice, and the same text for all."""
         with self._database.read() as db:
-            ours = select(results.c.job_id, results.c.body).where(results.c.job_id.in_(self._made))
-            stored = {row[0]: row[1] for row in db.execute(ours)}
+            stored = {row["job_id"]: json.loads(row["body"]) for row in db.execute(self._ours(results)).mappings()}
         states = {job_id: str(job.state) for job_id, job in self.looks[-1].rows.items()}
         assert states == dict.fromkeys(self.accepted, "completed"), states
-        told = {self._told(json.loads(body)) for body in stored.values()}
-        assert len(told) == 1, told
+        texts = {result["text"] for result in stored.values()}
+        assert len(texts) == 1, texts
         for job_id in self.accepted:
             ends = [got for got in self._backend.of(job_id) if got.ended]
-            assert len({(got.headers["webhook-id"], got.raw) for got in ends}) == 1
-            assert ends[-1].body["result"] == json.loads(stored[job_id])
+            assert len({(got.message_id, got.raw) for got in ends}) == 1
+            assert ends[-1].body["result"] == stored[job_id]
 
 
 def goes_on(before: Job, now: Job) -> bool:
@@ -172,9 +150,3 @@ def goes_on(before: Job, now: Job) -> bool:
     if now.state.ended or now.progress > before.progress:
         return True
     return now.attempt > before.attempt and now.spent_s > before.spent_s
-
-
-def as_told(result: dict[str, Any]) -> str:
-    """A result without what differs from run to run."""
-    metadata = {name: value for name, value in result["metadata"].items() if name not in {"processing_time", "stages"}}
-    return json.dumps(result | {"metadata": metadata}, sort_keys=True)

@@ -7,8 +7,10 @@ import pytest
 
 from deployments.errors import CancelledJobError, DownloadError, InternalJobError
 from tests.chaos.checker import comparable, duplicates, violations
-from tests.chaos.history import Fault, Got, History, Posted, Row, Seen
+from tests.chaos.history import Fault, History, Row, Seen
 from tests.chaos.recovery import recoveries
+from tests.support.backend import Received
+from tests.support.customer import Posted
 
 RESULT = {"text": "hi", "segments": [], "metadata": {"device": "cpu", "processing_time": 1.0, "stages": {"a": 1}}}
 
@@ -20,10 +22,11 @@ def seen(at: float, state: str, progress: int, **numbers: int) -> Seen:
 
 def got(
     at: float, sequence: int, status: str = "processing", *, name: str = "", ok: bool = True, **fields: object
-) -> Got:
+) -> Received:
     body = {"job_id": "a", "status": status, "progress": 100 if status == "completed" else 10} | fields
     raw = json.dumps(body).encode()
-    return Got(at=at, message_id=name or f"m{sequence}", sequence=sequence, raw=raw, acknowledged=ok)
+    headers = {"webhook-id": name or f"m{sequence}", "x-ml-sequence": str(sequence)}
+    return Received(at, path="", headers=headers, raw=raw, answered=200, acknowledged=ok)
 
 
 FINAL = got(4, 4, "completed", result=RESULT)

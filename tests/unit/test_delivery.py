@@ -113,11 +113,11 @@ def test_w2_processed_and_then_reset(store, outbox, clock, database):
             ended(store, job_id, url=backend.url)
         asyncio.run(run(backend))
         deadline = time.monotonic() + 20
-        while sum(got.acknowledged for got in backend.got) < len(jobs):  # it notes it after its answer
+        while sum(got.acknowledged for got in backend.received) < len(jobs):  # it notes it after its answer
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        print(f"seed {SEED}: {len(backend.got)} POSTs of {len(jobs)} ends, {backend.did}")
-        by_job = {job_id: [got for got in backend.got if json.loads(got.raw)["job_id"] == job_id] for job_id in jobs}
+        print(f"seed {SEED}: {len(backend.received)} POSTs of {len(jobs)} ends, {backend.did}")
+        by_job = {job_id: backend.of(job_id) for job_id in jobs}
     assert backend.did["reset"] >= 10
     for job_id, got in by_job.items():
         assert len({(each.message_id, each.raw, each.sequence) for each in got}) == 1, job_id

@@ -1,13 +1,11 @@
-"""Whoever posts jobs and looks at them: asks again with the same id until a 200 comes, as the contract wants it."""
+"""Whoever looks at the jobs meanwhile."""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
-import uuid
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
@@ -17,86 +15,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from serve_app.jobs.states import JobState
 from serve_app.storage.database import Database
 from serve_app.storage.tables import callbacks, jobs, results
-from tests.chaos.history import ENDED, Posted, Row, Seen
+from tests.chaos.history import Row, Seen
+from tests.support.backend import ENDED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from tests.chaos.server import MortalServer
 
-ASK_AGAIN_S = 0.5
 LOOK_EVERY_S = 0.15
 STATUS_EVERY_S = 1.0
-POSTERS = 4
-"""Requests that hang do not keep the others from being sent."""
-
-
-@dataclass(slots=True)
-class _Order:
-    job_id: str
-    video: str
-    answered_at: float | None = None
-    cancelled: bool = False
-
-
-class Customer:
-    """Posts jobs beside what else happens. `videos` are URLs by name."""
-
-    def __init__(self, server: MortalServer, backend_url: str, videos: Mapping[str, str], *, seed: int) -> None:
-        self._server = server
-        self._backend_url = backend_url
-        self._videos = videos
-        self._chance = random.Random(seed)
-        self._orders: list[_Order] = []
-        self._slots = threading.Semaphore(POSTERS)
-        self._stop = threading.Event()
-        self._threads: list[threading.Thread] = []
-
-    def order(self, video: str | None = None) -> str:
-        """One more job; its id."""
-        video = video or self._chance.choice(sorted(self._videos))
-        order = _Order(str(uuid.UUID(int=self._chance.getrandbits(128), version=4)), video)
-        self._orders.append(order)
-        thread = threading.Thread(target=self._post, args=(order,), daemon=True)
-        self._threads.append(thread)
-        thread.start()
-        return order.job_id
-
-    def _post(self, order: _Order) -> None:
-        while not self._stop.is_set():
-            with self._slots, suppress(httpx.HTTPError):
-                answer = self._server.post(order.job_id, self._videos[order.video], self._backend_url)
-                if answer.status_code == httpx.codes.OK:
-                    order.answered_at = time.monotonic()
-                    return
-            self._stop.wait(ASK_AGAIN_S)
-
-    def cancel(self, job_id: str) -> None:
-        """Ask for a job's end. One that ended meanwhile is deleted by that, and forgotten here."""
-        order = next(order for order in self._orders if order.job_id == job_id)
-        order.cancelled = True
-        with suppress(httpx.HTTPError):
-            if self._server.cancel(job_id).status_code == httpx.codes.OK:
-                self._orders.remove(order)
-
-    @property
-    def unanswered(self) -> int:
-        """Jobs for which no 200 came yet."""
-        return sum(order.answered_at is None for order in self._orders)
-
-    def give_up(self) -> None:
-        """Ask no more."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    @property
-    def posted(self) -> list[Posted]:
-        """What was asked for so far."""
-        return [
-            Posted(job_id=each.job_id, video=each.video, answered_at=each.answered_at, cancelled=each.cancelled)
-            for each in list(self._orders)
-        ]
 
 
 class Watcher:
