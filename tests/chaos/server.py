@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import yaml
@@ -13,16 +13,14 @@ from serve_app import testing
 from serve_app.cli.child_process import ChildProcess, end_session, free_port, session_members
 from tests.support.leaks import WATCH
 from tests.support.process import REPLICA, ROOT, clean_environment, titled, until, wait_healthy
-from tests.support.production import EARS
+from tests.support.production import SMALL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 API = "/api/upload-video"
 SERVE = "/api/serve/applications/"
-ALIGNER = str(ROOT / "tests" / "models" / "aligner")
-"""A model's folder for the Aligner to be in the graph; it is looked for, and not loaded."""
 STAGE_S = (0.15, 1.5)
 """What a stage takes for a job, by chance: kills hit it busy."""
 REPLICAS = ("Ingress", *testing.ENGINES)
@@ -37,43 +35,49 @@ TITLES = {
 """What the nemesis can name, by the titles that Ray gives processes."""
 
 
-def write_config(path: Path) -> None:
-    """configs/local.yaml with the checker's graph: every stage in it, one replica each, no model loaded."""
-    config = yaml.safe_load((ROOT / "configs" / "local.yaml").read_text(encoding="utf-8"))
+def local_config(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """configs/local.yaml with other `arguments`, every stage in its graph, one replica each."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "local.yaml").read_text(encoding="utf-8"))
     app = config["applications"][0]
-    app["import_path"] = testing.IMPORT_PATH
-    app["args"] |= EARS | {"locale": "en", "aligner": {"engine": "ctc", "models": {"en": ALIGNER}}}
+    app["args"] |= arguments
     for deployment in app["deployments"]:
         deployment.pop("autoscaling_config", None)
+    return config
+
+
+def fakes_config() -> dict[str, Any]:
+    """The same over the shipped fake engines: models are looked for, and not loaded."""
+    config = local_config(SMALL | {"transcriber": SMALL["transcriber"] | {"max_chunk_s": 8}, "locale": "en"})
+    config["applications"][0]["import_path"] = testing.IMPORT_PATH
+    for deployment in config["applications"][0]["deployments"]:
         deployment["ray_actor_options"] = {"num_cpus": 0}
         deployment["health_check_period_s"] = 1  # what is dead is replaced sooner: there are other things to wait for
-    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return config
 
 
 class MortalServer:
     """`ml-server up` in a folder. `crash` is kill -9 of all its processes at once; `start` brings it back."""
 
-    def __init__(self, folder: Path, *, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any] | None = None,
+        *,
+        program: Sequence[str] = (sys.executable, "-m", "serve_app.cli"),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.state_dir = folder / "state"
         self.state_dir.mkdir(mode=0o700, exist_ok=True)
         self.log = self.state_dir / "up.log"
-        self._config = folder / "config.yaml"
-        write_config(self._config)
+        path = folder / "config.yaml"
+        self._config = config or fakes_config()
+        path.write_text(yaml.safe_dump(self._config), encoding="utf-8")
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.database_url = f"sqlite:///{self.state_dir / 'ml-server.db'}"
         hooks = {"response": [WATCH.answer]}
         self.http = httpx.Client(base_url=self.url, timeout=10, trust_env=False, event_hooks=hooks)
-        self._command = [
-            sys.executable,
-            "-m",
-            "serve_app.cli",
-            "up",
-            "--config",
-            str(self._config),
-            "--port",
-            str(port),
-        ]
+        self._command = [*program, "up", "--config", str(path), "--port", str(port)]
         self._command += ["--state-dir", str(self.state_dir)]
         faults = folder / "faults.json"
         testing.Faults.write(faults, stage_s=STAGE_S)
@@ -125,19 +129,18 @@ class MortalServer:
         return self.process._process.pid
 
     def pids(self, name: str) -> list[int]:
-        """The processes of that name in `TITLES` now, of this server only."""
-        return titled(session_members(self._leader), TITLES[name])
+        """The processes of that name in `TITLES`, or of that title, now, of this server only."""
+        return titled(session_members(self._leader), TITLES.get(name, name))
 
     def deploy(self, release: str) -> None:
         """What `serve deploy` does with a file of another release; until Serve has done all."""
-        config = yaml.safe_load(self._config.read_text(encoding="utf-8"))
-        config["applications"][0]["args"] |= {"release": release, "state_dir": str(self.state_dir)}
-        config["http_options"]["port"] = int(self.url.rpartition(":")[2])
+        self._config["applications"][0]["args"] |= {"release": release, "state_dir": str(self.state_dir)}
+        self._config["http_options"]["port"] = int(self.url.rpartition(":")[2])
         dashboard = re.findall(r"Ray dashboard (http://\S+)", self.log.read_text())[-1]
         token = {"authorization": f"Bearer {(self.state_dir / 'ray-token').read_text()}"}
         with httpx.Client(base_url=dashboard, headers=token, timeout=30, trust_env=False) as http:
-            http.put(SERVE, json=config).raise_for_status()
-            until(lambda: http.get(SERVE).json()["applications"]["ml-server"]["status"] == "RUNNING", within_s=180)
+            http.put(SERVE, json=self._config).raise_for_status()
+            until(lambda: http.get(SERVE).json()["applications"]["ml-server"]["status"] == "RUNNING", within_s=300)
 
     def post(self, job_id: str, video_url: str, backend_url: str) -> httpx.Response:
         """Ask for a job. Raises httpx.HTTPError where nobody answers."""

@@ -20,24 +20,15 @@ from tests.support import postgres, redis
 from tests.support.contract import checked
 from tests.support.leaks import WATCH
 from tests.support.process import ROOT, RunningServer, until, wait_healthy
-from tests.support.production import MODELS, production_environment
+from tests.support.production import SMALL, production_environment
 from tests.support.ray_nodes import running_nodes
 from tests.support.sounds import TEXTS, in_a_row, speech, written
 from tests.support.steady_load import SteadyLoad
 
-CHEAP = {
+CHEAP = SMALL | {
     "profile": "local",
-    "transcriber": {
-        "engine": "whisperx",
-        "model": str(MODELS / "asr"),
-        "device": "cpu",
-        "threads": 1,
-        "max_chunk_s": 4,
-    },
-    "aligner": {"engine": "ctc", "models": {"en": str(MODELS / "aligner")}},
     "diarizer": {"engine": "pyannote-ge2e"},
     "emotion": {"engine": "prosodic-lexical"},
-    "models": {"allow_unpinned": True},
 }
 SOON = {"upscale_delay_s": 0.5, "downscale_delay_s": 2, "look_back_period_s": 2}
 METRICS = {"RAY_SERVE_MIN_HANDLE_METRICS_TIMEOUT_S": "1"} | {

@@ -7,22 +7,18 @@ the new one only, and some under both: their actors, the manager and the replica
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
-import httpx
 import pytest
-import yaml
 
-from serve_app.cli.child_process import ChildProcess, free_port, session_members
+from tests.chaos.server import REPLICAS, MortalServer, local_config
 from tests.support.commands import BIN
-from tests.support.leaks import WATCH
-from tests.support.process import ROOT, clean_environment, titled, until, wait_healthy
-from tests.support.production import MODELS
+from tests.support.process import ROOT, until
+from tests.support.production import SMALL
 from tests.support.sounds import in_a_row, speech, written
 from tests.support.steady_load import SteadyLoad
 
@@ -34,79 +30,25 @@ OLD_JOB_ACTOR = "ray::JobDriver"
 """The title of its job actors' processes."""
 JOBS = 10
 SAID = ("english_espeak", "english_espeak_f3") * 3
-ENGINES = {
-    "transcriber": {
-        "engine": "whisperx",
-        "model": str(MODELS / "asr"),
-        "device": "cpu",
-        "threads": 1,
-        "max_chunk_s": 4,
-    },
-    "aligner": {"engine": "ctc", "models": {"en": str(MODELS / "aligner")}},
-    "models": {"allow_unpinned": True},
-}
-"""Small, and with every stage in the graph."""
-PROCESSES = (
-    "ray::JobManager",
-    *(
-        f"ray::ServeReplica:[^:]*:{name}"
-        for name in (
-            *("Ingress", "AudioExtractor", "SpeechDetector", "Transcriber", "Aligner", "Diarizer"),
-            *("ProsodyAnalyzer", "EmotionAnalyzer"),
-        )
-    ),
-)
-"""What the deployment has to replace, by the titles that Ray gives its processes."""
-SERVE = "/api/serve/applications/"
+PROCESSES = ("manager", *REPLICAS)
+"""What the deployment has to replace."""
 
 
-class Server:
+class Server(MortalServer):
     """`ml-server up` whose code lies behind a link."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._config = yaml.safe_load((ROOT / "configs" / "local.yaml").read_text(encoding="utf-8"))
-        self._config["http_options"]["port"] = free_port()
-        application = self._config["applications"][0]
-        application["args"] |= ENGINES | {"state_dir": str(folder)}
-        for part in application["deployments"]:
-            part.pop("autoscaling_config", None)
-        path = folder / "config.yaml"
-        path.write_text(yaml.safe_dump(self._config), encoding="utf-8")
-        self.url = f"http://127.0.0.1:{self._config['http_options']['port']}"
-        self.database_url = f"sqlite:///{folder / 'ml-server.db'}"
+        environment = {"PYTHONPATH": str(folder / "code"), "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "180"}
         # elsewhere: Ray's workers look for modules in the folder in which the server was started, before PYTHONPATH
-        self.process = ChildProcess(
-            ["env", f"--chdir={folder}", str(BIN / "ml-server"), "up", "--config", str(path)],
-            log_path=folder / "up.log",
-            environment=clean_environment()
-            | {"PYTHONPATH": str(folder / "code"), "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "180"},
-            stop_timeout_s=0.1,
-        )
+        program = ("env", f"--chdir={folder}", str(BIN / "ml-server"))
+        super().__init__(folder, local_config(SMALL), program=program, environment=environment)
 
     def install(self, code: Path) -> None:
         """Let every process that starts from now on run this code."""
         new = self.folder / "code.new"
         new.symlink_to(code)
         new.rename(self.folder / "code")
-
-    def wait_healthy(self) -> None:
-        wait_healthy(self.url, lambda: self.process.exit_code is None, self.process.log_path)
-
-    def deploy(self, release: str) -> None:
-        """Do what `serve deploy` does with a file of another release; return when Serve has done all."""
-        self._config["applications"][0]["args"]["release"] = release
-        dashboard = re.findall(r"Ray dashboard (http://\S+)", self.process.log_path.read_text())[-1]
-        token = {"authorization": f"Bearer {(self.folder / 'ray-token').read_text()}"}
-        with httpx.Client(base_url=dashboard, headers=token, timeout=30, trust_env=False) as http:
-            http.put(SERVE, json=self._config).raise_for_status()
-            until(lambda: http.get(SERVE).json()["applications"]["ml-server"]["status"] == "RUNNING", within_s=300)
-
-    def pids(self, title: str) -> set[int]:
-        """Processes of this server whose title begins so."""
-        leader = self.process._process
-        assert leader is not None
-        return set(titled(session_members(leader.pid), title))
 
 
 @pytest.fixture(scope="module")
@@ -126,17 +68,11 @@ def release_before(tmp_path_factory):
 @pytest.fixture
 def server(release_before):
     """The release before, running."""
-    folder = Path(tempfile.mkdtemp(prefix="ml-"))  # short: Ray's sockets lie in it
-    try:
-        server = Server(folder)
+    with tempfile.TemporaryDirectory(prefix="ml-", ignore_cleanup_errors=True) as folder:  # short: Ray's sockets
+        server = Server(Path(folder))
         server.install(release_before)
-        with server.process:
-            server.wait_healthy()
+        with server:
             yield server
-            WATCH.running(folder)
-        WATCH.left(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.timeout(1500)
@@ -146,18 +82,18 @@ def test_d14_an_upgrade_loses_no_job(server, sources, backend, tmp_path):
     with SteadyLoad(server.url, server.database_url, video, backend, in_flight=JOBS) as load:
         load.wait(all_run, within_s=240)
         until(lambda: len(server.pids(OLD_JOB_ACTOR)) > JOBS / 2, within_s=240)
-        old = {title: server.pids(title) for title in PROCESSES}
+        old = {name: set(server.pids(name)) for name in PROCESSES}
         assert all(old.values())
         running = {job.job_id: job for job in load.running()}
         began = time.monotonic()
         server.install(ROOT)
         load.wait(lambda rows: any(job.state == "running" and job.job_id not in running for job in rows), within_s=240)
         server.deploy("next")  # only now: the old manager has begun to start actors, which get the new code
-        until(lambda: not any(old[title] & server.pids(title) for title in PROCESSES), within_s=120)
-        until(lambda: len(server.pids("ray::JobManager")) == 1, within_s=60)
+        until(lambda: not any(old[name] & set(server.pids(name)) for name in PROCESSES), within_s=120)
+        until(lambda: len(server.pids("manager")) == 1, within_s=60)
         upgraded_s = time.monotonic() - began
         known = set(load.accepted)
-        until(lambda: server.pids("ray::JobActor"), within_s=120)
+        until(lambda: server.pids("driver"), within_s=120)
         load.wait(lambda rows: sum(job.state.ended for job in rows if job.job_id not in known) >= JOBS, within_s=240)
         load.finish(within_s=300)
         load.check()

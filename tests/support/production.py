@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deployments.aligner.config import AlignerConfig
 from deployments.emotion.config import EmotionConfig
@@ -19,11 +19,12 @@ LOOPBACK = '["127.0.0.0/8", "::1/128"]'
 NODE = ("--host", "127.0.0.1", "--num-gpus", "1", "--num-cpus", "16")
 """What Ray is told that there is: room for all replicas. The GPU is a number only, nothing computes on it."""
 ARGUMENTS = ("--config", str(CONFIG), *NODE)
-EARS = {
-    "transcriber": {"model": str(MODELS / "asr"), "device": "cpu", "max_chunk_s": 8},
+SMALL: dict[str, dict[str, Any]] = {
+    "transcriber": {"model": str(MODELS / "asr"), "device": "cpu", "threads": 1, "max_chunk_s": 4},
+    "aligner": {"engine": "ctc", "models": {"en": str(MODELS / "aligner")}},
     "models": {"allow_unpinned": True},
 }
-"""Arguments of a server of fakes (`serve_app.testing`): the model's folder is looked for, and not loaded."""
+"""Arguments of a server with the small models, and with every stage in its graph."""
 
 
 def production_environment(diarizer: Path) -> dict[str, str]:
