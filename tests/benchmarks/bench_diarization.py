@@ -161,10 +161,8 @@ def load(path: Path) -> Recording:
 
 def recording(path: Path, rows: list[list[str]]) -> Recording:
     """The audio at `path` with the `rows` of an RTTM."""
-    audio, rate_hz = real_models.sound(path)
-    assert rate_hz == SAMPLE_RATE_HZ
     reference = [(float(row[3]), float(row[3]) + float(row[4]), row[7]) for row in rows]
-    return Recording(name=path.stem, audio=audio, reference=reference)
+    return Recording(name=path.stem, audio=real_models.sound(path), reference=reference)
 
 
 def long_recording(duration_s: float) -> Recording:

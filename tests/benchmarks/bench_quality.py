@@ -16,6 +16,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
 ROOT = Path(__file__).parents[2]
@@ -25,8 +26,14 @@ import numpy as np  # noqa: E402
 
 from tests.benchmarks import bench_diarization  # noqa: E402
 from tests.benchmarks.report import say, table  # noqa: E402
-from tests.support.held_out import MAX_CHUNK_S, MODELS, Graph, Heard, Recording, Score, recordings, score  # noqa: E402
+from tests.support.alignment_clips import MODELS, Clip, clips  # noqa: E402
+from tests.support.held_out import MAX_CHUNK_S, RECORDINGS, Score, graph, score  # noqa: E402
+from tests.support.real_graph import words_of  # noqa: E402
 from tests.support.small_diarizer import build_pipeline  # noqa: E402
+
+if TYPE_CHECKING:
+    from deployments.types import Turn
+    from serve_app.pipeline.assemble import Analysis
 
 HEAD = ("recording", "language", "words", "WER %", "starts ms (median, p90)", "ends ms (median, p90)")
 HEAD += ("voices → found", "words to the right one %", "DER %")
@@ -41,21 +48,22 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
-        graph = Graph(build_pipeline(Path(folder) / "diarizer"), options.asr)
-        found = [(each, graph.hear(each, options.chunk)) for each in recordings()]
-    scored = [(each, heard, score(each.words, heard.words)) for each, heard in found]
-    say(table(HEAD, [_cells(*each) for each in scored]))
+        stages = graph(build_pipeline(Path(folder) / "diarizer"), options.asr, options.chunk)
+        found = [(each, stages.hear(each.audio), stages.turns) for each in clips(RECORDINGS)]
+    scored = [(each, heard, score(each, words_of(heard))) for each, heard, _ in found]
+    say(table(HEAD, [_cells(*each, turns) for each, (_, _, turns) in zip(scored, found, strict=True)]))
     say()
     for group in ("unheard", "heard", "korean", "two"):
         say(_summary(group, [(each, result) for each, _, result in scored if each.name.startswith(group)]))
     for each, heard, _ in scored if options.show else ():
-        say(f"\n{each.name}\n  said:  {' '.join(word.text for word in each.words)}")
-        say(f"  heard: {' '.join(word.text for word, _ in heard.words)}\n  warnings: {heard.warnings}")
+        say(f"\n{each.name}\n  said:  {' '.join(said.text for said in each.truth)}")
+        say(f"  heard: {' '.join(word.text for word, _ in words_of(heard))}\n  warnings: {heard.warnings}")
 
 
-def _cells(recording: Recording, heard: Heard, result: Score) -> list[object]:
-    truth = bench_diarization.Recording(name=recording.name, audio=recording.audio, reference=list(recording.turns))
-    errors = bench_diarization.diarization_errors(truth, list(heard.turns))
+def _cells(recording: Clip, heard: Analysis, result: Score, turns: list[Turn]) -> list[object]:
+    spoken = [(each.start_s, each.end_s, voice) for each, voice in zip(recording.truth, recording.voices, strict=True)]
+    truth = bench_diarization.Recording(name=recording.name, audio=recording.audio, reference=spoken)
+    errors = bench_diarization.diarization_errors(truth, turns)
     return [
         recording.name,
         heard.language,
@@ -63,13 +71,13 @@ def _cells(recording: Recording, heard: Heard, result: Score) -> list[object]:
         f"{100 * result.error_rate:.1f}",
         _milliseconds(result.starts_s),
         _milliseconds(result.ends_s),
-        f"{recording.voices} → {len({turn.speaker for turn in heard.turns})}",
+        f"{len(set(recording.voices))} → {len({turn.speaker for turn in turns})}",
         f"{100 * result.right_speaker:.1f}",
         f"{100 * errors[0]:.1f}",
     ]
 
 
-def _summary(group: str, scored: list[tuple[Recording, Score]]) -> str:
+def _summary(group: str, scored: list[tuple[Clip, Score]]) -> str:
     words, errors = (sum(getattr(result, part) for _, result in scored) for part in ("words", "errors"))
     starts, ends = (np.concatenate([getattr(r, part) for _, r in scored]) for part in ("starts_s", "ends_s"))
     wer = f"{group}: {words} words, WER {100 * errors / words:.1f} %"

@@ -19,6 +19,7 @@ import numpy as np
 from deployments.types import SAMPLE_RATE_HZ
 from serve_app.cli.samples import conversation, read_stm
 from tests.support import real_models
+from tests.support.real_models import sound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -125,13 +126,6 @@ def _drawn() -> Iterator[Recording]:
         if told["language"] == "en":
             audio = sound(DATA / "speech" / name)
             yield Recording(kind=kind, name=Path(name).stem, language="en", text=told["text"], audio=audio)
-
-
-def sound(path: Path) -> Audio:
-    """The samples at `path`."""
-    audio, rate_hz = real_models.sound(path)
-    assert rate_hz == SAMPLE_RATE_HZ, path
-    return audio
 
 
 def count(recording: Recording, heard: str) -> Count:

@@ -60,17 +60,17 @@ class ServerText:
 
     def __init__(self, folder: Path) -> None:
         sys.path.insert(0, str(ROOT))
-        from tests.support.ears import Ears
+        from tests.support.real_graph import RealGraph, text_of
 
-        self._ears = Ears(str(folder / "whisper-base"))
+        self._graph, self._text_of = RealGraph(folder / "whisper-base"), text_of
 
     def __call__(self, path: str, clock: Clock) -> dict[str, Any]:
         """Language and text."""
         from tests.support.real_models import sound
 
         with clock.step("detect, transcribe"):
-            heard = self._ears.hear(sound(Path(path))[0])
-        return {"language": heard.language, "text": heard.text}
+            heard = self._graph.hear(sound(Path(path)))
+        return {"language": heard.language, "text": self._text_of(heard)}
 
 
 class WhisperX:

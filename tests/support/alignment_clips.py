@@ -1,4 +1,4 @@
-"""The clips of tests/data/alignment, and the small aligner that knows their words."""
+"""The clips of tests/data/alignment and held_out, and the small aligner that knows the words of the first."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Clip:
     language: str
     audio: Audio
     truth: tuple[Utterance, ...]
+    voices: tuple[str, ...] = ()
+    """Of the utterances, in held_out."""
 
     @property
     def transcript(self) -> Transcript:
@@ -37,23 +39,25 @@ class Clip:
         return Transcript(language=self.language, utterances=tuple(heard))
 
 
-def clips() -> list[Clip]:
-    """All of them."""
-    return [_load(path) for path in sorted(CLIPS.glob("*.json"))]
+def clips(folder: Path = CLIPS) -> list[Clip]:
+    """All of them in a folder."""
+    return [load(path) for path in sorted(folder.glob("*.json"))]
 
 
-def _load(path: Path) -> Clip:
+def load(path: Path) -> Clip:
+    """One of them, by its JSON."""
     told = json.loads(path.read_text(encoding="utf-8"))
     audio, rate_hz = soundfile.read(path.with_suffix(".ogg"), dtype="int16")
     assert rate_hz == SAMPLE_RATE_HZ
     audio.flags.writeable = False
     truth = tuple(
         Utterance(
-            start_s=each["start_s"],
-            end_s=each["end_s"],
+            start_s=each.get("start_s", each["words"][0]["start_s"]),
+            end_s=each.get("end_s", each["words"][-1]["end_s"]),
             text=" ".join(word["text"] for word in each["words"]),
             words=tuple(Word(**word) for word in each["words"]),
         )
         for each in told["utterances"]
     )
-    return Clip(name=path.stem, language=told["language"], audio=audio, truth=truth)
+    voices = tuple(each["speaker"] for each in told["utterances"] if "speaker" in each)
+    return Clip(name=path.stem, language=told["language"], audio=audio, truth=truth, voices=voices)

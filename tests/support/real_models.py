@@ -10,9 +10,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import librosa
 import numpy as np
 import pytest
 import soundfile
+
+from deployments.types import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     from deployments.types import Audio
@@ -39,12 +42,14 @@ def needs(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(missing), reason=f"{MISSING}: {', '.join(missing)} is missing")
 
 
-def sound(path: Path) -> tuple[Audio, int]:
-    """The samples at `path`, read-only as Ray hands them out, and their rate in Hz.
+def sound(path: Path) -> Audio:
+    """The samples at `path`, mono, read-only as Ray hands them out.
 
     Some of the recordings hold floats, of which soundfile makes zeros where integers are asked for.
     """
     floats, rate_hz = soundfile.read(path, dtype="float32")
+    if rate_hz != SAMPLE_RATE_HZ:
+        floats = librosa.resample(floats, orig_sr=rate_hz, target_sr=SAMPLE_RATE_HZ)
     audio: Audio = (floats * 2**15).round().clip(-(2**15), 2**15 - 1).astype(np.int16)
     audio.flags.writeable = False
-    return audio, rate_hz
+    return audio

@@ -16,12 +16,12 @@ from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ, Audio
 from deployments.warnings import WarningCode
 from serve_app.cli.samples import conversation
 from tests.support import real_models, sounds
-from tests.support.ears import Ears
+from tests.support.real_graph import RealGraph, text_of, words_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.support.ears import Heard
+    from serve_app.pipeline.assemble import Analysis
 
 pytestmark = real_models.needs("whisper-base", "korean")
 
@@ -29,8 +29,8 @@ PAUSE_S = 1.0
 
 
 @pytest.fixture(scope="module")
-def ears() -> Ears:
-    return Ears(str(real_models.part("whisper-base")))
+def ears() -> RealGraph:
+    return RealGraph(real_models.part("whisper-base"))
 
 
 @pytest.fixture(scope="module")
@@ -64,29 +64,28 @@ def errors(text: str, heard: str) -> float:
     return float(jiwer.cer(plain(text), plain(heard)))
 
 
-def text_in(language: str, heard: Heard) -> str:
-    return " ".join(each.text for t in heard.transcripts if t.language == language for each in t.utterances)
+def text_in(language: str, heard: Analysis) -> str:
+    return " ".join(segment.text for segment in heard.segments if segment.language == language)
 
 
-def test_korean_is_found_and_understood(ears: Ears, sentences: list[tuple[Audio, str]]) -> None:
+def test_korean_is_found_and_understood(ears: RealGraph, sentences: list[tuple[Audio, str]]) -> None:
     """Each sentence alone and all in one file: `ko`, every word with its times, no warning, few wrong characters."""
     texts = [text for _, text in sentences]
     alone = [ears.hear(in_a_row(sound)) for sound, _ in sentences]
     together = ears.hear(in_a_row(*(sound for sound, _ in sentences)))
     for heard in (*alone, together):
         assert (heard.language, heard.warnings) == ("ko", [])
-        words = [word for each in heard.transcripts for utterance in each.utterances for word in utterance.words]
-        assert [word.text for word in words] == heard.text.split()
+        words = [word for word, _ in words_of(heard)]
         assert all(before.end_s <= after.start_s for before, after in pairwise(words))
-    assert errors(" ".join(texts), together.text) <= 0.1
-    assert errors(" ".join(texts), " ".join(heard.text for heard in alone)) <= 0.1
+    assert errors(" ".join(texts), text_of(together)) <= 0.1
+    assert errors(" ".join(texts), " ".join(map(text_of, alone))) <= 0.1
 
 
-def test_words_begin_and_end_with_their_sentences_sound(ears: Ears, sentences: list[tuple[Audio, str]]) -> None:
+def test_words_begin_and_end_with_their_sentences_sound(ears: RealGraph, sentences: list[tuple[Audio, str]]) -> None:
     """Two seconds and more between them: the first word does not begin in the silence, nor the last one end there."""
     pause_s = 2.0
-    heard = ears.hear(sounds.in_a_row(*(sound for sound, _ in sentences), pause_s=pause_s), "ko")
-    words = [word for each in heard.transcripts for utterance in each.utterances for word in utterance.words]
+    heard = ears.hear(sounds.in_a_row(*(sound for sound, _ in sentences), pause_s=pause_s), language="ko")
+    words = [word for word, _ in words_of(heard)]
     at_s = 0.0
     for sound, text in sentences:
         at_s += pause_s
@@ -100,7 +99,7 @@ def test_words_begin_and_end_with_their_sentences_sound(ears: Ears, sentences: l
 
 @pytest.mark.parametrize("korean_first", [True, False])
 def test_each_language_is_heard_as_itself(
-    ears: Ears, sentences: list[tuple[Audio, str]], *, korean_first: bool
+    ears: RealGraph, sentences: list[tuple[Audio, str]], *, korean_first: bool
 ) -> None:
     """Korean and English in one file, in either order: each in its own, nothing invented, and it is told."""
     korean, english = [sound for sound, _ in sentences], call(6, 26)
@@ -109,20 +108,20 @@ def test_each_language_is_heard_as_itself(
     assert [warning.code for warning in heard.warnings] == [WarningCode.OTHER_LANGUAGE]
     assert errors(" ".join(text for _, text in sentences), text_in("ko", heard)) <= 0.1
     assert "This is Diane in New Jersey. And I'm Sheila" in text_in("en", heard)
-    assert "수고" not in heard.text
+    assert "수고" not in text_of(heard)
 
 
 @pytest.mark.skipif(not shutil.which("flite"), reason="flite is not installed")
 @pytest.mark.parametrize("text", ["No, no, no, no, no, no, no.", "Yes. Yes. Yes. Yes. Yes. Yes. I know."])
-def test_what_is_said_again_and_again_stays(ears: Ears, tmp_path: Path, text: str) -> None:
+def test_what_is_said_again_and_again_stays(ears: RealGraph, tmp_path: Path, text: str) -> None:
     """A synthesized voice repeats a word: at least five of them are written, with no warning."""
     subprocess.run(["flite", "-voice", "rms", "-t", text, "-o", tmp_path / "said.wav"], check=True)
-    heard = ears.hear(in_a_row(read(tmp_path / "said.wav")), "en")
-    assert len(re.findall(r"\b(?:no|yes)\b", heard.text.lower())) >= 5
+    heard = ears.hear(in_a_row(read(tmp_path / "said.wav")), language="en")
+    assert len(re.findall(r"\b(?:no|yes)\b", text_of(heard).lower())) >= 5
     assert heard.warnings == []
 
 
-def test_nothing_is_written_over_music_for_minutes(ears: Ears) -> None:
+def test_nothing_is_written_over_music_for_minutes(ears: RealGraph) -> None:
     """Two minutes of melody and noise: no text, in either language."""
     music = sounds.as_int16(np.concatenate([sounds.melody(60), sounds.syllables_of_noise(60)]))
-    assert [ears.hear(music, language).text for language in ("ko", "en")] == ["", ""]
+    assert [text_of(ears.hear(music, language=language)) for language in ("ko", "en")] == ["", ""]
