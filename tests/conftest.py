@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 import signal
 from contextlib import suppress
@@ -35,6 +37,16 @@ def pytest_runtest_setup(item):
         os.setsid()
         with suppress(OSError):  # no autogroups here, or no leave to write one just now: it is a courtesy
             Path("/proc/self/autogroup").write_text(NICENESS)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Run a test that is a coroutine function in a loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    given = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    asyncio.run(pyfuncitem.obj(**given))
+    return True
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -118,6 +130,18 @@ def outbox(database, clock):
     from serve_app.storage.outbox import Outbox
 
     return Outbox(database, clock=clock)
+
+
+@pytest.fixture
+def store(settings):
+    """The stores of the server that a test's `settings` describe."""
+    from serve_app.storage.opening import open_database
+
+    from serve_app.orchestration.opening import open_stores
+
+    database = open_database(settings)
+    yield open_stores(settings, database)
+    database.close()
 
 
 @pytest.fixture

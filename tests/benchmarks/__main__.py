@@ -58,7 +58,6 @@ BENCHES: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
 
 
 def main() -> None:
-    """Run what was named."""
     chosen = chosen_benches(sys.argv[1:])
     say(f"{heading()}.\n")
     for name, arguments in chosen:

@@ -58,7 +58,6 @@ class Recording:
 
     @property
     def duration_s(self) -> float:
-        """Its length."""
         return len(self.audio) / SAMPLE_RATE_HZ
 
 
@@ -74,7 +73,6 @@ def main() -> None:
 
 
 def measure_all(model: str | None, minutes: float) -> None:
-    """The table."""
     config = DiarizerConfig(engine="pyannote", model=model) if model else DiarizerConfig()
     engine, detector = create(config), create_detector(SpeechDetectorConfig())
     sample = next(recordings())
@@ -93,7 +91,6 @@ def measure_all(model: str | None, minutes: float) -> None:
 
 
 def measure(engine: DiarizerEngine, detector: SpeechEngine, recording: Recording) -> str:
-    """One row."""
     parts = list(pieces(recording.duration_s, PIECE_S))
     clock = [time.process_time()]
     segmentations = [engine.segment(recording.audio, piece) for piece in parts]
@@ -126,7 +123,6 @@ def diarization_errors(recording: Recording, turns: list[Turn]) -> tuple[float, 
 
 
 def annotation(turns: list[tuple[float, float, str]]) -> Annotation:
-    """The turns in pyannote's form."""
     from pyannote.core import Annotation, Segment
 
     made = Annotation()

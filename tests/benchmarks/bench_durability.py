@@ -44,7 +44,6 @@ BUSY = "the machine's processors busy"
 
 
 def main(_arguments: Sequence[str] = ()) -> None:
-    """Print the table."""
     head = ["intake, SQLite", "jobs", "**jobs/s** (aim ≥ 200)", "median, ms", "**p99, ms** (aim < 50)", BUSY]
     say(table(head, []))
     for writers in WRITERS:

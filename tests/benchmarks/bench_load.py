@@ -63,7 +63,6 @@ def answers() -> None:
 
 
 def jobs() -> None:
-    """What becomes of many jobs at once."""
     with running_server() as server, Sources() as sources, Backend() as backend:
         post_to_end(server, backend, sources.file(sample()))
         say(table(["at once", "measured"], []))

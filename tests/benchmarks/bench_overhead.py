@@ -80,7 +80,6 @@ class Share:
 
     @property
     def own_s(self) -> float:
-        """The server's own."""
         return self.start_s + self.audio_s + self.between_s + self.end_s
 
 
@@ -126,7 +125,6 @@ def measure(build: str, minutes: Sequence[float], walls: dict[float, float]) -> 
 
 
 def share_row(name: str, share: Share, of_wall_s: float) -> str:
-    """A row of the table."""
     parts = (share.start_s, share.audio_s, share.between_s, share.end_s)
     return row(
         name,

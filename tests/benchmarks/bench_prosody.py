@@ -30,9 +30,9 @@ import librosa  # noqa: E402
 import numpy as np  # noqa: E402
 import prosody_truth as truth  # noqa: E402
 import pyworld  # noqa: E402
+from deployments.prosody.network import FULL_LEVEL, MARGIN  # noqa: E402
 
 from deployments.prosody import pitch  # noqa: E402
-from deployments.prosody.network import FULL_LEVEL, MARGIN  # noqa: E402
 from deployments.prosody.tracks import tracks  # noqa: E402
 from deployments.types import FRAMES_PER_S, SAMPLE_RATE_HZ, Audio, Span  # noqa: E402
 from tests.benchmarks.report import say, table  # noqa: E402
@@ -143,7 +143,6 @@ REAL_SPOILT: dict[str, Callable[[truth.Known], truth.Known]] = {
 
 
 def main() -> None:
-    """Print all tables."""
     for tracker in TRACKERS.values():
         tracker(truth.tone(200, 1.0).audio)  # what is compiled or loaded at first use is not measured
     rows = {name: against(known) for name, known in constructed()}

@@ -40,7 +40,6 @@ HEAD += ("voices → found", "words to the right one %", "DER %")
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chunk", type=float, default=MAX_CHUNK_S, help="seconds that the recogniser gets at most")
     parser.add_argument("--asr", type=Path, default=MODELS / "asr")

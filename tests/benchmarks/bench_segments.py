@@ -45,7 +45,6 @@ MAX_CHUNK_S = 30.0
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--show", action="store_true", help="print the segments, too")
     parser.add_argument("--write", action="store_true", help="keep what was heard for the unit tests")
@@ -84,7 +83,6 @@ def main() -> None:
 
 
 def cells(diarizer_name: str, name: str, result: Attribution) -> list[object]:
-    """A row of the table."""
     return [
         diarizer_name,
         name,

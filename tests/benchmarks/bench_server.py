@@ -25,7 +25,6 @@ JOB_TIMEOUT_S = 300
 
 
 def main(_arguments: Sequence[str] = ()) -> None:
-    """Print three tables."""
     with running_server():
         pass  # compiles what is to be compiled
     head = ["`up` to healthy, s (aim ≤ 40)", "processor s", OTHERS]

@@ -108,7 +108,6 @@ def side_process(side: str, models: Path, folder: Path) -> Iterator[Side]:
 
 
 def main(arguments: Sequence[str] = ()) -> None:
-    """Print what was asked for."""
     models = real_models.folder()
     if models is None:
         say(f"Not measured: {real_models.MISSING}.")
@@ -149,7 +148,6 @@ def compare_texts(models: Path, folder: Path) -> None:
 
 
 def written(recording: Recording, folder: Path) -> Path:
-    """The recording as a file."""
     path = folder / "recording.flac"
     soundfile.write(path, recording.audio, SAMPLE_RATE_HZ)
     return path

@@ -52,7 +52,6 @@ REAL = ("real speech", "words", "pauses", "with a word over them", "starts behin
 
 
 def main() -> None:
-    """Everything, as tables."""
     folder = real_models.part("whisper-base")
     if folder is None:
         say(real_models.MISSING)
@@ -81,7 +80,6 @@ def real() -> dict[str, list[Audio]]:
 
 
 def speech_in(audio: Audio) -> tuple[Span, ...]:
-    """What the detector hears."""
     detector = speech_detector.create(SpeechDetectorConfig())
     return tuple(detector.detect(audio, Span(start_s=0.0, end_s=len(audio) / SAMPLE_RATE_HZ)))
 

@@ -50,7 +50,6 @@ def session_of(server: RunningServer) -> int:
 
 
 def footprint(session_id: int) -> Footprint:
-    """Now."""
     looks = []
     by_kind: defaultdict[str, float] = defaultdict(float)
     for pid in session_members(session_id):
@@ -114,7 +113,6 @@ class Spent:
 
     @property
     def disturbance(self) -> str:
-        """`others`, readable."""
         return f"{max(0.0, self.others):.0%}"
 
 

@@ -66,7 +66,6 @@ def main() -> None:
 
 
 def parsed(words: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.gpu",
         description=__doc__,
@@ -89,7 +88,6 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
 
 
 def plan_of(options: argparse.Namespace, folder: Path) -> Plan:
-    """What the command line asks for."""
     return Plan(
         sizes_name=options.sizes,
         minutes=options.minutes,
@@ -166,7 +164,6 @@ def aims(rows: Sequence[Row]) -> list[str]:
 
 
 def installed(library: str) -> str:
-    """Its version."""
     try:
         return version(library)
     except PackageNotFoundError:

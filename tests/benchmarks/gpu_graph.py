@@ -131,7 +131,6 @@ class Graph:
         return f"{done}{WITHOUT}{', '.join(self.missing)}" if self.missing else done
 
     def close(self) -> None:
-        """End the processes."""
         self._prosody.close()
 
     async def jobs(self, count: int, talk: Talk) -> list[dict[str, Any]]:
@@ -241,7 +240,6 @@ class Prosody:
         return await asyncio.to_thread(measure, tracks, segments)
 
     def close(self) -> None:
-        """End the processes."""
         if self._pool:
             self._pool.shutdown()
 

@@ -47,7 +47,6 @@ class Plan:
 
     @property
     def sizes(self) -> Sizes:
-        """Of the models."""
         return SIZES[self.sizes_name]
 
     def settings(self, stage: str) -> dict[str, Any]:
@@ -72,8 +71,6 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A line of the table."""
-
     stage: str
     precision: str = ""
     batch: str = ""
@@ -85,7 +82,6 @@ class Row:
 
     @property
     def speed(self) -> float:
-        """Times realtime."""
         return self.audio_s / self.seconds if self.seconds else 0.0
 
     @property

@@ -82,7 +82,6 @@ def detector(plan: Plan) -> tuple[SpeechEngine, Any]:
 
 
 def aligner(plan: Plan) -> tuple[WordAligner, Any]:
-    """The aligner and its settings."""
     from deployments.aligner.config import AlignerConfig
     from deployments.aligner.registry import create
 
@@ -92,7 +91,6 @@ def aligner(plan: Plan) -> tuple[WordAligner, Any]:
 
 
 def diarizer(plan: Plan) -> tuple[DiarizerEngine, Any]:
-    """The diarizer and its settings."""
     from deployments.diarizer.config import DiarizerConfig
     from deployments.diarizer.registry import create
 

@@ -46,7 +46,6 @@ class Recording:
 
     @property
     def duration_s(self) -> float:
-        """Its length."""
         return len(self.audio) / SAMPLE_RATE_HZ
 
 
@@ -59,7 +58,6 @@ class Count:
 
     @property
     def rate(self) -> float:
-        """The error rate, a share."""
         return self.errors / self.of
 
     def __add__(self, other: Count) -> Count:

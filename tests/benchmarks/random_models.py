@@ -37,8 +37,6 @@ EMOTIONS: Final = ("neu", "hap", "sad", "ang", "fea", "dis", "sur", "calm")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How large the models are."""
-
     whisper_layers: int
     """Of the encoder, and of the decoder."""
     whisper_width: int
@@ -143,7 +141,6 @@ class Weights:
         self._pool = (self._draw.standard_normal(most + 1_000_003, np.float32) * SPREAD).astype(np.float16)
 
     def __call__(self, *shape: int) -> NDArray[np.float16]:
-        """An array of this shape."""
         count = int(np.prod(shape))
         first = int(self._draw.integers(len(self._pool) - count))
         return self._pool[first : first + count].reshape(shape)

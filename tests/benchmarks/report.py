@@ -27,7 +27,6 @@ def heading() -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A markdown table."""
     return "\n".join(row(*cells) for cells in (head, ["---"] * len(head), *rows))
 
 

@@ -51,7 +51,6 @@ class Talk:
 
     @property
     def duration_s(self) -> float:
-        """Its length."""
         return len(self.audio) / SAMPLE_RATE_HZ
 
     @cached_property

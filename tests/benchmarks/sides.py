@@ -49,7 +49,6 @@ class Clock:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time the block."""
         began = time.perf_counter()
         yield
         self.steps[name] = round(time.perf_counter() - began, 3)
@@ -121,7 +120,6 @@ class FasterWhisper:
 
 
 def loaded(side: str, folder: Path) -> ServerText | WhisperX | FasterWhisper:
-    """The side of that name."""
     if side == "server-text":
         return ServerText(folder)
     if side == "faster-whisper":
@@ -130,7 +128,6 @@ def loaded(side: str, folder: Path) -> ServerText | WhisperX | FasterWhisper:
 
 
 def main() -> None:
-    """Serve until the input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else prints
     warnings.simplefilter("ignore")
@@ -150,7 +147,6 @@ def processor_s() -> float:
 
 
 def tell(answers: Any, content: dict[str, Any]) -> None:
-    """One line."""
     answers.write(json.dumps(content, default=float) + "\n")
     answers.flush()
 

@@ -73,8 +73,6 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Campaign:
-    """What became of a plan."""
-
     plan: Plan
     history: History
     backend_did: dict[str, int]

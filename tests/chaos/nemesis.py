@@ -74,7 +74,6 @@ class Nemesis:
         return self._chance.uniform(*self._pause_s)
 
     def act(self) -> None:
-        """Deal the next card."""
         if not self._deck:
             self._deck = self._chance.sample(DECK, len(DECK))
         kind, target = self._deck.pop()
@@ -155,7 +154,6 @@ class Nemesis:
         return at
 
     def rest(self) -> None:
-        """Leave all alone from now on."""
         self._backend.mood = HONEST
 
 

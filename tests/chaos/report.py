@@ -20,7 +20,6 @@ SHOWN = 20
 
 
 def report(campaign: Campaign, found: Sequence[Violation]) -> str:
-    """The whole of it."""
     plan, history = campaign.plan, campaign.history
     states = Counter(row.error_code or row.state for row in history.rows)
     counts = Counter(violation.kind for violation in found)

@@ -119,7 +119,6 @@ class MortalServer:
 
     @property
     def process(self) -> ChildProcess:
-        """Of the newest start."""
         assert self._process is not None
         return self._process
 
@@ -148,9 +147,7 @@ class MortalServer:
         return self.http.post(f"{API}/process-video", json=content)
 
     def status(self, job_id: str) -> httpx.Response:
-        """Look a job up."""
         return self.http.get(f"{API}/status/{job_id}")
 
     def cancel(self, job_id: str) -> httpx.Response:
-        """Ask for a job's end."""
         return self.http.delete(f"{API}/jobs/{job_id}")

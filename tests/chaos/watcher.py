@@ -38,7 +38,6 @@ class Watcher:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def start(self) -> None:
-        """Begin."""
         self._thread.start()
 
     @property
@@ -47,7 +46,6 @@ class Watcher:
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """No more."""
         self._stop.set()
         self._thread.join()
         self._database.close()

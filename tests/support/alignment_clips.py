@@ -40,7 +40,6 @@ class Clip:
 
 
 def clips(folder: Path = CLIPS) -> list[Clip]:
-    """All of them in a folder."""
     return [load(path) for path in sorted(folder.glob("*.json"))]
 
 

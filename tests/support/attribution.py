@@ -82,7 +82,6 @@ class Attribution:
     """Segments with words of several speakers."""
 
     def __add__(self, other: Attribution) -> Attribution:
-        """Both together."""
         return Attribution(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
 
 

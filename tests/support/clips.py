@@ -44,7 +44,6 @@ GOOD: dict[str, str] = {
 
 
 def run_ffmpeg(*arguments: str | Path) -> None:
-    """Any ffmpeg command."""
     subprocess.run([binary(), "-nostdin", "-v", "error", "-y", *map(str, arguments)], check=True, timeout=60)
 
 

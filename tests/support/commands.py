@@ -33,7 +33,6 @@ def short_folder() -> Iterator[Path]:
 
 
 def call(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
     return subprocess.run(
         command,
         cwd=ROOT,

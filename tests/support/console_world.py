@@ -132,11 +132,9 @@ class World:
 
     @property
     def app(self) -> FastAPI:
-        """The edge."""
         return edge(self.settings, self.database, self.store, self.outbox)
 
     def submit(self, job_id: str, *, callback: bool = True) -> None:
-        """A job that waits."""
         self.store.jobs.submit_job(
             new_job(
                 job_id,
@@ -147,7 +145,6 @@ class World:
         )
 
     def begin(self, job_id: str) -> Attempt:
-        """It runs."""
         return begun(self.store, job_id)
 
     def run(self, job_id: str, result: dict[str, Any]) -> str | None:
@@ -179,7 +176,6 @@ class World:
         return ending.callback_id
 
     def tell(self, attempt: Attempt, percent: int, stage: Stage, *marks: Mark) -> None:
-        """It comes along."""
         self.store.attempts.save_progress(attempt, Progress(percent=percent, stage=stage), spent_s=0.1, marks=marks)
 
     def populate(self, *, words: int = 400, result: dict[str, Any] | None = None) -> Attempt:

@@ -39,11 +39,9 @@ class Counted:
         return [value for values in found for value in values]
 
     def total(self, name: str, **labels: str) -> float:
-        """A counter."""
         return sum(self.values(name, **labels))
 
     def last(self, name: str, **labels: str) -> float:
-        """A gauge."""
         return self.values(name, **labels)[-1]
 
 

@@ -161,7 +161,6 @@ class FakeJob:
 
 
 def create_app(script: Script) -> FastAPI:
-    """The fake's routes."""
     app = FastAPI()
     jobs: dict[str, FakeJob] = {}
 

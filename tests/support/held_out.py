@@ -41,7 +41,6 @@ class Score:
 
     @property
     def error_rate(self) -> float:
-        """Word errors over words."""
         return self.errors / self.words
 
 
@@ -53,7 +52,6 @@ def graph(diarizer_model: Path, recognizer_model: Path = MODELS / "asr", max_chu
 
 
 def recording(name: str) -> Clip:
-    """One of them."""
     return load(RECORDINGS / f"{name}.json")
 
 

@@ -141,12 +141,10 @@ def _disguised(bait: Path, port: int) -> dict[str, bytes]:
 
 
 def box(kind: bytes, content: bytes) -> bytes:
-    """An MP4 box."""
     return struct.pack(">I", 8 + len(content)) + kind + content
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """A RIFF chunk."""
     return kind + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
 
 
@@ -278,7 +276,6 @@ def _tags(http: str) -> dict[str, bytes]:
 
 
 def wav(samples: bytes, *, channels: int = 1, rate_hz: int = 8000) -> bytes:
-    """A WAV file."""
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
         out.setparams((channels, 2, rate_hz, 0, "NONE", ""))

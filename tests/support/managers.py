@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 
 def settings_in(folder: Path, **limits: Any) -> Settings:
-    """A server of one folder."""
     callbacks = {"origins": ["http://127.0.0.1:*"], "networks": ["127.0.0.0/8"]}
     return Settings(profile="local", state_dir=folder, limits=limits, callbacks=callbacks)
 
@@ -116,7 +115,6 @@ async def running_manager(settings: Settings, drivers: Any) -> AsyncIterator[Job
 
 
 async def until(condition: Callable[[], bool], *, within_s: float = 90) -> None:
-    """Wait for it."""
     deadline = time.monotonic() + within_s
     while not await asyncio.to_thread(condition):
         assert time.monotonic() < deadline

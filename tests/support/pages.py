@@ -63,8 +63,6 @@ def split(words: list[str]) -> list[list[str]]:
 
 
 class Page:
-    """A Markdown file."""
-
     def __init__(self, path: Path) -> None:
         self.path = path
         self.text = path.read_text(encoding="utf-8")
@@ -77,7 +75,6 @@ class Page:
 
     @property
     def blocks(self) -> list[Block]:
-        """All fenced blocks, in order."""
         return [
             Block(f"{self.name}:{token.map[0] + 1}", token.info.strip(), token.content)
             for token in self._tokens
@@ -91,7 +88,6 @@ class Page:
 
     @property
     def headings(self) -> list[tuple[int, str]]:
-        """Level and text."""
         return [
             (int(token.tag[1]), after.content)
             for token, after in zip(self._tokens, self._tokens[1:], strict=False)
@@ -110,7 +106,6 @@ class Page:
 
     @property
     def codes(self) -> list[str]:
-        """Inline code."""
         return [token.content.replace("\n", " ") for token in self._inline if token.type == "code_inline"]
 
     @property

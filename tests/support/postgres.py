@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
+from tests.support.needs import need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,11 +78,7 @@ def missing() -> str | None:
 
 
 def require() -> None:
-    """Skip where PostgreSQL cannot run, and fail where that would leave it untested: with CI=true."""
-    if reason := missing():
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    need(missing() is None, f"{missing()}")
 
 
 @contextmanager

@@ -29,8 +29,6 @@ REPLICA = "ray::ServeReplica:[^:]*:{}"
 
 
 class RunningServer:
-    """How to talk to a server that runs."""
-
     def __init__(self, url: str, state_dir: Path, process: ChildProcess, *, api_key: str | None = None) -> None:
         self.url = url
         self.state_dir = state_dir
@@ -52,7 +50,6 @@ class RunningServer:
         return job_id
 
     def status(self, job_id: str) -> dict[str, Any]:
-        """The manual look-up."""
         answer = self.http.get(f"/api/upload-video/status/{job_id}")
         assert answer.status_code == 200, answer.text
         state: dict[str, Any] = answer.json()
@@ -74,7 +71,6 @@ class RunningServer:
 
     @property
     def drivers(self) -> list[int]:
-        """The processes of jobs."""
         return self.processes("ray::JobActor")
 
     def replicas(self, deployment: str) -> list[int]:
@@ -82,7 +78,6 @@ class RunningServer:
         return self.processes(REPLICA.format(deployment))
 
     def cancel(self, job_id: str) -> httpx.Response:
-        """DELETE the job."""
         return self.http.delete(f"/api/upload-video/jobs/{job_id}")
 
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 
-import pytest
+from tests.support.needs import need
 
 PROGRAM = "promtool"
 
 
 def require(program: str = PROGRAM) -> None:
-    """Skip where it is not installed, and fail where that would leave it untested: with CI=true."""
-    if shutil.which(program) is None:
-        reason = f"no {program} here: apt-get install prometheus"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    need(shutil.which(program), f"no {program} here: apt-get install prometheus")
 
 
 def promtool(*arguments: str) -> str:

@@ -49,7 +49,6 @@ class Nodes:
         """A node's name to its id."""
 
     def add(self, name: str, **resources: int) -> None:
-        """One more node."""
         self._ask(json.dumps({"name": name, **resources}))
 
     def restart_head(self) -> None:

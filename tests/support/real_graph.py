@@ -72,7 +72,6 @@ async def _nobody(*_: Any) -> list[Turn]:
 
 
 def text_of(heard: Analysis) -> str:
-    """All that was said."""
     return joined(segment.text for segment in heard.segments)
 
 

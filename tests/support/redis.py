@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import tempfile
@@ -11,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from serve_app.cli.child_process import ChildProcess, free_port
+from tests.support.needs import need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,11 +26,7 @@ def missing() -> str | None:
 
 
 def require() -> None:
-    """Skip where Redis cannot run, and fail where that would leave it untested: with CI=true."""
-    if reason := missing():
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    need(missing() is None, f"{missing()}")
 
 
 @contextmanager

@@ -52,7 +52,6 @@ def syllables_of_noise(duration_s: float) -> Audio:
 
 
 def chord(duration_s: float) -> Audio:
-    """Three pure tones."""
     return as_int16(sum(3000 * np.sin(2 * np.pi * hz * seconds(duration_s)) for hz in (220, 277, 330)))
 
 
@@ -82,6 +81,5 @@ def as_int16(samples: np.ndarray) -> Audio:
 
 
 def written(path: Path, audio: Audio) -> Path:
-    """`audio` as a WAV file."""
     soundfile.write(path, audio, SAMPLE_RATE_HZ)
     return path

@@ -96,7 +96,6 @@ class SteadyLoad:
         return time.monotonic() - began
 
     def running(self) -> list[Job]:
-        """As of the newest look."""
         rows = self.looks[-1].rows.values() if self.looks else ()
         return [job for job in rows if job.state == "running"]
 

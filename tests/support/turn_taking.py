@@ -50,7 +50,6 @@ class Conversation:
 
     @cached_property
     def audio(self) -> Audio:
-        """Its sound, read-only."""
         audio, rate_hz = soundfile.read(self.path, dtype="int16")
         assert rate_hz == SAMPLE_RATE_HZ
         audio.flags.writeable = False

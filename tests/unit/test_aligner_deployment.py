@@ -109,49 +109,37 @@ def test_a_failed_alignment_does_not_cost_the_transcript(
     assert "traceback" not in line
 
 
-def test_too_little_memory_halves_the_batch(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_little_memory_halves_the_batch(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Room for two chunks at a time: eight of two jobs come back timed, without a warning, from a healthy replica."""
     engine = Engine(RuntimeError("CUDA out of memory"), fits=2)
     monkeypatch.setattr(deployment, "create", lambda *_, **__: engine)
-
-    async def work() -> None:
-        aligner = replica()
-        answers = await asyncio.gather(*(aligner.align(AUDIO, HEARD, str(i % 2)) for i in range(8)))
-        assert answers == [Transcript(language="en", utterances=TIMED)] * 8
-        await aligner.check_health()
-
-    asyncio.run(work())
+    aligner = replica()
+    answers = await asyncio.gather(*(aligner.align(AUDIO, HEARD, str(i % 2)) for i in range(8)))
+    assert answers == [Transcript(language="en", utterances=TIMED)] * 8
+    await aligner.check_health()
     assert engine.sizes == [8, 4, 2, 2, 4, 2, 2]
 
 
 @pytest.mark.parametrize("text", ["CUDA out of memory", "CUDA error: device-side assert triggered"])
-def test_a_lost_device_is_not_swallowed(replica: Any, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+async def test_a_lost_device_is_not_swallowed(replica: Any, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """No memory for a single chunk, or a dead context: the driver hears of it, and the health check fails."""
     error = RuntimeError(text)
     monkeypatch.setattr(deployment, "create", lambda *_, **__: Engine(error))
-
-    async def work() -> None:
-        aligner = replica()
+    aligner = replica()
+    await aligner.check_health()
+    with pytest.raises(DeviceError) as failure:
+        await aligner.align(AUDIO, HEARD, "a-job")
+    assert failure.value.__cause__ is error
+    with pytest.raises(DeviceError):
         await aligner.check_health()
-        with pytest.raises(DeviceError) as failure:
-            await aligner.align(AUDIO, HEARD, "a-job")
-        assert failure.value.__cause__ is error
-        with pytest.raises(DeviceError):
-            await aligner.check_health()
-
-    asyncio.run(work())
 
 
-def test_a_device_that_dies_idle_fails_the_check(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_device_that_dies_idle_fails_the_check(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The health check asks the device itself."""
     engine = Engine(ValueError("x"), fits=9)
     monkeypatch.setattr(deployment, "create", lambda *_, **__: engine)
-
-    async def work() -> None:
-        aligner = replica()
+    aligner = replica()
+    await aligner.check_health()
+    engine.dead = True
+    with pytest.raises(DeviceError):
         await aligner.check_health()
-        engine.dead = True
-        with pytest.raises(DeviceError):
-            await aligner.check_health()
-
-    asyncio.run(work())

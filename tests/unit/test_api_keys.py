@@ -70,18 +70,14 @@ def test_a2_a_change_is_known_in_time(database, store, monkeypatch):
     assert ask(http, key) == 401
 
 
-def test_a2_the_database_is_not_asked_for_every_request(database, store, monkeypatch):
+async def test_a2_the_database_is_not_asked_for_every_request(database, store, monkeypatch):
     """A2: a flood of wrong keys costs the database nothing."""
     asked = []
     monkeypatch.setattr(store, "digests", lambda: asked.append(1) or ())
-
-    async def flood():
-        ring = KeyRing((), store)
-        for _ in range(100):
-            with pytest.raises(keys_module.UnauthorizedError):
-                await ring.check("Bearer mls_guess")
-
-    asyncio.run(flood())
+    ring = KeyRing((), store)
+    for _ in range(100):
+        with pytest.raises(keys_module.UnauthorizedError):
+            await ring.check("Bearer mls_guess")
     assert len(asked) == 1
 
 

@@ -33,12 +33,9 @@ EVENTS = f"{JOBS}/events"
 
 
 @pytest.fixture
-def database(tmp_path):
+def database_url(sqlite_url):
     """On SQLite; `board` is tried on both below."""
-    database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
-    database.create()
-    yield database
-    database.close()
+    return sqlite_url
 
 
 @pytest.fixture

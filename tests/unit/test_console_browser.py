@@ -13,7 +13,6 @@ from serve_app.api import event_stream
 from serve_app.jobs.job import Outcome
 from serve_app.jobs.stages import Stage
 from serve_app.storage.api_keys import KeyStore
-from serve_app.storage.database import Database
 from serve_app.warning_sentences import sentence
 from tests.support import console_pictures
 from tests.support.console_world import WARNING, World, a_talk
@@ -24,11 +23,8 @@ WORDS = 300
 
 
 @pytest.fixture
-def database(tmp_path):
-    database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
-    database.create()
-    yield database
-    database.close()
+def database_url(sqlite_url):
+    return sqlite_url
 
 
 @pytest.fixture

@@ -67,11 +67,6 @@ def store(database, clock):
     return stores(database, queue_limit=100, running_limit=100, clock=clock)
 
 
-@pytest.fixture
-def outbox(database, clock):
-    return Outbox(database, clock=clock)
-
-
 def ended(store, job_id: str = "a", outcome: Outcome = DONE, url: str = URL) -> str:
     """A job that has just ended; its callback's id."""
     return store.attempts.finish_job(started(store, job_id, url), outcome).callback_id
@@ -128,21 +123,17 @@ def test_w2_processed_and_then_reset(store, outbox, clock, database):
 @pytest.mark.parametrize(
     "outage", [(10 * MINUTE_S, 20, 5 * MINUTE_S), (24 * HOUR_S, 2, 30 * MINUTE_S)], ids=["10 min", "1 day"]
 )
-def test_w3_a_backend_that_was_down(store, outbox, clock, database, outage):
+async def test_w3_a_backend_that_was_down(store, outbox, clock, database, outage):
     """W3: for ten minutes, for a day: each end arrives within the next step; one probe per half minute meanwhile."""
     down_s, jobs, step_s = outage
     back_at = clock.now + down_s
     receiver = Receiver(lambda _: 200 if clock.now >= back_at else None, clock)
     ids = [ended(store, f"job-{number}") for number in range(jobs)]
-
-    async def run() -> None:
-        sender = Sender(receiver, outbox)
-        while (due_at := earliest(database)) is not None:
-            clock.now = max(clock.now, due_at)
-            for callback_id, _ in outbox.due(20):
-                await sender.deliver(callback_id)
-
-    asyncio.run(run())
+    sender = Sender(receiver, outbox)
+    while (due_at := earliest(database)) is not None:
+        clock.now = max(clock.now, due_at)
+        for callback_id, _ in outbox.due(20):
+            await sender.deliver(callback_id)
     arrived = {post.headers["webhook-id"]: post.at for post in receiver.posts if post.at >= back_at}
     assert set(arrived) == set(ids)
     assert len([post for post in receiver.posts if post.at >= back_at]) == jobs
@@ -153,76 +144,62 @@ def test_w3_a_backend_that_was_down(store, outbox, clock, database, outage):
 
 
 @pytest.mark.parametrize("answer", [500, None], ids=["fails", "hangs"])
-def test_w4_progress_that_is_never_taken_holds_up_no_end(store, outbox, clock, answer):
+async def test_w4_progress_that_is_never_taken_holds_up_no_end(store, outbox, clock, answer):
     """W4: however often progress has failed at a receiver, the end goes there at once, and progress only as probes."""
     receiver = Receiver(lambda post: 200 if post.ended else answer, clock)
     attempt = started(store, callback_url=URL)
-
-    async def run() -> bool:
-        sender = Sender(receiver, outbox)
-        for _ in range(4 * BREAKER_FAILURES):
-            await told(sender, "a", store.attempts.save_progress(attempt, HALF, spent_s=0))
-            clock.now += 1
-        return await sender.deliver(store.attempts.finish_job(attempt, DONE).callback_id)
-
-    assert asyncio.run(run())
+    sender = Sender(receiver, outbox)
+    for _ in range(4 * BREAKER_FAILURES):
+        await told(sender, "a", store.attempts.save_progress(attempt, HALF, spent_s=0))
+        clock.now += 1
+    assert await sender.deliver(store.attempts.finish_job(attempt, DONE).callback_id)
     assert receiver.posts[-1].ended
     assert receiver.posts[-1].at == clock.now  # when it was due, to the second
     assert len(receiver.posts) == BREAKER_FAILURES + 1
 
 
-def test_w4_progress_takes_no_probe_from_an_end(store, outbox, clock):
+async def test_w4_progress_takes_no_probe_from_an_end(store, outbox, clock):
     """W4: a receiver was down, is back, and refuses progress as ever: progress does not use up what ends wait for."""
     up = False
     receiver = Receiver(lambda post: 200 if up and post.ended else 500, clock)
     attempt = started(store, "b", URL)
     callback_ids = [ended(store, f"job-{number}") for number in range(BREAKER_FAILURES)]
-
-    async def run() -> None:
-        nonlocal up
-        sender = Sender(receiver, outbox)
-        for callback_id in callback_ids:
-            await sender.deliver(callback_id)
-        up, back_at = True, clock.now
-        while clock.now < back_at + 2 * PROBE_EVERY_S + 2:  # the first one probes, the others follow
-            await told(sender, "b", store.attempts.save_progress(attempt, HALF, spent_s=0))  # first, each time
-            await deliver_due(sender, outbox)
-            clock.now += 1
-
-    asyncio.run(run())
+    sender = Sender(receiver, outbox)
+    for callback_id in callback_ids:
+        await sender.deliver(callback_id)
+    up, back_at = True, clock.now
+    while clock.now < back_at + 2 * PROBE_EVERY_S + 2:  # the first one probes, the others follow
+        await told(sender, "b", store.attempts.save_progress(attempt, HALF, spent_s=0))  # first, each time
+        await deliver_due(sender, outbox)
+        clock.now += 1
     assert {outbox.status(f"job-{number}").state for number in range(BREAKER_FAILURES)} == {CallbackState.DELIVERED}
 
 
-def test_a_dead_receiver_hears_one_probe_from_all(store, outbox, clock):
+async def test_a_dead_receiver_hears_one_probe_from_all(store, outbox, clock):
     """Ends and progress together: nothing but one try per half minute, and progress flows when one got through."""
     up = False
     receiver = Receiver(lambda _: 200 if up else None, clock)
     attempt = started(store, "b", URL)
     for number in range(BREAKER_FAILURES + 2):
         ended(store, f"job-{number}")
-
-    async def run() -> None:
-        nonlocal up
-        sender = Sender(receiver, outbox)
-        for _ in range(200):
-            await told(sender, "b", store.attempts.save_progress(attempt, HALF, spent_s=0))
-            for callback_id, _ in outbox.due(20):
-                await sender.deliver(callback_id)
-            clock.now += 1
-        probes = [post.at for post in receiver.posts][BREAKER_FAILURES:]
-        assert len(probes) >= 4
-        assert all(later - earlier >= PROBE_EVERY_S for earlier, later in pairwise(probes))
-        up = True
-        for _ in range(round(2 * PROBE_EVERY_S) + 1):
-            await told(sender, "b", store.attempts.save_progress(attempt, HALF, spent_s=0))
-            clock.now += 1
-        assert not receiver.posts[-1].ended
-        assert receiver.posts[-1].at == clock.now - 1
-
-    asyncio.run(run())
+    sender = Sender(receiver, outbox)
+    for _ in range(200):
+        await told(sender, "b", store.attempts.save_progress(attempt, HALF, spent_s=0))
+        for callback_id, _ in outbox.due(20):
+            await sender.deliver(callback_id)
+        clock.now += 1
+    probes = [post.at for post in receiver.posts][BREAKER_FAILURES:]
+    assert len(probes) >= 4
+    assert all(later - earlier >= PROBE_EVERY_S for earlier, later in pairwise(probes))
+    up = True
+    for _ in range(round(2 * PROBE_EVERY_S) + 1):
+        await told(sender, "b", store.attempts.save_progress(attempt, HALF, spent_s=0))
+        clock.now += 1
+    assert not receiver.posts[-1].ended
+    assert receiver.posts[-1].at == clock.now - 1
 
 
-def test_w5_progress_of_before_is_not_sent_after_the_end(store, outbox):
+async def test_w5_progress_of_before_is_not_sent_after_the_end(store, outbox):
     """W5: a driver that was stopped, a manager's heartbeat that was on its way: they find newer to tell."""
     receiver = Receiver()
     attempt = started(store, callback_url=URL)
@@ -230,16 +207,12 @@ def test_w5_progress_of_before_is_not_sent_after_the_end(store, outbox):
     [waiting] = store.queue.take_due_heartbeats(since_s=-100)
     store.attempts.begin_attempt("a", 1)
     callback_id = store.attempts.finish_job(Attempt(job_id="a", run=1, number=2), DONE).callback_id
-
-    async def run() -> None:
-        sender = Sender(receiver, outbox)
-        assert await sender.deliver(callback_id)
-        for sequence in (of_the_driver, waiting.sequence):
-            assert await told(sender, "a", sequence)  # nothing to try again
-        store.jobs.delete_job("a")
-        assert await told(sender, "a", waiting.sequence)
-
-    asyncio.run(run())
+    sender = Sender(receiver, outbox)
+    assert await sender.deliver(callback_id)
+    for sequence in (of_the_driver, waiting.sequence):
+        assert await told(sender, "a", sequence)  # nothing to try again
+    store.jobs.delete_job("a")
+    assert await told(sender, "a", waiting.sequence)
     assert [post.ended for post in receiver.posts] == [True]
 
 
@@ -298,7 +271,7 @@ def test_w5_an_acknowledgement_outlasts_the_database(store, outbox, clock, monke
 
 
 @pytest.mark.parametrize("answer", [200, 500, None])
-def test_w5_an_end_of_an_earlier_run_that_is_on_its_way(store, outbox, clock, answer):
+async def test_w5_an_end_of_an_earlier_run_that_is_on_its_way(store, outbox, clock, answer):
     """W5: while it hangs the job is posted again and ends anew: the old one is not tried again."""
     old_id = ended(store, outcome=BROKEN)
 
@@ -310,14 +283,10 @@ def test_w5_an_end_of_an_earlier_run_that_is_on_its_way(store, outbox, clock, an
         return 200
 
     receiver = Receiver(answers)
-
-    async def run() -> None:
-        sender = Sender(receiver, outbox)
-        await sender.deliver(old_id)
-        clock.now += 100 * HOUR_S
-        await deliver_due(sender, outbox)
-
-    asyncio.run(run())
+    sender = Sender(receiver, outbox)
+    await sender.deliver(old_id)
+    clock.now += 100 * HOUR_S
+    await deliver_due(sender, outbox)
     assert [json.loads(post.body)["status"] for post in receiver.posts] == ["failed", "completed"]
     assert outbox.status("a").state is CallbackState.DELIVERED
     assert outbox.status("a").attempts == 1

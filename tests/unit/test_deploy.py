@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -28,6 +27,7 @@ from serve_app.cli import local
 from serve_app.exposure import check_bind
 from serve_app.settings import Settings
 from tests.support.kuberay import RAY_SERVICE
+from tests.support.needs import need
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -228,9 +228,7 @@ def test_compose_uses_postgresql_where_there_is_a_password(monkeypatch):
 @pytest.fixture
 def systemd_unit(tmp_path):
     """The unit with a program that is there, since systemd looks for it."""
-    if shutil.which("systemd-analyze") is None:
-        assert not os.environ.get("CI"), "systemd-analyze is missing"
-        pytest.skip("systemd-analyze is missing")
+    need(shutil.which("systemd-analyze"), "systemd-analyze is missing")
     path = tmp_path / UNIT.name
     path.write_text(UNIT.read_text(encoding="utf-8").replace("/opt/ml-server/bin/ml-server", sys.executable))
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import warnings
@@ -341,7 +340,7 @@ def test_a_lack_of_memory_costs_time_and_no_voice(
     np.testing.assert_allclose(scarce.embed(talk, segmentation).vectors, embeddings.vectors, atol=1e-4)
 
 
-def test_a_dead_device_is_told_to_the_caller_and_to_serve(
+async def test_a_dead_device_is_told_to_the_caller_and_to_serve(
     engine: PretrainedEngine, talk: Audio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The driver gets the error that it retries elsewhere, and the health check of the replica fails."""
@@ -349,17 +348,13 @@ def test_a_dead_device_is_told_to_the_caller_and_to_serve(
     monkeypatch.setattr("deployments.models.store.go_offline", lambda: None)
     config = DiarizerConfig(engine="pyannote", model=engine.config.model)
     diarizer = deployment.Diarizer.func_or_class(config, ModelsConfig(allow_unpinned=True))
-
-    async def work() -> None:
+    await diarizer.check_health()
+    dead = fails(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    monkeypatch.setattr(diarizer._engine._segmenting, "_work", dead)
+    with pytest.raises(DeviceError):
+        await diarizer.segment(talk, Span(start_s=0, end_s=25))
+    with pytest.raises(DeviceError):
         await diarizer.check_health()
-        dead = fails(RuntimeError("CUDA error: an illegal memory access was encountered"))
-        monkeypatch.setattr(diarizer._engine._segmenting, "_work", dead)
-        with pytest.raises(DeviceError):
-            await diarizer.segment(talk, Span(start_s=0, end_s=25))
-        with pytest.raises(DeviceError):
-            await diarizer.check_health()
-
-    asyncio.run(work())
 
 
 def small(work: Any, most: int) -> Any:

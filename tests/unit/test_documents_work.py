@@ -18,6 +18,7 @@ from sqlalchemy import text
 from ml_server_client import Callback, Receiver
 from serve_app.storage.database import Database
 from tests.support.jobs import new_job
+from tests.support.needs import need
 from tests.support.pages import ROOT, page
 from tests.support.stores import stores
 
@@ -159,9 +160,7 @@ def backed_up_and_restored(url: str, backup: str, restore: str, **environment: s
 
 def test_sqlite_comes_back_from_its_backup(tmp_path):
     """docs/operations.md: the copy beside a running server, and the way back."""
-    if not shutil.which("sqlite3"):
-        assert not os.environ.get("CI"), "the sqlite3 program is missing"
-        pytest.skip("no sqlite3 program")
+    need(shutil.which("sqlite3"), "no sqlite3 program")
     state = tmp_path / ".local/state/ml-server"
     state.mkdir(parents=True)
     backup, restore = (

@@ -101,7 +101,7 @@ def numbered(*numbers: int) -> tuple[Audio, list[Segment]]:
     return audio, [Segment(start_s=i, end_s=i + 1, speaker=0, words=()) for i in range(len(numbers))]
 
 
-def test_two_jobs_share_batches_and_get_what_each_gets_alone(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_two_jobs_share_batches_and_get_what_each_gets_alone(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of the same length go through the network together, whosever they are; no answer changes by 1e-5."""
     lengths_s = (20.0, 1.0, 2.0, 1.0, 0.4, 3.0, 31.0, 1.0, 2.0)
     jobs = {"a": video(1, lengths_s), "b": video(2, lengths_s[::-1])}
@@ -116,21 +116,17 @@ def test_two_jobs_share_batches_and_get_what_each_gets_alone(start: Any, monkeyp
         return forward(windows)
 
     engine._backoff._work = heard  # type: ignore[attr-defined]
-
-    async def work() -> None:
-        emotion = start(CONFIG.model_copy(update={"batch_s": 20}))
-        asked = [asyncio.create_task(emotion.analyze(*of(jobs[name]), name)) for name in jobs]
-        await queued(emotion, *jobs)
-        both_wait.set()
-        together = await asyncio.gather(*asked)
-        for name, judged in zip(jobs, together, strict=True):
-            assert len({each.label for each in judged}) > 1
-            for each, before in zip(judged, alone[name], strict=True):
-                assert (each.label, each.confidence) == (before.label, pytest.approx(before.confidence, abs=1e-5))
-        await emotion.check_health()
-        assert repr(emotion) == "EmotionAnalyzer(emotion)"
-
-    asyncio.run(work())
+    emotion = start(CONFIG.model_copy(update={"batch_s": 20}))
+    asked = [asyncio.create_task(emotion.analyze(*of(jobs[name]), name)) for name in jobs]
+    await queued(emotion, *jobs)
+    both_wait.set()
+    together = await asyncio.gather(*asked)
+    for name, judged in zip(jobs, together, strict=True):
+        assert len({each.label for each in judged}) > 1
+        for each, before in zip(judged, alone[name], strict=True):
+            assert (each.label, each.confidence) == (before.label, pytest.approx(before.confidence, abs=1e-5))
+    await emotion.check_health()
+    assert repr(emotion) == "EmotionAnalyzer(emotion)"
     assert {"a", "b"} in forwarded
 
 
@@ -138,74 +134,64 @@ def of(job: tuple[Audio, list[Segment]]) -> tuple[Audio, None, list[Segment]]:
     return job[0], None, job[1]
 
 
-def test_jobs_are_served_in_turn(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_jobs_are_served_in_turn(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large job and a small one: each batch, of `batch_s` of sound, has of both as long as both wait."""
     engine = Engine()
     monkeypatch.setattr(deployment, "create", lambda _: engine)
-
-    async def work() -> None:
-        emotion = start(CONFIG.model_copy(update={"batch_s": 4}))
-        large = asyncio.create_task(emotion.analyze(*of(numbered(*range(100, 112))), "large"))
-        await engine.is_busy()
-        small = asyncio.create_task(emotion.analyze(*of(numbered(1, 2, 3)), "small"))
-        await queued(emotion, "small")
-        engine.go.release(100)
-        assert [each.label for each in await small] == ["1", "2", "3"]
-        assert [each.label for each in await large] == [str(number) for number in range(100, 112)]
-
-    asyncio.run(work())
+    emotion = start(CONFIG.model_copy(update={"batch_s": 4}))
+    large = asyncio.create_task(emotion.analyze(*of(numbered(*range(100, 112))), "large"))
+    await engine.is_busy()
+    small = asyncio.create_task(emotion.analyze(*of(numbered(1, 2, 3)), "small"))
+    await queued(emotion, "small")
+    engine.go.release(100)
+    assert [each.label for each in await small] == ["1", "2", "3"]
+    assert [each.label for each in await large] == [str(number) for number in range(100, 112)]
     large_alone, first, second, *rest = engine.batches
     assert (large_alone, first, second) == ([100, 101, 102, 103], [104, 1, 105, 2], [106, 3, 107, 108])
     assert [len(batch) for batch in rest] == [3]
 
 
-def test_a_job_that_goes_or_fails_costs_its_neighbour_nothing(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_job_that_goes_or_fails_costs_its_neighbour_nothing(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three jobs in one running batch: one is cancelled, one has an item that fails, the third gets all its moods."""
     engine = Engine()
     monkeypatch.setattr(deployment, "create", lambda _: engine)
-
-    async def work() -> None:
-        emotion = start(CONFIG)
-        first = asyncio.create_task(emotion.analyze(*of(numbered(100)), "first"))
-        await engine.is_busy()
-        jobs = {"gone": (1, 2), "failing": (3, -4), "whole": (5, 6)}
-        asked = {
-            name: asyncio.create_task(emotion.analyze(*of(numbered(*numbers)), name)) for name, numbers in jobs.items()
-        }
-        await queued(emotion, *jobs)
-        engine.go.release()
-        await first
-        await engine.is_busy()
-        assert sorted(engine.batches[-1]) == [-4, 1, 2, 3, 5, 6]
-        asked["gone"].cancel()
-        engine.go.release()
-        assert [each.label for each in await asked["whole"]] == ["5", "6"]
-        with pytest.raises(ValueError, match="-4"):
-            await asked["failing"]
-        await emotion.check_health()
-
-    asyncio.run(work())
+    emotion = start(CONFIG)
+    first = asyncio.create_task(emotion.analyze(*of(numbered(100)), "first"))
+    await engine.is_busy()
+    jobs = {"gone": (1, 2), "failing": (3, -4), "whole": (5, 6)}
+    asked = {
+        name: asyncio.create_task(emotion.analyze(*of(numbered(*numbers)), name)) for name, numbers in jobs.items()
+    }
+    await queued(emotion, *jobs)
+    engine.go.release()
+    await first
+    await engine.is_busy()
+    assert sorted(engine.batches[-1]) == [-4, 1, 2, 3, 5, 6]
+    asked["gone"].cancel()
+    engine.go.release()
+    assert [each.label for each in await asked["whole"]] == ["5", "6"]
+    with pytest.raises(ValueError, match="-4"):
+        await asked["failing"]
+    await emotion.check_health()
 
 
-def test_a_lost_device_is_told(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lost_device_is_told(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every job in the batch hears that another replica may do better, and the health check fails."""
     engine = Engine(go=100)
     monkeypatch.setattr(deployment, "create", lambda _: engine)
-
-    async def work() -> None:
-        emotion = start(CONFIG)
+    emotion = start(CONFIG)
+    await emotion.check_health()
+    engine.fault = DeviceError()
+    asked = (emotion.analyze(*of(numbered(1, 2)), name) for name in "ab")
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [DeviceError] * 2
+    with pytest.raises(DeviceError):
         await emotion.check_health()
-        engine.fault = DeviceError()
-        asked = (emotion.analyze(*of(numbered(1, 2)), name) for name in "ab")
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        assert [type(answer) for answer in answers] == [DeviceError] * 2
-        with pytest.raises(DeviceError):
-            await emotion.check_health()
-
-    asyncio.run(work())
 
 
-def test_the_embedded_engine_judges_by_tracks(start: Any) -> None:
+async def test_the_embedded_engine_judges_by_tracks(start: Any) -> None:
     """The rules give through the replica what they give alone; without tracks they say so."""
     config = EmotionConfig()
     words = tuple(Word(start_s=i / 4, end_s=i / 4 + 0.2, text=text) for i, text in enumerate(("this", "is", "awful")))
@@ -215,18 +201,14 @@ def test_the_embedded_engine_judges_by_tracks(start: Any) -> None:
     ]
     tracks = Tracks(start_s=0, f0_hz=np.full(200, 200, np.float32), level_dbfs=np.full(200, -20, np.float32))
     audio = np.zeros(0, np.int16)
-
-    async def work() -> None:
-        emotion = start(config)
-        judged = await emotion.analyze(audio, tracks, segments, "a")
-        assert judged == analyze(create(config), audio, tracks, segments)
-        assert judged[0] is not None
-        assert judged[1] is None
-        with pytest.raises(ValueError, match="tracks"):
-            await emotion.analyze(audio, None, segments, "a")
-        await emotion.check_health()
-
-    asyncio.run(work())
+    emotion = start(config)
+    judged = await emotion.analyze(audio, tracks, segments, "a")
+    assert judged == analyze(create(config), audio, tracks, segments)
+    assert judged[0] is not None
+    assert judged[1] is None
+    with pytest.raises(ValueError, match="tracks"):
+        await emotion.analyze(audio, None, segments, "a")
+    await emotion.check_health()
 
 
 def test_a_device_that_is_not_there_ends_the_start(start: Any) -> None:

@@ -84,13 +84,6 @@ def settings(tmp_path):
 
 
 @pytest.fixture
-def store(settings):
-    database = open_database(settings)
-    yield open_stores(settings, database)
-    database.close()
-
-
-@pytest.fixture
 def extractor(settings, monkeypatch):
     extractor = Extractor(settings.state_dir / "scratch")
     monkeypatch.setattr(managers, "STAGES", SimpleNamespace(extractor=extractor))
@@ -123,24 +116,20 @@ class Works:
         await asyncio.to_thread(store.attempts.finish_job, attempt, outcome)
 
 
-def test_d13_a_url_does_not_expire_in_the_queue(settings, store, extractor):
+async def test_d13_a_url_does_not_expire_in_the_queue(settings, store, extractor):
     """D13: the first job takes longer than all URLs live; the audio is fetched meanwhile, and all twelve complete."""
     ids = [posted(store, extractor, f"job-{number:02}", LIFE_S) for number in range(12)]
-
-    async def run() -> None:
-        works = Works(extractor)
-        async with running_manager(settings, ScriptedDrivers(store, works)):
-            await until(lambda: time.time() > max(extractor.expires.values()))
-            assert store.jobs.count_jobs().queued == 11
-            works.may_end.set()
-            await until(lambda: all(store.jobs.fetch_job(job_id).state.ended for job_id in ids))
-
-    asyncio.run(run())
+    works = Works(extractor)
+    async with running_manager(settings, ScriptedDrivers(store, works)):
+        await until(lambda: time.time() > max(extractor.expires.values()))
+        assert store.jobs.count_jobs().queued == 11
+        works.may_end.set()
+        await until(lambda: all(store.jobs.fetch_job(job_id).state.ended for job_id in ids))
     assert [store.jobs.fetch_job(job_id).state for job_id in ids] == [JobState.COMPLETED] * 12
     assert sorted(extractor.fetched) == ids
 
 
-def test_d13_the_real_extractor_needs_no_url_in_its_turn(settings, store, monkeypatch, tmp_path):
+async def test_d13_the_real_extractor_needs_no_url_in_its_turn(settings, store, monkeypatch, tmp_path):
     """D13: videos are downloaded and decoded ahead, then their server refuses every URL: all jobs have their sound."""
     real = extractor_in(settings.state_dir, monkeypatch)
     handle = SimpleNamespace(
@@ -164,43 +153,36 @@ def test_d13_the_real_extractor_needs_no_url_in_its_turn(settings, store, monkey
         await may_end.wait()
         await asyncio.to_thread(store.attempts.finish_job, attempt, DONE)
 
-    async def run() -> int:
-        async with serving(signed) as server:
-            for job_id in seconds:
-                store.jobs.submit_job(new_job(job_id, video_url=server.url(f"/{job_id}")))
-            async with running_manager(settings, ScriptedDrivers(store, work)):
-                await until(
-                    lambda: all(store.jobs.fetch_job(job_id).prefetch == "done" for job_id in "abc") and "runs" in heard
-                )
-                expired.set()
-                may_end.set()
-                await until(lambda: all(store.jobs.fetch_job(job_id).state.ended for job_id in seconds))
-            return len(server.requests)
-
-    assert asyncio.run(run()) == len(seconds)
+    async with serving(signed) as server:
+        for job_id in seconds:
+            store.jobs.submit_job(new_job(job_id, video_url=server.url(f"/{job_id}")))
+        async with running_manager(settings, ScriptedDrivers(store, work)):
+            await until(
+                lambda: all(store.jobs.fetch_job(job_id).prefetch == "done" for job_id in "abc") and "runs" in heard
+            )
+            expired.set()
+            may_end.set()
+            await until(lambda: all(store.jobs.fetch_job(job_id).state.ended for job_id in seconds))
+        assert len(server.requests) == len(seconds)
     assert {store.jobs.fetch_job(job_id).state for job_id in seconds} == {JobState.COMPLETED}
     assert heard == {job_id: round(s * SAMPLE_RATE_HZ) for job_id, s in seconds.items()}
 
 
-def test_d13_least_time_left_first_and_bounded_by_disk(settings, store, extractor, monkeypatch):
+async def test_d13_least_time_left_first_and_bounded_by_disk(settings, store, extractor, monkeypatch):
     """D13: nothing is fetched ahead while the disk is short; then, two at a time, in the order in which URLs expire."""
     free = [0]
     monkeypatch.setattr(prefetcher.Prefetcher, "_free_bytes", lambda _: free[0])
     posted(store, extractor, "runs")
     for number, life_s in enumerate((300, 100, 400, 200)):
         posted(store, extractor, f"{life_s}-{number}", life_s)
-
-    async def run() -> None:
-        works = Works(extractor)
-        async with running_manager(settings, ScriptedDrivers(store, works)) as running:
-            await until(lambda: extractor.fetched == ["runs"])
-            turned = running._turned_at
-            await until(lambda: running._turned_at > turned + 0.2)
-            assert extractor.fetched == ["runs"]
-            free[0] = settings.limits.prefetch_bytes
-            await until(lambda: len(extractor.scratch.jobs()) == 5)
-
-    asyncio.run(run())
+    works = Works(extractor)
+    async with running_manager(settings, ScriptedDrivers(store, works)) as running:
+        await until(lambda: extractor.fetched == ["runs"])
+        turned = running._turned_at
+        await until(lambda: running._turned_at > turned + 0.2)
+        assert extractor.fetched == ["runs"]
+        free[0] = settings.limits.prefetch_bytes
+        await until(lambda: len(extractor.scratch.jobs()) == 5)
     assert [job_id.partition("-")[0] for job_id in extractor.fetched] == ["runs", "100", "200", "300", "400"]
 
 
@@ -213,64 +195,52 @@ def test_d13_least_time_left_first_and_bounded_by_disk(settings, store, extracto
     ],
     ids=["passing", "poison", "the video's own"],
 )
-def test_d13_what_is_no_fault_of_the_videos_is_tried_again(settings, store, extractor, faults, fetches):
+async def test_d13_what_is_no_fault_of_the_videos_is_tried_again(settings, store, extractor, faults, fetches):
     """D13: a replica that died, a disk that was full: again before the URL expires, thrice at most; a 404 once."""
     posted(store, extractor, "runs")
     posted(store, extractor, "waits")
     extractor.faults["waits"] = list(faults)
-
-    async def run() -> None:
-        works = Works(extractor)
-        async with running_manager(settings, ScriptedDrivers(store, works)):
-            await until(lambda: store.jobs.fetch_job("waits").prefetch in {"done", "failed"})
-
-    asyncio.run(run())
+    works = Works(extractor)
+    async with running_manager(settings, ScriptedDrivers(store, works)):
+        await until(lambda: store.jobs.fetch_job("waits").prefetch in {"done", "failed"})
     assert extractor.fetched.count("waits") == fetches
     assert store.jobs.fetch_job("waits").prefetch == ("done" if len(faults) < 3 else "failed")
 
 
-def test_d13_a_job_that_comes_to_its_turn_while_it_is_fetched(settings, store, extractor):
+async def test_d13_a_job_that_comes_to_its_turn_while_it_is_fetched(settings, store, extractor):
     """D13: its URL expires meanwhile, so that nobody else could fetch it: its driver waits for the fetch."""
     posted(store, extractor, "runs")
     extractor.takes_s = 0.0
-
-    async def run() -> None:
-        works = Works(extractor)
-        drivers = ScriptedDrivers(store, works)
-        async with running_manager(settings, drivers):
-            await until(lambda: extractor.scratch.jobs() == ["runs"])
-            extractor.takes_s = 1.5
-            posted(store, extractor, "waits", 1.0)
-            await until(lambda: "waits" in extractor.fetched)
-            works.may_end.set()
-            await until(lambda: store.jobs.fetch_job("waits").state is JobState.RUNNING)
-            assert drivers.starts == ["runs"]
-            await until(lambda: store.jobs.fetch_job("waits").state.ended)
-
-    asyncio.run(run())
+    works = Works(extractor)
+    drivers = ScriptedDrivers(store, works)
+    async with running_manager(settings, drivers):
+        await until(lambda: extractor.scratch.jobs() == ["runs"])
+        extractor.takes_s = 1.5
+        posted(store, extractor, "waits", 1.0)
+        await until(lambda: "waits" in extractor.fetched)
+        works.may_end.set()
+        await until(lambda: store.jobs.fetch_job("waits").state is JobState.RUNNING)
+        assert drivers.starts == ["runs"]
+        await until(lambda: store.jobs.fetch_job("waits").state.ended)
     assert store.jobs.fetch_job("waits").state is JobState.COMPLETED
     assert extractor.fetched == ["runs", "waits"]
 
 
-def test_d12_a_cancelled_fetch_stops_and_leaves_nothing(settings, store, extractor):
+async def test_d12_a_cancelled_fetch_stops_and_leaves_nothing(settings, store, extractor):
     """D12: a job that is cancelled while it is fetched ahead: the download stops, nothing is kept."""
     posted(store, extractor, "runs")
-
-    async def run() -> None:
-        async with running_manager(settings, ScriptedDrivers(store, Works(extractor))) as running:
-            await until(lambda: extractor.scratch.jobs() == ["runs"])
-            extractor.takes_s = 1.0
-            posted(store, extractor, "waits")
-            await until(lambda: "waits" in extractor.fetched)
-            store.jobs.cancel_job("waits", Outcome(error_code="CANCELLED", error_message="no"))
-            await running.discard("waits")
-            await asyncio.sleep(1.2)
-            assert extractor.scratch.jobs() == extractor.saved == ["runs"]
-
-    asyncio.run(run())
+    async with running_manager(settings, ScriptedDrivers(store, Works(extractor))) as running:
+        await until(lambda: extractor.scratch.jobs() == ["runs"])
+        extractor.takes_s = 1.0
+        posted(store, extractor, "waits")
+        await until(lambda: "waits" in extractor.fetched)
+        store.jobs.cancel_job("waits", Outcome(error_code="CANCELLED", error_message="no"))
+        await running.discard("waits")
+        await asyncio.sleep(1.2)
+        assert extractor.scratch.jobs() == extractor.saved == ["runs"]
 
 
-def test_d12_orphans_are_swept_up_and_old_jobs_pruned(tmp_path, extractor):
+async def test_d12_orphans_are_swept_up_and_old_jobs_pruned(tmp_path, extractor):
     """D12: audio of ended and unknown jobs goes, of others stays; ended jobs are kept as long as the settings say."""
     settings = Settings(profile="local", state_dir=tmp_path, limits={"running_jobs": 1}, retention_days=2.0 / 86_400)
     database = open_database(settings)
@@ -282,17 +252,13 @@ def test_d12_orphans_are_swept_up_and_old_jobs_pruned(tmp_path, extractor):
     (tmp_path / "scratch" / "unknown" / "1.npy.0123.tmp").write_bytes(b"half")
     ended_at = time.time()
     store.jobs.cancel_job("ended", Outcome(error_code="CANCELLED", error_message="no"))
-
-    async def run() -> None:
-        works = Works(extractor)
-        async with running_manager(settings, ScriptedDrivers(store, works)):
-            await until(lambda: extractor.scratch.jobs() == ["runs", "waits"])
-            await until(lambda: store.jobs.fetch_job("ended") is None)
-            assert time.time() - ended_at > 2.0
-            assert store.jobs.fetch_job("runs") is not None
-            works.may_end.set()
-            await until(lambda: extractor.scratch.jobs() == [])
-
-    asyncio.run(run())
+    works = Works(extractor)
+    async with running_manager(settings, ScriptedDrivers(store, works)):
+        await until(lambda: extractor.scratch.jobs() == ["runs", "waits"])
+        await until(lambda: store.jobs.fetch_job("ended") is None)
+        assert time.time() - ended_at > 2.0
+        assert store.jobs.fetch_job("runs") is not None
+        works.may_end.set()
+        await until(lambda: extractor.scratch.jobs() == [])
     assert [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()] == []
     database.close()

@@ -245,7 +245,7 @@ def test_a_look_is_cheap(world, counted):
                 assert "USING" in plan or plan.endswith("SCAN events')]"), plan  # these by id, the newest first
 
 
-def test_the_manager_that_works_counts(tmp_path, counted, monkeypatch):
+async def test_the_manager_that_works_counts(tmp_path, counted, monkeypatch):
     """What its drivers do is counted while it works; when another one works, it shows nothing of its own."""
     monkeypatch.setattr(job_metrics, "EVERY_S", 0.05)
     monkeypatch.setattr(manager, "TURN_S", 0.05)
@@ -255,15 +255,12 @@ def test_the_manager_that_works_counts(tmp_path, counted, monkeypatch):
     async def finishes(store, attempt):
         await asyncio.to_thread(store.attempts.finish_job, attempt, DONE)
 
-    async def work():
-        async with running_manager(settings, ScriptedDrivers(store, finishes)) as working:
-            await until(lambda: counted.recorded["manager_seen_timestamp_seconds"])
-            store.jobs.submit_job(new_job("a"))
-            await until(lambda: ended(counted, state="completed") == 1)
-            assert counted.last("jobs", state="completed") == 1
-            with store.jobs._db.write() as db:
-                db.execute(leases.update().where(leases.c.name == MANAGER_NAME).values(holder="another", beats=0))
-            await until(lambda: working._leads is False)
-            assert counted.last("jobs", state="completed") == 0
-
-    asyncio.run(work())
+    async with running_manager(settings, ScriptedDrivers(store, finishes)) as working:
+        await until(lambda: counted.recorded["manager_seen_timestamp_seconds"])
+        store.jobs.submit_job(new_job("a"))
+        await until(lambda: ended(counted, state="completed") == 1)
+        assert counted.last("jobs", state="completed") == 1
+        with store.jobs._db.write() as db:
+            db.execute(leases.update().where(leases.c.name == MANAGER_NAME).values(holder="another", beats=0))
+        await until(lambda: working._leads is False)
+        assert counted.last("jobs", state="completed") == 0

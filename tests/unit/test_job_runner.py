@@ -19,9 +19,7 @@ from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.states import JobState
 from serve_app.orchestration import attempt as attempt_module
 from serve_app.orchestration import job_runner as driver_module
-from serve_app.orchestration.opening import open_stores
 from serve_app.storage import database as database_module
-from serve_app.storage.database import open_database
 from tests.support.jobs import new_job
 from tests.support.managers import STAGES, settings_in, until
 
@@ -65,13 +63,10 @@ def settings(tmp_path):
 
 
 @pytest.fixture
-def store(settings):
-    database = open_database(settings)
-    store = open_stores(settings, database)
+def store(store):
     store.jobs.submit_job(new_job("a"))
     store.queue.admit_jobs()
-    yield store
-    database.close()
+    return store
 
 
 def driven(settings, job_id: str = "a"):
@@ -91,31 +86,23 @@ async def ended(task: asyncio.Task[None]) -> None:
     assert done
 
 
-def test_d4_a_driver_beats_while_it_works(settings, store):
+async def test_d4_a_driver_beats_while_it_works(settings, store):
     """D4: its beats rise and its time is counted, although there is nothing to tell."""
-
-    async def run() -> None:
-        task = driven(settings)
-        await until(lambda: store.jobs.fetch_job("a").beats >= 5)
-        Work.done.set()
-        await ended(task)
-
-    asyncio.run(run())
+    task = driven(settings)
+    await until(lambda: store.jobs.fetch_job("a").beats >= 5)
+    Work.done.set()
+    await ended(task)
     job = store.jobs.fetch_job("a")
     assert (job.state, job.attempt) == (JobState.COMPLETED, 1)
     assert job.spent_s > 0.3
 
 
-def test_d4_a_driver_that_is_followed_stops(settings, store):
+async def test_d4_a_driver_that_is_followed_stops(settings, store):
     """D4: another attempt has begun: the work is cancelled, and neither result nor failure is stored."""
-
-    async def run() -> None:
-        task = driven(settings)
-        await until(lambda: store.jobs.fetch_job("a").beats > 0)
-        store.attempts.begin_attempt("a", 1)
-        await ended(task)
-
-    asyncio.run(run())
+    task = driven(settings)
+    await until(lambda: store.jobs.fetch_job("a").beats > 0)
+    store.attempts.begin_attempt("a", 1)
+    await ended(task)
     assert [work.cancelled for work in Work.running] == [True]
     job = store.jobs.fetch_job("a")
     assert (job.state, job.attempt, job.error_code) == (JobState.RUNNING, 2, None)
@@ -143,60 +130,48 @@ async def ended_in_time(settings):
 @pytest.mark.parametrize(
     ("error", "code"), [(TranscriptionError(), "TRANSCRIPTION_ERROR"), (KeyError("/secret/path"), "INTERNAL_ERROR")]
 )
-def test_an_error_of_our_own_is_an_internal_one(settings, store, monkeypatch, error, code):
+async def test_an_error_of_our_own_is_an_internal_one(settings, store, monkeypatch, error, code):
     """A fault of an engine has its own code; any other error is ours, and its words stay in the log."""
 
     async def run(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(Work, "run", run)
-
-    async def drive() -> None:
-        await ended(driven(settings))
-
-    asyncio.run(drive())
+    await ended(driven(settings))
     job = store.jobs.fetch_job("a")
     assert (job.state, job.error_code) == (JobState.FAILED, code)
     assert "secret" not in job.error_message
 
 
-def test_d7_a_driver_that_is_told_to_leave(settings, store):
+async def test_d7_a_driver_that_is_told_to_leave(settings, store):
     """D7: the work stops, the attempt is uncounted and its time kept; often enough that crashes would be poison."""
-
-    async def run() -> None:
-        for _ in range(settings.limits.attempts + 1):
-            begun = len(Work.running)
-            driver = start(settings)
-            await until(lambda begun=begun: len(Work.running) > begun and store.jobs.fetch_job("a").beats > 0)
-            driver.give_back()
-            await ended(driver._task)
-            job = store.jobs.fetch_job("a")
-            assert (job.state, job.attempt, job.error_code) == (JobState.RUNNING, 0, None)
-        Work.done.set()
-        await ended(driven(settings))
-
-    asyncio.run(run())
+    for _ in range(settings.limits.attempts + 1):
+        begun = len(Work.running)
+        driver = start(settings)
+        await until(lambda begun=begun: len(Work.running) > begun and store.jobs.fetch_job("a").beats > 0)
+        driver.give_back()
+        await ended(driver._task)
+        job = store.jobs.fetch_job("a")
+        assert (job.state, job.attempt, job.error_code) == (JobState.RUNNING, 0, None)
+    Work.done.set()
+    await ended(driven(settings))
     assert [work.cancelled for work in Work.running] == [True] * (settings.limits.attempts + 1) + [False]
     job = store.jobs.fetch_job("a")
     assert (job.state, job.attempt) == (JobState.COMPLETED, 1)
     assert job.spent_s > 0
 
 
-def test_d7_a_cancelled_job_does_not_go_on(settings, store):
+async def test_d7_a_cancelled_job_does_not_go_on(settings, store):
     """D7: a job that is cancelled just before the server stops ends as cancelled."""
-
-    async def run() -> None:
-        driver = start(settings)
-        await until(lambda: bool(Work.running))
-        driver.cancel()
-        driver.give_back()
-        await ended(driver._task)
-
-    asyncio.run(run())
+    driver = start(settings)
+    await until(lambda: bool(Work.running))
+    driver.cancel()
+    driver.give_back()
+    await ended(driver._task)
     assert (store.jobs.fetch_job("a").state, store.jobs.fetch_job("a").error_code) == (JobState.FAILED, "CANCELLED")
 
 
-def test_d10_a_locked_database_costs_no_work(settings, store):
+async def test_d10_a_locked_database_costs_no_work(settings, store):
     """D10: locked when the attempt is to begin, and again when the result is to be stored: one attempt, one result."""
     path = settings.state_dir / "ml-server.db"
 
@@ -205,21 +180,18 @@ def test_d10_a_locked_database_costs_no_work(settings, store):
         await asyncio.sleep(0.6)  # several tries
         other.execute("ROLLBACK")
 
-    async def run() -> None:
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            holding = asyncio.create_task(locked(other))
-            await asyncio.sleep(0)
-            task = driven(settings)
-            await holding
-            await until(lambda: bool(Work.running))
-            other.execute("BEGIN IMMEDIATE")
-            Work.done.set()
-            await asyncio.sleep(0.6)
-            assert not task.done()
-            other.execute("ROLLBACK")
-            await ended(task)
-
-    asyncio.run(run())
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        holding = asyncio.create_task(locked(other))
+        await asyncio.sleep(0)
+        task = driven(settings)
+        await holding
+        await until(lambda: bool(Work.running))
+        other.execute("BEGIN IMMEDIATE")
+        Work.done.set()
+        await asyncio.sleep(0.6)
+        assert not task.done()
+        other.execute("ROLLBACK")
+        await ended(task)
     job = store.jobs.fetch_job("a")
     assert (job.state, job.attempt, len(Work.running)) == (JobState.COMPLETED, 1, 1)
     assert store.jobs.fetch_result("a") is not None
@@ -250,19 +222,15 @@ class Client:
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["fails", "hangs"])
-def test_w4_progress_that_is_never_taken_holds_up_no_end(settings, store, hangs, monkeypatch):
+async def test_w4_progress_that_is_never_taken_holds_up_no_end(settings, store, hangs, monkeypatch):
     """W4: a try of progress hangs without a limit, or its next one is far away: the end waits for nothing of it."""
     monkeypatch.setattr(progress_reporter, "MIN_INTERVAL_S", 1e6)
     monkeypatch.setattr(driver_module, "CallbackClient", Client)
     Client.hangs, Client.posts = hangs, []
-
-    async def run() -> None:
-        store.jobs.submit_job(new_job("b", "http://127.0.0.1:9/result"))
-        store.queue.admit_jobs()
-        task = driven(settings, "b")
-        await until(lambda: bool(Client.posts))
-        Work.done.set()
-        await ended(task)
-
-    asyncio.run(run())
+    store.jobs.submit_job(new_job("b", "http://127.0.0.1:9/result"))
+    store.queue.admit_jobs()
+    task = driven(settings, "b")
+    await until(lambda: bool(Client.posts))
+    Work.done.set()
+    await ended(task)
     assert Client.posts == ["processing", "completed"]

@@ -65,13 +65,6 @@ def settings(tmp_path):
     return settings_in(tmp_path, running_jobs=10)
 
 
-@pytest.fixture
-def store(settings):
-    database = open_database(settings)
-    yield open_stores(settings, database)
-    database.close()
-
-
 def state(store: Stores, job_id: str) -> JobState:
     job = store.jobs.fetch_job(job_id)
     assert job is not None
@@ -95,7 +88,7 @@ async def works(store: Stores, attempt: Attempt) -> None:
     await finishes(store, attempt)
 
 
-def test_d4_a_driver_that_stands_still_is_replaced(settings, store):
+async def test_d4_a_driver_that_stands_still_is_replaced(settings, store):
     """D4: its beats tell: it is killed and another attempt finishes; one that beats is left alone, however long."""
 
     async def behaviour(store, attempt):
@@ -103,20 +96,16 @@ def test_d4_a_driver_that_stands_still_is_replaced(settings, store):
             await stands_still()
         await works(store, attempt)
 
-    async def run() -> ScriptedDrivers:
-        drivers = ScriptedDrivers(store, behaviour)
-        for job_id in ("still", "works"):
-            store.jobs.submit_job(new_job(job_id))
-        async with running_manager(settings, drivers):
-            await until(lambda: {state(store, job_id) for job_id in ("still", "works")} == {JobState.COMPLETED})
-        return drivers
-
-    drivers = asyncio.run(run())
+    drivers = ScriptedDrivers(store, behaviour)
+    for job_id in ("still", "works"):
+        store.jobs.submit_job(new_job(job_id))
+    async with running_manager(settings, drivers):
+        await until(lambda: {state(store, job_id) for job_id in ("still", "works")} == {JobState.COMPLETED})
     assert drivers.killed == ["still"]
     assert sorted(drivers.starts) == ["still", "still", "works"]
 
 
-def test_d6_a_file_that_kills_its_driver(settings, store, monkeypatch):
+async def test_d6_a_file_that_kills_its_driver(settings, store, monkeypatch):
     """D6: three attempts, counted before each, then `failed`; its nine neighbours finish."""
     monkeypatch.setattr(job_supervisor, "LEASE_S", FOR_EVER_S)  # a busy machine holds drivers up, and that is no crash
     attempts = []
@@ -128,37 +117,29 @@ def test_d6_a_file_that_kills_its_driver(settings, store, monkeypatch):
         await finishes(store, attempt)
 
     ids = ["poison", *(f"job-{i}" for i in range(9))]
-
-    async def run() -> None:
-        for job_id in ids:
-            store.jobs.submit_job(new_job(job_id))
-        async with running_manager(settings, ScriptedDrivers(store, behaviour)):
-            await until(lambda: all(state(store, job_id).ended for job_id in ids))
-
-    asyncio.run(run())
+    for job_id in ids:
+        store.jobs.submit_job(new_job(job_id))
+    async with running_manager(settings, ScriptedDrivers(store, behaviour)):
+        await until(lambda: all(state(store, job_id).ended for job_id in ids))
     assert attempts == [1, 2, 3]
     poison = store.jobs.fetch_job("poison")
     assert (poison.state, poison.error_code) == (JobState.FAILED, "INTERNAL_ERROR")
     assert [state(store, job_id) for job_id in ids[1:]] == [JobState.COMPLETED] * 9
 
 
-def test_d6_a_driver_that_never_counts_an_attempt(settings, store, monkeypatch):
+async def test_d6_a_driver_that_never_counts_an_attempt(settings, store, monkeypatch):
     """D6: drivers that die before they can begin are not started for ever."""
     monkeypatch.setattr(store.attempts, "begin_attempt", lambda *_: None)
-
-    async def run() -> ScriptedDrivers:
-        drivers = ScriptedDrivers(store, finishes)
-        store.jobs.submit_job(new_job("a"))
-        async with running_manager(settings, drivers):
-            await until(lambda: state(store, "a").ended)
-        return drivers
-
-    starts = asyncio.run(run()).starts
+    drivers = ScriptedDrivers(store, finishes)
+    store.jobs.submit_job(new_job("a"))
+    async with running_manager(settings, drivers):
+        await until(lambda: state(store, "a").ended)
+    starts = drivers.starts
     assert state(store, "a") is JobState.FAILED
     assert len(starts) == job_supervisor.STARTS_PER_ATTEMPT * settings.limits.attempts + 1
 
 
-def test_d7_a_server_that_stops_leaves_its_jobs_to_the_next(settings, store):
+async def test_d7_a_server_that_stops_leaves_its_jobs_to_the_next(settings, store):
     """D7: nothing begins any more, drivers give back their attempts; after five orderly stops all jobs complete."""
     stops = 5
     may_finish = asyncio.Event()
@@ -173,32 +154,28 @@ def test_d7_a_server_that_stops_leaves_its_jobs_to_the_next(settings, store):
         await finishes(store, attempt)
 
     ids = [f"job-{i}" for i in range(12)]  # more than run at once
-
-    async def run() -> None:
-        for job_id in ids:
-            store.jobs.submit_job(new_job(job_id))
-        for _ in range(stops):
-            drivers = ScriptedDrivers(store, behaviour)
-            async with running_manager(settings, drivers) as server:
-                await until(lambda drivers=drivers: len(drivers.alive) == 10)
-                assert not store.jobs.is_draining()
-                await until(lambda: store.jobs.fetch_job(ids[0]).attempt == 1)
-                await server.drain()
-                assert (drivers.alive, len(drivers.starts), drivers.killed) == ({}, 10, [])
-                assert store.jobs.submit_job(new_job("late")).draining
-                assert store.attempts.begin_attempt(ids[0], 1) is None
-                assert {store.jobs.fetch_job(job_id).attempt for job_id in ids} == {0}
-        may_finish.set()
-        async with running_manager(settings, ScriptedDrivers(store, behaviour)):
-            await until(lambda: all(state(store, job_id).ended for job_id in ids))
-
-    asyncio.run(run())
+    for job_id in ids:
+        store.jobs.submit_job(new_job(job_id))
+    for _ in range(stops):
+        drivers = ScriptedDrivers(store, behaviour)
+        async with running_manager(settings, drivers) as server:
+            await until(lambda drivers=drivers: len(drivers.alive) == 10)
+            assert not store.jobs.is_draining()
+            await until(lambda: store.jobs.fetch_job(ids[0]).attempt == 1)
+            await server.drain()
+            assert (drivers.alive, len(drivers.starts), drivers.killed) == ({}, 10, [])
+            assert store.jobs.submit_job(new_job("late")).draining
+            assert store.attempts.begin_attempt(ids[0], 1) is None
+            assert {store.jobs.fetch_job(job_id).attempt for job_id in ids} == {0}
+    may_finish.set()
+    async with running_manager(settings, ScriptedDrivers(store, behaviour)):
+        await until(lambda: all(state(store, job_id).ended for job_id in ids))
     assert [state(store, job_id) for job_id in ids] == [JobState.COMPLETED] * 12
     assert store.jobs.fetch_job(ids[0]).spent_s == stops
     assert store.jobs.submit_job(new_job("late")).started
 
 
-def test_d7_a_video_that_was_being_fetched_ahead_is_fetched_again(settings, store, monkeypatch):
+async def test_d7_a_video_that_was_being_fetched_ahead_is_fetched_again(settings, store, monkeypatch):
     """D7: it is cut off, and not taken for one that cannot be fetched, whose URL would expire in the queue."""
     fetched = []
 
@@ -210,23 +187,19 @@ def test_d7_a_video_that_was_being_fetched_ahead_is_fetched_again(settings, stor
         extractor=SimpleNamespace(**vars(managers.STAGES.extractor), prepare=managers.called(prepare))
     )
     monkeypatch.setattr(managers, "STAGES", stages)
-
-    async def run() -> None:
-        for i in range(11):
-            store.jobs.submit_job(new_job(f"job-{i:02}"))
-        for _ in range(2):
-            begun = len(fetched)
-            async with running_manager(settings, ScriptedDrivers(store, stands_still)) as server:
-                await until(lambda begun=begun: len(fetched) > begun)
-                await until(lambda: store.jobs.fetch_job("job-10").prefetch == "running")
-                await server.drain()
-            assert store.jobs.fetch_job("job-10").prefetch == "none"
-
-    asyncio.run(run())
+    for i in range(11):
+        store.jobs.submit_job(new_job(f"job-{i:02}"))
+    for _ in range(2):
+        begun = len(fetched)
+        async with running_manager(settings, ScriptedDrivers(store, stands_still)) as server:
+            await until(lambda begun=begun: len(fetched) > begun)
+            await until(lambda: store.jobs.fetch_job("job-10").prefetch == "running")
+            await server.drain()
+        assert store.jobs.fetch_job("job-10").prefetch == "none"
     assert fetched == ["job-10", "job-10"]
 
 
-def test_d10_a_locked_database_costs_no_driver_its_lease(settings, store, monkeypatch):
+async def test_d10_a_locked_database_costs_no_driver_its_lease(settings, store, monkeypatch):
     """D10: locked by somebody else for several leases: no driver is killed, and all goes on by itself afterwards."""
     lease_s = 1.5  # of five beats, for a busy machine
     for module in (manager, job_supervisor, leases):
@@ -243,28 +216,24 @@ def test_d10_a_locked_database_costs_no_driver_its_lease(settings, store, monkey
             await asyncio.sleep(0.3)
         await finishes(impatient, attempt)
 
-    async def run() -> ScriptedDrivers:
-        drivers = ScriptedDrivers(store, behaviour)
-        store.jobs.submit_job(new_job("a"))
-        async with running_manager(settings, drivers):
-            await until(lambda: store.jobs.fetch_job("a").beats > 0)
-            with closing(sqlite3.connect(settings.state_dir / "ml-server.db", isolation_level=None)) as other:
-                other.execute("BEGIN IMMEDIATE")
-                await asyncio.sleep(3 * lease_s)
-                other.execute("ROLLBACK")
-            beats = store.jobs.fetch_job("a").beats
-            await until(lambda: store.jobs.fetch_job("a").beats > beats)
-            ended.set()
-            await until(lambda: state(store, "a").ended)
-        return drivers
-
-    drivers = asyncio.run(run())
+    drivers = ScriptedDrivers(store, behaviour)
+    store.jobs.submit_job(new_job("a"))
+    async with running_manager(settings, drivers):
+        await until(lambda: store.jobs.fetch_job("a").beats > 0)
+        with closing(sqlite3.connect(settings.state_dir / "ml-server.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await asyncio.sleep(3 * lease_s)
+            other.execute("ROLLBACK")
+        beats = store.jobs.fetch_job("a").beats
+        await until(lambda: store.jobs.fetch_job("a").beats > beats)
+        ended.set()
+        await until(lambda: state(store, "a").ended)
     quick.close()
     assert (drivers.killed, drivers.starts) == ([], ["a"])
     assert state(store, "a") is JobState.COMPLETED
 
 
-def test_d10_a_driver_that_is_stopped_within_a_write(settings, store, monkeypatch):
+async def test_d10_a_driver_that_is_stopped_within_a_write(settings, store, monkeypatch):
     """D10: it keeps everybody from writing until it is killed: the one that does not answer is found."""
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
 
@@ -281,48 +250,38 @@ def test_d10_a_driver_that_is_stopped_within_a_write(settings, store, monkeypatc
         await stands_still()
 
     with closing(sqlite3.connect(settings.state_dir / "ml-server.db", isolation_level=None)) as other:
-
-        async def run() -> list[str]:
-            drivers = JobActors(store, behaviour)
-            for job_id in ("stopped", "answers"):
-                store.jobs.submit_job(new_job(job_id))
-            async with running_manager(settings, drivers):
-                await until(lambda: all(store.jobs.fetch_job(job_id).attempt for job_id in ("stopped", "answers")))
-                drivers.hanging.add("stopped")
-                other.execute("BEGIN IMMEDIATE")
-                await until(lambda: bool(drivers.killed))
-                first = list(drivers.killed)
-                await until(lambda: state(store, "stopped").ended)
-            return first
-
-        assert asyncio.run(run()) == ["stopped"]
+        drivers = JobActors(store, behaviour)
+        for job_id in ("stopped", "answers"):
+            store.jobs.submit_job(new_job(job_id))
+        async with running_manager(settings, drivers):
+            await until(lambda: all(store.jobs.fetch_job(job_id).attempt for job_id in ("stopped", "answers")))
+            drivers.hanging.add("stopped")
+            other.execute("BEGIN IMMEDIATE")
+            await until(lambda: bool(drivers.killed))
+            assert drivers.killed == ["stopped"]
+            await until(lambda: state(store, "stopped").ended)
 
 
-def test_d10_the_clock_ends_no_job(settings, store, monkeypatch):
+async def test_d10_the_clock_ends_no_job(settings, store, monkeypatch):
     """D10: an hour forward, two back: no driver is killed, no job times out, and plans are brought back."""
     wall, moved_s, brought = time.time, [0.0], []
     monkeypatch.setattr(time, "time", lambda: wall() + moved_s[-1])
     monkeypatch.setattr(manager, "shift_back", lambda _, by_s: brought.append(by_s))
-
-    async def run() -> ScriptedDrivers:
-        drivers = ScriptedDrivers(store, works)
-        store.jobs.submit_job(new_job("a"))
-        async with running_manager(settings, drivers) as running:
-            running._clock_jumps = ClockJumpDetector(time.time)
-            await until(lambda: store.jobs.fetch_job("a").beats > 0)
-            moved_s.append(3600.0)
-            await asyncio.sleep(LEASE_S)
-            moved_s.append(-3600.0)
-            await until(lambda: state(store, "a").ended)
-        return drivers
-
-    drivers = asyncio.run(run())
+    drivers = ScriptedDrivers(store, works)
+    store.jobs.submit_job(new_job("a"))
+    async with running_manager(settings, drivers) as running:
+        running._clock_jumps = ClockJumpDetector(time.time)
+        await until(lambda: store.jobs.fetch_job("a").beats > 0)
+        moved_s.append(3600.0)
+        await asyncio.sleep(LEASE_S)
+        moved_s.append(-3600.0)
+        await until(lambda: state(store, "a").ended)
     assert (drivers.killed, drivers.starts) == ([], ["a"])
     assert state(store, "a") is JobState.COMPLETED
     assert brought == [pytest.approx(7200, abs=5)]
 
 
-def test_d9_a_job_whose_driver_never_comes_is_timed_out(tmp_path, monkeypatch):
+async def test_d9_a_job_whose_driver_never_comes_is_timed_out(tmp_path, monkeypatch):
     """D9: a slot is not held for ever where drivers cannot be started: measured by no wall clock."""
     monkeypatch.setattr(job_supervisor, "DEADLINE_GRACE_S", 0.1)
     settings = settings_in(tmp_path, processing_s=0.5)
@@ -333,59 +292,47 @@ def test_d9_a_job_whose_driver_never_comes_is_timed_out(tmp_path, monkeypatch):
         async def start(self, _):
             raise RuntimeError("no node")
 
-    async def run() -> None:
-        store.jobs.submit_job(new_job("a"))
-        monkeypatch.setattr(job_supervisor, "STARTS_PER_ATTEMPT", 1000)
-        async with running_manager(settings, NoDrivers(store, finishes)):
-            await until(lambda: state(store, "a").ended)
-
-    asyncio.run(run())
+    store.jobs.submit_job(new_job("a"))
+    monkeypatch.setattr(job_supervisor, "STARTS_PER_ATTEMPT", 1000)
+    async with running_manager(settings, NoDrivers(store, finishes)):
+        await until(lambda: state(store, "a").ended)
     assert store.jobs.fetch_job("a").error_code == "PROCESSING_TIMEOUT"
     database.close()
 
 
-def test_d14_a_second_manager_does_no_harm(settings, store, monkeypatch):
+async def test_d14_a_second_manager_does_no_harm(settings, store, monkeypatch):
     """D14: it stands by while the first works, and takes over when that one leaves, without waiting for its lease."""
     monkeypatch.setattr(leases, "LEASE_S", FOR_EVER_S)
-
-    async def run() -> tuple[list[str], list[str]]:
-        first, second = ScriptedDrivers(store, finishes), ScriptedDrivers(store, finishes)
-        async with AsyncExitStack() as stack:
-            async with running_manager(settings, first) as works_now:
-                await until(lambda: works_now._leads is True)
-                stands_by = await stack.enter_async_context(running_manager(settings, second))
-                await until(lambda: stands_by._leads is False)
-                for job_id in "ab":
-                    store.jobs.submit_job(new_job(job_id))
-                await until(lambda: all(state(store, job_id).ended for job_id in "ab"))
-            store.jobs.submit_job(new_job("c"))
-            await until(lambda: state(store, "c").ended)
-        return first.starts, second.starts
-
-    first, second = asyncio.run(run())
-    assert (sorted(first), second) == (["a", "b"], ["c"])
+    first, second = ScriptedDrivers(store, finishes), ScriptedDrivers(store, finishes)
+    async with AsyncExitStack() as stack:
+        async with running_manager(settings, first) as works_now:
+            await until(lambda: works_now._leads is True)
+            stands_by = await stack.enter_async_context(running_manager(settings, second))
+            await until(lambda: stands_by._leads is False)
+            for job_id in "ab":
+                store.jobs.submit_job(new_job(job_id))
+            await until(lambda: all(state(store, job_id).ended for job_id in "ab"))
+        store.jobs.submit_job(new_job("c"))
+        await until(lambda: state(store, "c").ended)
+    assert (sorted(first.starts), second.starts) == (["a", "b"], ["c"])
     assert [store.jobs.fetch_job(job_id).attempt for job_id in "abc"] == [1, 1, 1]
 
 
-def test_d14_who_hangs_is_followed_and_then_stands_by(settings, store, monkeypatch):
+async def test_d14_who_hangs_is_followed_and_then_stands_by(settings, store, monkeypatch):
     """D14: a manager whose beats stand still is followed by another; when it goes on, it does not act."""
-
-    async def run() -> tuple[list[str], list[str]]:
-        first, second = ScriptedDrivers(store, finishes), ScriptedDrivers(store, finishes)
-        async with running_manager(settings, first) as hangs:
-            await until(lambda: hangs._leads is True)
-            hangs._loop.cancel()
-            async with running_manager(settings, second) as follows:
-                assert follows._leads is not True
-                await until(lambda: follows._leads is True)
-                hangs._renewed_at = 0.0
-                hangs._loop = asyncio.create_task(hangs._run())
-                store.jobs.submit_job(new_job("a"))
-                await until(lambda: hangs._leads is False)
-                await until(lambda: state(store, "a").ended)
-        return first.starts, second.starts
-
-    assert asyncio.run(run()) == ([], ["a"])
+    first, second = ScriptedDrivers(store, finishes), ScriptedDrivers(store, finishes)
+    async with running_manager(settings, first) as hangs:
+        await until(lambda: hangs._leads is True)
+        hangs._loop.cancel()
+        async with running_manager(settings, second) as follows:
+            assert follows._leads is not True
+            await until(lambda: follows._leads is True)
+            hangs._renewed_at = 0.0
+            hangs._loop = asyncio.create_task(hangs._run())
+            store.jobs.submit_job(new_job("a"))
+            await until(lambda: hangs._leads is False)
+            await until(lambda: state(store, "a").ended)
+    assert (first.starts, second.starts) == ([], ["a"])
 
 
 @pytest.fixture
@@ -479,7 +426,7 @@ def test_w5_nothing_follows_an_acknowledged_end(settings, store, posts, monkeypa
     assert sum(told.count("refused") for told in posts.values()) >= 10
 
 
-def test_w4_a_hanging_heartbeat_is_aborted_for_the_end(settings, store, monkeypatch):
+async def test_w4_a_hanging_heartbeat_is_aborted_for_the_end(settings, store, monkeypatch):
     """W4: a waiting job is cancelled while a heartbeat of it hangs: that is given up for the end."""
     log: list[str] = []
 
@@ -495,31 +442,23 @@ def test_w4_a_hanging_heartbeat_is_aborted_for_the_end(settings, store, monkeypa
 
     monkeypatch.setattr(CallbackClient, "post", post)
     hasty = settings.model_copy(update={"heartbeat_s": 0.001})
-
-    async def run() -> None:
-        outbox = Outbox(store.jobs._db)
-        for number in range(10):
-            store.jobs.submit_job(new_job(f"job-{number}"))
-        async with running_manager(hasty, ScriptedDrivers(store, stands_still)):
-            await until(lambda: store.jobs.count_jobs().running == 10)
-            store.jobs.submit_job(new_job("waits", "http://127.0.0.1:9/result"))
-            await until(lambda: "progress" in log)
-            store.jobs.cancel_job("waits", CANCELLED)
-            await until(lambda: outbox.status("waits").state == "delivered")
-            assert log == ["progress", "aborted", "end"]
-
-    asyncio.run(run())
+    outbox = Outbox(store.jobs._db)
+    for number in range(10):
+        store.jobs.submit_job(new_job(f"job-{number}"))
+    async with running_manager(hasty, ScriptedDrivers(store, stands_still)):
+        await until(lambda: store.jobs.count_jobs().running == 10)
+        store.jobs.submit_job(new_job("waits", "http://127.0.0.1:9/result"))
+        await until(lambda: "progress" in log)
+        store.jobs.cancel_job("waits", CANCELLED)
+        await until(lambda: outbox.status("waits").state == "delivered")
+        assert log == ["progress", "aborted", "end"]
 
 
-def test_drivers_without_a_job_are_killed(settings, store):
+async def test_drivers_without_a_job_are_killed(settings, store):
     """At the second look: one may still be telling the end of its job."""
-
-    async def run() -> None:
-        drivers = ScriptedDrivers(store, stands_still)
-        drivers.alive["gone"] = asyncio.create_task(stands_still())
-        store.jobs.submit_job(new_job("a"))
-        async with running_manager(settings, drivers):
-            await until(lambda: "gone" not in drivers.alive)
-            assert "a" in drivers.alive
-
-    asyncio.run(run())
+    drivers = ScriptedDrivers(store, stands_still)
+    drivers.alive["gone"] = asyncio.create_task(stands_still())
+    store.jobs.submit_job(new_job("a"))
+    async with running_manager(settings, drivers):
+        await until(lambda: "gone" not in drivers.alive)
+        assert "a" in drivers.alive

@@ -50,28 +50,23 @@ def _quick(monkeypatch):
         monkeypatch.setattr(manager_client, name, value)
 
 
-def test_d4_a_manager_that_hangs_is_killed_and_followed(tmp_path, monkeypatch):
+async def test_d4_a_manager_that_hangs_is_killed_and_followed(tmp_path, monkeypatch):
     """D4: it answers no look for a minute: it is killed, once, and the next one is found; health says so meanwhile."""
     settings = settings_in(tmp_path)
+    hangs, works = Manager(None), Manager((settings.identity, 0.0, 0.0))
+    client = Client(settings, [hangs, works])
+    failing = []
 
-    async def run() -> Client:
-        hangs, works = Manager(None), Manager((settings.identity, 0.0, 0.0))
-        client = Client(settings, [hangs, works])
-        failing = []
+    def kill(manager):
+        client.killed.append(manager)
+        failing.append(client.failing())
 
-        def kill(manager):
-            client.killed.append(manager)
-            failing.append(client.failing())
-
-        monkeypatch.setattr(manager_client.ray, "kill", kill)
-        client.start()
-        await until(lambda: bool(client.killed))
-        assert failing == [("job manager",)]
-        await until(lambda: client.failing() == ())
-        assert client.killed == [hangs]
-        return client
-
-    asyncio.run(run())
+    monkeypatch.setattr(manager_client.ray, "kill", kill)
+    client.start()
+    await until(lambda: bool(client.killed))
+    assert failing == [("job manager",)]
+    await until(lambda: client.failing() == ())
+    assert client.killed == [hangs]
 
 
 def test_d14_a_manager_of_another_release_leaves(tmp_path):

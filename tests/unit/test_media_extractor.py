@@ -53,18 +53,14 @@ def leftovers(tmp_path: Path) -> list[str]:
     return [path.name for path in (tmp_path / "temp").rglob("*") if path.is_file() and path.name != ".lock"]
 
 
-def test_prepare_load_discard(extractor: Any, tmp_path: Path, counted: Counted) -> None:
+async def test_prepare_load_discard(extractor: Any, tmp_path: Path, counted: Counted) -> None:
     """A URL becomes audio once: the second time it is there at once; after `discard` it is gone."""
     video = make(tmp_path / "a.mp4", GOOD["aac.mp4"]).read_bytes()
     progress = Progress()
-
-    async def main() -> tuple[Any, Any, int]:
-        async with serving(whole(video)) as server:
-            first = await extractor.prepare("job", 1, server.url(), progress)
-            second = await extractor.prepare("job", 1, server.url(), progress)
-            return first, second, server.connections
-
-    first, second, connections = asyncio.run(main())
+    async with serving(whole(video)) as server:
+        first = await extractor.prepare("job", 1, server.url(), progress)
+        second = await extractor.prepare("job", 1, server.url(), progress)
+        connections = server.connections
     assert first == second
     assert connections == 1
     assert counted.values("download_bytes") == [len(video)]
@@ -89,34 +85,25 @@ def test_progress_between_an_extractor_and_a_job_actor_of_two_releases() -> None
     assert JobActor.stage_progress is JobActor.report_progress
 
 
-def test_d13_what_was_fetched_ahead_needs_no_url(extractor: Any, tmp_path: Path) -> None:
+async def test_d13_what_was_fetched_ahead_needs_no_url(extractor: Any, tmp_path: Path) -> None:
     """D13: only the audio is kept, not the video, and when the URL is dead the job finds it all the same."""
     video = make(tmp_path / "a.mp4", GOOD["aac.mp4"]).read_bytes()
-
-    async def main() -> tuple[Any, Any]:
-        async with serving(whole(video)) as server:
-            ahead = await extractor.prepare("job", 1, server.url())
-        return ahead, await extractor.prepare("job", 1, server.url())
-
-    ahead, in_its_turn = asyncio.run(main())
-    assert ahead == in_its_turn
+    async with serving(whole(video)) as server:
+        ahead = await extractor.prepare("job", 1, server.url())
+    assert await extractor.prepare("job", 1, server.url()) == ahead
     assert leftovers(tmp_path) == []
     kept = [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()]
     assert sorted(path.name for path in kept) == ["1.json", "1.npy"]
 
 
-def test_damaged_audio_is_extracted_again(extractor: Any, tmp_path: Path) -> None:
+async def test_damaged_audio_is_extracted_again(extractor: Any, tmp_path: Path) -> None:
     """D5: a checkpoint that does not match its digest costs a new extraction, not a wrong transcript."""
     video = make(tmp_path / "a.mp4", GOOD["aac.mp4"]).read_bytes()
-
-    async def main() -> tuple[Any, Any, int]:
-        async with serving(whole(video)) as server:
-            first = await extractor.prepare("job", 1, server.url())
-            array = tmp_path / "scratch" / "job" / "1.npy"
-            array.write_bytes(array.read_bytes()[:-100])
-            return first, await extractor.prepare("job", 1, server.url()), server.connections
-
-    first, second, connections = asyncio.run(main())
+    async with serving(whole(video)) as server:
+        first = await extractor.prepare("job", 1, server.url())
+        array = tmp_path / "scratch" / "job" / "1.npy"
+        array.write_bytes(array.read_bytes()[:-100])
+        second, connections = await extractor.prepare("job", 1, server.url()), server.connections
     assert first == second
     assert connections == 2
 
@@ -124,33 +111,27 @@ def test_damaged_audio_is_extracted_again(extractor: Any, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("body", "error"), [(None, DownloadError), (b"no video at all", AudioExtractionError), (b"", DownloadError)]
 )
-def test_failures_leave_nothing(body: bytes | None, error: type[Exception], extractor: Any, tmp_path: Path) -> None:
+async def test_failures_leave_nothing(
+    body: bytes | None, error: type[Exception], extractor: Any, tmp_path: Path
+) -> None:
     """A failed extraction raises its error and leaves no file."""
-
-    async def main() -> None:
-        async with serving(status(404) if body is None else whole(body)) as server:
+    async with serving(status(404) if body is None else whole(body)) as server:
+        with pytest.raises(error):
             await extractor.prepare("job", 1, server.url())
-
-    with pytest.raises(error):
-        asyncio.run(main())
     assert leftovers(tmp_path) == []
     assert extractor.kept_jobs() == []
 
 
-def test_cancelling_the_download_leaves_nothing(extractor: Any, tmp_path: Path) -> None:
+async def test_cancelling_the_download_leaves_nothing(extractor: Any, tmp_path: Path) -> None:
     """A job cancelled while it downloads stops within a second, its temporary files are gone."""
-
-    async def main() -> float:
-        async with serving(dripping()) as server:
-            task = asyncio.create_task(extractor.prepare("job", 1, server.url()))
-            await server.arrived.wait()
-            return await _cancel(task)
-
-    assert asyncio.run(main()) < 1
+    async with serving(dripping()) as server:
+        task = asyncio.create_task(extractor.prepare("job", 1, server.url()))
+        await server.arrived.wait()
+        assert await _cancel(task) < 1
     assert leftovers(tmp_path) == []
 
 
-def test_cancelling_the_decoder_leaves_nothing(extractor: Any, tmp_path: Path) -> None:
+async def test_cancelling_the_decoder_leaves_nothing(extractor: Any, tmp_path: Path) -> None:
     """A job cancelled while ffmpeg runs stops within a second: no process, no file."""
     video = silence(tmp_path / "a.wav", 1200).read_bytes()
 
@@ -162,17 +143,13 @@ def test_cancelling_the_decoder_leaves_nothing(extractor: Any, tmp_path: Path) -
             if part == "extract":
                 loop.call_soon_threadsafe(decoding.set)
 
-    async def main() -> float:
-        nonlocal loop, decoding
-        loop, decoding = asyncio.get_running_loop(), asyncio.Event()
-        async with serving(whole(video)) as server:
-            task = asyncio.create_task(extractor.prepare("job", 1, server.url(), Cancelling()))
-            await decoding.wait()
-            return await _cancel(task)
-
     loop: Any = None
     decoding: Any = None
-    assert asyncio.run(main()) < 1
+    loop, decoding = asyncio.get_running_loop(), asyncio.Event()
+    async with serving(whole(video)) as server:
+        task = asyncio.create_task(extractor.prepare("job", 1, server.url(), Cancelling()))
+        await decoding.wait()
+        assert await _cancel(task) < 1
     assert leftovers(tmp_path) == []
 
 
@@ -184,7 +161,7 @@ async def _cancel(task: asyncio.Task[Any]) -> float:
     return time.monotonic() - began
 
 
-def test_many_at_once_do_not_mix(extractor: Any, tmp_path: Path) -> None:
+async def test_many_at_once_do_not_mix(extractor: Any, tmp_path: Path) -> None:
     """Four videos at once: each job has its own sound."""
     videos = {
         f"job{i}": make(tmp_path / f"{i}.wav", "-vn", rate=8000 * (i + 1)).read_bytes()[: -4000 * i or None]
@@ -195,10 +172,7 @@ def test_many_at_once_do_not_mix(extractor: Any, tmp_path: Path) -> None:
         async with serving(whole(video)) as server:
             return await extractor.prepare(job_id, 1, server.url())
 
-    async def main() -> list[Any]:
-        return await asyncio.gather(*(one(*item) for item in videos.items()))
-
-    infos = asyncio.run(main())
+    infos = await asyncio.gather(*(one(*item) for item in videos.items()))
     assert len({info.sha256 for info in infos}) == 4
     for job_id, info in zip(videos, infos, strict=True):
         assert len(extractor.load(job_id, 1)) == info.samples
@@ -210,7 +184,7 @@ def test_its_name_on_the_dashboard_tells_its_load(extractor: Any) -> None:
     assert repr(extractor) == "AudioExtractor(busy=0, Scratch(local folder))"
 
 
-def test_m2_audio_is_decoded_once(extractor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_m2_audio_is_decoded_once(extractor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """M2: ffmpeg runs once for a run, however often its audio is asked for and loaded, even by several at once."""
     video = make(tmp_path / "a.mp4", GOOD["aac.mp4"]).read_bytes()
     started: list[str] = []
@@ -221,12 +195,8 @@ def test_m2_audio_is_decoded_once(extractor: Any, tmp_path: Path, monkeypatch: p
         return run(command, **options)
 
     monkeypatch.setattr(limited_process, "run", counting)
-
-    async def main() -> None:
-        async with serving(whole(video)) as server:
-            await asyncio.gather(*(extractor.prepare("job", 1, server.url()) for _ in range(3)))
-
-    asyncio.run(main())
+    async with serving(whole(video)) as server:
+        await asyncio.gather(*(extractor.prepare("job", 1, server.url()) for _ in range(3)))
     sounds = [extractor.load("job", 1) for _ in range(3)]
     assert started.count("ffmpeg") == 1
     assert len(started) == 2, "one probe, one ffmpeg"

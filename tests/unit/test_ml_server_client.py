@@ -44,7 +44,7 @@ from tests.support.fake_ml_server import result_for
 from tests.support.stores import stores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 SECRET = "whsec_" + base64.b64encode(b"a secret that only the parties know").decode()
 OTHER = "whsec_" + base64.b64encode(b"a secret that somebody else knows..").decode()
@@ -195,37 +195,33 @@ def test_settings_come_from_the_parties_names():
     assert MLServer.from_environment({})._http.timeout.read == 300
 
 
-def test_the_real_edge_and_the_client_agree(tmp_path):
+async def test_the_real_edge_and_the_client_agree(tmp_path):
     """Over the server's own routes: accepted, repeated, in conflict, looked up, cancelled, deleted."""
     database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
     database.create()
     store = stores(database, queue_limit=5, running_limit=2)
     app = edge(Settings(profile="local"), database, store)
     server = MLServer(URL, transport=httpx.ASGITransport(app))
-
-    async def talk() -> None:
-        async with server:
-            assert (await server.submit(VIDEO, job_id="j")).status == "processing"
-            assert (await server.submit(VIDEO + "0", job_id="j")).status == "accepted"  # a new signature, the same job
-            with pytest.raises(RefusedError) as conflict:
-                await server.submit(VIDEO, job_id="j", language="en")
-            assert conflict.value.code == "JOB_CONFLICT"
-            assert (await server.status("j")).queue_position == 1
-            assert await server.healthy()
-            store.queue.admit_jobs()
-            attempt = store.attempts.begin_attempt("j", 1)
-            result = json.dumps(result_for(VIDEO)).encode()
-            store.attempts.finish_job(Attempt(job_id="j", run=1, number=attempt.attempt), Outcome(result=result))
-            assert (await server.wait("j")).model_dump(mode="json", exclude_unset=True) == result_for(VIDEO)
-            assert await server.cancel("j") is False
-            await server.submit(VIDEO, job_id="k")
-            assert await server.cancel("k") is True
-            await server.delete("j")
-            with pytest.raises(RefusedError) as gone:
-                await server.status("j")
-            assert (gone.value.code, gone.value.http_status) == ("JOB_NOT_FOUND", 404)
-
-    asyncio.run(talk())
+    async with server:
+        assert (await server.submit(VIDEO, job_id="j")).status == "processing"
+        assert (await server.submit(VIDEO + "0", job_id="j")).status == "accepted"  # a new signature, the same job
+        with pytest.raises(RefusedError) as conflict:
+            await server.submit(VIDEO, job_id="j", language="en")
+        assert conflict.value.code == "JOB_CONFLICT"
+        assert (await server.status("j")).queue_position == 1
+        assert await server.healthy()
+        store.queue.admit_jobs()
+        attempt = store.attempts.begin_attempt("j", 1)
+        result = json.dumps(result_for(VIDEO)).encode()
+        store.attempts.finish_job(Attempt(job_id="j", run=1, number=attempt.attempt), Outcome(result=result))
+        assert (await server.wait("j")).model_dump(mode="json", exclude_unset=True) == result_for(VIDEO)
+        assert await server.cancel("j") is False
+        await server.submit(VIDEO, job_id="k")
+        assert await server.cancel("k") is True
+        await server.delete("j")
+        with pytest.raises(RefusedError) as gone:
+            await server.status("j")
+        assert (gone.value.code, gone.value.http_status) == ("JOB_NOT_FOUND", 404)
     database.close()
 
 
@@ -375,17 +371,17 @@ def test_the_newest_callback_wins_in_any_order(deliveries: list[int]):
     assert rising[-1] == max(deliveries)
 
 
-def test_a_replayed_callback_with_a_raised_number_blocks_nothing():
+async def test_a_replayed_callback_with_a_raised_number_blocks_nothing():
     """X-ML-Sequence is not signed; the id is: an old callback under a new number is a duplicate."""
     receiver = Receiver(keeping([]), secrets=[SECRET])
-
-    async def deliver() -> Sequence[str]:
-        raw, headers = signed(RUNNING, SECRET)
-        end = signed(FAILED, SECRET, message_id="msg_2", sequence=2)
-        replayed = headers | {"X-ML-Sequence": "999999"}
-        return [await receiver.receive(*each) for each in ((raw, headers), (raw, replayed), end)]
-
-    assert asyncio.run(deliver()) == ["applied", "duplicate", "applied"]
+    raw, headers = signed(RUNNING, SECRET)
+    end = signed(FAILED, SECRET, message_id="msg_2", sequence=2)
+    replayed = headers | {"X-ML-Sequence": "999999"}
+    assert [await receiver.receive(*each) for each in ((raw, headers), (raw, replayed), end)] == [
+        "applied",
+        "duplicate",
+        "applied",
+    ]
 
 
 def test_a_handler_that_fails_gets_the_callback_again():
@@ -405,41 +401,33 @@ def test_a_handler_that_fails_gets_the_callback_again():
     assert [callback.error_code for callback in heard] == ["DOWNLOAD_ERROR"]
 
 
-def test_a_slow_handler_of_progress_does_not_overtake_the_end():
+async def test_a_slow_handler_of_progress_does_not_overtake_the_end():
     """The server gives up a progress POST for the end; what the handler does then stays in order."""
     order: list[str] = []
+    begun, go_on = asyncio.Event(), asyncio.Event()
 
-    async def talk() -> list[str]:
-        begun, go_on = asyncio.Event(), asyncio.Event()
+    async def handle(callback: Callback) -> None:
+        begun.set()
+        if callback.status == "processing":
+            await go_on.wait()
+        order.append(callback.status)
 
-        async def handle(callback: Callback) -> None:
-            begun.set()
-            if callback.status == "processing":
-                await go_on.wait()
-            order.append(callback.status)
-
-        receiver = Receiver(handle, secrets=())
-        progress = asyncio.create_task(receiver.receive(*signed(RUNNING)))
-        await begun.wait()
-        end = asyncio.create_task(receiver.receive(*signed(FAILED, message_id="msg_2", sequence=2)))
-        await asyncio.sleep(0.05)
-        go_on.set()
-        return [await progress, await end]
-
-    assert asyncio.run(talk()) == ["applied", "applied"]
+    receiver = Receiver(handle, secrets=())
+    progress = asyncio.create_task(receiver.receive(*signed(RUNNING)))
+    await begun.wait()
+    end = asyncio.create_task(receiver.receive(*signed(FAILED, message_id="msg_2", sequence=2)))
+    await asyncio.sleep(0.05)
+    go_on.set()
+    assert [await progress, await end] == ["applied", "applied"]
     assert order == ["processing", "failed"]
 
 
-def test_the_memory_is_bounded():
+async def test_the_memory_is_bounded():
     """The oldest entries are forgotten; locks of jobs that nobody uses, too."""
     memory = InMemory(jobs=3, messages=4)
-
-    async def fill() -> None:
-        for number in range(10):
-            async with memory.turn(f"j{number}", sequence=1, message_id=f"m{number}") as outcome:
-                assert outcome == "applied"
-
-    asyncio.run(fill())
+    for number in range(10):
+        async with memory.turn(f"j{number}", sequence=1, message_id=f"m{number}") as outcome:
+            assert outcome == "applied"
     assert list(memory._newest) == ["j7", "j8", "j9"]
     assert list(memory._seen) == ["m6", "m7", "m8", "m9"]
     assert not memory._locks

@@ -125,36 +125,32 @@ async def queued(replica: Any, count: int) -> None:
             await asyncio.sleep(0)
 
 
-def test_a_cancelled_job_does_not_harm_its_neighbour_in_the_batch(stage: Stage) -> None:
+async def test_a_cancelled_job_does_not_harm_its_neighbour_in_the_batch(stage: Stage) -> None:
     """Both jobs' items are being computed when one job goes; the other gets all its own answers, and those after."""
+    engine = Engine()
+    shared = stage.start(engine)
 
-    async def work() -> None:
-        engine = Engine()
-        shared = stage.start(engine)
+    def asked(job_id: str, *numbers: int) -> list[asyncio.Task[str]]:
+        return [asyncio.create_task(stage.ask(shared, job_id, number)) for number in numbers]
 
-        def asked(job_id: str, *numbers: int) -> list[asyncio.Task[str]]:
-            return [asyncio.create_task(stage.ask(shared, job_id, number)) for number in numbers]
-
-        first = asked("first", 9)
-        await engine.is_busy()
-        gone, stays = asked("gone", 1, 2, 3), asked("stays", 11, 12, 13)
-        await queued(shared, 6)
-        engine.go.release()
-        assert await asyncio.gather(*first) == ["9"]
-        await engine.is_busy()
-        assert sorted(engine.batches[1]) == [1, 2, 3, 11, 12, 13]
-        later = asked("gone", 4) + asked("stays", 14)
-        await queued(shared, 2)
-        for task in (*gone, later[0]):
-            task.cancel()
-        engine.go.release(10)
-        assert await asyncio.gather(*stays, later[1]) == ["11", "12", "13", "14"]
-        assert engine.batches[2:] == [[14]]
-
-    asyncio.run(work())
+    first = asked("first", 9)
+    await engine.is_busy()
+    gone, stays = asked("gone", 1, 2, 3), asked("stays", 11, 12, 13)
+    await queued(shared, 6)
+    engine.go.release()
+    assert await asyncio.gather(*first) == ["9"]
+    await engine.is_busy()
+    assert sorted(engine.batches[1]) == [1, 2, 3, 11, 12, 13]
+    later = asked("gone", 4) + asked("stays", 14)
+    await queued(shared, 2)
+    for task in (*gone, later[0]):
+        task.cancel()
+    engine.go.release(10)
+    assert await asyncio.gather(*stays, later[1]) == ["11", "12", "13", "14"]
+    assert engine.batches[2:] == [[14]]
 
 
-def test_d9_a_stuck_engine_is_told_as_such(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_d9_a_stuck_engine_is_told_as_such(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """D9: the caller hears that it got stuck in a batch, and not that the recognition or alignment failed."""
 
     class Stuck:
@@ -165,12 +161,8 @@ def test_d9_a_stuck_engine_is_told_as_such(stage: Stage, monkeypatch: pytest.Mon
             raise StuckError
 
     monkeypatch.setattr(replica, "ComputeThread", Stuck)
-
-    async def work() -> None:
-        await stage.ask(stage.start(Engine()), "a", 1)
-
     with pytest.raises(StuckError) as told:
-        asyncio.run(work())
+        await stage.ask(stage.start(Engine()), "a", 1)
     assert told.value.batched
 
 
@@ -215,29 +207,24 @@ class Response:
         self._task.cancel()
 
 
-def test_a_recycled_replica_costs_its_jobs_a_retry(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_recycled_replica_costs_its_jobs_a_retry(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The device dies under a batch of two jobs: both get all their answers from the next replica, none is made up."""
     monkeypatch.setattr(calls, "FIRST_WAIT_S", 0.001)
-
-    async def work() -> None:
-        dying, next_one = Engine(), Engine(go=100)
-        replicas = [stage.start(dying), stage.start(next_one)]
-        await healthy(replicas[0])
-        handle = Handle(stage, replicas)
-        jobs = {name: StageCalls(name, 8) for name in "ab"}
-        asked = [
-            asyncio.create_task(jobs[name].call(handle.call(name, number)))
-            for number, name in enumerate("ababab", start=1)
-        ]
-        await dying.is_busy()
-        await queued(replicas[0], 6 - len(dying.batches[0]))
-        dying.error = RuntimeError("CUDA error: an illegal memory access was encountered")
-        dying.go.release(100)
-        assert await asyncio.gather(*asked) == list("123456")
-        assert sorted(number for batch in next_one.batches for number in batch) == [1, 2, 3, 4, 5, 6]
-        await healthy(replicas[0])
-
-    asyncio.run(work())
+    dying, next_one = Engine(), Engine(go=100)
+    replicas = [stage.start(dying), stage.start(next_one)]
+    await healthy(replicas[0])
+    handle = Handle(stage, replicas)
+    jobs = {name: StageCalls(name, 8) for name in "ab"}
+    asked = [
+        asyncio.create_task(jobs[name].call(handle.call(name, number))) for number, name in enumerate("ababab", start=1)
+    ]
+    await dying.is_busy()
+    await queued(replicas[0], 6 - len(dying.batches[0]))
+    dying.error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    dying.go.release(100)
+    assert await asyncio.gather(*asked) == list("123456")
+    assert sorted(number for batch in next_one.batches for number in batch) == [1, 2, 3, 4, 5, 6]
+    await healthy(replicas[0])
 
 
 @pytest.mark.parametrize(

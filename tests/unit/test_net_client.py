@@ -55,15 +55,11 @@ def resolver(*answers: list[str]) -> Callable[[str, int], object]:
     return resolve
 
 
-def test_a_callback_arrives_as_it_was_given() -> None:
+async def test_a_callback_arrives_as_it_was_given() -> None:
     """The exact bytes and headers arrive, with our user agent and nothing of the environment."""
-
-    async def main() -> tuple[Answer, Request]:
-        async with serving(status(204)) as server:
-            answer = await post(server, body=b'{"a":  "\xed\x95\x9c"}')
-            return answer, server.requests[0]
-
-    answer, request = asyncio.run(main())
+    async with serving(status(204)) as server:
+        answer = await post(server, body=b'{"a":  "\xed\x95\x9c"}')
+        request = server.requests[0]
     assert answer == Answer(status=204, retry_after_s=None)
     assert (request.method, request.target, request.body) == ("POST", "/result", b'{"a":  "\xed\x95\x9c"}')
     assert request.headers["user-agent"] == "ML-Server/1.0"
@@ -93,15 +89,11 @@ def test_retry_after_as_a_date() -> None:
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-def test_w8_redirects_are_not_followed(code: int) -> None:
+async def test_w8_redirects_are_not_followed(code: int) -> None:
     """W8: a redirect to the canary costs it no connection."""
-
-    async def main() -> int:
-        async with serving(status(200)) as canary, serving(status(code, Location=canary.url())) as server:
-            assert (await post(server)).status == code
-            return canary.connections
-
-    assert asyncio.run(main()) == 0
+    async with serving(status(200)) as canary, serving(status(code, Location=canary.url())) as server:
+        assert (await post(server)).status == code
+        assert canary.connections == 0
 
 
 def test_w9_a_huge_answer_costs_little() -> None:
@@ -141,33 +133,24 @@ def test_an_answer_counts_although_its_body_never_ends() -> None:
     assert against(handle, deadline_s=0.3).status == 202
 
 
-def test_a_reset_is_told_apart_from_an_absent_server() -> None:
+async def test_a_reset_is_told_apart_from_an_absent_server() -> None:
     """A connection that breaks is `cut_off`, one that is refused `unreachable`."""
-
-    async def main() -> Server:
-        async with serving(resetting()) as server:
-            with pytest.raises(NetError, match="cut_off"):
-                await post(server)
-        with pytest.raises(NetError, match="unreachable"):
+    async with serving(resetting()) as server:
+        with pytest.raises(NetError, match="cut_off"):
             await post(server)
-        return server
+    with pytest.raises(NetError, match="unreachable"):
+        await post(server)
 
-    asyncio.run(main())
 
-
-def test_callbacks_outside_the_list_are_not_sent() -> None:
+async def test_callbacks_outside_the_list_are_not_sent() -> None:
     """An origin that is not on the list gets no connection."""
-
-    async def main() -> int:
-        async with serving(status(200)) as server:
-            with pytest.raises(NetError, match="not_allowed"):
-                await post(server, policy=CallbackPolicy(origins=("http://ecg-backend:8000",)))
-            return server.connections
-
-    assert asyncio.run(main()) == 0
+    async with serving(status(200)) as server:
+        with pytest.raises(NetError, match="not_allowed"):
+            await post(server, policy=CallbackPolicy(origins=("http://ecg-backend:8000",)))
+        assert server.connections == 0
 
 
-def test_connections_are_kept_for_the_next_callback() -> None:
+async def test_connections_are_kept_for_the_next_callback() -> None:
     """One connection serves many callbacks."""
 
     async def twice(_: Request, writer: asyncio.StreamWriter) -> None:
@@ -176,119 +159,89 @@ def test_connections_are_kept_for_the_next_callback() -> None:
         await asyncio.sleep(0.1)
         writer.write(answer)
 
-    async def main() -> int:
-        async with serving(twice) as server, CallbackClient(LOCAL) as client:
-            for _ in range(2):
-                assert (await client.post(server.url(), b"{}", {})).status == 200
-            return server.connections
-
-    assert asyncio.run(main()) == 1
+    async with serving(twice) as server, CallbackClient(LOCAL) as client:
+        for _ in range(2):
+            assert (await client.post(server.url(), b"{}", {})).status == 200
+        assert server.connections == 1
 
 
 @pytest.mark.parametrize(
     "private", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "::ffff:127.0.0.1", "fe80::1%lo"]
 )
-def test_w10_a_name_that_leads_inside_is_refused(private: str) -> None:
+async def test_w10_a_name_that_leads_inside_is_refused(private: str) -> None:
     """W10: the resolved address is checked, not the name."""
     policy = CallbackPolicy(origins=("http://backend.example:8000",))
-
-    async def main() -> None:
-        async with CallbackClient(policy, resolve=resolver([private])) as client:
-            with pytest.raises(NetError, match="not_allowed"):
-                await client.post("http://backend.example:8000/x", b"", {})
-
-    asyncio.run(main())
+    async with CallbackClient(policy, resolve=resolver([private])) as client:
+        with pytest.raises(NetError, match="not_allowed"):
+            await client.post("http://backend.example:8000/x", b"", {})
 
 
-def test_w11_dns_rebinding_reaches_nothing() -> None:
+async def test_w11_dns_rebinding_reaches_nothing() -> None:
     """W11: a name that answers an allowed address first and a forbidden one then: 0 hits in 100, and vice versa."""
-
-    async def main() -> tuple[int, int]:
-        async with serving(status(200)) as canary:
-            policy = CallbackPolicy(networks=("127.0.0.2/32",), origins=(f"http://rebind.example:{canary.port}",))
-            allowed = 0
-            for i in range(100):
-                answers = [["127.0.0.2"], ["127.0.0.1"], ["127.0.0.2", "127.0.0.1"], ["::1", "127.0.0.1"]]
-                resolve = resolver(answers[i % 4], answers[(i + 1) % 4])
-                async with CallbackClient(policy, resolve=resolve) as client:
-                    for _ in range(2):
-                        with pytest.raises(NetError) as caught:
-                            await client.post(f"http://rebind.example:{canary.port}/", b"", {})
-                        allowed += caught.value.kind == "unreachable"
-            return canary.connections, allowed
-
-    hits, tried_allowed = asyncio.run(main())
-    assert hits == 0
-    assert tried_allowed == 100  # it did connect, to where it may
-
-
-def test_the_next_address_is_tried() -> None:
-    """Where a name has several addresses and one is dead, the next one is used."""
-
-    async def main() -> int:
-        async with serving(status(200)) as server:
-            policy = CallbackPolicy(networks=LOOPBACK, origins=(f"http://backend.example:{server.port}",))
-            resolve = resolver(["10.0.0.1", "127.0.0.9", "127.0.0.1"])
+    async with serving(status(200)) as canary:
+        policy = CallbackPolicy(networks=("127.0.0.2/32",), origins=(f"http://rebind.example:{canary.port}",))
+        allowed = 0
+        for i in range(100):
+            answers = [["127.0.0.2"], ["127.0.0.1"], ["127.0.0.2", "127.0.0.1"], ["::1", "127.0.0.1"]]
+            resolve = resolver(answers[i % 4], answers[(i + 1) % 4])
             async with CallbackClient(policy, resolve=resolve) as client:
-                return (await client.post(f"http://backend.example:{server.port}/", b"", {})).status
+                for _ in range(2):
+                    with pytest.raises(NetError) as caught:
+                        await client.post(f"http://rebind.example:{canary.port}/", b"", {})
+                    allowed += caught.value.kind == "unreachable"
+        assert canary.connections == 0
+    assert allowed == 100  # it did connect, to where it may
 
-    assert asyncio.run(main()) == 200
+
+async def test_the_next_address_is_tried() -> None:
+    """Where a name has several addresses and one is dead, the next one is used."""
+    async with serving(status(200)) as server:
+        policy = CallbackPolicy(networks=LOOPBACK, origins=(f"http://backend.example:{server.port}",))
+        resolve = resolver(["10.0.0.1", "127.0.0.9", "127.0.0.1"])
+        async with CallbackClient(policy, resolve=resolve) as client:
+            assert (await client.post(f"http://backend.example:{server.port}/", b"", {})).status == 200
 
 
-def test_a_hanging_resolver_is_cut() -> None:
+async def test_a_hanging_resolver_is_cut() -> None:
     """The time to connect bounds the name's resolution, too."""
 
     async def never(_: str, __: int) -> list[str]:
         await asyncio.Event().wait()
         return []
 
-    async def main() -> None:
-        policy = CallbackPolicy(origins=("http://backend.example",))
-        async with CallbackClient(policy, resolve=never) as client:
-            with pytest.raises(NetError, match="timeout"):
-                await client.post("http://backend.example/", b"", {}, connect_s=0.1)
-
-    asyncio.run(main())
+    policy = CallbackPolicy(origins=("http://backend.example",))
+    async with CallbackClient(policy, resolve=never) as client:
+        with pytest.raises(NetError, match="timeout"):
+            await client.post("http://backend.example/", b"", {}, connect_s=0.1)
 
 
-def test_an_unknown_name_is_unreachable() -> None:
+async def test_an_unknown_name_is_unreachable() -> None:
     """A name without an address is a network failure, not a crash."""
 
     async def unknown(_: str, __: int) -> list[str]:
         raise OSError(-2, "Name or service not known")
 
-    async def main() -> None:
-        async with CallbackClient(CallbackPolicy(origins=("http://b.example",)), resolve=unknown) as client:
-            with pytest.raises(NetError, match="unreachable"):
-                await client.post("http://b.example/", b"", {})
-
-    asyncio.run(main())
+    async with CallbackClient(CallbackPolicy(origins=("http://b.example",)), resolve=unknown) as client:
+        with pytest.raises(NetError, match="unreachable"):
+            await client.post("http://b.example/", b"", {})
 
 
-def test_the_environments_proxy_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environments_proxy_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """W10: `trust_env=False`: a proxy in the environment sees nothing."""
-
-    async def main() -> tuple[int, int]:
-        async with serving(status(200)) as proxy, serving(status(200)) as server:
-            for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
-                monkeypatch.setenv(name, proxy.url(""))
-            await post(server)
-            return proxy.connections, server.connections
-
-    assert asyncio.run(main()) == (0, 1)
+    async with serving(status(200)) as proxy, serving(status(200)) as server:
+        for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url(""))
+        await post(server)
+        assert (proxy.connections, server.connections) == (0, 1)
 
 
-def test_a_configured_proxy_is_used() -> None:
+async def test_a_configured_proxy_is_used() -> None:
     """A proxy that the settings name gets the request, and it resolves the name."""
-
-    async def main() -> str:
-        async with serving(status(200)) as proxy:
-            policy = CallbackPolicy(origins=("http://backend.example",), proxy=proxy.url(""))
-            async with CallbackClient(policy, resolve=resolver([])) as client:
-                assert (await client.post("http://backend.example/result", b"", {})).status == 200
-            return proxy.requests[0].target
-
-    assert asyncio.run(main()) == "http://backend.example/result"
+    async with serving(status(200)) as proxy:
+        policy = CallbackPolicy(origins=("http://backend.example",), proxy=proxy.url(""))
+        async with CallbackClient(policy, resolve=resolver([])) as client:
+            assert (await client.post("http://backend.example/result", b"", {})).status == 200
+        assert proxy.requests[0].target == "http://backend.example/result"
 
 
 def certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, Path]:
@@ -318,67 +271,51 @@ def certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, Path]:
     return context, file
 
 
-def test_tls_sees_the_name_and_the_socket_the_checked_address(tmp_path: Path) -> None:
+async def test_tls_sees_the_name_and_the_socket_the_checked_address(tmp_path: Path) -> None:
     """The certificate is checked against the URL's name, SNI and Host carry it, the socket the checked address."""
     context, ca_file = certificate(tmp_path, "backend.example")
     names: list[str] = []
     context.sni_callback = lambda _, name, __: names.append(name)
-
-    async def main() -> None:
-        async with serving(status(200), tls=context) as server:
-            origins = (f"https://backend.example:{server.port}", f"https://other.example:{server.port}")
-            policy = CallbackPolicy(networks=LOOPBACK, origins=origins, ca_file=ca_file)
-            async with CallbackClient(policy, resolve=resolver(["127.0.0.1"])) as client:
-                assert (await client.post(f"{origins[0]}/x", b"", {})).status == 200
-                with pytest.raises(NetError, match="unreachable"):
-                    await client.post(f"{origins[1]}/x", b"", {})
-            assert server.requests[0].headers["host"] == f"backend.example:{server.port}"
-        assert names == ["backend.example", "other.example"]
-
-    asyncio.run(main())
+    async with serving(status(200), tls=context) as server:
+        origins = (f"https://backend.example:{server.port}", f"https://other.example:{server.port}")
+        policy = CallbackPolicy(networks=LOOPBACK, origins=origins, ca_file=ca_file)
+        async with CallbackClient(policy, resolve=resolver(["127.0.0.1"])) as client:
+            assert (await client.post(f"{origins[0]}/x", b"", {})).status == 200
+            with pytest.raises(NetError, match="unreachable"):
+                await client.post(f"{origins[1]}/x", b"", {})
+        assert server.requests[0].headers["host"] == f"backend.example:{server.port}"
+    assert names == ["backend.example", "other.example"]
 
 
-def test_an_untrusted_certificate_is_refused(tmp_path: Path) -> None:
+async def test_an_untrusted_certificate_is_refused(tmp_path: Path) -> None:
     """Without being named, a private certificate is not trusted."""
     context, _ = certificate(tmp_path, "backend.example")
-
-    async def main() -> None:
-        async with serving(status(200), tls=context) as server:
-            policy = CallbackPolicy(networks=LOOPBACK, origins=(f"https://backend.example:{server.port}",))
-            async with CallbackClient(policy, resolve=resolver(["127.0.0.1"])) as client:
-                with pytest.raises(NetError, match="unreachable"):
-                    await client.post(f"https://backend.example:{server.port}/x", b"", {})
-
-    asyncio.run(main())
+    async with serving(status(200), tls=context) as server:
+        policy = CallbackPolicy(networks=LOOPBACK, origins=(f"https://backend.example:{server.port}",))
+        async with CallbackClient(policy, resolve=resolver(["127.0.0.1"])) as client:
+            with pytest.raises(NetError, match="unreachable"):
+                await client.post(f"https://backend.example:{server.port}/x", b"", {})
 
 
-def test_cancelling_a_post_closes_its_connection() -> None:
+async def test_cancelling_a_post_closes_its_connection() -> None:
     """A try that is called off (the terminal callback overtakes progress) leaves at once."""
-
-    async def main() -> float:
-        async with serving(hanging) as server, CallbackClient(LOCAL) as client:
-            task = asyncio.create_task(client.post(server.url(), b"{}", {}))
-            await server.arrived.wait()
-            began = time.monotonic()
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            return time.monotonic() - began
-
-    assert asyncio.run(main()) < 0.5
+    async with serving(hanging) as server, CallbackClient(LOCAL) as client:
+        task = asyncio.create_task(client.post(server.url(), b"{}", {}))
+        await server.arrived.wait()
+        began = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert time.monotonic() - began < 0.5
 
 
-def test_the_http_libraries_log_no_urls(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_http_libraries_log_no_urls(caplog: pytest.LogCaptureFixture) -> None:
     """M7: even with every logger at DEBUG, no line holds the URL's query."""
     caplog.set_level(logging.DEBUG)
-
-    async def main() -> None:
-        async with serving(status(302, Location="http://x/?X-Amz-Signature=s3cret")) as server:
-            transport = CheckedTransport(NetPolicy(networks=LOOPBACK))
-            request = httpx.Request("GET", server.url(query="X-Amz-Signature=s3cret"))
-            async with exchange(transport, request, connect_s=1, stall_s=1) as response:
-                assert response.status_code == 302
-            await transport.aclose()
-
-    asyncio.run(main())
+    async with serving(status(302, Location="http://x/?X-Amz-Signature=s3cret")) as server:
+        transport = CheckedTransport(NetPolicy(networks=LOOPBACK))
+        request = httpx.Request("GET", server.url(query="X-Amz-Signature=s3cret"))
+        async with exchange(transport, request, connect_s=1, stall_s=1) as response:
+            assert response.status_code == 302
+        await transport.aclose()
     assert "s3cret" not in caplog.text

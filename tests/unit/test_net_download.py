@@ -80,7 +80,7 @@ def test_a_file_arrives_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_progress_counts_bytes(tmp_path: Path, *, told: bool) -> None:
+async def test_progress_counts_bytes(tmp_path: Path, *, told: bool) -> None:
     """Progress rises to the whole; the total is told where the server tells it."""
     body = BODY * 10
     seen: list[tuple[int, int | None]] = []
@@ -89,17 +89,14 @@ def test_progress_counts_bytes(tmp_path: Path, *, told: bool) -> None:
         writer.write(head(200, Transfer_Encoding="chunked") + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n")
         await writer.drain()
 
-    async def main() -> None:
-        async with serving(whole(body) if told else chunked) as server:
-            await download(
-                server.url(),
-                tmp_path / "v",
-                policy=LOCAL,
-                limits=LIMITS.model_copy(update={"max_bytes": 10_000_000}),
-                on_progress=lambda done, total: seen.append((done, total)),
-            )
-
-    asyncio.run(main())
+    async with serving(whole(body) if told else chunked) as server:
+        await download(
+            server.url(),
+            tmp_path / "v",
+            policy=LOCAL,
+            limits=LIMITS.model_copy(update={"max_bytes": 10_000_000}),
+            on_progress=lambda done, total: seen.append((done, total)),
+        )
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
     assert seen[-1] == (len(body), len(body) if told else None)
     assert len(seen) >= 3
@@ -161,16 +158,12 @@ def _chain(error: BaseException | None) -> str:
     return "" if error is None else f"{error!r} {_chain(error.__cause__)} {_chain(error.__context__)}"
 
 
-def test_an_absent_server(tmp_path: Path) -> None:
+async def test_an_absent_server(tmp_path: Path) -> None:
     """Nobody listens: `unreachable`."""
-
-    async def main() -> None:
-        async with serving(hanging) as server:
-            pass
-        await download(server.url(), tmp_path / "v", policy=LOCAL, limits=LIMITS)
-
+    async with serving(hanging) as server:
+        pass
     with refusal("unreachable"):
-        asyncio.run(main())
+        await download(server.url(), tmp_path / "v", policy=LOCAL, limits=LIMITS)
 
 
 def test_m5_the_limit_itself_passes(tmp_path: Path) -> None:
@@ -259,56 +252,42 @@ def test_redirects_are_followed_within_bounds(hops: int, tmp_path: Path) -> None
         assert (tmp_path / "v").read_bytes() == BODY
 
 
-def test_a_redirect_to_a_forbidden_address_reaches_nobody(tmp_path: Path) -> None:
+async def test_a_redirect_to_a_forbidden_address_reaches_nobody(tmp_path: Path) -> None:
     """The canary on an address that is not named gets no connection, neither by address nor by name."""
-
-    async def main() -> int:
-        async with serving(whole(BODY), host="127.0.0.1") as canary:
-            for target in (canary.url(), f"http://inside.example:{canary.port}/", f"//127.0.0.1:{canary.port}/"):
-                async with serving(status(302, Location=target), host="127.0.0.2") as server:
-                    policy = LOCAL.model_validate({**LOCAL.model_dump(), "networks": ("127.0.0.2/32",)})
-                    with pytest.raises(DownloadError, match="not allowed"):
-                        await download(
-                            server.url(), tmp_path / "v", policy=policy, limits=LIMITS, resolve=_resolve_inside
-                        )
-            return canary.connections
-
-    assert asyncio.run(main()) == 0
+    async with serving(whole(BODY), host="127.0.0.1") as canary:
+        for target in (canary.url(), f"http://inside.example:{canary.port}/", f"//127.0.0.1:{canary.port}/"):
+            async with serving(status(302, Location=target), host="127.0.0.2") as server:
+                policy = LOCAL.model_validate({**LOCAL.model_dump(), "networks": ("127.0.0.2/32",)})
+                with pytest.raises(DownloadError, match="not allowed"):
+                    await download(server.url(), tmp_path / "v", policy=policy, limits=LIMITS, resolve=_resolve_inside)
+        assert canary.connections == 0
 
 
 @pytest.mark.parametrize("rules", [{"hosts": ("127.0.0.1",)}, {"ports": ()}], ids=["host", "port"])
-def test_each_hop_is_checked_like_the_first_url(rules: dict[str, Any], tmp_path: Path) -> None:
+async def test_each_hop_is_checked_like_the_first_url(rules: dict[str, Any], tmp_path: Path) -> None:
     """A redirect breaks no rule that the first URL must keep, such as the list of hosts or ports."""
-
-    async def main() -> int:
-        async with serving(whole(BODY)) as other:
-            target = f"http://localhost:{other.port}/"
-            async with serving(status(302, Location=target)) as server:
-                policy = LOCAL.model_validate({**LOCAL.model_dump(), **rules})
-                if "ports" in rules:
-                    policy = policy.model_copy(update={"ports": (server.port,)})
-                with pytest.raises(DownloadError, match="not allowed"):
-                    await download(server.url(), tmp_path / "v", policy=policy, limits=LIMITS)
-                assert server.connections == 1
-            return other.connections
-
-    assert asyncio.run(main()) == 0
+    async with serving(whole(BODY)) as other:
+        target = f"http://localhost:{other.port}/"
+        async with serving(status(302, Location=target)) as server:
+            policy = LOCAL.model_validate({**LOCAL.model_dump(), **rules})
+            if "ports" in rules:
+                policy = policy.model_copy(update={"ports": (server.port,)})
+            with pytest.raises(DownloadError, match="not allowed"):
+                await download(server.url(), tmp_path / "v", policy=policy, limits=LIMITS)
+            assert server.connections == 1
+        assert other.connections == 0
 
 
 async def _resolve_inside(_: str, __: int) -> list[str]:
     return ["127.0.0.1"]
 
 
-def test_a_forbidden_url_makes_no_connection(tmp_path: Path) -> None:
+async def test_a_forbidden_url_makes_no_connection(tmp_path: Path) -> None:
     """What the policy refuses is refused here, too, whoever forgot to ask before."""
-
-    async def main() -> int:
-        async with serving(whole(BODY)) as server:
-            with pytest.raises(DownloadError, match="not allowed"):
-                await download(server.url(), tmp_path / "v", policy=VideoPolicy(), limits=LIMITS)
-            return server.connections
-
-    assert asyncio.run(main()) == 0
+    async with serving(whole(BODY)) as server:
+        with pytest.raises(DownloadError, match="not allowed"):
+            await download(server.url(), tmp_path / "v", policy=VideoPolicy(), limits=LIMITS)
+        assert server.connections == 0
 
 
 def resume(tmp_path: Path, *, size: int, cuts: int, etags: Callable[[int], str]) -> tuple[Downloaded, Server, bytes]:
@@ -411,21 +390,17 @@ def test_m5_a_crumb_per_connection_does_not_go_on_for_ever(tmp_path: Path) -> No
         fetch(handle, tmp_path / "v", max_cuts=7)
 
 
-def test_cancelling_closes_the_connection(tmp_path: Path) -> None:
+async def test_cancelling_closes_the_connection(tmp_path: Path) -> None:
     """A cancelled download stops within a moment."""
-
-    async def main() -> float:
-        async with serving(dripping()) as server:
-            limits = LIMITS.model_copy(update={"min_bytes_per_s": 0})
-            task = asyncio.create_task(download(server.url(), tmp_path / "v", policy=LOCAL, limits=limits))
-            await server.arrived.wait()
-            began = time.monotonic()
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            return time.monotonic() - began
-
-    assert asyncio.run(main()) < 0.5
+    async with serving(dripping()) as server:
+        limits = LIMITS.model_copy(update={"min_bytes_per_s": 0})
+        task = asyncio.create_task(download(server.url(), tmp_path / "v", policy=LOCAL, limits=limits))
+        await server.arrived.wait()
+        began = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert time.monotonic() - began < 0.5
 
 
 NOW = 1_735_376_400.0  # 2024-12-28T09:00:00Z

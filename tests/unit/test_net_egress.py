@@ -26,26 +26,21 @@ BODY = b"a video"
 LIMITS = DownloadLimits(deadline_s=10, connect_s=2, stall_s=2, max_tries=1, pause_s=0, disk_reserve_bytes=0)
 
 
-def test_w11_a_video_name_that_rebinds_reaches_nothing(tmp_path: Path) -> None:
+async def test_w11_a_video_name_that_rebinds_reaches_nothing(tmp_path: Path) -> None:
     """W11: a video's name that answers public first and loopback then, in turn: 0 hits in 100 downloads."""
-
-    async def main() -> tuple[int, int]:
-        async with serving(whole(BODY)) as canary:
-            policy = VideoPolicy(schemes={"http"}, networks=("127.0.0.2/32",), ports="*")
-            unreachable = 0
-            for i in range(100):
-                answers = [["127.0.0.2"], ["127.0.0.1"], ["::ffff:127.0.0.1", "127.0.0.1"], ["::1", "127.0.0.2"]]
-                resolve = resolver(answers[i % 4], answers[(i + 1) % 4])
-                url = f"http://rebind.example:{canary.port}/v.mp4"
-                for _ in range(2):
-                    with pytest.raises(DownloadError) as caught:
-                        await download(url, tmp_path / "v", policy=policy, limits=LIMITS, resolve=resolve)
-                    unreachable += "not allowed" not in str(caught.value)
-            return canary.connections, unreachable
-
-    hits, tried_allowed = asyncio.run(main())
-    assert hits == 0
-    assert tried_allowed == 100  # it did connect, to where it may
+    async with serving(whole(BODY)) as canary:
+        policy = VideoPolicy(schemes={"http"}, networks=("127.0.0.2/32",), ports="*")
+        unreachable = 0
+        for i in range(100):
+            answers = [["127.0.0.2"], ["127.0.0.1"], ["::ffff:127.0.0.1", "127.0.0.1"], ["::1", "127.0.0.2"]]
+            resolve = resolver(answers[i % 4], answers[(i + 1) % 4])
+            url = f"http://rebind.example:{canary.port}/v.mp4"
+            for _ in range(2):
+                with pytest.raises(DownloadError) as caught:
+                    await download(url, tmp_path / "v", policy=policy, limits=LIMITS, resolve=resolve)
+                unreachable += "not allowed" not in str(caught.value)
+        assert canary.connections == 0
+    assert unreachable == 100  # it did connect, to where it may
 
 
 @asynccontextmanager
@@ -103,42 +98,33 @@ def test_w10_through_a_proxy_a_private_ca_still_has_to_be_named(tmp_path: Path) 
         asyncio.run(proxied(tmp_path / "v", None, context))
 
 
-def test_w10_a_proxy_is_no_way_to_what_is_not_allowed(tmp_path: Path) -> None:
+async def test_w10_a_proxy_is_no_way_to_what_is_not_allowed(tmp_path: Path) -> None:
     """W10: hosts, origins and literal addresses are judged before a proxy is asked: it gets no connection."""
-
-    async def main() -> int:
-        async with serving(status(200)) as proxy:
-            videos = VideoPolicy(hosts=("videos.internal", "*.s3.amazonaws.com"), proxy=proxy.url(""))
-            for url in (
-                "https://127.0.0.1/v",
-                "https://169.254.169.254/v",
-                "https://evil.example/v",
-                "http://videos.internal/v",
-            ):
-                with pytest.raises(DownloadError, match="not allowed"):
-                    await download(url, tmp_path / "v", policy=videos, limits=LIMITS)
-            async with CallbackClient(
-                CallbackPolicy(origins=("http://ecg-backend:8000",), proxy=proxy.url(""))
-            ) as client:
-                for url in ("http://ecg-backend:8001/x", "http://10.0.0.1:8000/x", "https://ecg-backend:8000/x"):
-                    with pytest.raises(NetError, match="not_allowed"):
-                        await client.post(url, b"", {})
-            return proxy.connections
-
-    assert asyncio.run(main()) == 0
+    async with serving(status(200)) as proxy:
+        videos = VideoPolicy(hosts=("videos.internal", "*.s3.amazonaws.com"), proxy=proxy.url(""))
+        for url in (
+            "https://127.0.0.1/v",
+            "https://169.254.169.254/v",
+            "https://evil.example/v",
+            "http://videos.internal/v",
+        ):
+            with pytest.raises(DownloadError, match="not allowed"):
+                await download(url, tmp_path / "v", policy=videos, limits=LIMITS)
+        async with CallbackClient(CallbackPolicy(origins=("http://ecg-backend:8000",), proxy=proxy.url(""))) as client:
+            for url in ("http://ecg-backend:8001/x", "http://10.0.0.1:8000/x", "https://ecg-backend:8000/x"):
+                with pytest.raises(NetError, match="not_allowed"):
+                    await client.post(url, b"", {})
+        assert proxy.connections == 0
 
 
-def test_w10_a_redirect_through_a_proxy_is_judged_too(tmp_path: Path) -> None:
+async def test_w10_a_redirect_through_a_proxy_is_judged_too(tmp_path: Path) -> None:
     """W10: a hop to the metadata address is refused although the proxy would fetch it."""
 
     async def redirect(_: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(head(302, Location="http://169.254.169.254/latest/meta-data/", Content_Length=0))
 
-    async def main() -> list[str]:
-        async with serving(redirect) as proxy:
-            policy = VideoPolicy(schemes={"http"}, proxy=proxy.url(""))
-            with pytest.raises(DownloadError, match="not allowed"):
-                await download("http://videos.example/v", tmp_path / "v", policy=policy, limits=LIMITS)
-            return [request.target for request in proxy.requests]
-
-    assert asyncio.run(main()) == ["http://videos.example/v"]
+    async with serving(redirect) as proxy:
+        policy = VideoPolicy(schemes={"http"}, proxy=proxy.url(""))
+        with pytest.raises(DownloadError, match="not allowed"):
+            await download("http://videos.example/v", tmp_path / "v", policy=policy, limits=LIMITS)
+        assert [request.target for request in proxy.requests] == ["http://videos.example/v"]

@@ -89,41 +89,34 @@ async def job(name: str, stage: Replica, database: Database) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_d6_a_file_that_kills_its_replica(database, seed):
+async def test_d6_a_file_that_kills_its_replica(database, seed):
     """D6: after three deaths it is known for the cause and fails; its nine neighbours finish, whatever the timing."""
-
-    async def run() -> tuple[list[Any], int]:
-        stage = Replica()
-        names = [f"job-{i}" for i in range(9)]
-        names.insert(3 * seed, "poison")
-        ended = await asyncio.gather(*(job(name, stage, database) for name in names), return_exceptions=True)
-        return [end for name, end in zip(names, ended, strict=True) if name != "poison"] + [
-            ended[3 * seed]
-        ], stage.deaths
-
-    (*neighbours, poison), deaths = asyncio.run(run())
+    stage = Replica()
+    names = [f"job-{i}" for i in range(9)]
+    names.insert(3 * seed, "poison")
+    ended = await asyncio.gather(*(job(name, stage, database) for name in names), return_exceptions=True)
+    (*neighbours, poison), deaths = (
+        [end for name, end in zip(names, ended, strict=True) if name != "poison"] + [ended[3 * seed]],
+        stage.deaths,
+    )
     assert neighbours == [[f"job-{i}"] * PIECES for i in range(9)]
     assert isinstance(poison, InternalJobError)
     assert deaths == 3
 
 
-def test_d6_who_died_of_others_is_not_blamed(database):
+async def test_d6_who_died_of_others_is_not_blamed(database):
     """D6: a replica that dies once while a piece is alone in it, by whatever cause: the piece is made again."""
-
-    async def run() -> list[str]:
-        stage = Replica()
-        work = asyncio.create_task(job("a", stage, database))
-        for _ in range(2):
-            await asyncio.sleep(CALL_S / 2)
-            while not stage._running:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
-            stage.die()
-        return await work
-
-    assert asyncio.run(run()) == ["a"] * PIECES
+    stage = Replica()
+    work = asyncio.create_task(job("a", stage, database))
+    for _ in range(2):
+        await asyncio.sleep(CALL_S / 2)
+        while not stage._running:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        stage.die()
+    assert await work == ["a"] * PIECES
 
 
-def test_d6_to_be_alone_lasts_as_long_as_the_call(database, monkeypatch):
+async def test_d6_to_be_alone_lasts_as_long_as_the_call(database, monkeypatch):
     """D6: a call that takes longer than a lease keeps the others off until it ends, and then they come."""
     monkeypatch.setattr(leases, "LEASE_S", 0.2)
     monkeypatch.setattr(attempt_module, "BEAT_S", 0.05)
@@ -135,17 +128,14 @@ def test_d6_to_be_alone_lasts_as_long_as_the_call(database, monkeypatch):
             await asyncio.sleep(seconds)
             inside.append(name)
 
-    async def run() -> None:
-        first = asyncio.create_task(alone("a", 1.0))
-        while not inside:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        await asyncio.gather(first, alone("b", 0))
-
-    asyncio.run(run())
+    first = asyncio.create_task(alone("a", 1.0))
+    while not inside:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await asyncio.gather(first, alone("b", 0))
     assert inside == ["a", "a", "b", "b"]
 
 
-def test_a_replica_that_is_out_of_reach_is_not_a_death(database):
+async def test_a_replica_that_is_out_of_reach_is_not_a_death(database):
     """A call that cannot reach its replica for a moment is made again, beside the others."""
     failures = [ActorUnavailableError("away", b"x" * 16)] * 3
 
@@ -161,13 +151,10 @@ def test_a_replica_that_is_out_of_reach_is_not_a_death(database):
     def nobody() -> Any:
         raise AssertionError
 
-    async def run() -> str:
-        return await StageCalls("a", 1, nobody).call(Away().remote, "a")
-
-    assert asyncio.run(run()) == "a"
+    assert await StageCalls("a", 1, nobody).call(Away().remote, "a") == "a"
 
 
-def test_d3_what_a_call_refers_to_dies_with_its_maker(database):
+async def test_d3_what_a_call_refers_to_dies_with_its_maker(database):
     """D3: the call is made again with a new argument, at once, by Serve's own word for it (found by the checker)."""
     router = SimpleNamespace(deployment_id=DeploymentID("SpeechDetector"))
     lost = AsyncioRouter._make_upstream_crash_error(router, ActorDiedError())
@@ -178,11 +165,9 @@ def test_d3_what_a_call_refers_to_dies_with_its_maker(database):
             raise lost
         return arguments[-1]
 
-    async def run() -> str:
-        own = StageCalls("a", WORKERS, Isolation(database).hold)
-        return await own.call(
-            lambda: Response(asyncio.ensure_future(compute())), before_retry=lambda: arguments.append("new")
-        )
-
-    assert asyncio.run(run()) == "new"
+    own = StageCalls("a", WORKERS, Isolation(database).hold)
+    assert (
+        await own.call(lambda: Response(asyncio.ensure_future(compute())), before_retry=lambda: arguments.append("new"))
+        == "new"
+    )
     assert arguments == ["lost", "new"]

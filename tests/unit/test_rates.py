@@ -47,32 +47,24 @@ async def statuses(*asks):
     return [(await each)[0] for each in asks]
 
 
-def test_a3_clients_are_told_apart_by_key_else_by_address():
+async def test_a3_clients_are_told_apart_by_key_else_by_address():
     """A3: one client's flood costs another nothing; with keys the address says nothing, without them it does."""
-
-    async def check():
-        keyed = replica(MemoryStorage(), keys=ring("a", "b"))
-        assert await statuses(*(ask(keyed, key="a", address=f"10.0.0.{n}") for n in range(3))) == [200, 200, 429]
-        assert await statuses(ask(keyed, key="b"), ask(keyed, key="a", path="/health")) == [200, 200]
-        open_to_all = replica(MemoryStorage())
-        assert await statuses(*(ask(open_to_all, key=f"k{n}") for n in range(3))) == [200, 200, 429]
-        assert await statuses(ask(open_to_all, address="10.0.0.2")) == [200]
-
-    asyncio.run(check())
+    keyed = replica(MemoryStorage(), keys=ring("a", "b"))
+    assert await statuses(*(ask(keyed, key="a", address=f"10.0.0.{n}") for n in range(3))) == [200, 200, 429]
+    assert await statuses(ask(keyed, key="b"), ask(keyed, key="a", path="/health")) == [200, 200]
+    open_to_all = replica(MemoryStorage())
+    assert await statuses(*(ask(open_to_all, key=f"k{n}") for n in range(3))) == [200, 200, 429]
+    assert await statuses(ask(open_to_all, address="10.0.0.2")) == [200]
 
 
-def test_a3_a_refusal_says_when_to_come_back():
+async def test_a3_a_refusal_says_when_to_come_back():
     """A3: 429 with Retry-After within the window, and the window moves."""
-
-    async def check():
-        gate = replica(MemoryStorage(), rate="1/second")
-        assert (await ask(gate))[0] == 200
-        status, headers = await ask(gate)
-        assert (status, headers[b"retry-after"]) == (429, b"1")
-        await asyncio.sleep(1)  # what it was told
-        assert (await ask(gate))[0] == 200
-
-    asyncio.run(check())
+    gate = replica(MemoryStorage(), rate="1/second")
+    assert (await ask(gate))[0] == 200
+    status, headers = await ask(gate)
+    assert (status, headers[b"retry-after"]) == (429, b"1")
+    await asyncio.sleep(1)  # what it was told
+    assert (await ask(gate))[0] == 200
 
 
 @asynccontextmanager
@@ -99,15 +91,11 @@ def test_a3_replicas_count_together_in_redis():
         asyncio.run(check())
 
 
-def test_a3_a_store_that_is_away_is_no_outage():
+async def test_a3_a_store_that_is_away_is_no_outage():
     """A3: each replica counts for itself meanwhile: nobody is refused for it, and nobody is without limit."""
-
-    async def check():
-        async with connected(f"redis://127.0.0.1:{free_port()}") as storage:
-            gate = replica(storage)
-            assert await statuses(*(ask(gate) for _ in range(3))) == [200, 200, 429]
-
-    asyncio.run(check())
+    async with connected(f"redis://127.0.0.1:{free_port()}") as storage:
+        gate = replica(storage)
+        assert await statuses(*(ask(gate) for _ in range(3))) == [200, 200, 429]
 
 
 def test_a3_a_wrong_store_is_named_at_start():

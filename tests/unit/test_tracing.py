@@ -157,7 +157,7 @@ def test_one_trace_from_the_post_to_the_acknowledgement(server, collector, tmp_p
         assert not [part for part in (b"secret", b"geheim", bytes(tmp_path), b"Traceback") if part in raw]
 
 
-def test_a_resumed_job_goes_on_in_its_trace(server, collector):
+async def test_a_resumed_job_goes_on_in_its_trace(server, collector):
     """A driver that stands still for ever, one that gives its job back, one that ends it: attempts of one trace."""
     held = asyncio.Event()
 
@@ -165,20 +165,17 @@ def test_a_resumed_job_goes_on_in_its_trace(server, collector):
         held.set()
         return Response(asyncio.Event().wait())
 
-    async def live() -> None:
-        await asyncio.to_thread(server.store.queue.admit_jobs)
-        for leaves in (False, True):
-            held.clear()
-            driver = server.driver(emotion=SimpleNamespace(analyze=SimpleNamespace(remote=wait)))
-            await held.wait()
-            await until(lambda: Checkpoints(server.database).stages("a", 1) >= KEPT)
-            if leaves:
-                driver.give_back()
-                await driver._task
-        await server.driver()._task
-
     server.post()
-    asyncio.run(live())
+    await asyncio.to_thread(server.store.queue.admit_jobs)
+    for leaves in (False, True):
+        held.clear()
+        driver = server.driver(emotion=SimpleNamespace(analyze=SimpleNamespace(remote=wait)))
+        await held.wait()
+        await until(lambda: Checkpoints(server.database).stages("a", 1) >= KEPT)
+        if leaves:
+            driver.give_back()
+            await driver._task
+    await server.driver()._task
     assert server.store.jobs.fetch_job("a").state is JobState.COMPLETED
     spans = collector.of("a", until="attempt")
     tree(spans)

@@ -78,52 +78,44 @@ def video(language: str) -> tuple[np.ndarray, list[Span], list[str]]:
     return np.concatenate(pieces), chunks, list(texts.values())
 
 
-def test_two_jobs_of_different_languages_get_their_own_words(start: Any) -> None:
+async def test_two_jobs_of_different_languages_get_their_own_words(start: Any) -> None:
     """An English and a Korean job at once, one with its language given, one found: each gets what it gets alone."""
     jobs = {"english": (*video("en"), "en"), "korean": (*video("ko"), AUTO)}
+    transcriber = start(WHISPER)
 
-    async def work() -> None:
-        transcriber = start(WHISPER)
+    async def job(job_id: str) -> list[Transcript]:
+        audio, chunks, _, language = jobs[job_id]
+        asked = (transcriber.transcribe(audio, chunk, language, job_id, [chunk]) for chunk in chunks)
+        return await asyncio.gather(*asked)
 
-        async def job(job_id: str) -> list[Transcript]:
-            audio, chunks, _, language = jobs[job_id]
-            asked = (transcriber.transcribe(audio, chunk, language, job_id, [chunk]) for chunk in chunks)
-            return await asyncio.gather(*asked)
-
-        alone = [await job(job_id) for job_id in jobs]
-        together = await asyncio.gather(*map(job, jobs))
-        for transcripts, before, (_, chunks, texts, _), language in zip(
-            together, alone, jobs.values(), ("en", "ko"), strict=True
-        ):
-            assert [each.utterances[0].text for each in transcripts] == texts
-            assert [" ".join(word.text for word in each.utterances[0].words) for each in transcripts] == texts
-            assert [each.utterances[0].text for each in before] == texts
-            assert {each.language for each in transcripts} == {language}
-            for each, chunk in zip(transcripts, chunks, strict=True):
-                assert each.utterances[0].start_s == chunk.start_s
-                assert each.utterances[0].end_s == pytest.approx(chunk.end_s, abs=1e-3)
-        audio, chunks, _, _ = jobs["korean"]
-        probabilities = await transcriber.detect_language(audio, chunks[0], "korean")
-        assert probabilities["ko"] > 0.9
-        transcriber.check_health()
-        assert repr(transcriber) == "Transcriber(whisperx-asr)"
-
-    asyncio.run(work())
+    alone = [await job(job_id) for job_id in jobs]
+    together = await asyncio.gather(*map(job, jobs))
+    for transcripts, before, (_, chunks, texts, _), language in zip(
+        together, alone, jobs.values(), ("en", "ko"), strict=True
+    ):
+        assert [each.utterances[0].text for each in transcripts] == texts
+        assert [" ".join(word.text for word in each.utterances[0].words) for each in transcripts] == texts
+        assert [each.utterances[0].text for each in before] == texts
+        assert {each.language for each in transcripts} == {language}
+        for each, chunk in zip(transcripts, chunks, strict=True):
+            assert each.utterances[0].start_s == chunk.start_s
+            assert each.utterances[0].end_s == pytest.approx(chunk.end_s, abs=1e-3)
+    audio, chunks, _, _ = jobs["korean"]
+    probabilities = await transcriber.detect_language(audio, chunks[0], "korean")
+    assert probabilities["ko"] > 0.9
+    transcriber.check_health()
+    assert repr(transcriber) == "Transcriber(whisperx-asr)"
 
 
-def test_chunks_that_wait_together_are_computed_together(
+async def test_chunks_that_wait_together_are_computed_together(
     start: Any, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twelve chunks of two jobs take full batches of the configured size."""
     engine = Engine()
     monkeypatch.setattr(deployment, "create", lambda *_: engine)
-
-    async def work() -> None:
-        transcriber = start(WHISPER.model_copy(update={"batch_size": 4}))
-        audio, span = np.zeros(16_000, np.int16), Span(start_s=0, end_s=1)
-        await asyncio.gather(*(transcriber.transcribe(audio, span, "ko", str(i % 2)) for i in range(12)))
-
-    asyncio.run(work())
+    transcriber = start(WHISPER.model_copy(update={"batch_size": 4}))
+    audio, span = np.zeros(16_000, np.int16), Span(start_s=0, end_s=1)
+    await asyncio.gather(*(transcriber.transcribe(audio, span, "ko", str(i % 2)) for i in range(12)))
     assert counted.values("batch_fill", stage="transcriber") == [1, 1, 1]
     assert engine.batches == [4, 4, 4]
 
@@ -137,22 +129,18 @@ def test_chunks_that_wait_together_are_computed_together(
     ],
     ids=str,
 )
-def test_what_fails_is_the_chunk_or_the_replica(
+async def test_what_fails_is_the_chunk_or_the_replica(
     start: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[Exception]
 ) -> None:
     """The engine's error ends the job, its words stay private; a lost device ends the replica, not the job."""
     monkeypatch.setattr(deployment, "create", lambda *_: Engine(error))
-
-    async def work() -> None:
-        transcriber = start(WHISPER)
-        with pytest.raises(raised) as failure:
-            await transcriber.transcribe(np.zeros(16_000, np.int16), Span(start_s=0, end_s=1), "ko", "job")
-        assert str(error) not in str(failure.value)
-        assert failure.value.__cause__ is error
-        if raised is DeviceError:
-            with pytest.raises(DeviceError):
-                transcriber.check_health()
-        else:
+    transcriber = start(WHISPER)
+    with pytest.raises(raised) as failure:
+        await transcriber.transcribe(np.zeros(16_000, np.int16), Span(start_s=0, end_s=1), "ko", "job")
+    assert str(error) not in str(failure.value)
+    assert failure.value.__cause__ is error
+    if raised is DeviceError:
+        with pytest.raises(DeviceError):
             transcriber.check_health()
-
-    asyncio.run(work())
+    else:
+        transcriber.check_health()

@@ -130,7 +130,7 @@ def test_d14_the_manager_of_the_release_before_is_replaced(tmp_path):
     assert calls == ["look", "leave", "look"]
 
 
-def test_d14_what_the_old_manager_starts_ends_with_it(monkeypatch):
+async def test_d14_what_the_old_manager_starts_ends_with_it(monkeypatch):
     """D14: the actor does nothing while the old manager answers, and is gone as soon as it does not."""
     monkeypatch.setattr(old_actor, "POLL_S", 0.0)
     answers = [None] * 3
@@ -144,10 +144,7 @@ def test_d14_what_the_old_manager_starts_ends_with_it(monkeypatch):
         assert not killed
         answers.pop()
 
-    async def run():
-        actor = old_actor.JobDriver("a", 1, b"no pickle", SimpleNamespace(look=SimpleNamespace(remote=look)))
-        await actor.ping()
-        await asyncio.gather(actor._task, return_exceptions=True)
-
-    asyncio.run(run())
+    actor = old_actor.JobDriver("a", 1, b"no pickle", SimpleNamespace(look=SimpleNamespace(remote=look)))
+    await actor.ping()
+    await asyncio.gather(actor._task, return_exceptions=True)
     assert (answers, killed) == ([], ["itself"])

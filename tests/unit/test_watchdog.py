@@ -82,16 +82,12 @@ def test_d9_a_computation_stuck_in_native_code_is_ended(library: str) -> None:
     assert "in work" in ended.stderr  # where it stood
 
 
-def test_d9_what_ends_in_time_is_left_alone() -> None:
+async def test_d9_what_ends_in_time_is_left_alone() -> None:
     """Many short computations under a watchdog that fires soon after each: the process lives, all get their answers."""
-
-    async def work() -> None:
-        compute = ComputeThread(longest_s=60)
-        assert await asyncio.gather(*(compute(abs, -number) for number in range(200))) == list(range(200))
-        with pytest.raises(ZeroDivisionError):
-            await compute(divmod, 1, 0)
-
-    asyncio.run(work())
+    compute = ComputeThread(longest_s=60)
+    assert await asyncio.gather(*(compute(abs, -number) for number in range(200))) == list(range(200))
+    with pytest.raises(ZeroDivisionError):
+        await compute(divmod, 1, 0)
     for timer in [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]:
         timer.join(5)  # one that is cancelled ends in a moment
         assert not timer.is_alive()
@@ -130,25 +126,21 @@ class Replicas:
         return remote
 
 
-def test_d9_a_poisonous_piece_ends_its_job_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_d9_a_poisonous_piece_ends_its_job_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two replicas die of it; then its job fails with a clear error, and those that shared its batch have answers."""
     monkeypatch.setattr(calls, "FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(calls, "LEAVE_S", 0.001)
-
-    async def work() -> None:
-        stage = Replicas()
-        jobs = {name: StageCalls(name, 4) for name in ("poison", "neighbour")}
-        asked = [jobs["neighbour"].call(stage.call("neighbour", item)) for item in "abc"]
-        poisoned = jobs["poison"].call(stage.call("poison", "bad"))
-        *answers, failure = await asyncio.gather(*asked, poisoned, return_exceptions=True)
-        assert answers == ["A", "B", "C"]
-        assert isinstance(failure, StageTimeoutError)
-        assert (failure.code, stage.deaths) == ("PROCESSING_TIMEOUT", 2)
-        fatal = [batch for batch in stage.batches if "bad" in batch]
-        assert len(fatal[0]) > 1
-        assert fatal[1] == ["bad"]
-
-    asyncio.run(work())
+    stage = Replicas()
+    jobs = {name: StageCalls(name, 4) for name in ("poison", "neighbour")}
+    asked = [jobs["neighbour"].call(stage.call("neighbour", item)) for item in "abc"]
+    poisoned = jobs["poison"].call(stage.call("poison", "bad"))
+    *answers, failure = await asyncio.gather(*asked, poisoned, return_exceptions=True)
+    assert answers == ["A", "B", "C"]
+    assert isinstance(failure, StageTimeoutError)
+    assert (failure.code, stage.deaths) == ("PROCESSING_TIMEOUT", 2)
+    fatal = [batch for batch in stage.batches if "bad" in batch]
+    assert len(fatal[0]) > 1
+    assert fatal[1] == ["bad"]
 
 
 def test_d9_a_piece_is_known_for_stuck_whatever_happens_to_it_between(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,20 +163,16 @@ def test_d9_a_piece_is_known_for_stuck_whatever_happens_to_it_between(monkeypatc
     assert asked == [{}, {"alone": True}, {"alone": True}]
 
 
-def test_d9_an_item_that_is_suspected_shares_its_batch_with_none() -> None:
+async def test_d9_an_item_that_is_suspected_shares_its_batch_with_none() -> None:
     """Items before and after it go in batches of their own, in every order."""
+    batches: list[list[str]] = []
 
-    async def work() -> None:
-        batches: list[list[str]] = []
+    def compute(items: Sequence[str]) -> list[str]:
+        batches.append(list(items))
+        return list(items)
 
-        def compute(items: Sequence[str]) -> list[str]:
-            batches.append(list(items))
-            return list(items)
-
-        batcher: Batcher[str, str] = Batcher(compute, max_batch=8)
-        wanted = [("a", "1", False), ("b", "x", True), ("a", "2", False), ("b", "3", False), ("c", "y", True)]
-        answers = [batcher(job_id, item, alone=alone) for job_id, item, alone in wanted]
-        assert await asyncio.gather(*answers) == ["1", "x", "2", "3", "y"]
-        assert [batch for batch in batches if {"x", "y"} & set(batch)] == [["x"], ["y"]]
-
-    asyncio.run(work())
+    batcher: Batcher[str, str] = Batcher(compute, max_batch=8)
+    wanted = [("a", "1", False), ("b", "x", True), ("a", "2", False), ("b", "3", False), ("c", "y", True)]
+    answers = [batcher(job_id, item, alone=alone) for job_id, item, alone in wanted]
+    assert await asyncio.gather(*answers) == ["1", "x", "2", "3", "y"]
+    assert [batch for batch in batches if {"x", "y"} & set(batch)] == [["x"], ["y"]]
