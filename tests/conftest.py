@@ -135,7 +135,7 @@ def outbox(database, clock):
 @pytest.fixture
 def store(settings):
     """The stores of the server that a test's `settings` describe."""
-    from serve_app.storage.opening import open_database
+    from serve_app.storage.database import open_database
 
     from serve_app.orchestration.opening import open_stores
 
