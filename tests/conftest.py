@@ -135,9 +135,8 @@ def outbox(database, clock):
 @pytest.fixture
 def store(settings):
     """The stores of the server that a test's `settings` describe."""
-    from serve_app.storage.database import open_database
-
     from serve_app.orchestration.opening import open_stores
+    from serve_app.storage.database import open_database
 
     database = open_database(settings)
     yield open_stores(settings, database)
