@@ -7,7 +7,6 @@ on the whole input, so that padding would change the answers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,30 +15,26 @@ from deployments.aligner.vocabulary import Vocabulary, vocabulary
 from deployments.types import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import torch
-    from numpy.typing import NDArray
 
     from deployments.types import Audio
 
 INT16_RANGE: Final = 32768
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AcousticModel:
-    """A loaded model. Safe to call from several threads."""
+    """A loaded `Wav2Vec2ForCTC` with its feature extractor. Safe to call from several threads."""
 
-    vocabulary: Vocabulary
-    min_samples: int
-    """Receptive field of one frame: shorter audio has no frames."""
-    device: str
-    prepare: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-    """Scales the input, shape (samples,)."""
-    front: Callable[[torch.Tensor], torch.Tensor]
-    """The front end: shape (1, samples) → (1, frames, channels)."""
-    rear: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    """The transformer: (batch, frames, channels) and lengths in frames, (batch,) → logits, (batch, frames, labels)."""
+    def __init__(self, model: Any, extractor: Any, labels: Vocabulary, device: str) -> None:
+        self._head = model.lm_head
+        self._body = model.wav2vec2
+        self._extractor = extractor
+        self._device = device
+        self.vocabulary = labels
+        self.min_samples = receptive_field(self._body.feature_extractor)
+        """Receptive field of one frame: shorter audio has no frames."""
 
     def emissions(self, audios: Sequence[Audio]) -> list[torch.Tensor]:
         """Return the labels' log-probabilities for each of `audios`: shape (frames, labels), float32, on the CPU.
@@ -53,17 +48,23 @@ class AcousticModel:
         if any(len(audio) < self.min_samples for audio in audios):
             raise ValueError(f"audio is shorter than {self.min_samples} samples")
         with torch.inference_mode():
-            features = [self.front(self._input(audio))[0] for audio in audios]
-            lengths = torch.tensor([len(each) for each in features], device=self.device)
-            scores = self.rear(pad_sequence(features, batch_first=True), lengths)
+            features = [self._front(audio) for audio in audios]
+            lengths = torch.tensor([len(each) for each in features], device=self._device)
+            padded = pad_sequence(features, batch_first=True)
+            mask = torch.arange(padded.shape[1], device=self._device) < lengths[:, None]
+            hidden, _ = self._body.feature_projection(padded)
+            scores = self._head(self._body.encoder(hidden, attention_mask=mask)[0])
             log_probs = torch.log_softmax(scores.float(), dim=-1).cpu()
         return [each[:length] for each, length in zip(log_probs, lengths.tolist(), strict=True)]
 
-    def _input(self, audio: Audio) -> torch.Tensor:
+    def _front(self, audio: Audio) -> torch.Tensor:
+        """Return what the convolutional front end makes of `audio`: shape (frames, channels)."""
         import torch
 
-        samples = self.prepare(audio.astype(np.float32) / np.float32(INT16_RANGE))
-        return torch.from_numpy(samples)[None].to(self.device)
+        samples = audio.astype(np.float32) / np.float32(INT16_RANGE)
+        scaled = self._extractor(samples, sampling_rate=SAMPLE_RATE_HZ).input_values[0]
+        features: torch.Tensor = self._body.feature_extractor(torch.from_numpy(scaled)[None].to(self._device))
+        return features.transpose(1, 2)[0]
 
 
 def load(name: str, device: str) -> AcousticModel:
@@ -75,7 +76,6 @@ def load(name: str, device: str) -> AcousticModel:
         OSError: The model is not available.
         ValueError: It is not a wav2vec2 model with CTC, or it has layers that this module does not know.
     """
-    import torch
     from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
     tokenizer: Any = Wav2Vec2CTCTokenizer.from_pretrained(name, trust_remote_code=False)
@@ -83,32 +83,14 @@ def load(name: str, device: str) -> AcousticModel:
     model: Any = Wav2Vec2ForCTC.from_pretrained(name, trust_remote_code=False).eval().to(device)
     if model.config.add_adapter:
         raise ValueError(f"{name} has an adapter behind its encoder, which is not supported")
-    body = model.wav2vec2
-
-    def prepare(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        scaled: NDArray[np.float32] = extractor(samples, sampling_rate=SAMPLE_RATE_HZ).input_values[0]
-        return scaled
-
-    def rear(features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        hidden, _ = body.feature_projection(features)
-        mask = torch.arange(features.shape[1], device=features.device) < lengths[:, None]
-        logits: torch.Tensor = model.lm_head(body.encoder(hidden, attention_mask=mask)[0])
-        return logits
-
     labels = tokenizer.get_vocab()
-    return AcousticModel(
-        vocabulary=vocabulary(
-            labels,
-            size=model.lm_head.out_features,
-            blank=tokenizer.pad_token_id,
-            delimiter=labels.get(tokenizer.word_delimiter_token),
-        ),
-        min_samples=receptive_field(body.feature_extractor),
-        device=device,
-        prepare=prepare,
-        front=lambda audio: body.feature_extractor(audio).transpose(1, 2),
-        rear=rear,
+    known = vocabulary(
+        labels,
+        size=model.lm_head.out_features,
+        blank=tokenizer.pad_token_id,
+        delimiter=labels.get(tokenizer.word_delimiter_token),
     )
+    return AcousticModel(model, extractor, known, device)
 
 
 def receptive_field(front: Any) -> int:
