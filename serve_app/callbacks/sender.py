@@ -1,7 +1,4 @@
-"""Sends callbacks: signs them, posts each once, and records in the outbox what came of it.
-
-Knows nothing of jobs: they go on beside it and never wait for it.
-"""
+"""Sends callbacks: signs them, posts each once, and records in the outbox what came of it. Knows nothing of jobs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """One attempt at a job in the database: its progress, the time it has spent, its end, and the leases that it holds.
 
-An attempt is counted before its work starts, and only the newest one may write: what an older one writes changes
-nothing. While it works it raises the row's beats, which the manager watches. Knows nothing of callbacks or stages.
+Only a job's newest attempt may write: what an older one writes changes nothing. Knows nothing of callbacks or stages.
 """
 
 from __future__ import annotations
@@ -88,21 +87,16 @@ class RunningAttempt:
 
 
 async def until_stored(job_id: str, change: Callable[[], Answer]) -> Answer:
-    """Call `change` in a thread, again and again while the database is away; return what it returns.
-
-    Raises:
-        sqlalchemy.exc.DataError: The value cannot be stored.
-        sqlalchemy.exc.IntegrityError: The value contradicts others.
-    """
-    for wait_s in chain(RETRY_WAITS_S, repeat(RETRY_WAITS_S[-1])):
+    """Call `change` in a thread until the database is there; return its answer. Raises DataError, IntegrityError."""
+    waits_s = chain(RETRY_WAITS_S, repeat(RETRY_WAITS_S[-1]))
+    while True:
         try:
             return await asyncio.to_thread(change)
         except (DataError, IntegrityError):
             raise
         except SQLAlchemyError:
             log.exception("not stored yet", extra=logs.about(job_id))
-            await asyncio.sleep(wait_s)
-    raise AssertionError
+            await asyncio.sleep(next(waits_s))
 
 
 class Isolation:

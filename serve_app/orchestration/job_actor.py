@@ -43,10 +43,7 @@ NEVER_USED = ("pandas", "rich")
 
 
 def actor_name(job_id: str, run: int) -> str:
-    """Return the actor's name: `job:<id>`, from the second run on with `#` and the run's number.
-
-    A job_id has been checked against the contract's alphabet, which has no `#`.
-    """
+    """Return `job:<id>`, from the second run on with `#` and the run's number: a checked job_id has no `#`."""
     return f"{PREFIX}{job_id}" if run == 1 else f"{PREFIX}{job_id}#{run}"
 
 
@@ -62,10 +59,7 @@ def remote_method(actor: Any, name: str) -> Any:
 
 
 def _set_title(doing: str) -> None:
-    """Set the title of this process, which `ps` and the dashboard's page of the cluster show.
-
-    Ray sets its own title again with each call of the actor, so this has to be repeated.
-    """
+    """Set this process's title in `ps` and the dashboard. Ray sets its own again with each call of the actor."""
     ray._raylet.setproctitle(f"ray::JobActor {doing}")  # type: ignore[attr-defined]  # noqa: SLF001 - Ray's own way
 
 
@@ -131,11 +125,7 @@ class JobActors:
         return await self._find(job) is not None
 
     async def start(self, job: Job) -> None:
-        """Create the job's actor and wait until it answers.
-
-        Raises:
-            DatabaseOutOfReachError: The actor might run on a machine that does not have the database's file.
-        """
+        """Create the job's actor and wait until it answers. Raises `DatabaseOutOfReachError`."""
         await asyncio.to_thread(placement.check_reach, self._settings.database_url.get_secret_value())
         pickled: bytes = cloudpickle.dumps((self._settings, self._stages))  # type: ignore[no-untyped-call]
         actor: Any = (
@@ -148,11 +138,7 @@ class JobActors:
         await actor.ping.remote()
 
     async def is_responsive(self, job: Job) -> bool:
-        """Return False where there is no actor, or where its process is stopped or hangs.
-
-        An actor that waits for the database answers. One that is dead or restarts counts as responsive: it holds no
-        lock.
-        """
+        """Return False where there is no actor, or its process hangs. One that is dead or restarts holds no lock."""
         actor = await self._find(job)
         try:
             async with asyncio.timeout(ANSWER_S):

@@ -1,7 +1,6 @@
 """The actor that admits jobs, has their actors supervised, sends due callbacks and prunes: one per cluster, detached.
 
-It holds no state that matters: what it knows is in the database, so it may die and come back at any time. Of several
-on one database, the one with the lease works.
+What it knows is in the database, so it may die and come back at any time. Of several, the one with the lease works.
 """
 
 from __future__ import annotations
@@ -229,14 +228,11 @@ class JobManager:
         return True
 
     async def _send_due_callbacks(self) -> None:
-        """Start to send heartbeats of waiting jobs, and terminal callbacks after the first try, which is the actor's.
-
-        A heartbeat in flight is cancelled, so that it cannot arrive after the job's end.
-        """
+        """Start to send heartbeats of waiting jobs, and terminal callbacks whose first try, the job actor's, failed."""
         for job in await asyncio.to_thread(self._stores.queue.take_due_heartbeats, since_s=self._settings.heartbeat_s):
             self._tasks.start("heartbeat", self._send_heartbeat(job), key=job.job_id)
         for callback_id, job_id in await asyncio.to_thread(self._stores.outbox.due, DELIVERIES):
-            self._tasks.cancel("heartbeat", job_id)
+            self._tasks.cancel("heartbeat", job_id)  # it must not arrive after the job's end
             self._tasks.start("delivery", self._sender.deliver(callback_id), key=callback_id)
 
     async def _send_heartbeat(self, job: Job) -> None:

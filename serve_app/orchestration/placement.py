@@ -19,19 +19,15 @@ if TYPE_CHECKING:
 def detached() -> dict[str, Any]:
     """Return the options of an actor that is found where it exists, outlives its creator and is restarted by Ray.
 
-    It runs on one of the nodes with cores. The affinity is hard, since Ray 2.60 ignores a soft one for actors without
-    resources (measured). An actor that is lost with its node is made again: the manager by the ingress, a job actor by
-    the manager.
+    Its node is a hard affinity, since Ray 2.60 ignores a soft one for actors without resources (measured). If the node
+    is lost, the ingress makes the manager again, and the manager a job actor.
     """
     options = {"lifetime": "detached", "get_if_exists": True, "max_restarts": -1, "num_cpus": 0}
     return {**options, "scheduling_strategy": strategy_for(ray.nodes())}  # type: ignore[no-untyped-call]
 
 
 def strategy_for(nodes: Sequence[Mapping[str, Any]]) -> NodeAffinitySchedulingStrategy | str:
-    """Return a `scheduling_strategy` for what `ray.nodes()` lists: one of the nodes with cores, at random.
-
-    Ray's default where all living nodes have cores, or none.
-    """
+    """Return one of the nodes with cores, at random; Ray's default where all living nodes have cores, or none."""
     living = [node for node in nodes if node["Alive"]]
     with_cores = [node["NodeID"] for node in living if node["Resources"].get("CPU")]
     if not with_cores or len(with_cores) == len(living):
@@ -44,11 +40,7 @@ class DatabaseOutOfReachError(Exception):
 
 
 def check_reach(database_url: str) -> None:
-    """Refuse SQLite on a cluster of several machines, each of which would have jobs of its own.
-
-    Raises:
-        DatabaseOutOfReachError: The database is SQLite and the cluster has several machines.
-    """
+    """Raise `DatabaseOutOfReachError` for SQLite on a cluster of several machines: each would have its own jobs."""
     if database_url.startswith("sqlite") and ray.is_initialized():
         nodes = ray.nodes()  # type: ignore[no-untyped-call]
         machines = sorted({node["NodeManagerHostname"] for node in nodes if node["Alive"]})

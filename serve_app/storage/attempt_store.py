@@ -1,7 +1,6 @@
 """What an attempt writes of itself. Each method is one transaction. Blocking: call it from a thread.
 
-A write counts only while the attempt is the job's newest and its run goes on (`fence`). A later write changes nothing,
-and its return value says so.
+A write counts only while the attempt is the job's newest and its run goes on; a later one returns that it does not.
 """
 
 from __future__ import annotations
@@ -81,10 +80,7 @@ class AttemptStore:
     def save_progress(
         self, attempt: Attempt, progress: Progress, *, spent_s: float, marks: Sequence[Mark] = ()
     ) -> int | None:
-        """Store progress and marks, renew the lease as `beat` does, and return the number of the next callback.
-
-        None where the attempt no longer counts.
-        """
+        """Store progress and marks, renew the lease; return the next callback's number, None: it no longer counts."""
         with self._db.write() as db:
             sequence: int | None = db.execute(
                 update(jobs)

@@ -1,7 +1,4 @@
-"""Opens the database: SQLite (WAL, durable commits) by default, PostgreSQL by URL.
-
-Knows the two dialects' differences and nothing of jobs.
-"""
+"""Opens the database: SQLite (WAL, durable commits) by default, PostgreSQL by URL. Knows nothing of jobs."""
 
 from __future__ import annotations
 
@@ -82,13 +79,10 @@ class Database:
 
     @contextmanager
     def write(self, *, admission: bool = False) -> Iterator[Connection]:
-        """One transaction, committed durably at the end.
+        """One transaction, committed durably at the end. Raises `SQLAlchemyError` after `BUSY_TIMEOUT_S` of waiting.
 
         `admission`: only one such transaction at a time; for those that count the queue or change several jobs.
         On SQLite each write is alone, over all processes, by a lock file.
-
-        Raises:
-            sqlalchemy.exc.SQLAlchemyError: The locks were not free for `BUSY_TIMEOUT_S`.
         """
         with self._turn(), self._engine.begin() as connection:
             if admission and not self.is_sqlite:

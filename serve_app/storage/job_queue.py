@@ -1,7 +1,4 @@
-"""The manager's side of the job table: who gets a slot, who is due for a heartbeat, what is fetched ahead or deleted.
-
-Each method is one transaction. Blocking: call it from a thread.
-"""
+"""The manager's side of the job table, each method in one transaction. Blocking: call it from a thread."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ PRUNED_AT_ONCE = 200
 
 
 class JobQueue:
-    """The jobs that wait and run, in the manager's eyes."""
+    """Find the jobs that get a slot, are due for a heartbeat, are to be fetched ahead, or are to be deleted."""
 
     def __init__(self, database: Database, *, running_limit: int, clock: Callable[[], float] = time.time) -> None:
         self._db = database

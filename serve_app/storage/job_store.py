@@ -228,11 +228,7 @@ class JobList:
         limit: int,
         after: str | None = None,
     ) -> Sequence[JobSummary]:
-        """Return one page, newest first; `after` is the last job_id of the page before.
-
-        Raises:
-            LookupError: That job has been deleted, so the place of the next page is not known.
-        """
+        """Return one page, newest first, that follows job `after`. Raises LookupError where that has been deleted."""
         query = _summaries().order_by(jobs.c.created_at.desc(), jobs.c.job_id.desc()).limit(limit)
         if state:
             query = query.where(jobs.c.state == state)

@@ -89,11 +89,7 @@ class Lease:
         self._turn = threading.Lock()
 
     def hold(self) -> bool:
-        """Renew the lease, or take it where it is free; return whether this process holds it now.
-
-        Raises:
-            sqlalchemy.exc.SQLAlchemyError: The database is away.
-        """
+        """Renew the lease, or take it if it is free; return whether it is held now. Raises `SQLAlchemyError`."""
         with self._turn:
             try:
                 return not self._left and self._hold()

@@ -1,11 +1,8 @@
 """Two facts about the server as a whole, in the one row of `server_state`: the drain flag and a callback number.
 
-While the server drains (it is about to stop), no job is taken or admitted and no attempt is counted. Each process sees
-the flag with its next transaction; the next manager that leads takes it away.
-
-A receiver drops a callback whose number is not higher than the last that it saw of the job_id. So a job that was
-deleted and is posted again under its id must not count from 1: it counts from the highest number of any deleted job.
-Blocking: call it from a thread.
+While the server drains (it is about to stop), no job is taken or admitted and no attempt is counted; the next manager
+that leads removes the flag. A receiver drops a callback whose number is not higher than the last of that job_id, so a
+job that was deleted and is posted again counts from the highest number of any deleted job. Blocking.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A job's timeline: events of its states, attempts, stages and callbacks.
-
-An event is written in the transaction of the change itself, so that neither exists without the other.
-"""
+"""A job's timeline: its events, each written in the transaction of the change itself."""
 
 from __future__ import annotations
 

@@ -27,11 +27,7 @@ def is_newest(connection: Connection) -> bool:
 
 
 def migrate(connection: Connection, *, to: str = NEWEST) -> None:
-    """Take the steps that are missing, inside the connection's transaction: all of them, or none.
-
-    Raises:
-        DatabaseTooNewError: A later release has changed the tables.
-    """
+    """Take the missing steps in the connection's transaction: all, or none. Raises `DatabaseTooNewError`."""
     if is_newest(connection):
         return
     from alembic import command
