@@ -7,7 +7,7 @@ Knows names, and no values.
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -54,15 +54,12 @@ def setting_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for field_name, field in model.model_fields.items():
         name = prefix + field_name.upper()
         yield name
-        for kind in _alternatives(field.annotation):
+        is_union = get_origin(field.annotation) in {Union, UnionType}
+        for kind in get_args(field.annotation) if is_union else (field.annotation,):
             if get_origin(kind) is dict:
                 yield f"{name}__"
             elif isinstance(kind, type) and issubclass(kind, BaseModel):
                 yield from setting_names(kind, f"{name}__")
-
-
-def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) if get_origin(annotation) in {Union, UnionType} else (annotation,)
 
 
 def _nearest(name: str, known: set[str]) -> str:

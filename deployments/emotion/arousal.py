@@ -50,15 +50,14 @@ def arousals(tracks: Tracks, segments: Sequence[Segment]) -> list[Arousal]:
     frames = np.array([count for _, count in measured])
     answer = []
     for value, count, speaker in zip(values, frames, speakers, strict=True):
+        if not count:
+            answer.append(UNKNOWN)
+            continue
         own = frames * (speakers == speaker)
-        norm = np.average(values, axis=0, weights=own) if count else value
-        answer.append(_against_norm(value - norm, int(own.sum() - count)) if count else UNKNOWN)
+        norm = np.average(values, axis=0, weights=own)
+        other_s = int(own.sum() - count) / FRAMES_PER_S
+        answer.append(Arousal(value=float(np.tanh(WEIGHTS @ (value - norm))), trust=other_s / (other_s + NORM_HALF_S)))
     return answer
-
-
-def _against_norm(difference: NDArray[np.float64], other_frames: int) -> Arousal:
-    other_s = other_frames / FRAMES_PER_S
-    return Arousal(value=float(np.tanh(WEIGHTS @ difference)), trust=other_s / (other_s + NORM_HALF_S))
 
 
 def _measure(tracks: Tracks, segment: Segment) -> tuple[NDArray[np.float64], int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -21,50 +20,46 @@ if TYPE_CHECKING:
 _NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Analysis:
-    """All that the stages found out about a video."""
+def result_of(
+    locale: Locale,
+    *,
+    duration_s: float,
+    language: str,
+    language_probability: float | None,
+    segments: Sequence[Segment],
+    prosody: Sequence[Sequence[WordProsody]],
+    emotions: Sequence[Emotion | None] | None,
+    filename: str,
+    model_version: str,
+    device: str,
+    processing_s: float,
+    stages_s: Mapping[TimedStage, float],
+    warnings: Sequence[ResultWarning],
+) -> dict[str, Any]:
+    """Return the contract's `result` object, with the sentences of its warnings in `locale`.
 
-    duration_s: float
-    language: str
-    language_probability: float | None = None
-    """Of the detected `language`, 0-1; None where the request names the language."""
-    segments: Sequence[Segment]
-    prosody: Sequence[Sequence[WordProsody]]
-    emotions: Sequence[Emotion | None] | None
-    """One for each segment; None where the request wants no emotions or the stage failed."""
-    filename: str
-    model_version: str
-    device: str
-    processing_s: float
-    stages_s: Mapping[TimedStage, float]
-    warnings: Sequence[ResultWarning] = ()
-
-
-def result_of(analysis: Analysis, locale: Locale) -> dict[str, Any]:
-    """Return the contract's `result` object, with the sentences of its warnings in `locale`."""
-    emotions = analysis.emotions or [None] * len(analysis.segments)
-    probability = analysis.language_probability
+    `language_probability`: of the detected `language`, 0-1; None where the request names the language. `emotions`: one
+    for each segment; None where the request wants none or the stage failed.
+    """
     return {
-        "text": joined(segment.text for segment in analysis.segments),
-        "language": analysis.language,
-        "duration": _rounded(analysis.duration_s),
+        "text": joined(segment.text for segment in segments),
+        "language": language,
+        "duration": _rounded(duration_s),
         "metadata": {
-            "filename": analysis.filename,
-            "duration": _rounded(analysis.duration_s),
-            "total_segments": len(analysis.segments),
-            "unique_speakers": len({segment.speaker for segment in analysis.segments}),
-            "model_version": analysis.model_version,
-            "processing_time": _rounded(analysis.processing_s),
-            "device": analysis.device,
-            "stages": {stage.value: _rounded(seconds) for stage, seconds in analysis.stages_s.items()},
-            "warnings": [sentence(warning, locale) for warning in analysis.warnings],
-            "warning_codes": [_warning_object(warning) for warning in analysis.warnings],
-            **({} if probability is None else {"language_probability": _rounded(probability)}),
+            "filename": filename,
+            "duration": _rounded(duration_s),
+            "total_segments": len(segments),
+            "unique_speakers": len({segment.speaker for segment in segments}),
+            "model_version": model_version,
+            "processing_time": _rounded(processing_s),
+            "device": device,
+            "stages": {stage.value: _rounded(seconds) for stage, seconds in stages_s.items()},
+            "warnings": [sentence(warning, locale) for warning in warnings],
+            "warning_codes": [_warning_object(warning) for warning in warnings],
+            **({} if language_probability is None else {"language_probability": _rounded(language_probability)}),
         },
         "segments": [
-            _segment_object(segment, prosody, emotion)
-            for segment, prosody, emotion in zip(analysis.segments, analysis.prosody, emotions, strict=True)
+            _segment_object(*each) for each in zip(segments, prosody, emotions or [None] * len(segments), strict=True)
         ],
     }
 

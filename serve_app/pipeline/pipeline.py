@@ -34,7 +34,7 @@ from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcrip
 from deployments.warnings import ResultWarning, WarningCode, merged
 from serve_app.jobs.stages import Stage, Step
 from serve_app.observability.tracing import UNTRACED
-from serve_app.pipeline.assemble import Analysis, filename_of, result_of
+from serve_app.pipeline.assemble import filename_of, result_of
 from serve_app.pipeline.checkpoint_codec import PartialTranscript, source_of, spans_as_bytes
 from serve_app.pipeline.languages import language_warnings, plan_languages
 from serve_app.pipeline.segments import segments_of
@@ -122,22 +122,22 @@ class Pipeline:
         segments = _segments(transcripts, turns)
         prosody, emotions = await self._analyse(segments, tracks)
         self._report_progress(Stage.ANALYSIS, 1)
-        analysis = Analysis(
-            duration_s=audio.duration_s,
-            language=_main_language(transcripts, attrgetter("duration_s")) or self._job.options.language,
-            language_probability=spoken.language_probability,
-            segments=segments,
-            prosody=prosody,
-            emotions=emotions,
-            filename=filename_of(self._job.video_url),
-            model_version=self._settings.model_version,
-            device="+".join(sorted({each.device for each in transcripts})) or self._settings.transcriber.device,
-            processing_s=spent_s + time.monotonic() - started,
-            stages_s=self._timer.seconds,
-            warnings=merged(self._warnings),
-        )
         with self._trace.span("assembly"):
-            result = result_of(analysis, self._settings.locale)
+            result = result_of(
+                self._settings.locale,
+                duration_s=audio.duration_s,
+                language=_main_language(transcripts, attrgetter("duration_s")) or self._job.options.language,
+                language_probability=spoken.language_probability,
+                segments=segments,
+                prosody=prosody,
+                emotions=emotions,
+                filename=filename_of(self._job.video_url),
+                model_version=self._settings.model_version,
+                device="+".join(sorted({each.device for each in transcripts})) or self._settings.transcriber.device,
+                processing_s=spent_s + time.monotonic() - started,
+                stages_s=self._timer.seconds,
+                warnings=merged(self._warnings),
+            )
         self._report_progress(Stage.ASSEMBLY, 1)
         return result
 
