@@ -57,10 +57,7 @@ def check_models(settings: Settings) -> None:
     """Check the models before Serve starts replicas, each of which would otherwise fail three times.
 
     In production only those of the CPU pool: its replicas start with the first job that needs them, and the machine
-    that builds the app need not have the others.
-
-    Raises:
-        ModelLoadError: One is missing; the message names it and the command that fetches it.
+    that builds the app need not have the others. Raises ModelLoadError if one is missing, with what fetches it.
     """
     for model in settings.wanted_models if settings.profile == "local" else settings.pool_models:
         resolve(model.name, model.kind, settings.models)

@@ -30,12 +30,9 @@ log = logs.get_logger("ingress")
 
 
 def check_exposure(settings: Settings) -> None:
-    """Check that Serve's proxies are open only to those whom the settings let in.
+    """Check that Serve's proxies are open only to those whom the settings let in. Raises ExposedError if not.
 
     The address that they listen on is no argument of the app; Serve's controller knows it, once Serve runs.
-
-    Raises:
-        ExposedError: They are open to others.
     """
     if ray.is_initialized():
         check_token(settings, os.environ)

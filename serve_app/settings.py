@@ -1,9 +1,7 @@
 """All settings: one class, a docstring per field, an environment name for each.
 
-Precedence: command line, environment, config file, default. The command line sets environment variables, too.
-Names: `ML_SERVER_` + the field, nested ones with `__`: `ML_SERVER_LIMITS__RUNNING_JOBS=4`. A name with this prefix that
-nothing reads is refused (`environment.py`).
-
+Precedence: command line (which sets environment variables, too), environment, config file, default. Names: `ML_SERVER_`
+and the field, nested ones with `__`: `ML_SERVER_LIMITS__RUNNING_JOBS=4`; unknown ones are refused (`environment.py`).
 Each field holds the value that is used: defaults that follow from other settings are filled in here, in the process
 that builds the app, and travel from there to all others. What the server decides itself is no field.
 """

@@ -1,7 +1,4 @@
-"""Joins the pieces of a video, and trims the turns of the whole: the same for every engine.
-
-Plain functions over arrays; knows nothing of pyannote.
-"""
+"""Joins the pieces of a video, and trims the turns of the whole: plain functions over arrays, for every engine."""
 
 from __future__ import annotations
 
@@ -24,8 +21,7 @@ def whole(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return scores (windows, frames, local speakers) and vectors (windows, local speakers, dimension) of all windows.
 
-    Raises:
-        ValueError: Pieces are missing or duplicated.
+    Raises ValueError if pieces are missing or duplicated.
     """
     scores = joined([(each.first_window, each.scores) for each in segmentations])
     vectors = joined([(each.first_window, each.vectors) for each in embeddings])

@@ -1,7 +1,7 @@
 """pyannote's `SpeakerDiarization` on scores and embeddings that were computed piece by piece.
 
 Importing this module imports pyannote.audio (20 s of CPU), so it is imported late. pyannote's telemetry is turned
-off here, before that import. Knows nothing of files or Ray.
+off here, before that import.
 """
 
 from __future__ import annotations
@@ -52,10 +52,8 @@ class PiecewiseDiarization(SpeakerDiarization):  # type: ignore[misc]  # pyannot
     ) -> list[Turn]:
         """Return the turns of the whole video, speakers numbered in order of first speech.
 
-        `exclusive`: at each moment only the likeliest speaker, so that turns never overlap.
-
-        Raises:
-            ValueError: `counts` (`num_speakers`, `min_speakers`, `max_speakers`) contradict each other.
+        `exclusive`: at each moment only the likeliest speaker, so that turns never overlap. `counts`: `SpeakerCounts`.
+        Raises ValueError if they contradict each other.
         """
         file = {"uri": "video", "scores": scores.copy(), "embeddings": embeddings}
         with warnings.catch_warnings():

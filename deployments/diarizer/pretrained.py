@@ -1,12 +1,10 @@
 """The engine `pyannote`: a trained pipeline of pyannote.audio, such as community-1, in short calls.
 
-Knows nothing of Ray or jobs. The pipeline's own networks, thresholds, clustering (VBx with PLDA, or agglomerative) and
-reconstruction are used. Only the order of the calls differs, and the turns equal those of one call of the pipeline
-(tests/unit/test_diarizer_pretrained.py). A lack of memory halves the windows of a network's pass.
-
-pyannote unpickles its checkpoints (`weights_only=False`): a checkpoint can run code. So a pipeline is loaded only from
-a folder whose digests are in the model lock. A pipeline of another class than pyannote's `SpeakerDiarization`, or with
-preprocessors, is refused.
+The pipeline's own networks, thresholds, clustering (VBx with PLDA, or agglomerative) and reconstruction are used. Only
+the order of the calls differs, and the turns equal those of one call (tests/unit/test_diarizer_pretrained.py). A lack
+of memory halves the windows of a network's pass. pyannote unpickles its checkpoints (`weights_only=False`), which can
+run code: so a pipeline is loaded only from a folder whose digests are in the model lock. A pipeline of another class
+than `SpeakerDiarization`, or with preprocessors, is refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The engine `pyannote-ge2e`, which needs no download: pyannote's pipeline on whisperx's network and GE2E voices.
 
-Knows nothing of Ray or jobs. `segment` and `embed` need torch only. `cluster` needs pyannote.audio, whose import takes
-20 s of CPU: a thread imports it from the start, so that the replica answers before.
+`segment` and `embed` need torch only. `cluster` needs pyannote.audio, whose import takes 20 s of CPU: a thread imports
+it from the start, so that the replica answers before.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """Vectors of voices: the GE2E speaker encoder with the weights of the resemblyzer package.
 
-The package itself is not imported (it needs webrtcvad, which must be compiled). Knows nothing of pieces or Ray.
-
-Method: Wan et al., "Generalized end-to-end loss for speaker verification", ICASSP 2018; features and windows as in
-resemblyzer 0.1.4.
+The package itself is not imported (it needs webrtcvad, which must be compiled). Method: Wan et al., "Generalized
+end-to-end loss for speaker verification", ICASSP 2018; features and windows as in resemblyzer 0.1.4.
 """
 
 from __future__ import annotations

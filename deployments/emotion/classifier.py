@@ -1,8 +1,7 @@
 """The engine `wav2vec2`: a trained audio classifier of the transformers library.
 
-Knows nothing of Ray or jobs. Classifies windows of each segment's own sound, so that windows of several jobs can be
-classified in one call. Runs no code that comes with a model, and refuses a model with missing weights: transformers
-would replace them by random numbers.
+Classifies windows of each segment's own sound, so that windows of several jobs can be classified in one call. Runs no
+code that comes with a model. Refuses one with missing weights: transformers would replace them by random numbers.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from deployments.types import Segment
 
-
 WORDS_IN = frozenset({"en"})
 """Languages for which `prosodic-lexical` has a word list; in others it uses the voice only (docs/decisions.md)."""
 

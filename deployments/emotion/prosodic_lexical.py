@@ -1,8 +1,8 @@
 """The engine `prosodic-lexical`: arousal from the voice, valence from the words, and the nearest emotion.
 
-Knows nothing of Ray or jobs. Emotions are points in the plane of valence and arousal (Russell 1980). The plane cannot
-separate fear or disgust from anger, nor surprise from joy: these three need a word that names them. Confidences come
-from rules, not from labelled speech, and are low for that reason.
+Emotions are points in the plane of valence and arousal (Russell 1980). The plane cannot separate fear or disgust from
+anger, nor surprise from joy: these three need a word that names them. Confidences come from rules, not from labelled
+speech, and are low for that reason.
 """
 
 from __future__ import annotations

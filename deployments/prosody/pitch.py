@@ -9,8 +9,6 @@ frame. Neither decides alone: without a fundamental, autocorrelation takes octav
 SwiftF0, whose weights (0.1 MB) are in its package: L. Nieradzik, "SwiftF0: Fast and Accurate Monophonic Pitch
 Detection" (2025), arXiv:2508.18440. It finds the octave of a voice without a fundamental, and whether a periodic sound
 is a voice. Its F0 is less precise and comes every 16 ms.
-
-Knows nothing of words, pieces or files: samples in, one F0 per frame out.
 """
 
 from __future__ import annotations

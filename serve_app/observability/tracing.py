@@ -10,8 +10,7 @@
 The ids of a trace, of its POST and of its attempts are computed from the job's row and timeline, so every process that
 knows the job can add to a trace that others began, perhaps hours ago. A span is sent when it has ended. The span of an
 attempt is sent when the run has ended, from the timeline, since a killed process sends nothing; for the same reason no
-other span has spans below it: they would lose their parent. By default there is no collector, and then nothing is
-loaded, queried or stored. Knows nothing of how spans are sent (`deployments/net/traces.py`).
+other span has spans below it: they would lose their parent. Without a collector nothing is loaded, queried or stored.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Assigns a speaker to each word: the sequence of speakers that costs least (Viterbi).
 
-The edges of turns, and those of words, are off by a tenth of a second or two, and the first or last word of a sentence
-is often no longer than that. So a word outside its speaker's turns costs its length in seconds, and a change of
-speakers costs some seconds, too: few at the end of a sentence or at a pause, more within a sentence. The cheapest
-sequence is found by dynamic programming (Viterbi, "Error bounds for convolutional codes", 1967), in linear time.
+The edges of turns and words are off by a tenth of a second or two, and the first or last word of a sentence is often
+no longer than that. So a word outside its speaker's turns costs its length in seconds, and a change of speakers costs
+some seconds, too: few at the end of a sentence or at a pause, more within a sentence. The cheapest sequence is found in
+linear time (Viterbi, "Error bounds for convolutional codes", 1967).
 """
 
 from __future__ import annotations

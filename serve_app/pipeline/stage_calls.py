@@ -1,11 +1,9 @@
 """How a job calls a stage: so many calls at a time, again when a replica dies, never again when the stage itself fails.
 
-    a replica dies, or its device does      the call is made again, up to `RETRIES` times
-    its process dies during the call        the call is isolated: made again while no other job makes an isolated call
-    it dies in every isolated try, too      the call is the cause: INTERNAL_ERROR
-    its engine gets stuck                   made again once, in a batch of its own; stuck again: PROCESSING_TIMEOUT
-
-Knows Ray's errors and nothing of what the stages do (`stage_client`).
+a replica dies, or its device does      the call is made again, up to `RETRIES` times
+its process dies during the call        the call is isolated: made again while no other job makes an isolated call
+it dies in every isolated try, too      the call is the cause: INTERNAL_ERROR
+its engine gets stuck                   made again once, in a batch of its own; stuck again: PROCESSING_TIMEOUT
 """
 
 from __future__ import annotations

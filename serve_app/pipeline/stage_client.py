@@ -6,13 +6,13 @@ import asyncio
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from serve_app.observability.tracing import UNTRACED
 from serve_app.pipeline.stage_calls import StageCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from ray.actor import ActorHandle
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from deployments.types import AudioInfo, Emotion, Segment, Span, Tracks, Transcript, Turn, WordProsody
     from serve_app.jobs.job import Job
     from serve_app.observability.tracing import Trace
-
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +67,9 @@ class StageClient:
         self._handles = handles.on(enable_gpu=job.options.enable_gpu)
         self._reporter = reporter
         self._calls = StageCalls(job.job_id, job.options.max_workers, isolation, trace)
+        self.map = self._calls.map
         self._audio: Any = None
         self._extracting = asyncio.Lock()
-
-    async def map(self, work: Callable[[Item], Awaitable[Answer]], items: Iterable[Item]) -> list[Answer]:
-        """Await `work` for each item, as many at a time as the job has slots; return the answers in order."""
-        return await self._calls.map(work, items)
 
     async def extract(self) -> AudioInfo:
         """Download the video and decode its audio, unless the extractor still has it, and load it."""
