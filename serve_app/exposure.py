@@ -22,10 +22,7 @@ class ExposedError(Exception):
 def check_bind(host: str | None, auth: Auth) -> None:
     """Allow Serve's HTTP proxy to listen on `host` if that is loopback, or `auth` wants keys or names networks.
 
-    `host` is None if there is no proxy.
-
-    Raises:
-        ExposedError: Whoever reaches the server could use it.
+    `host` is None if there is no proxy. Raises ExposedError if whoever reaches the server could use it.
     """
     if host is None or is_loopback(host) or auth.mode == "keys" or auth.networks:
         return

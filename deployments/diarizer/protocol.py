@@ -59,9 +59,7 @@ class DiarizerEngine(Protocol):
         """Return the turns of the whole video in order of time; turns of different speakers may overlap.
 
         Speakers are numbered in order of first speech. The counts cannot be met where there is too little speech.
-
-        Raises:
-            ValueError: Pieces are missing, or the counts contradict each other.
+        Raises ValueError if pieces are missing, or the counts contradict each other.
         """
         ...
 

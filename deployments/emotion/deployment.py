@@ -45,11 +45,8 @@ class EmotionAnalyzer:
         """Return an emotion per segment, in order; None where there is nothing to classify.
 
         `segments`: one of the `config.parts` of the video's segments. `tracks` may be None unless
-        `config.needs_tracks`. Jobs are served in turn; `alone`: each item in a batch of its own.
-
-        Raises:
-            DeviceError: The device failed; another replica may succeed.
-            StuckError: The computation takes too long.
+        `config.needs_tracks`. Jobs are served in turn; `alone`: each item in a batch of its own. Raises DeviceError if
+        the device failed, so that another replica may succeed, and StuckError if the computation takes too long.
         """
         cut = await asyncio.to_thread(self._engine.cut, audio, tracks, segments)
         answers = await self._batcher.all(job_id, [item for items in cut for item in items], alone=alone)

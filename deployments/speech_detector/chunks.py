@@ -15,13 +15,10 @@ TOUCH_S = 0.02
 """Spans on both sides of a piece's border are joined if at most a frame lies between them."""
 LATE_SHARE = 0.5
 """A chunk is cut at its widest pause after this share of its maximum length, so that no chunk is needlessly short."""
-
 MARGIN_S = 0.3
 """Extends a chunk into the pauses beside it: the detector's edges cut into first and last sounds."""
-
 ROUNDING_S = 1e-7
 """Equal parts of a long span may exceed the maximum by rounding."""
-
 
 Chunk = TypeVar("Chunk", bound=Span)
 

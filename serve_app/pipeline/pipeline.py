@@ -104,10 +104,9 @@ class Pipeline:
         """What all answers about the audio are computed from: its samples and the engines."""
 
     async def run(self, *, spent_s: float) -> dict[str, Any]:
-        """Return the contract's `result`. `spent_s` is the run's processing time before this attempt.
+        """Return the contract's `result`. Raises JobError if a stage failed without which there is no transcript.
 
-        Raises:
-            JobError: A stage failed without which there is no transcript.
+        `spent_s` is the run's processing time before this attempt.
         """
         started = time.monotonic()
         await self._steps.open()
