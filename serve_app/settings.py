@@ -92,6 +92,9 @@ class Auth(BaseModel):
     """The clients' networks: requests from elsewhere are refused, with a key too, except for /health. Empty: any."""
     proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     """Proxies in front of the server. `X-Forwarded-For` is believed from these only."""
+    hosts: tuple[str, ...] = ()
+    """Host names of the server: requests for other names are refused, but for addresses and `localhost`. Empty: any
+    name, except that without keys this machine's own clients may use no name (DNS rebinding)."""
 
     @field_validator("networks", "proxies")
     @classmethod

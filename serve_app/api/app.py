@@ -17,6 +17,7 @@ from serve_app.api import errors, pages, schemas
 from serve_app.api import openapi as document
 from serve_app.api.event_stream import JobEvents
 from serve_app.api.openapi import refusals
+from serve_app.api.proxy_guard import MARK
 from serve_app.api.request_checks import HEALTH, BodyLimit, Clients, Gate, KeyRing, SafeHeaders, open_storage
 from serve_app.api.service import RETRY_AFTER_S
 from serve_app.exports.formats import MEDIA_TYPES
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from serve_app.storage.api_keys import KeyStore
 
 OPENAPI = "/openapi.json"
+GUARD_MARK = MARK.decode()
 log = logs.get_logger("api")
 STATUS_CODES = {404: errors.NotFoundError.code, 405: errors.MethodNotAllowedError.code}
 
@@ -52,7 +54,7 @@ def create_api(settings: Settings, service: JobService, keys: KeyStore) -> FastA
         redoc_url=None,
     )
     app.include_router(_jobs(settings, service))
-    _add_health(app, service)
+    _add_health(app, service, must_be_guarded=settings.profile == "production")
     if settings.docs:
         pages.mount_docs(app)
     if settings.console:
@@ -65,7 +67,7 @@ def create_api(settings: Settings, service: JobService, keys: KeyStore) -> FastA
         storage=open_storage(settings.rate_limit_store),
         no_key=pages.is_console if settings.console else lambda _: False,
     )
-    app.add_middleware(Clients, networks=settings.auth.networks, proxies=settings.auth.proxies)
+    app.add_middleware(Clients, auth=settings.auth)
     app.add_middleware(SafeHeaders)
     _answer_errors(app)
     document.complete(app, settings)
@@ -152,18 +154,19 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
     return router
 
 
-def _add_health(app: FastAPI, service: JobService) -> None:
+def _add_health(app: FastAPI, service: JobService, *, must_be_guarded: bool) -> None:
     @app.get(
         HEALTH,
         tags=["health"],
         responses={
             503: {"model": schemas.HealthResponse, "description": "A part is broken: `failing` names it"},
-            **{status: response for status, response in refusals().items() if status in {405, 408, 413, 500}},
+            **{status: response for status, response in refusals().items() if status in {405, 408, 413, 431, 500}},
         },
     )
-    async def health(response: Response) -> schemas.HealthResponse:
+    async def health(request: Request, response: Response) -> schemas.HealthResponse:
         """Return whether the server works, and how full it is. Open to all."""
-        view = await service.health()
+        guarded = GUARD_MARK in request.headers or not must_be_guarded
+        view = await service.health([] if guarded else ["proxy_guard"])
         response.status_code = 200 if view.status == "healthy" else 503
         return view
 

@@ -6,6 +6,7 @@
     ├── VideoUrlNotAllowedError  400 VIDEO_URL_NOT_ALLOWED
     ├── UnauthorizedError        401 UNAUTHORIZED
     ├── ClientNotAllowedError    403 CLIENT_NOT_ALLOWED
+    ├── HostNotAllowedError      403 HOST_NOT_ALLOWED
     ├── JobNotFoundError         404 JOB_NOT_FOUND
     ├── NotFoundError            404 NOT_FOUND
     ├── MethodNotAllowedError    405 METHOD_NOT_ALLOWED
@@ -13,6 +14,7 @@
     ├── JobConflictError         409 JOB_CONFLICT
     ├── RequestTooLargeError     413 REQUEST_TOO_LARGE
     ├── RateLimitedError         429 RATE_LIMITED, Retry-After
+    ├── HeadersTooLargeError     431 HEADERS_TOO_LARGE
     ├── InternalError            500 INTERNAL_ERROR
     ├── QueueFullError           503 INSUFFICIENT_RESOURCES, Retry-After
     └── UnavailableError         503 SERVICE_UNAVAILABLE, Retry-After
@@ -98,6 +100,13 @@ class ClientNotAllowedError(ApiError):
     default = "Clients from this address may not use this server"
 
 
+class HostNotAllowedError(ApiError):
+    """The `Host` header is a name that the settings do not give this server."""
+
+    status, code = 403, "HOST_NOT_ALLOWED"
+    default = "This server is not known by this host name: it is not in auth.hosts"
+
+
 class JobNotFoundError(ApiError):
     """No such job, or deleted."""
 
@@ -120,7 +129,7 @@ class MethodNotAllowedError(ApiError):
 
 
 class RequestTimeoutError(ApiError):
-    """The body did not arrive in time, or the response took too long."""
+    """The headers or the body did not arrive in time, or the response took too long."""
 
     status, code = 408, "REQUEST_TIMEOUT"
     default = "The request took too long"
@@ -145,6 +154,13 @@ class RateLimitedError(ApiError):
 
     status, code = 429, "RATE_LIMITED"
     default = "Too many requests"
+
+
+class HeadersTooLargeError(ApiError):
+    """The request's line and headers, or what surrounds its chunks, is over its limit."""
+
+    status, code = 431, "HEADERS_TOO_LARGE"
+    default = "The request's headers are too large"
 
 
 class InternalError(ApiError):

@@ -26,10 +26,12 @@ Responses = dict[int | str, dict[str, Any]]
 EVERYWHERE: tuple[type[errors.ApiError], ...] = (
     errors.UnauthorizedError,
     errors.ClientNotAllowedError,
+    errors.HostNotAllowedError,
     errors.MethodNotAllowedError,
     errors.RequestTimeoutError,
     errors.RequestTooLargeError,
     errors.RateLimitedError,
+    errors.HeadersTooLargeError,
     errors.InternalError,
     errors.UnavailableError,
 )

@@ -1,7 +1,7 @@
 """Middleware inside Serve's HTTP proxy: refuses too large bodies, and gives Serve's own errors the contract's form.
 
-Without it the proxy reads bodies of any size into memory, lets slow senders occupy the ingress, obeys headers that are
-meant for Ray, and answers some requests itself, as plain text (no app, no replica, timeout).
+Without it the proxy reads heads and bodies of any size into memory, lets slow senders occupy the ingress, obeys headers
+that are meant for Ray, and answers some requests itself, as plain text (no app, no replica, timeout).
 `ml-server up` installs it; a cluster does by RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH (docs/cluster.md).
 Knows nothing of jobs, keys or settings: the proxies start before the app.
 """
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from starlette.middleware import Middleware
 
 from deployments import logs
-from serve_app.api import errors
+from serve_app.api import bounded_http, errors
 from serve_app.api.errors import messages, refuse
+from serve_app.exposure import FORWARDED
 from serve_app.observability import metrics
 
 if TYPE_CHECKING:
@@ -40,16 +41,24 @@ LINGER_S, LINGER_BYTES = 2.0, 1_000_000
 OF_SERVE = frozenset({"/-/routes"})
 """Routes of Serve that are closed: this one lists the apps. `/-/healthz` stays open for load balancers."""
 PASSED = frozenset(
-    b"accept authorization content-length content-type host if-none-match traceparent user-agent".split()
+    b"accept authorization content-length content-type host if-none-match traceparent user-agent x-forwarded-for".split()
 )
-"""Headers that are passed on. With some others a client could disable Serve's timeout, or choose its replica."""
+"""Headers that are passed on: all that the API reads, and what logs and proxies want. With some others a client could
+disable Serve's timeout, or choose its replica."""
+MARK = b"x-proxy-guard"
+"""The header that tells the API that a request came through this middleware. A client's own is not passed on."""
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 log = logs.get_logger("proxy")
 
 
 def middlewares() -> list[Middleware]:
-    """Return the middlewares for Serve's proxy, which calls this by `IMPORT_PATH`."""
+    """Return the middlewares for Serve's proxy, which calls this by `IMPORT_PATH` before it starts uvicorn.
+
+    Uvicorn then bounds what precedes a body, and believes no `X-Forwarded-For`: the API decides (`request_checks.Clients`).
+    """
+    bounded_http.install()
+    os.environ[FORWARDED] = ""
     metrics.ANSWERS.begin(status="500")
     return [Middleware(ProxyGuard, max_bytes=int(os.environ.get(MAX_BYTES_VARIABLE) or MAX_BYTES))]
 
@@ -107,11 +116,12 @@ class ProxyGuard:
 
 
 def _passed(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    return [
+    passed = [
         (name, value)
         for name, value in headers
         if (name in PASSED and value.isascii()) or (name == b"x-request-id" and REQUEST_ID.fullmatch(value))
     ]
+    return [*passed, (MARK, b"1")]
 
 
 def _replay(content: bytes, receive: Receive) -> Receive:

@@ -21,6 +21,7 @@ from serve_app.api.errors import (
     SAFE_HEADERS,
     ApiError,
     ClientNotAllowedError,
+    HostNotAllowedError,
     RateLimitedError,
     RequestTooLargeError,
     UnauthorizedError,
@@ -38,10 +39,12 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from deployments.net.addresses import Address, Network
+    from serve_app.settings import Auth
     from serve_app.storage.api_keys import KeyStore
 
 HEALTH = "/health"
 HERE = (LOOPBACK, IPv6Address("::1"))
+LOCALHOST = "localhost"
 STORAGE_S = 0.5
 """Timeout of the shared storage; a request has five seconds in all."""
 FRESH_S = 2.0
@@ -109,27 +112,36 @@ class BodyLimit:
 
 
 class Clients:
-    """ASGI middleware: refuses clients outside `networks` (empty: none), and sets the client's address for the app.
+    """ASGI middleware: refuses clients and hosts that `auth` does not name; sets the client's address for the app.
 
     Only the connection's peer is certain. `X-Forwarded-For` is believed from the configured proxies; from others it can
     only restrict a request, never allow it. Serve's proxy runs on uvicorn, which replaces a loopback peer by the
     header's address unless `FORWARDED_ALLOW_IPS` is empty (as `ml-server up` sets it). So a peer that equals an address
     of the header may really be this machine, and this machine has to be allowed, too.
+
+    A page in a browser of this machine can make its own host name mean 127.0.0.1 (DNS rebinding), and would then read
+    the answers of a server that asks for no key. Its requests have that name as their `Host`.
     """
 
-    def __init__(self, app: ASGIApp, *, networks: Sequence[Network], proxies: Sequence[Network]) -> None:
+    def __init__(self, app: ASGIApp, *, auth: Auth) -> None:
         self._app = app
-        self._networks = tuple(networks)
-        self._proxies = tuple(proxies)
+        self._networks = auth.networks
+        self._proxies = auth.proxies
+        self._hosts = frozenset(host.lower() for host in auth.hosts)
+        self._has_keys = auth.mode == "keys"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on requests of allowed clients; `/health` is open to all."""
         if scope["type"] == "http":
             peer, port = scope.get("client") or ("", 0)
             client, *others = self.behind(_address(peer), _hops(scope["headers"]))
-            if scope["path"] != HEALTH and not self._allowed([client, *others]):
-                await refuse(scope, send, ClientNotAllowedError())
-                return
+            if scope["path"] != HEALTH:
+                if not self._allowed([client, *others]):
+                    await refuse(scope, send, ClientNotAllowedError())
+                    return
+                if not self._is_ours(_host(scope["headers"]), _address(peer)):
+                    await refuse(scope, send, HostNotAllowedError())
+                    return
             scope = {**scope, "client": (str(client or "unknown"), port)}
         await self._app(scope, receive, send)
 
@@ -147,12 +159,26 @@ class Clients:
             return [LOOPBACK, peer, nearest]
         return [peer, nearest]
 
+    def _is_ours(self, host: str, peer: Address | None) -> bool:
+        """Return whether a request of `peer` may call this server `host`."""
+        if not host or host == LOCALHOST or _address(host) is not None or host in self._hosts:
+            return True
+        if self._hosts:
+            return False
+        return self._has_keys or peer not in HERE or _in(peer, self._proxies)
+
     def _allowed(self, all_of_them: Iterable[Address | None]) -> bool:
         return not self._networks or all(_in(address, self._networks) for address in all_of_them)
 
 
 def _in(address: Address | None, networks: Iterable[Network]) -> bool:
     return address is not None and any(address in network for network in networks)
+
+
+def _host(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the `Host` header in lower case without its port; empty where there is none."""
+    host = dict(headers).get(b"host", b"").decode("latin-1").strip().lower()
+    return host if host.startswith("[") else host.partition(":")[0].removesuffix(".")
 
 
 def _hops(headers: Iterable[tuple[bytes, bytes]]) -> list[Address | None]:

@@ -298,12 +298,16 @@ class JobService:
             raise errors.JobNotFoundError(job_id=job_id)
         return job
 
-    async def health(self) -> schemas.HealthResponse:
-        """Return the state of the server within a second; never raises. The counts are at most half a second old."""
+    async def health(self, failing: Sequence[str] = ()) -> schemas.HealthResponse:
+        """Return the state of the server within a second; never raises. The counts are at most half a second old.
+
+        Args:
+            failing: Parts that the caller has found broken.
+        """
         limits = self._settings.limits
         await self._count()
         counts = self._counts
-        failing = list(self._signals.failing())
+        failing = [*failing, *self._signals.failing()]
         if counts is None:
             failing.append("database")
         numbers = counts and schemas.JobNumbers(

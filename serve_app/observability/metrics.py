@@ -30,7 +30,11 @@ ROUTES = {
     "health": r"/health",
     "pages": r"/|/docs(?:/.*)?|/openapi\.json|/console(?:/.*)?",
 }
-STATUSES = ("200", "202", "304", "307", "400", "401", "403", "404", "405", "408", "409", "413", "429", "500", "503")
+STATUSES = (
+    *("200", "202", "304", "307"),
+    *("400", "401", "403", "404", "405", "408", "409", "413", "429", "431"),
+    *("500", "503"),
+)
 
 JOBS = Gauge("jobs", "Jobs in the database.", state=JobState)
 JOBS_LIMIT = Gauge(

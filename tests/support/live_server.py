@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import uvicorn
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def serving(app: FastAPI, *, port: int = 0) -> Iterator[str]:
+def serving(app: FastAPI, *, port: int = 0, lifespan: Literal["on", "off"] = "on") -> Iterator[str]:
     """The app's base URL, while the context is open."""
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, log_level="warning", ws="none", timeout_graceful_shutdown=2, lifespan="on"
+        app, host="127.0.0.1", port=port, log_level="warning", ws="none", timeout_graceful_shutdown=2, lifespan=lifespan
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

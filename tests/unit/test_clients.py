@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from ipaddress import ip_network
 
 import pytest
 from hypothesis import given
@@ -12,6 +11,7 @@ from starlette.responses import PlainTextResponse
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from serve_app.api.request_checks import Clients
+from serve_app.settings import Auth
 
 BACKEND = "10.20.0.0/16"
 ADDRESSES = st.one_of(
@@ -27,8 +27,11 @@ def ask(
     proxies: tuple[str, ...] = (),
     path: str = "/docs",
     trusted: str | None = "",
+    host: str = "ml.example",
+    **auth: object,
 ) -> str:
     """Whom the app takes for the client, or the refusal's status. `trusted`: FORWARDED_ALLOW_IPS of uvicorn."""
+    auth = {"hosts": ["ml.example"]} | auth
 
     async def app(scope, receive, send):
         await PlainTextResponse(scope["client"][0])(scope, receive, send)
@@ -38,8 +41,9 @@ def ask(
     async def send(message):
         sent.append(message)
 
-    whole = Clients(app, networks=[ip_network(n) for n in networks], proxies=[ip_network(p) for p in proxies])
+    whole = Clients(app, auth=Auth(networks=networks, proxies=proxies, **auth))
     headers = [(b"x-forwarded-for", line.encode("latin-1", "replace")) for line in forwarded]
+    headers.append((b"host", host.encode()))
     scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "client": (peer, 5)}
     asyncio.run(ProxyHeadersMiddleware(whole, "127.0.0.1,::1" if trusted is None else trusted)(scope, None, send))
     return sent[1]["body"].decode() if sent[0]["status"] == 200 else str(sent[0]["status"])
@@ -124,3 +128,26 @@ def test_r1_rates_count_the_client_and_not_the_proxy():
     assert ask("10.9.0.1", "1.2.3.4", networks=(), proxies=("10.9.0.1/32",)) == "1.2.3.4"
     assert ask("10.9.0.1", "1.2.3.4", networks=()) == "10.9.0.1"
     assert ask("127.0.0.1", "1.2.3.4", networks=(), trusted=None) == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("host", "auth", "peer", "answer"),
+    [
+        ("attacker.example", {}, "127.0.0.1", "403"),
+        ("attacker.example:8000", {}, "::1", "403"),
+        ("127.0.0.1.attacker.example", {}, "127.0.0.1", "403"),
+        ("attacker.example", {}, "10.20.0.7", "10.20.0.7"),
+        ("attacker.example", {"mode": "keys"}, "127.0.0.1", "127.0.0.1"),
+        ("attacker.example", {"hosts": ["ml.example"]}, "10.20.0.7", "403"),
+        ("attacker.example", {"hosts": ["ml.example"], "mode": "keys"}, "10.20.0.7", "403"),
+        ("ML.example.:8000", {"hosts": ["ml.example"]}, "127.0.0.1", "127.0.0.1"),
+        ("attacker.example", {"proxies": ["127.0.0.1/32"]}, "127.0.0.1", "127.0.0.1"),
+        ("", {}, "127.0.0.1", "127.0.0.1"),
+        *((host, {"hosts": hosts}, "127.0.0.1", "127.0.0.1")
+          for host in ("localhost:8000", "127.0.0.1:8000", "[::1]:8000", "10.1.2.3") for hosts in ([], ["ml.example"])),
+    ],
+)  # fmt: skip
+def test_r1_a_page_cannot_use_its_own_name_for_this_server(host, auth, peer, answer):
+    """R1: DNS rebinding: without keys this machine's browsers use an address, localhost or a name of auth.hosts."""
+    assert ask(peer, networks=(), **{"hosts": []} | auth, host=host) == answer
+    assert ask(peer, networks=(), **{"hosts": []} | auth, host=host, path="/health") == peer

@@ -86,7 +86,7 @@ def test_r1_the_private_network_starts(config, settings):
 
 def test_r1_the_backend_gets_in_and_its_neighbours_do_not(settings):
     """R1: who asks from the named network is let in without a key, others are not, whatever they say of themselves."""
-    clients = Clients(None, networks=settings.auth.networks, proxies=settings.auth.proxies)
+    clients = Clients(None, auth=settings.auth)
     for peer, lets_in in (("10.20.0.9", True), ("127.0.0.1", True), ("10.20.1.9", False), ("52.1.2.3", False)):
         assert clients._allowed(clients.behind(ip_address(peer), [])) is lets_in
         assert not clients._allowed(clients.behind(ip_address("52.1.2.3"), [ip_address(peer)]))
