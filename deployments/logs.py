@@ -16,9 +16,12 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deployments.errors import MLServerError
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 ROOT = "ray.serve"
 JOB_FIELD = "ecg_job_id"
@@ -54,11 +57,19 @@ def trace(error: BaseException) -> list[str]:
     lines = []
     seen: BaseException | None = error
     while seen is not None:
-        frames = traceback.extract_tb(seen.__traceback__)
-        at = [f"{Path(frame.filename).stem}.{frame.name}:{frame.lineno}" for frame in reversed(frames)]
+        at = _functions(traceback.extract_tb(seen.__traceback__))
         lines.append(" < ".join([f"{type(seen).__name__}: {_message(seen)}", *at]))
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return lines
+
+
+def stack(frame: FrameType | None) -> str:
+    """Return the functions that a thread is in, innermost first, without folders."""
+    return " < ".join(_functions(traceback.extract_stack(frame)))
+
+
+def _functions(frames: traceback.StackSummary) -> list[str]:
+    return [f"{Path(frame.filename).stem}.{frame.name}:{frame.lineno}" for frame in reversed(frames)]
 
 
 def _message(error: BaseException) -> str:

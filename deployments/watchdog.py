@@ -14,7 +14,6 @@ import os
 import sys
 import threading
 import time
-import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -51,7 +50,7 @@ def watching(longest_s: float, on_stuck: Callable[[], object]) -> Iterator[None]
 def _end(longest_s: float, on_stuck: Callable[[], object], computing: int) -> None:
     on_stuck()
     frame = sys._current_frames().get(computing)  # noqa: SLF001 - the documented way to see another thread's stack
-    stack = "".join(traceback.format_stack(frame))
-    log.critical("a computation is stuck: this replica ends itself", extra={"longest_s": longest_s, "stack": stack})
+    extra = {"longest_s": longest_s, "stack": logs.stack(frame)}
+    log.critical("a computation is stuck: this replica ends itself", extra=extra)
     time.sleep(LEAVE_S)
     os._exit(1)

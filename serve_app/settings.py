@@ -6,6 +6,7 @@ Each field holds the value that is used: defaults that follow from other setting
 that builds the app, and travel from there to all others. What the server decides itself is no field.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -49,6 +50,7 @@ from serve_app.environment import PREFIX, unknown_names
 CALLBACK_PATHS = {"1.1": "/api/upload-video/result", "1.0": "/api/v1/ml/ml-results"}
 DEFAULT_STATE_DIR = Path("~/.local/state/ml-server")
 UNKNOWN_NAME = "{} in the environment is no setting of this release, and nothing reads it: did you mean {}?"
+SHORTEST_SECRET_BYTES = 16
 _Config = TypeVar("_Config", bound=BaseModel)
 NO_ENGINE_FOR_ALL = (
     "the setting `engine` (ML_SERVER_ENGINE) is gone: remove it; each stage names its own, as the transcriber's"
@@ -177,7 +179,7 @@ class Settings(BaseSettings):
     )
     """Base of the callback URL for requests that name none; `callbacks.origins` gets its origin."""
     webhook_secrets: tuple[SecretStr, ...] = ()
-    """Standard Webhooks secrets (`whsec_…`); each callback is signed with all of them."""
+    """Standard Webhooks secrets (`whsec_…`, base64 of at least 16 bytes); each callback is signed with all of them."""
     auth: Auth = Auth()
     rate_limit: str | None = None
     """Requests per client, in the notation of the `limits` library, such as `600/minute`."""
@@ -238,6 +240,19 @@ class Settings(BaseSettings):
     @classmethod
     def _make_absolute(cls, state_dir: Path) -> Path:
         return state_dir.expanduser().absolute()
+
+    @field_validator("webhook_secrets")
+    @classmethod
+    def _check_secrets(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        """Refuse what the library would sign with a shorter key than meant, or fail at: it drops unknown characters."""
+        for secret in secrets:
+            try:
+                key = base64.b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
+            except ValueError:
+                key = b""
+            if len(key) < SHORTEST_SECRET_BYTES:
+                raise ValueError(f"whsec_ and base64 of at least {SHORTEST_SECRET_BYTES} bytes are wanted")
+        return secrets
 
     @field_validator("database_url", mode="before")
     @classmethod

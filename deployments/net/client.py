@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -40,9 +41,24 @@ class NetError(Exception):
         self.kind = kind
 
 
+LOOKUPS = ThreadPoolExecutor(max_workers=16, thread_name_prefix="dns")
+"""Threads for name resolution alone: it cannot be cancelled, and clients choose the names. In the threads of
+`asyncio.to_thread`, names whose servers do not answer would keep the database waiting."""
+_running: dict[tuple[str, int], Future[list[str]]] = {}
+
+
 async def resolve(host: str, port: int) -> list[str]:
-    """Resolve `host` as this machine does. Raises OSError where it has no address."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    """Resolve `host` as this machine does, each name once at a time. Raises OSError where it has no address."""
+    key = host, port
+    lookup = _running.get(key)
+    if lookup is None:
+        lookup = _running[key] = LOOKUPS.submit(_look_up, host, port)
+        lookup.add_done_callback(lambda _: _running.pop(key))
+    return await asyncio.shield(asyncio.wrap_future(lookup))
+
+
+def _look_up(host: str, port: int) -> list[str]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

@@ -27,6 +27,7 @@ MEDIA_TYPES: Mapping[FormatName, str] = {
     "rttm": "text/plain",
 }
 _ARROW = re.compile(r"--+>")
+FORMULA_BEGINS = ("=", "+", "-", "@")
 
 
 def export(result: bytes, options: ExportOptions, *, job_id: str) -> bytes:
@@ -72,11 +73,19 @@ def _txt(segments: Sequence[ExportSegment], options: ExportOptions, _job_id: str
 
 
 def _tsv(segments: Sequence[ExportSegment], options: ExportOptions, _job_id: str) -> Iterator[str]:
-    """Write Whisper's columns, times in milliseconds, and the speaker as the last column."""
+    """Write Whisper's columns, times in milliseconds, and the speaker as the last column.
+
+    A spreadsheet would take a text like `=1+1` for a formula: such texts begin with an apostrophe (OWASP, "CSV
+    injection").
+    """
     yield "start\tend\ttext\tspeaker\n" if options.speakers else "start\tend\ttext\n"
     for segment in segments:
         speaker = f"\t{segment.speaker}" if options.speakers else ""
-        yield f"{segment.start_s * 1000:.0f}\t{segment.end_s * 1000:.0f}\t{segment.text}{speaker}\n"
+        yield f"{segment.start_s * 1000:.0f}\t{segment.end_s * 1000:.0f}\t{_as_cell(segment.text)}{speaker}\n"
+
+
+def _as_cell(text: str) -> str:
+    return f"'{text}" if text.startswith(FORMULA_BEGINS) else text
 
 
 def _rttm(segments: Sequence[ExportSegment], _options: ExportOptions, job_id: str) -> Iterator[str]:

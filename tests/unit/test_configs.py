@@ -181,9 +181,20 @@ def test_production_configs_are_strict(config, monkeypatch):
 
 def test_a_new_secret_is_another_identity():
     """A rotated webhook secret changes the settings' identity, so that the old manager is replaced."""
-    first = Settings(profile="local", webhook_secrets=["whsec_b25l"])
-    assert first.identity != Settings(profile="local", webhook_secrets=["whsec_dHdv"]).identity
-    assert first.identity == Settings(profile="local", webhook_secrets=["whsec_b25l"]).identity
+    first = Settings(profile="local", webhook_secrets=["whsec_" + "b25l" * 6])
+    assert first.identity != Settings(profile="local", webhook_secrets=["whsec_" + "dHdv" * 6]).identity
+    assert first.identity == Settings(profile="local", webhook_secrets=["whsec_" + "b25l" * 6]).identity
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["", "whsec_-_-_AAAA", "whsec_AAAA", "not base64!", "whsec_" + "b25l" * 5, "whsec_" + "b25l" * 6 + "-"],
+)
+def test_w7_a_secret_that_signs_badly_is_refused_at_start(secret):
+    """W7: the library drops characters that are not base64, and signs with the rest; the value is not told."""
+    with pytest.raises(ValidationError, match="at least 16 bytes") as refused:
+        Settings(profile="local", webhook_secrets=[secret])
+    assert not secret or secret not in str(refused.value)
 
 
 @pytest.mark.parametrize("url", ["ecg-backend:8000", "http://192.168.1.5:8000"])

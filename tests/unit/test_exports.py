@@ -157,6 +157,10 @@ def test_any_text_survives(result, options):
     assert [cue[:2] for cue in heard["srt"]] == [cue[:2] for cue in heard["vtt"]]
 
 
+def cell(text):
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
 @quick
 @given(results())
 def test_turns_and_tables(result):
@@ -169,7 +173,7 @@ def test_turns_and_tables(result):
     rows = list(csv.reader(io.StringIO(written(result, "tsv")), delimiter="\t", quoting=csv.QUOTE_NONE))
     assert rows[0] == ["start", "end", "text", "speaker"]
     assert [[int(row[0]) / 1000, int(row[1]) / 1000, *row[2:]] for row in rows[1:]] == [
-        [one["start_time"], one["end_time"], one["text"], one["speaker"]["speaker_id"]] for one in said
+        [one["start_time"], one["end_time"], cell(one["text"]), one["speaker"]["speaker_id"]] for one in said
     ]
     assert written(result, "txt", speakers=False).splitlines() == [one["text"] for one in said]
 
@@ -317,3 +321,11 @@ def test_warnings_are_told_where_a_format_has_a_place_for_them(locale):
         else:
             assert told == bare
         assert written(of(segment(1, "hello")), name, warnings=locale) == written(of(segment(1, "hello")), name)
+
+
+@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+82 2 123", "-1", "@SUM(1)"])
+def test_a_spreadsheet_takes_no_text_for_a_formula(text):
+    """TSV: what would be computed when the table is opened begins with an apostrophe; other formats stay."""
+    result = {"segments": [{"start_time": 0, "end_time": 1, "speaker": {"speaker_id": "A"}, "text": text, "words": []}]}
+    assert written(result, "tsv").splitlines()[1].split("\t")[2] == f"'{text}"
+    assert text in written(result, "txt")

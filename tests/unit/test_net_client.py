@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+import socket
 import ssl
+import threading
 import time
 import tracemalloc
 from email.utils import format_datetime
@@ -18,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from deployments.net import client as net_client
 from deployments.net.client import Answer, CallbackClient, CheckedTransport, NetError, exchange
 from deployments.net.policy import CallbackPolicy, NetPolicy
 from tests.support.servers import Server, endless, hanging, head, resetting, serving, status
@@ -213,6 +216,32 @@ async def test_a_hanging_resolver_is_cut() -> None:
     async with CallbackClient(policy, resolve=never) as client:
         with pytest.raises(NetError, match="timeout"):
             await client.post("http://backend.example/", b"", {}, connect_s=0.1)
+
+
+async def test_names_that_hang_keep_no_other_work_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W4: look-ups have threads of their own, as many as there are, and of one name there is one."""
+    over = threading.Event()
+    asked: list[str] = []
+
+    def hanging(host: str, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        over.wait(30)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+
+    waiting = [asyncio.create_task(net_client.resolve(f"{n % 40}.example", 80)) for n in range(200)]
+    await asyncio.sleep(0.2)
+    began = time.monotonic()
+    await asyncio.gather(*(asyncio.to_thread(time.sleep, 0) for _ in range(20)))
+    took_s = time.monotonic() - began
+    for task in waiting[:100]:
+        task.cancel()
+    over.set()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert took_s < 2
+    assert len(asked) == len(set(asked)) == 40
+    assert sum(thread.name.startswith("dns") for thread in threading.enumerate()) <= 16
 
 
 async def test_an_unknown_name_is_unreachable() -> None:

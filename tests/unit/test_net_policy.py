@@ -104,8 +104,13 @@ def test_host_patterns() -> None:
     policy = VideoPolicy(hosts=("*.s3.*.amazonaws.com", "cdn.example.com"))
     assert rule("https://bucket.s3.us-east-1.amazonaws.com/v", policy) is None
     assert rule("https://CDN.example.com/v", policy) is None
+    assert rule("https://my.bucket.s3.us-east-1.amazonaws.com/v", policy) is None
     for host in ("bucket.s3.us-east-1.amazonaws.com.evil.net", "xcdn.example.com", "example.com", "s3.amazonaws.com"):
         assert rule(f"https://{host}/v", policy) == "host"
+    one_bucket = VideoPolicy(hosts=("ecg-bucket.s3.*.amazonaws.com",))
+    assert rule("https://ecg-bucket.s3.us-east-1.amazonaws.com/v", one_bucket) is None
+    for host in ("ecg-bucket.s3.evil-bucket.s3.us-east-1.amazonaws.com", "ecg-bucket.s3.a.b.amazonaws.com"):
+        assert rule(f"https://{host}/v", one_bucket) == "host"
 
 
 @pytest.mark.parametrize(
