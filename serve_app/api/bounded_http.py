@@ -170,4 +170,5 @@ class BoundedProtocol(HttpToolsProtocol):
 def _written(refusal: errors.ApiError) -> bytes:
     start, body = messages(refusal, headers=[(b"connection", b"close")])
     line = f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\n".encode()
-    return line + b"".join(name + b": " + value + b"\r\n" for name, value in start["headers"]) + b"\r\n" + body["body"]
+    headers = b"".join(b"%s: %s\r\n" % header for header in start["headers"])
+    return b"%s%s\r\n%s" % (line, headers, body["body"])

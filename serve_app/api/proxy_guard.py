@@ -41,7 +41,8 @@ LINGER_S, LINGER_BYTES = 2.0, 1_000_000
 OF_SERVE = frozenset({"/-/routes"})
 """Routes of Serve that are closed: this one lists the apps. `/-/healthz` stays open for load balancers."""
 PASSED = frozenset(
-    b"accept authorization content-length content-type host if-none-match traceparent user-agent x-forwarded-for".split()
+    b"accept authorization content-length content-type host if-none-match"
+    b" traceparent user-agent x-forwarded-for".split()
 )
 """Headers that are passed on: all that the API reads, and what logs and proxies want. With some others a client could
 disable Serve's timeout, or choose its replica."""
@@ -55,7 +56,7 @@ log = logs.get_logger("proxy")
 def middlewares() -> list[Middleware]:
     """Return the middlewares for Serve's proxy, which calls this by `IMPORT_PATH` before it starts uvicorn.
 
-    Uvicorn then bounds what precedes a body, and believes no `X-Forwarded-For`: the API decides (`request_checks.Clients`).
+    Uvicorn then bounds what precedes a body, and believes no `X-Forwarded-For`: the API does (`Clients`).
     """
     bounded_http.install()
     os.environ[FORWARDED] = ""
