@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from serve_app.observability.tracing import UNTRACED
@@ -74,59 +73,73 @@ class StageClient:
     async def extract(self) -> AudioInfo:
         """Download the video and decode its audio, unless the extractor still has it, and load it."""
         arguments = self._job.job_id, self._job.run, self._job.video_url, self._reporter
-        info: AudioInfo = await self._call("extractor.prepare", *arguments)
+        info: AudioInfo = await self._call("extractor.prepare", self._handles.extractor.prepare, *arguments)
         self._load_audio()
         return info
 
     def detect_speech(self, piece: Span) -> Awaitable[list[Span]]:
         """Return where somebody speaks inside `piece`."""
-        return self._call_on_audio("detector.detect", piece)
+        return self._call_on_audio("detector.detect", self._handles.detector.detect, piece)
 
     def detect_language(self, span: Span, *, brief: bool) -> Awaitable[dict[str, float]]:
         """Return the probability of each language in `span`, none if unknown. `brief`: by the first seconds only."""
-        return self._call_on_audio("transcriber.detect_language", span, self._job.job_id, brief=brief)
+        return self._call_on_audio(
+            "transcriber.detect_language",
+            self._handles.transcriber.detect_language,
+            span,
+            self._job.job_id,
+            brief=brief,
+        )
 
     def transcribe(self, chunk: Passage, speech: Sequence[Span]) -> Awaitable[Transcript]:
         """Return the text of `chunk` in the chunk's language. `speech` is what was detected inside the chunk."""
-        return self._call_on_audio("transcriber.transcribe", chunk, chunk.language, self._job.job_id, speech)
+        return self._call_on_audio(
+            "transcriber.transcribe",
+            self._handles.transcriber.transcribe,
+            chunk,
+            chunk.language,
+            self._job.job_id,
+            speech,
+        )
 
     async def align(self, transcript: Transcript) -> Transcript:
         """Return `transcript` with all words timed; as it is where the graph has no aligner."""
         if self._handles.aligner is not None:
-            transcript = await self._call_on_audio("aligner.align", transcript, self._job.job_id)
+            transcript = await self._call_on_audio(
+                "aligner.align", self._handles.aligner.align, transcript, self._job.job_id
+            )
         return transcript
 
     def segment(self, piece: Span) -> Awaitable[Segmentation]:
         """Return the local speakers in the windows that start inside `piece`."""
-        return self._call_on_audio("diarizer.segment", piece)
+        return self._call_on_audio("diarizer.segment", self._handles.diarizer.segment, piece)
 
     def embed(self, segmentation: Segmentation) -> Awaitable[Embeddings]:
         """Return the voices of the local speakers of `segmentation`."""
-        return self._call_on_audio("diarizer.embed", segmentation)
+        return self._call_on_audio("diarizer.embed", self._handles.diarizer.embed, segmentation)
 
     def cluster(self, segmentations: Sequence[Segmentation], embeddings: Sequence[Embeddings]) -> Awaitable[list[Turn]]:
         """Return the turns of the whole video from those of all its pieces."""
-        return self._call("diarizer.cluster", segmentations, embeddings)
+        return self._call("diarizer.cluster", self._handles.diarizer.cluster, segmentations, embeddings)
 
     def track_prosody(self, piece: Span) -> Awaitable[Tracks]:
         """Return pitch and level over the time of `piece`."""
-        return self._call_on_audio("prosody.tracks", piece)
+        return self._call_on_audio("prosody.tracks", self._handles.prosody.tracks, piece)
 
     def measure_prosody(self, tracks: Tracks, segments: Sequence[Segment]) -> Awaitable[list[tuple[WordProsody, ...]]]:
         """Return the pitch and level of each word, by segment; `tracks` are those of the whole video."""
-        return self._call("prosody.measure", tracks, segments)
+        return self._call("prosody.measure", self._handles.prosody.measure, tracks, segments)
 
     def classify_emotions(self, tracks: Tracks | None, segments: Sequence[Segment]) -> Awaitable[list[Emotion | None]]:
         """Return the emotion of each segment, None where there is nothing to judge by."""
-        return self._call_on_audio("emotion.analyze", tracks, segments, self._job.job_id)
+        return self._call_on_audio("emotion.analyze", self._handles.emotion.analyze, tracks, segments, self._job.job_id)
 
-    async def _call(self, name: str, *args: Any) -> Any:
-        """Call the method that `name` names, such as `diarizer.cluster`."""
-        return await self._calls.call(attrgetter(name)(self._handles).remote, *args, name=name)
+    async def _call(self, name: str, method: DeploymentHandle[Any], *args: Any) -> Any:
+        """Call `method`, which logs, traces and errors call `name`."""
+        return await self._calls.call(method.remote, *args, name=name)
 
-    async def _call_on_audio(self, name: str, *args: Any, **named: Any) -> Any:
-        """Call a method with the reference to the audio as its first argument."""
-        method = attrgetter(name)(self._handles)
+    async def _call_on_audio(self, name: str, method: DeploymentHandle[Any], *args: Any, **named: Any) -> Any:
+        """Call `method` with the reference to the audio as its first argument."""
         async with self._extracting:
             if self._audio is None:  # all of its answers seemed to be saved, and one could not be loaded
                 await self.extract()
