@@ -20,6 +20,7 @@ from serve_app.orchestration.opening import open_stores
 from serve_app.pipeline.stage_client import StageHandles
 from serve_app.storage.api_keys import KeyStore
 from serve_app.storage.database import open_database
+from serve_app.storage.server_state import note_start
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -62,9 +63,9 @@ class _Ingress:
             log.warning("%s is not set: Serve's proxies read bodies of any size", proxy_guard.VARIABLE)
         check_exposure(settings)  # again: `serve run` builds the app before there is a proxy
         self._settings = settings
-        self._manager = ManagerClient(settings, StageHandles(**stages))
-        self._manager.start()
         database = open_database(settings)
+        self._manager = ManagerClient(settings, StageHandles(**stages), note_start(database))
+        self._manager.start()
         stores = open_stores(settings, database)
         self._keys = KeyStore(database)
         self._service = JobService(settings, stores.jobs, stores.outbox, self._manager)

@@ -91,6 +91,8 @@ class ClassifierEngine:
         if not answers:
             return None
         mean = np.mean(answers, axis=0)
+        if not np.isfinite(mean).all():
+            raise ValueError("the classifier's shares are not finite")
         best = int(mean.argmax())
         return Emotion(label=self.names[best], confidence=min(1.0, float(mean[best])))
 

@@ -18,10 +18,11 @@ from deployments.metrics import DOWNLOAD_BYTES
 from deployments.net.download import download
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from deployments.extraction.config import ExtractorConfig
+    from deployments.extraction.scratch import RunId
     from deployments.types import Audio, AudioInfo
 
 REPORT_EVERY_S = 0.5
@@ -69,13 +70,13 @@ class AudioExtractor:
     def __repr__(self) -> str:
         return f"AudioExtractor(busy={len(self._busy)}, {self._scratch})"
 
-    async def prepare(self, job_id: str, run: int, url: str, reporter: Any = None) -> AudioInfo:
+    async def prepare(self, job_id: str, run: RunId, url: str, reporter: Any = None) -> AudioInfo:
         """Make sure that the audio of this run is stored: download and decode it unless it is.
 
         `reporter` is the handle of the actor that gets the progress, see `ProgressReporter`. Raises what
         `download` and `Decoder` raise.
         """
-        async with self._one_at_a_time(job_id):
+        async with self._one_at_a_time(f"{job_id}/{run}"):
             stored = await limited_process.in_thread(lambda _: self._scratch.info(job_id, run))
             if stored is not None:
                 return stored
@@ -83,19 +84,19 @@ class AudioExtractor:
                 return await self._extract(job_id, run, url, folder / "video", ProgressReporter(reporter))
 
     @asynccontextmanager
-    async def _one_at_a_time(self, job_id: str) -> AsyncIterator[None]:
-        """Serialise the calls of a job: one that starts while its audio is prefetched waits, and finds the audio."""
-        lock, users = self._busy.get(job_id, (asyncio.Lock(), 0))
-        self._busy[job_id] = lock, users + 1
+    async def _one_at_a_time(self, run: str) -> AsyncIterator[None]:
+        """Serialise the calls of a run: one that starts while its audio is prefetched waits, and finds the audio."""
+        lock, users = self._busy.get(run, (asyncio.Lock(), 0))
+        self._busy[run] = lock, users + 1
         try:
             async with lock:
                 yield
         finally:
-            lock, users = self._busy.pop(job_id)
+            lock, users = self._busy.pop(run)
             if users > 1:
-                self._busy[job_id] = lock, users - 1
+                self._busy[run] = lock, users - 1
 
-    async def _extract(self, job_id: str, run: int, url: str, video: Path, progress: ProgressReporter) -> AudioInfo:
+    async def _extract(self, job_id: str, run: RunId, url: str, video: Path, progress: ProgressReporter) -> AudioInfo:
         began = time.monotonic()
         got = await download(
             url,
@@ -134,14 +135,18 @@ class AudioExtractor:
         )
         return info
 
-    def load(self, job_id: str, run: int) -> Audio:
+    def load(self, job_id: str, run: RunId) -> Audio:
         """Return the audio of a prepared run, read-only. Raises AudioMissingError where it has to be prepared again."""
         return self._scratch.load(job_id, run)
 
-    def discard(self, job_id: str, run: int | None = None) -> None:
+    def discard(self, job_id: str, run: RunId | None = None) -> None:
         """Delete the stored audio of a run, or of all runs of a job."""
         self._scratch.discard(job_id, run)
 
     def kept_jobs(self) -> list[str]:
-        """Return the ids of the jobs with stored audio, so that the caller can discard that of lost jobs."""
-        return self._scratch.jobs()
+        """Return the names of the folders with stored audio, so that the caller can discard those of lost jobs."""
+        return self._scratch.folders()
+
+    def discard_folders(self, names: Sequence[str]) -> None:
+        """Delete some of the folders that `kept_jobs` returns."""
+        self._scratch.discard_folders(names)

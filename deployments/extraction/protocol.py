@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from deployments.errors import MLServerError
+
 if TYPE_CHECKING:
     from pathlib import Path
     from threading import Event
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
 OnFraction: TypeAlias = Callable[[float], None]
 """Called with the share that is done, 0-1, from the thread that decodes."""
+
+
+class AudioMissingError(MLServerError):
+    """The audio of this run is missing or damaged and has to be extracted."""
 
 
 class Part(StrEnum):

@@ -18,29 +18,29 @@ import tempfile
 import uuid
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote, unquote
 
 import fsspec
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 
-from deployments.errors import MLServerError, OutOfResourcesError
+from deployments.errors import OutOfResourcesError
+from deployments.extraction.protocol import AudioMissingError
 from deployments.types import Audio, AudioInfo
 from deployments.warnings import from_mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from deployments.warnings import ResultWarning
+
+    RunId: TypeAlias = str | int
+    """A run's token; its number for a run of the release before."""
 
 BLOCK_BYTES = 4 << 20
 PREFIX = "ecg-extract-"
 _LOCK = ".lock"
-
-
-class AudioMissingError(MLServerError):
-    """The audio of this run is missing or damaged and has to be extracted."""
 
 
 class Scratch:
@@ -56,14 +56,14 @@ class Scratch:
         return f"Scratch({'local folder' if self._local else self._fs.protocol})"
 
     def save(
-        self, job_id: str, run: int, audio: Audio, *, duration_s: float, warnings: tuple[ResultWarning, ...]
+        self, job_id: str, run: RunId, audio: Audio, *, duration_s: float, warnings: tuple[ResultWarning, ...]
     ) -> AudioInfo:
         """Store `audio` and return its description. Raises OutOfResourcesError where the disk is full."""
         data = np.ascontiguousarray(audio).data.cast("B")
         info = AudioInfo(
             duration_s=duration_s, samples=len(audio), sha256=hashlib.sha256(data).hexdigest(), warnings=warnings
         )
-        self._fs.makedirs(self._folder(job_id), exist_ok=True)
+        self._fs.makedirs(self._folder(job_id, run), exist_ok=True)
         with self._writing(self._path(job_id, run, "npy")) as file:
             np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(audio))
             for start in range(0, len(data), BLOCK_BYTES):
@@ -72,30 +72,38 @@ class Scratch:
             file.write(json.dumps(asdict(info)).encode())
         return info
 
-    def info(self, job_id: str, run: int) -> AudioInfo | None:
+    def info(self, job_id: str, run: RunId) -> AudioInfo | None:
         """Read and check a run's audio and return its description; None where it is missing or damaged."""
         try:
             return self._read(job_id, run)[0]
         except AudioMissingError:
             return None
 
-    def load(self, job_id: str, run: int) -> Audio:
+    def load(self, job_id: str, run: RunId) -> Audio:
         """Return the audio of a run, read-only. Raises AudioMissingError where it does not match its description."""
         return self._read(job_id, run)[1]
 
-    def discard(self, job_id: str, run: int | None = None) -> None:
+    def discard(self, job_id: str, run: RunId | None = None) -> None:
         """Delete the audio of a run, or of all runs of a job, if there is any."""
-        paths = [self._folder(job_id)] if run is None else [self._path(job_id, run, kind) for kind in ("json", "npy")]
-        for path in paths:
+        if run is None:
+            self.discard_folders((folder_name(job_id), job_id))
+            return
+        for kind in ("json", "npy"):
             with contextlib.suppress(FileNotFoundError):
-                self._fs.rm(path, recursive=run is None)
+                self._fs.rm(self._path(job_id, run, kind))
 
-    def jobs(self) -> list[str]:
-        """Return the ids of the jobs with stored audio."""
+    def folders(self) -> list[str]:
+        """Return the names of the folders with stored audio: `folder_name` of each job."""
         self._fs.invalidate_cache()
         return sorted(unquote(str(path).rsplit("/", 1)[-1]) for path in self._fs.ls(self._root, detail=False))
 
-    def _read(self, job_id: str, run: int) -> tuple[AudioInfo, Audio]:
+    def discard_folders(self, names: Iterable[str]) -> None:
+        """Delete folders with all that is in them, those that are there."""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rm(f"{self._root}/{quote(name, safe='')}", recursive=True)
+
+    def _read(self, job_id: str, run: RunId) -> tuple[AudioInfo, Audio]:
         try:
             with self._fs.open(self._path(job_id, run, "json"), "rb") as file:
                 note: dict[str, Any] = json.loads(file.read())
@@ -128,11 +136,19 @@ class Scratch:
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def _folder(self, job_id: str) -> str:
-        return f"{self._root}/{quote(job_id, safe='')}"
+    def _folder(self, job_id: str, run: RunId) -> str:
+        return f"{self._root}/{folder_name(job_id) if isinstance(run, str) else quote(job_id, safe='')}"
 
-    def _path(self, job_id: str, run: int, kind: str) -> str:
-        return f"{self._folder(job_id)}/{run}.{kind}"
+    def _path(self, job_id: str, run: RunId, kind: str) -> str:
+        return f"{self._folder(job_id, run)}/{run}.{kind}"
+
+
+def folder_name(job_id: str) -> str:
+    """Return the name of a job's folder. No two jobs share it where upper and lower case are the same to the disk.
+
+    A run of the release before, which is known by its number, lies in a folder with the job's own name.
+    """
+    return hashlib.sha256(job_id.encode()).hexdigest()[:32]
 
 
 def _read_array(file: IO[bytes], samples: int) -> Audio:

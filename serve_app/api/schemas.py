@@ -106,6 +106,9 @@ class CallbackView(BaseModel):
     last_error: str | None
 
 
+ACTOR = "Name of a running job's actor in Ray's dashboard and logs"
+
+
 class JobView(BaseModel):
     """A job's state, without its result."""
 
@@ -145,6 +148,7 @@ class JobLine(JobView):
     stage: Stage = Field(description="The stage that `message` describes, or at which the job failed")
     run: int
     attempt: int
+    actor: str | None = Field(default=None, description=ACTOR)
     duration: float | None = Field(description="Seconds, of the video; of completed jobs")
     processing_time: float | None = Field(description="Seconds; of completed jobs")
     warnings: int | None = Field(description="How many the result has; null without a result, or if not counted")
@@ -179,6 +183,7 @@ class Timeline(BaseModel):
     )
 
     job_id: str
+    actor: str | None = Field(default=None, description=ACTOR)
     events: list[EventView] = Field(description="Oldest first; of very many the newest 1000")
 
 

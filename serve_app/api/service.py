@@ -204,6 +204,7 @@ class JobService:
             stage=line.job.stage,
             run=line.job.run,
             attempt=line.job.attempt,
+            actor=_actor(line.job),
             duration=line.duration_s,
             processing_time=line.processing_s and round(line.processing_s, 3),
             warnings=line.warnings,
@@ -258,14 +259,14 @@ class JobService:
 
     async def timeline(self, job_id: str) -> schemas.Timeline:
         """Return the events of a job."""
-        await self._known(job_id)
+        job = await self._known(job_id)
         events = [
             schemas.EventView(
                 at=iso(event.at), event=event.kind, run=event.run, attempt=event.attempt, detail=event.detail
             )
             for event in await self._read(self._store.fetch_timeline, job_id)
         ]
-        return schemas.Timeline(job_id=job_id, events=events)
+        return schemas.Timeline(job_id=job_id, actor=_actor(job), events=events)
 
     async def export(self, job_id: str, options: ExportOptions) -> bytes:
         """Return the job's result as a file. Raises `JobConflictError` for a job without a result."""
@@ -334,6 +335,10 @@ class JobService:
         except (SQLAlchemyError, TimeoutError):
             self._counts, self._draining = None, False
         self._counted_at = time.monotonic()
+
+
+def _actor(job: Job) -> str | None:
+    return job.actor_name if job.state is JobState.RUNNING else None
 
 
 def fingerprint(video_url: str, callback_url: str | None, options: JobOptions) -> str:

@@ -7,7 +7,6 @@ import time
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from sqlalchemy.exc import SQLAlchemyError
 from standardwebhooks import Webhook
@@ -16,6 +15,7 @@ from deployments import logs
 from deployments.net.client import Answer, CallbackClient, NetError
 from serve_app.callbacks.retry_schedule import RetrySchedule
 from serve_app.observability.tracing import untraced
+from serve_app.storage.outbox import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -148,9 +148,3 @@ async def _store_for_sure(settle: Callable[[], None]) -> None:
             await asyncio.sleep(SETTLE_AGAIN_S)
         else:
             return
-
-
-def origin_of(url: str) -> str:
-    """Return scheme, host and port: the name of a receiver."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

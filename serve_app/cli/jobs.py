@@ -34,11 +34,12 @@ def show_job(server_url: str, api_key: str | None, job_id: str) -> None:
     """Print a job's state and its events."""
     with connected(server_url, api_key) as client:
         state = client.status(job_id)
-        events = client.timeline(job_id)["events"]
+        timeline = client.timeline(job_id)
     console = Console()
-    print_state({name: value for name, value in state.items() if name != "result"}, console)
+    shown = {name: value for name, value in state.items() if name != "result"}
+    print_state(shown | {"actor": timeline["actor"]} if timeline.get("actor") else shown, console)
     print_warnings(state.get("result") or {}, console)
-    console.print(_timeline_table(events))
+    console.print(_timeline_table(timeline["events"]))
 
 
 def redeliver(server_url: str, api_key: str | None, job_id: str) -> None:

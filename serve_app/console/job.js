@@ -115,6 +115,7 @@ function Summary({ job, summary, events }) {
     ],
     [t("finished"), job.finished_at && moment(job.finished_at)],
     [t("attempts"), attempts > 1 ? attempts : null],
+    [t("actor"), running ? summary?.actor : null],
     [t("duration"), meta && clock(result.duration)],
     [
       t("processed"),

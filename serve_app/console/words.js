@@ -67,6 +67,7 @@ export const WORDS = {
   model: ["Models", "모델"],
   device: ["Device", "장치"],
   attempts: ["Attempts", "시도"],
+  actor: ["Ray actor", "Ray 액터"],
   error: ["Error", "오류"],
   cancel: ["Cancel", "취소"],
   delete: ["Delete", "삭제"],

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from serve_app.jobs.stages import Stage
-from serve_app.jobs.states import JobState
+from serve_app.jobs.states import ACTOR_PREFIX, JobState
 
 
 class JobOptions(BaseModel):
@@ -48,7 +48,14 @@ class Attempt:
 
     job_id: str
     run: int
+    token: str
+    """Of the run: a job that was deleted and posted again begins at the same numbers."""
     number: int
+
+    @classmethod
+    def of(cls, job: Job) -> Attempt:
+        """Return the newest attempt at a job."""
+        return cls(job_id=job.job_id, run=job.run, token=job.token, number=job.attempt)
 
 
 class Prefetch(StrEnum):
@@ -116,6 +123,7 @@ class Job:
     job_id: str
     state: JobState
     run: int
+    token: str
     attempt: int
     fingerprint: str
     video_url: str
@@ -136,6 +144,22 @@ class Job:
     cancel_requested: bool
     prefetch: Prefetch
     beats: int
+
+    @property
+    def actor_name(self) -> str:
+        """The name of the run's actor: `job:` and the token, as Ray's metrics show names and must not tell the job.
+
+        A run of the release before has the name that its actor got there: `job:<id>`, from the second run on with `#`
+        and the run's number, which no job_id contains.
+        """
+        if self.token:
+            return f"{ACTOR_PREFIX}{self.token}"
+        return f"{ACTOR_PREFIX}{self.job_id}" if self.run == 1 else f"{ACTOR_PREFIX}{self.job_id}#{self.run}"
+
+    @property
+    def run_id(self) -> str | int:
+        """What nothing but this run is called: its token. Runs of the release before have only their number."""
+        return self.token or self.run
 
     @classmethod
     def of(cls, row: Any) -> Job:

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+ACTOR_PREFIX = "job:"
+"""How the names of job actors begin."""
+
 
 class JobState(StrEnum):
     """The state of a job; the value is what the database holds."""

@@ -42,7 +42,7 @@ class RunningAttempt:
     """Write what an attempt does to its job's row."""
 
     def __init__(self, job: Job, store: AttemptStore, timer: StageTimer) -> None:
-        self.id = Attempt(job_id=job.job_id, run=job.run, number=job.attempt)
+        self.id = Attempt.of(job)
         self._store = store
         self._timer = timer
         self._written_at = time.monotonic()

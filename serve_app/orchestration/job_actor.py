@@ -1,4 +1,4 @@
-"""The Ray actor of one job, `job:<id>` in the Ray dashboard, and how the manager finds, starts and ends it.
+"""The Ray actor of one job, `job:<token>` in the Ray dashboard, and how the manager finds, starts and ends it.
 
 The actor is a process of its own; the work is done by the `JobRunner` in it. This module imports little: loading the
 rest takes a second of a core, and the process lowers its priority first, so that requests are answered meanwhile.
@@ -18,10 +18,11 @@ from ray import cloudpickle
 from ray.exceptions import RayError
 
 from deployments.extraction.protocol import Part
+from serve_app.jobs.states import ACTOR_PREFIX
 from serve_app.orchestration import placement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ray.actor import ActorHandle
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 NAMESPACE = "ml-server"
 MANAGER_NAME = "job-manager"
-PREFIX = "job:"
 NAME_BEFORE = {"wake": "poke", "status": "look", "step_down": "leave", "give_back": "leave"}
 """What the release before calls methods of the manager and of job actors. Goes with the release after this one."""
 ANSWER_S = 10.0
@@ -40,11 +40,6 @@ NICENESS = 15
 """Between the processes that answer requests (0) and those that compute (idle)."""
 NEVER_USED = ("pandas", "rich")
 """Serve and httpx do without these where they are not installed; they would take a quarter of the actor's start."""
-
-
-def actor_name(job_id: str, run: int) -> str:
-    """Return `job:<id>`, from the second run on with `#` and the run's number: a checked job_id has no `#`."""
-    return f"{PREFIX}{job_id}" if run == 1 else f"{PREFIX}{job_id}#{run}"
 
 
 def remote_method(actor: Any, name: str) -> Any:
@@ -56,11 +51,6 @@ def remote_method(actor: Any, name: str) -> Any:
         return getattr(actor, name)
     except AttributeError:
         return getattr(actor, NAME_BEFORE[name])
-
-
-def _set_title(doing: str) -> None:
-    """Set this process's title in `ps` and the dashboard. Ray sets its own again with each call of the actor."""
-    ray._raylet.setproctitle(f"ray::JobActor {doing}")  # type: ignore[attr-defined]  # noqa: SLF001 - Ray's own way
 
 
 @contextmanager
@@ -81,18 +71,19 @@ def _lean_imports() -> Iterator[None]:
 class JobActor:
     """A job runner in an actor of its own. It works from the moment it exists; the calls only control it."""
 
-    def __init__(self, job_id: str, run: int, pickled: bytes, manager: ActorHandle[Any]) -> None:
+    def __init__(self, job_id: str, run: int, token: str, pickled: bytes, manager: ActorHandle[Any]) -> None:
         """`pickled` is settings and stages: Ray would unpickle, and import, them before the priority is lowered."""
         os.nice(NICENESS)
-        self._name = actor_name(job_id, run)
+        self._shown = job_id if run == 1 else f"{job_id}#{run}"
         with _lean_imports():
             from serve_app.orchestration.job_runner import JobRunner
 
             settings, stages = cloudpickle.loads(pickled)
-        self._runner = JobRunner(job_id, run, settings, stages, manager, show=_set_title)
+        self._runner = JobRunner(job_id, run, token, settings=settings, stages=stages, manager=manager)
 
     def __repr__(self) -> str:
-        return f"JobActor({self._name})"
+        """Return what Ray's dashboard shows of the actor, and its metrics do not: which job's it is."""
+        return f"JobActor({self._shown})"
 
     async def ping(self) -> None:
         """Return, which shows that the actor's process runs."""
@@ -130,10 +121,8 @@ class JobActors:
         pickled: bytes = cloudpickle.dumps((self._settings, self._stages))  # type: ignore[no-untyped-call]
         actor: Any = (
             ray.remote(JobActor)
-            .options(
-                name=actor_name(job.job_id, job.run), namespace=NAMESPACE, max_concurrency=100, **placement.detached()
-            )
-            .remote(job.job_id, job.run, pickled, ray.get_runtime_context().current_actor)
+            .options(name=job.actor_name, namespace=NAMESPACE, max_concurrency=100, **placement.detached())
+            .remote(job.job_id, job.run, job.token, pickled, ray.get_runtime_context().current_actor)
         )
         await actor.ping.remote()
 
@@ -160,14 +149,14 @@ class JobActors:
 
     async def kill(self, job: Job) -> bool:
         """Kill the job's actor; return False where there is none."""
-        return await self.kill_by_name(actor_name(job.job_id, job.run))
+        return await self.kill_by_name(job.actor_name)
 
-    async def find_orphans(self, running: set[tuple[str, int]]) -> set[str]:
-        """Return the names of job actors of all but these (job_id, run); some may still be sending their job's end."""
+    async def find_orphans(self, running: Iterable[Job]) -> set[str]:
+        """Return the names of all job actors but those of these jobs; some may still be sending their job's end."""
         named = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
-        wanted = {actor_name(job_id, run) for job_id, run in running}
+        wanted = {job.actor_name for job in running}
         ours = {actor["name"] for actor in named if actor["namespace"] == NAMESPACE}
-        return {name for name in ours - wanted if name.startswith(PREFIX)}
+        return {name for name in ours - wanted if name.startswith(ACTOR_PREFIX)}
 
     async def kill_by_name(self, name: str) -> bool:
         """Kill an actor; return False where there is none of this name, which is free again at once.
@@ -182,6 +171,6 @@ class JobActors:
 
     async def _find(self, job: Job) -> ActorHandle[Any] | None:
         try:
-            return await asyncio.to_thread(ray.get_actor, actor_name(job.job_id, job.run), NAMESPACE)
+            return await asyncio.to_thread(ray.get_actor, job.actor_name, NAMESPACE)
         except ValueError:
             return None

@@ -39,8 +39,6 @@ from serve_app.storage.checkpoints import Checkpoints
 from serve_app.storage.database import open_database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ray.actor import ActorHandle
 
     from deployments.extraction.protocol import Part
@@ -64,17 +62,16 @@ class JobRunner:
         self,
         job_id: str,
         run: int,
+        token: str,
+        *,
         settings: Settings,
         stages: StageHandles,
         manager: ActorHandle[Any],
-        *,
-        show: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`show` gets a few words about the present state, about once a second."""
         logs.configure()
-        self._show = show
         self._job_id = job_id
         self._run = run
+        self._token = token
         self._settings = settings
         self._stages = stages
         self._manager = manager
@@ -111,7 +108,8 @@ class JobRunner:
 
     async def _live(self) -> None:
         try:
-            job = await until_stored(self._job_id, partial(self._attempts.begin_attempt, self._job_id, self._run))
+            begin = partial(self._attempts.begin_attempt, self._job_id, self._run, self._token)
+            job = await until_stored(self._job_id, begin)
             if job is not None:
                 await self._attempt(job)
         except Exception:
@@ -137,13 +135,14 @@ class JobRunner:
                 meter.report_progress(stage, fraction)
                 progress_reporter.changed()
 
+            checkpoints = CheckpointWriter(self._checkpoints, attempt.id)
             self._pipeline = Pipeline(
                 job,
                 self._settings,
                 self._stages,
                 report_progress=report_progress,
                 reporter=ray.get_runtime_context().current_actor,
-                checkpoints=CheckpointWriter(self._checkpoints, attempt.id),
+                checkpoints=checkpoints,
                 isolation=self._isolation.hold,
                 timer=timer,
                 trace=trace,
@@ -155,6 +154,7 @@ class JobRunner:
             outcome = await self._outcome_or_none(self._work)
             await progress_reporter.close()
             if outcome is None:
+                await checkpoints.flush()  # they would not count after it
                 lease.cancel()
                 await attempt.give_back()
                 return
@@ -176,7 +176,6 @@ class JobRunner:
         self, job: Job, sender: Sender, meter: ProgressMeter, attempt: RunningAttempt
     ) -> ProgressReporter:
         async def report(now: Progress) -> int | None:
-            self._show(f"{job.job_id}: {now.stage} {now.percent} %")
             return await attempt.save_progress(now)
 
         return ProgressReporter(
@@ -232,7 +231,7 @@ class JobRunner:
         """Delete the audio of this run; what is left after a failure is deleted by the manager."""
         try:
             async with asyncio.timeout(DISCARD_S):
-                await self._stages.extractor.discard.remote(self._job_id, self._run)
+                await self._stages.extractor.discard.remote(self._job_id, self._token or self._run)
         except Exception as error:  # noqa: BLE001 - see above
             log.warning("audio not discarded", extra=logs.about(self._job_id, error=type(error).__name__))
 

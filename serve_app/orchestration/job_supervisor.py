@@ -88,7 +88,7 @@ class JobSupervisor:
 
     async def kill_orphans(self, running: Sequence[Job]) -> None:
         """Kill actors that had no running job at two looks: after one look, an end may still be being sent."""
-        orphans = await self.actors.find_orphans({(job.job_id, job.run) for job in running})
+        orphans = await self.actors.find_orphans(running)
         for name in orphans & self._orphans:
             log.warning("a job actor without a job is killed", extra={"driver": name})
             await self.actors.kill_by_name(name)
@@ -104,7 +104,7 @@ class JobSupervisor:
                     await self._end(job, InternalJobError())
                 elif not self.prefetcher.must_finish_first(job):
                     await self._start_actor(job)
-            elif self._beats.unchanged_s(job.job_id, (job.run, job.attempt, job.beats)) > LEASE_S:
+            elif self._beats.unchanged_s(job.job_id, (job.run_id, job.attempt, job.beats)) > LEASE_S:
                 log.warning("a job actor stands still", extra=logs.about(job.job_id, run=job.run, attempt=job.attempt))
                 self._beats.forget(job.job_id)
                 await self.actors.kill(job)
@@ -118,7 +118,7 @@ class JobSupervisor:
         if job.cancel_requested:
             since = self._cancelled_at.setdefault(job.job_id, time.monotonic())
             return CancelledJobError() if time.monotonic() - since > CANCEL_GRACE_S else None
-        idle_s = self._runs.unchanged_s(job.job_id, job.run) - job.spent_s
+        idle_s = self._runs.unchanged_s(job.job_id, job.run_id) - job.spent_s
         if max(job.spent_s, idle_s) > limits.processing_s + DEADLINE_GRACE_S:
             return ProcessingTimeoutError(limit_min=limits.processing_s / 60)
         if job.attempt > limits.attempts or self._starts.get(job.job_id, 0) > STARTS_PER_ATTEMPT * limits.attempts:
@@ -132,7 +132,7 @@ class JobSupervisor:
         self._starting += 1
         try:
             now = await asyncio.to_thread(self.stores.jobs.fetch_job, job.job_id)
-            if now is not None and (now.run, now.state) == (job.run, JobState.RUNNING):
+            if now is not None and (now.run_id, now.state) == (job.run_id, JobState.RUNNING):
                 log.info("job actor starts", extra=logs.about(now.job_id, run=now.run, attempts_before=now.attempt))
                 self.tasks.cancel("heartbeat", now.job_id)  # it must not arrive after what the actor sends
                 self._starts[now.job_id] = self._starts.get(now.job_id, 0) + 1
@@ -147,7 +147,7 @@ class JobSupervisor:
         if not await self.actors.kill(job):
             log.info("a job without an actor is ended", extra=logs.about(job.job_id))
         outcome = Outcome(error_code=error.code, error_message=error.sentence(self.settings.locale))
-        attempt = Attempt(job_id=job.job_id, run=job.run, number=job.attempt)
+        attempt = Attempt.of(job)
         if await asyncio.to_thread(self.stores.attempts.finish_job, attempt, outcome):
             log_end(job, outcome, seconds=job.spent_s)
             await self.tracer.ended(job)

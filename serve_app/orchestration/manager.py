@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import ray
 from sqlalchemy.exc import SQLAlchemyError
 
 from deployments import logs
+from deployments.extraction.scratch import folder_name
 from deployments.net.client import CallbackClient
 from serve_app.callbacks import payloads
 from serve_app.callbacks.sender import Sender
@@ -41,8 +43,8 @@ if TYPE_CHECKING:
 TURN_S = 1.0
 GATHER_S = 0.05
 """All calls of `wake` within this time are served by one turn."""
-DELIVERIES = 20
-"""Terminal callbacks that are tried at the same time."""
+DELIVERIES, HEARTBEATS = 20, 50
+"""Terminal callbacks, and heartbeats, that are tried at the same time."""
 PRUNE_EVERY_S = 600.0
 DAY_S = 86_400
 
@@ -62,9 +64,15 @@ class JobManager:
         self._database = open_database(settings)
         self._stores = open_stores(settings, self._database)
         self._tracer = Tracer(settings, self._stores.jobs, process="manager")
-        self._client = CallbackClient(settings.callbacks)
         secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
-        self._sender = Sender(self._client, self._stores.outbox, secrets=secrets, trace_of=self._tracer.of_id)
+        self._clients = CallbackClient(settings.callbacks), CallbackClient(settings.callbacks)
+        """One for heartbeats alone: those that hang take no connection from the ends of jobs."""
+        self._sender, self._heartbeat_sender = (
+            Sender(client, self._stores.outbox, secrets=secrets, trace_of=self._tracer.of_id)
+            for client in self._clients
+        )
+        self._delivering: Counter[str] = Counter()
+        """How many terminal callbacks are being tried, by receiver."""
         self._lease = Lease(self._database, MANAGER_NAME)
         self._leads: bool | None = None
         """Whether this manager has the lease; None until it has asked for the first time."""
@@ -123,8 +131,7 @@ class JobManager:
         stands by has nothing to drain.
         """
         left: Sequence[Job] = []
-        if self._leads:
-            await asyncio.to_thread(set_draining, self._database, draining=True)
+        if self._leads and await asyncio.to_thread(set_draining, self._database, draining=True, lease=self._lease):
             left = await asyncio.to_thread(self._stores.queue.fetch_running_jobs)
         await self._stop()
         for job in left:
@@ -148,7 +155,8 @@ class JobManager:
             await asyncio.to_thread(self._lease.give_back)  # another manager need not wait until it runs out
         except SQLAlchemyError:
             log.warning("the lease is not given back; it runs out")
-        await self._client.close()
+        for client in self._clients:
+            await client.close()
 
     async def _run(self) -> None:
         while True:
@@ -202,7 +210,7 @@ class JobManager:
 
     def _reset_what_was_unfinished(self) -> None:
         """End the drain, and have fetched and tried again in time what the manager before was at."""
-        set_draining(self._database, draining=False)
+        set_draining(self._database, draining=False, lease=self._lease)
         self._stores.queue.reset_prefetch()
         shorten_waits(self._database)
 
@@ -229,16 +237,33 @@ class JobManager:
 
     async def _send_due_callbacks(self) -> None:
         """Start to send heartbeats of waiting jobs, and terminal callbacks whose first try, the job actor's, failed."""
-        for job in await asyncio.to_thread(self._stores.queue.take_due_heartbeats, since_s=self._settings.heartbeat_s):
-            self._tasks.start("heartbeat", self._send_heartbeat(job), key=job.job_id)
-        for callback_id, job_id in await asyncio.to_thread(self._stores.outbox.due, DELIVERIES):
-            self._tasks.cancel("heartbeat", job_id)  # it must not arrive after the job's end
-            self._tasks.start("delivery", self._sender.deliver(callback_id), key=callback_id)
+        free = HEARTBEATS - self._tasks.count("heartbeat")
+        if free > 0:
+            for job in await asyncio.to_thread(
+                self._stores.queue.take_due_heartbeats, since_s=self._settings.heartbeat_s, limit=free
+            ):
+                self._tasks.start("heartbeat", self._send_heartbeat(job), key=job.job_id)
+        free = DELIVERIES - self._delivering.total()
+        if free > 0:
+            for callback_id, job_id, receiver in await asyncio.to_thread(
+                self._stores.outbox.due, free, dict(self._delivering)
+            ):
+                self._tasks.cancel("heartbeat", job_id)  # it must not arrive after the job's end
+                self._tasks.start("delivery", self._deliver(callback_id, receiver), key=callback_id)
+
+    async def _deliver(self, callback_id: str, receiver: str) -> None:
+        self._delivering[receiver] += 1
+        try:
+            await self._sender.deliver(callback_id)
+        finally:
+            self._delivering[receiver] -= 1
+            self._delivering += Counter()  # forgets those at 0
+            self._woken.set()  # the next one that is due need not wait for a turn
 
     async def _send_heartbeat(self, job: Job) -> None:
         now = Progress(percent=job.progress, stage=job.stage)
         body = payloads.progress(job.job_id, now, locale=self._settings.locale)
-        await self._sender.send_progress(
+        await self._heartbeat_sender.send_progress(
             job.job_id, str(job.callback_url), body, message_id=new_message_id(), sequence=job.sequence
         )
 
@@ -247,10 +272,10 @@ class JobManager:
         oldest = time.time() - self._settings.retention_days * DAY_S
         while await asyncio.to_thread(self._stores.queue.delete_old_jobs, oldest):  # some at a time
             pass
-        for job_id in await self._extractor.kept_jobs.remote():
-            job_now = await asyncio.to_thread(self._stores.jobs.fetch_job, job_id)
-            if job_now is None or job_now.state.ended:
-                await self._discard(job_id)
+        stored = set(await self._extractor.kept_jobs.remote())  # first: what comes later is a known job's
+        unfinished = await asyncio.to_thread(self._stores.queue.fetch_unfinished_ids)
+        if lost := stored - {name for job_id in unfinished for name in (folder_name(job_id), job_id)}:
+            await self._extractor.discard_folders.remote(sorted(lost))
 
     async def _discard(self, job_id: str) -> None:
         """Delete the audio of an ended job."""

@@ -35,10 +35,11 @@ log = logs.get_logger("ingress")
 class ManagerClient:
     """See to it that a manager of this release is alive, and send it signals. A signal that is lost only costs time."""
 
-    def __init__(self, settings: Settings, stages: StageHandles) -> None:
+    def __init__(self, settings: Settings, stages: StageHandles, since: float) -> None:
+        """`since` is when this ingress started, see `note_start`: of two releases the later one has the manager."""
         self._settings = settings
         self._stages = stages
-        self._since = time.time()
+        self._since = since
         self._manager: ActorHandle[Any] | None = None
         self._found: ActorHandle[Any] | None = None
         """The one that was asked last, of whatever release."""

@@ -79,11 +79,12 @@ class Prefetcher:
     async def _fetch(self, job: Job) -> None:
         """Extract a job's audio; a fault of the video is left for the job's own attempt to report."""
         state = Prefetch.FAILED
-        tries = self._tries[job.job_id] = self._tries.get(job.job_id, 0) + 1
+        run = f"{job.job_id}/{job.run_id}"
+        tries = self._tries[run] = self._tries.get(run, 0) + 1
         fetching: Any = None
         try:
             with self.tracer.of(job).span("fetch ahead", number=tries):
-                fetching = self.extractor.prepare.remote(job.job_id, job.run, job.video_url, None)
+                fetching = self.extractor.prepare.remote(job.job_id, job.run_id, job.video_url, None)
                 await fetching
             state = Prefetch.DONE
         except asyncio.CancelledError:
@@ -96,5 +97,7 @@ class Prefetcher:
                 await asyncio.sleep(RETRY_WAIT_S)
                 state = Prefetch.NONE  # fetch again: the URL may expire before the job's turn
         finally:
+            if state is not Prefetch.NONE:
+                del self._tries[run]
             await asyncio.to_thread(self.stores.queue.set_prefetch, job, state)
             self.wake()  # the next fetch need not wait for a turn

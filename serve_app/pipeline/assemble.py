@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -72,7 +74,7 @@ def _segment_object(segment: Segment, prosody: Sequence[WordProsody], emotion: E
         "text": segment.text,
         "words": [_word_object(word, sound) for word, sound in zip(segment.words, prosody, strict=True)],
     }
-    if segment.confidence is not None:
+    if segment.confidence is not None and math.isfinite(segment.confidence):
         content["confidence"] = _rounded(segment.confidence)
     if emotion is not None:
         content["emotion"] = {"label": emotion.label, "confidence": _rounded(emotion.confidence)}
@@ -88,7 +90,7 @@ def _word_object(word: Word, sound: WordProsody) -> dict[str, Any]:
         "pitch_hz": _rounded(sound.pitch_hz, 2),
         "voiced": sound.voiced,
     }
-    if word.confidence is not None:
+    if word.confidence is not None and math.isfinite(word.confidence):
         content["confidence"] = _rounded(word.confidence)
     return content
 
@@ -101,6 +103,18 @@ def _warning_object(warning: ResultWarning) -> dict[str, Any]:
 def _rounded(value: float, digits: int = 3) -> float:
     """Round as Python does: numpy rounds otherwise, and an answer from a checkpoint has Python's numbers only."""
     return round(float(value), digits)
+
+
+def check_finite(answer: object) -> None:
+    """Check a stage's answer: sequences and dataclasses of numbers. Raises ValueError for NaN and infinity."""
+    if isinstance(answer, float) and not math.isfinite(answer):
+        raise ValueError("a number of the answer is not finite")
+    if isinstance(answer, list | tuple):
+        for part in answer:
+            check_finite(part)
+    elif is_dataclass(answer):
+        for field in fields(answer):
+            check_finite(getattr(answer, field.name))
 
 
 def filename_of(video_url: str) -> str:

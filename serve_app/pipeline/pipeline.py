@@ -34,7 +34,7 @@ from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcrip
 from deployments.warnings import ResultWarning, WarningCode, merged
 from serve_app.jobs.stages import Stage, Step
 from serve_app.observability.tracing import UNTRACED
-from serve_app.pipeline.assemble import filename_of, result_of
+from serve_app.pipeline.assemble import check_finite, filename_of, result_of
 from serve_app.pipeline.checkpoint_codec import PartialTranscript, source_of, spans_as_bytes
 from serve_app.pipeline.languages import language_warnings, plan_languages
 from serve_app.pipeline.segments import segments_of
@@ -262,7 +262,14 @@ class Pipeline:
         unknown: Prosody = [[UNKNOWN] * len(segment.words) for segment in segments]
         if tracks is None:
             return unknown
-        measured = self._steps.load_or_run(Step.PROSODY, source, lambda: self._stages.measure_prosody(tracks, segments))
+
+        async def measure() -> Prosody:
+            prosody = await self._stages.measure_prosody(tracks, segments)
+            if list(map(len, prosody)) != list(map(len, unknown)):
+                raise ValueError("prosody is not of as many words")
+            return prosody
+
+        measured = self._steps.load_or_run(Step.PROSODY, source, measure)
         prosody = await self._optional(measured, unknown, WarningCode.PROSODY_FAILED)
         self._report_progress(Stage.ANALYSIS, PROSODY_SHARE)
         return prosody
@@ -283,7 +290,10 @@ class Pipeline:
             work = partial(self._stages.classify_emotions, tracks)
             parts = emotion_config.parts(config, segments)
             answers = await self._map(Stage.ANALYSIS, work, parts, already_done=PROSODY_SHARE)
-            return [emotion for answer in answers for emotion in answer]
+            emotions = [emotion for answer in answers for emotion in answer]
+            if len(emotions) != len(segments):
+                raise ValueError("emotions are not of as many segments")
+            return emotions
 
         classified = self._steps.load_or_run(Step.EMOTION, source, classify)
         emotions = await self._optional(classified, None, WarningCode.EMOTION_FAILED)
@@ -321,13 +331,18 @@ class Pipeline:
         return await self._stages.map(counted, zip(items, weights, strict=True))
 
     async def _optional(self, work: Awaitable[Answer], otherwise: Answer, code: WarningCode) -> Answer:
-        """Return the answer of a stage that the transcript can do without, or `otherwise` and a warning."""
+        """Return the answer of a stage that the transcript can do without, or `otherwise` and a warning.
+
+        An answer with a number that is not finite, which JSON does not know, is no answer.
+        """
         try:
-            return await work
+            answer = await work
+            check_finite(answer)
         except Exception as error:
             log.warning("a stage failed", exc_info=error, extra=logs.about(self._job.job_id, warning=code))
             self._warnings.append(ResultWarning(code=code))
             return otherwise
+        return answer
 
 
 def _segments(transcripts: Sequence[Transcript], turns: Sequence[Turn]) -> list[Segment]:

@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from deployments import logs
+from deployments.extraction.protocol import AudioMissingError
 from serve_app.observability.tracing import UNTRACED
 from serve_app.pipeline.stage_calls import StageCalls
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from deployments.types import AudioInfo, Emotion, Segment, Span, Tracks, Transcript, Turn, WordProsody
     from serve_app.jobs.job import Job
     from serve_app.observability.tracing import Trace
+
+
+log = logs.get_logger("calls")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +74,14 @@ class StageClient:
         self.map = self._calls.map
         self._audio: Any = None
         self._extracting = asyncio.Lock()
+        self._extractions = 0
 
     async def extract(self) -> AudioInfo:
         """Download the video and decode its audio, unless the extractor still has it, and load it."""
-        arguments = self._job.job_id, self._job.run, self._job.video_url, self._reporter
+        arguments = self._job.job_id, self._job.run_id, self._job.video_url, self._reporter
         info: AudioInfo = await self._call("extractor.prepare", self._handles.extractor.prepare, *arguments)
         self._load_audio()
+        self._extractions += 1
         return info
 
     def detect_speech(self, piece: Span) -> Awaitable[list[Span]]:
@@ -140,15 +147,29 @@ class StageClient:
 
     async def _call_on_audio(self, name: str, method: DeploymentHandle[Any], *args: Any, **named: Any) -> Any:
         """Call `method` with the reference to the audio as its first argument."""
+
+        async def call() -> Any:
+            return await self._calls.call(
+                lambda **options: method.remote(self._audio, *args, **named, **options),
+                name=name,
+                before_retry=self._load_audio,
+            )
+
+        await self._extract_if_last(0)  # all of its answers seemed to be saved, and one could not be loaded
+        extractions = self._extractions
+        try:
+            return await call()
+        except AudioMissingError:
+            log.warning("the audio is gone: it is extracted again", extra=logs.about(self._job.job_id))
+            await self._extract_if_last(extractions)
+            return await call()
+
+    async def _extract_if_last(self, extractions: int) -> None:
+        """Extract the audio where nobody has since extraction number `extractions`: of all calls, one does."""
         async with self._extracting:
-            if self._audio is None:  # all of its answers seemed to be saved, and one could not be loaded
+            if self._extractions == extractions:
                 await self.extract()
-        return await self._calls.call(
-            lambda **options: method.remote(self._audio, *args, **named, **options),
-            name=name,
-            before_retry=self._load_audio,
-        )
 
     def _load_audio(self) -> None:
         """Have the extractor put the audio into the object store."""
-        self._audio = self._handles.extractor.load.remote(self._job.job_id, self._job.run)
+        self._audio = self._handles.extractor.load.remote(self._job.job_id, self._job.run_id)

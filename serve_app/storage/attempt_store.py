@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import update
 
+from serve_app.jobs.job import Attempt
 from serve_app.jobs.states import JobState
 from serve_app.storage import timeline
 from serve_app.storage.job_rows import end_run, fence, fetch
@@ -21,7 +22,7 @@ from serve_app.storage.timeline import EventKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from serve_app.jobs.job import Attempt, Job, Outcome
+    from serve_app.jobs.job import Job, Outcome
     from serve_app.jobs.progress import Progress
     from serve_app.storage.database import Database
     from serve_app.storage.job_rows import EndBody
@@ -43,14 +44,17 @@ class AttemptStore:
         self._end_body = end_body
         self._clock = clock
 
-    def begin_attempt(self, job_id: str, run: int) -> Job | None:
+    def begin_attempt(self, job_id: str, run: int, token: str) -> Job | None:
         """Count an attempt before its work starts; None where the run does not go on, or the server drains."""
         with self._db.write() as db:
             if is_draining(db):
                 return None
             changed = db.execute(
                 update(jobs)
-                .where(jobs.c.job_id == job_id, jobs.c.run == run, jobs.c.state == JobState.RUNNING)
+                .where(
+                    *(jobs.c.job_id == job_id, jobs.c.run == run, jobs.c.token == token),
+                    jobs.c.state == JobState.RUNNING,
+                )
                 .values(attempt=jobs.c.attempt + 1)
             )
             if not changed.rowcount:
@@ -103,7 +107,7 @@ class AttemptStore:
         """End the run in one commit: state, result, callback. None: the attempt no longer counts."""
         with self._db.write(admission=True) as db:
             job = fetch(db, attempt.job_id, lock=True)
-            if job is None or (job.run, job.attempt) != (attempt.run, attempt.number) or job.state.ended:
+            if job is None or Attempt.of(job) != attempt or job.state.ended:
                 return None
             timeline.mark(db, attempt, marks)
             return Ending(end_run(db, job, outcome, end_body=self._end_body, now=self._clock()))

@@ -44,9 +44,9 @@ def shift_back(database: Database, by_s: float, clock: Callable[[], float] = tim
     now = clock()
     pending = callbacks.c.state == CallbackState.PENDING
     planned = (
+        (jobs, has_not_ended, ("queued_at", "told_at")),
         (callbacks, pending, ("next_try_at", "due_since")),
         (receivers, true(), ("next_probe_at",)),
-        (jobs, has_not_ended, ("queued_at", "told_at")),
     )
     with database.write(admission=True) as db:
         for table, condition, columns in planned:

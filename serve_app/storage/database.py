@@ -95,6 +95,15 @@ class Database:
         with self._reader.connect() as connection:
             yield connection
 
+    def forget(self) -> None:
+        """Empty SQLite's log after a deletion: what was deleted would stay in it while connections are open.
+
+        Waits for readers up to `BUSY_TIMEOUT_S`; where they take longer, a later call empties it.
+        """
+        if self.is_sqlite:
+            with self._turn(), self._reader.connect() as connection:
+                connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()

@@ -61,7 +61,12 @@ class JobQueue:
         with self._db.read() as db:
             return _all(db, select(jobs).where(jobs.c.state == JobState.RUNNING))
 
-    def take_due_heartbeats(self, *, since_s: float) -> Sequence[Job]:
+    def fetch_unfinished_ids(self) -> Sequence[str]:
+        """Return the ids of all jobs that wait or run."""
+        with self._db.read() as db:
+            return db.execute(select(jobs.c.job_id).where(has_not_ended)).scalars().all()
+
+    def take_due_heartbeats(self, *, since_s: float, limit: int | None = None) -> Sequence[Job]:
         """Return the jobs whose last progress callback was made `since_s` ago, with the number for the next one taken.
 
         Job actors report running jobs themselves, so these get `DRIVER_GRACE_S` more: one may start, or have died.
@@ -73,12 +78,12 @@ class JobQueue:
             and_(jobs.c.state == JobState.RUNNING, jobs.c.told_at <= now - since_s - DRIVER_GRACE_S),
             and_(has_not_ended, jobs.c.told_at > now + since_s),
         )
-        query = select(jobs.c.job_id).where(silent, jobs.c.callback_url.is_not(None))
+        query = select(jobs.c.job_id).where(silent, jobs.c.callback_url.is_not(None)).order_by(jobs.c.told_at)
         with self._db.read() as db:
             if db.execute(query.limit(1)).first() is None:
                 return []
         with self._db.write(admission=True) as db:
-            ids = list(db.execute(query.with_for_update()).scalars())
+            ids = list(db.execute(query.limit(limit).with_for_update()).scalars())
             db.execute(update(jobs).where(jobs.c.job_id.in_(ids)).values(told_at=now, sequence=jobs.c.sequence + 1))
             return [job for job_id in ids if (job := fetch(db, job_id))]
 
@@ -90,8 +95,9 @@ class JobQueue:
 
     def set_prefetch(self, job: Job, state: Prefetch) -> None:
         """Store how far fetching ahead is, unless a new run has begun."""
+        whose = (jobs.c.job_id == job.job_id, jobs.c.run == job.run, jobs.c.token == job.token)
         with self._db.write() as db:
-            db.execute(update(jobs).where(jobs.c.job_id == job.job_id, jobs.c.run == job.run).values(prefetch=state))
+            db.execute(update(jobs).where(*whose).values(prefetch=state))
 
     def reset_prefetch(self) -> None:
         """Have what an earlier manager was fetching fetched again."""
@@ -110,7 +116,10 @@ class JobQueue:
             ids = list(db.execute(query.with_for_update()).scalars())
             note_deletion(db, jobs.c.job_id.in_(ids))
             # `pending` again, now that these rows are locked: a redelivery may just have begun
-            return db.execute(delete(jobs).where(jobs.c.job_id.in_(ids), ~pending)).rowcount
+            deleted = db.execute(delete(jobs).where(jobs.c.job_id.in_(ids), ~pending)).rowcount
+        if deleted:
+            self._db.forget()
+        return deleted
 
 
 def _all(db: Connection, query: Select[tuple[object, ...]]) -> list[Job]:

@@ -31,6 +31,7 @@ def fence(attempt: Attempt) -> ColumnElement[bool]:
     return and_(
         jobs.c.job_id == attempt.job_id,
         jobs.c.run == attempt.run,
+        jobs.c.token == attempt.token,
         jobs.c.attempt == attempt.number,
         jobs.c.state == JobState.RUNNING,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,7 @@ class JobStore:
         now = self._clock()
         fresh: dict[str, Any] = {
             "state": JobState.QUEUED,
+            "token": secrets.token_hex(8),
             "attempt": 0,
             "video_url": new.video_url,
             "video_expires_at": new.video_expires_at,
@@ -211,7 +213,10 @@ class JobStore:
         with self._db.write(admission=True) as db:
             ended = and_(jobs.c.job_id == job_id, has_ended)
             note_deletion(db, ended)
-            return db.execute(delete(jobs).where(ended)).rowcount > 0
+            deleted = db.execute(delete(jobs).where(ended)).rowcount > 0
+        if deleted:
+            self._db.forget()
+        return deleted
 
 
 class JobList:

@@ -25,7 +25,7 @@ from serve_app.storage.tables import leases
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from sqlalchemy import RowMapping
+    from sqlalchemy import Connection, RowMapping
 
     from serve_app.storage.database import Database
 
@@ -96,6 +96,11 @@ class Lease:
             except SQLAlchemyError:
                 self._watch.reset()
                 raise
+
+    def is_held(self, db: Connection) -> bool:
+        """Return whether the lease is still this object's, for a transaction that writes only if it is."""
+        ours = (leases.c.name == self._name, leases.c.holder == self._holder)
+        return db.execute(select(leases.c.name).where(*ours).with_for_update()).first() is not None
 
     def give_back(self) -> None:
         """Free the lease, so that another process gets it without a wait. This object does not take it again."""

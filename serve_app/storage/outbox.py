@@ -10,9 +10,11 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import case, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from serve_app.jobs.job import CallbackState, CallbackStatus, DueCallback
@@ -21,7 +23,7 @@ from serve_app.storage.tables import callbacks, has_ended, jobs, receivers
 from serve_app.storage.timeline import EventKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Select
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 CLAIM_S = 30.0
 """Longer than one try may take (20 s)."""
+PER_RECEIVER = 5
+"""Terminal callbacks that one receiver gets from the manager at the same time."""
 BREAKER_FAILURES = 5
 """Failures in a row after which a receiver is only probed."""
 PROBE_EVERY_S = 30.0
@@ -45,16 +49,36 @@ class Outbox:
         self._clock = clock
         self.breaker = CircuitBreaker(database, clock=clock)
 
-    def due(self, limit: int) -> Sequence[tuple[str, str]]:
-        """Return the ids of callbacks that are due, each with its job's id, the longest due first."""
-        query = (
-            select(callbacks.c.id, callbacks.c.job_id)
-            .where(callbacks.c.state == CallbackState.PENDING, callbacks.c.next_try_at <= self._clock())
-            .order_by(callbacks.c.next_try_at)
-            .limit(limit)
+    def due(self, limit: int, in_flight: Mapping[str, int] = MappingProxyType({})) -> Sequence[tuple[str, str, str]]:
+        """Return callbacks that are due, the longest due first: their ids, their jobs' ids and their receivers.
+
+        At most `PER_RECEIVER` of one receiver are tried at the same time, with those `in_flight` (by receiver), and of
+        one that keeps failing a single one for each probe. So what is owed to a dead receiver delays no other.
+        """
+        now = self._clock()
+        order = (callbacks.c.next_try_at, callbacks.c.id)
+        failing = receivers.c.failures >= BREAKER_FAILURES
+        full = [receiver for receiver, count in in_flight.items() if count >= PER_RECEIVER]
+        ranked = (
+            select(
+                *(callbacks.c[name] for name in ("id", "job_id", "origin", "next_try_at")),
+                func.row_number().over(partition_by=callbacks.c.origin, order_by=order).label("rank"),
+                case((failing, 1), else_=PER_RECEIVER).label("most"),
+            )
+            .outerjoin(receivers, receivers.c.origin == callbacks.c.origin)
+            .where(
+                callbacks.c.state == CallbackState.PENDING,
+                callbacks.c.next_try_at <= now,
+                callbacks.c.origin.not_in(full),
+                or_(receivers.c.origin.is_(None), ~failing, receivers.c.next_probe_at <= now),
+            )
+            .subquery()
         )
+        query = select(ranked).where(ranked.c.rank <= ranked.c.most).order_by(ranked.c.next_try_at).limit(limit)
+        free = {receiver: PER_RECEIVER - count for receiver, count in in_flight.items()}
         with self._db.read() as db:
-            return [(row[0], row[1]) for row in db.execute(query)]
+            found = [row for row in db.execute(query) if row.rank <= free.get(row.origin, limit)]
+        return [(row.id, row.job_id, row.origin) for row in found]
 
     def claim(self, callback_id: str) -> DueCallback | None:
         """Claim a callback for one try of at most `CLAIM_S`; return None where it is not due (any more)."""
@@ -101,6 +125,7 @@ class Outbox:
     ) -> None:
         pending = callbacks.c.state == CallbackState.PENDING
         with self._db.write() as db:
+            _lock_job(db, callback.job_id)
             settled = db.execute(
                 update(callbacks).where(callbacks.c.id == callback.id, pending, *where).values(**values)
             )
@@ -113,6 +138,7 @@ class Outbox:
         """Make the newest terminal callback of a job due again, with a fresh schedule; False where the job has none."""
         now = self._clock()
         with self._db.write() as db:
+            _lock_job(db, job_id)
             newest = db.execute(_newest(job_id)).mappings().one_or_none()
             if newest is None:
                 return False
@@ -148,6 +174,7 @@ def enqueue(db: Connection, job: Job, body: bytes, *, now: float) -> str:
             id=callback_id,
             job_id=job.job_id,
             url=job.callback_url,
+            origin=origin_of(str(job.callback_url)),
             sequence=job.sequence + 1,
             body=body,
             state=CallbackState.PENDING,
@@ -157,6 +184,17 @@ def enqueue(db: Connection, job: Job, body: bytes, *, now: float) -> str:
         )
     )
     return callback_id
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port: the name of a receiver."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _lock_job(db: Connection, job_id: str) -> None:
+    """Lock the job's row before its other rows, as every transaction does: else two could wait for each other."""
+    db.execute(select(jobs.c.job_id).where(jobs.c.job_id == job_id).with_for_update())
 
 
 def _newest(job_id: str) -> Select[Any]:

@@ -1,4 +1,4 @@
-"""Two facts about the server as a whole, in the one row of `server_state`: the drain flag and a callback number.
+"""Facts about the server as a whole, in the one row of `server_state`: drain flag, callback number, newest start.
 
 While the server drains (it is about to stop), no job is taken or admitted and no attempt is counted; the next manager
 that leads removes the flag. A receiver drops a callback whose number is not higher than the last of that job_id, so a
@@ -7,6 +7,7 @@ job that was deleted and is posted again counts from the highest number of any d
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, insert, select, update
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
 
     from serve_app.storage.database import Database
+    from serve_app.storage.leases import Lease
 
 OLD_SEQUENCE = "sequence"
 """The lease whose beats were the highest number until step 0006. Processes of that release still read and write it
@@ -28,13 +30,21 @@ def is_draining(db: Connection) -> bool:
     return bool(db.execute(select(server_state.c.draining)).scalar_one())
 
 
-def set_draining(database: Database, *, draining: bool) -> None:
-    """Begin or end the drain."""
-    with database.read() as db:
-        if is_draining(db) is draining:
-            return
+def set_draining(database: Database, *, draining: bool, lease: Lease) -> bool:
+    """Begin or end the drain, unless `lease`, the manager's, has gone to another; return whether it has not."""
     with database.write(admission=True) as db:
+        if not lease.is_held(db):
+            return False
         db.execute(update(server_state).values(draining=draining))
+        return True
+
+
+def note_start(database: Database) -> float:
+    """Return the time of this start, epoch seconds; later than all that were noted before, whatever the clock says."""
+    with database.write(admission=True) as db:
+        at = max(time.time(), db.execute(select(server_state.c.started_at)).scalar_one() + 1.0)
+        db.execute(update(server_state).values(started_at=at))
+        return float(at)
 
 
 def deleted_sequence(db: Connection) -> int:

@@ -31,6 +31,7 @@ jobs = Table(
     Column("job_id", String(128), primary_key=True),
     Column("state", String(16), nullable=False),
     Column("run", Integer, nullable=False, doc="What a POST starts; rises when a failed job is posted again"),
+    Column("token", String(32), nullable=False, server_default="", doc="Random: the run's identity"),
     Column("attempt", Integer, nullable=False, doc="Counted before work starts; together with run the fence"),
     Column("fingerprint", String(64), nullable=False, doc="SHA-256 of the content: the URL without query, the options"),
     Column("video_url", Text, nullable=False, doc="Its query signs the download: a secret, gone when the job ends"),
@@ -76,6 +77,7 @@ callbacks = Table(
     Column("id", String(64), primary_key=True, doc="webhook-id"),
     Column("job_id", ForeignKey("jobs.job_id", ondelete="CASCADE"), nullable=False),
     Column("url", Text, nullable=False),
+    Column("origin", String(300), nullable=False, server_default="", doc="The receiver: scheme, host, port of the URL"),
     Column("sequence", Integer, nullable=False),
     Column("body", LargeBinary, nullable=False, doc="The exact bytes of every try"),
     Column("state", String(16), nullable=False),
@@ -132,6 +134,7 @@ server_state = Table(
     Column("id", Integer, CheckConstraint("id = 1"), primary_key=True, doc="Always 1: the table has one row"),
     Column("draining", Boolean, nullable=False, doc="The server is about to stop: nothing new begins"),
     Column("deleted_sequence", Integer, nullable=False, doc="The highest callback number of any deleted job"),
+    Column("started_at", Float, nullable=False, server_default="0", doc="When an ingress replica started last"),
 )
 
 api_keys = Table(

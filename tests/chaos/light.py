@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from multiprocessing.context import ForkServerContext
 
+    from serve_app.jobs.job import Job
     from serve_app.orchestration.opening import Stores
     from serve_app.pipeline.stage_client import StageHandles
     from tests.chaos.fuse import Fuse
@@ -128,25 +129,23 @@ async def _drive(settings: Settings, job_ids: Sequence[str], fuse: Fuse | None) 
     store = open_stores(settings, open_database(settings))
     outbox = store.outbox
     await asyncio.gather(
-        *(
-            _one(settings, job.job_id, job.run, reach)
-            for job in store.queue.fetch_running_jobs()
-            if job.job_id in job_ids
-        )
+        *(_one(settings, job, reach) for job in store.queue.fetch_running_jobs() if job.job_id in job_ids)
     )
     async with CallbackClient(settings.callbacks) as client:
         sender = Sender(client, outbox)
         while pending := [job_id for job_id in job_ids if outbox.status(job_id).state == "pending"]:
-            for callback_id, job_id in outbox.due(MANY):
+            for callback_id, job_id, _ in outbox.due(MANY):
                 if job_id in pending:
                     await sender.deliver(callback_id)
             await asyncio.sleep(0.02)
 
 
-async def _one(settings: Settings, job_id: str, run: int, reach: Callable[[str], None]) -> None:
+async def _one(settings: Settings, job: Job, reach: Callable[[str], None]) -> None:
     ray = NoRay()
     driver_module.ray = ray
-    driver = JobRunner(job_id, run, settings, stages(reach, ray), Silent())
+    driver = JobRunner(
+        *(job.job_id, job.run, job.token), settings=settings, stages=stages(reach, ray), manager=Silent()
+    )
     ray.driver = driver
     finish = driver._attempts.finish_job
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
 
 if TYPE_CHECKING:
+    from serve_app.jobs.job import Job
     from serve_app.orchestration.opening import Stores
 
 CALLBACK_URL = "http://127.0.0.1:9/result"
@@ -22,14 +24,26 @@ def new_job(job_id: str = "a", callback_url: str | None = None, **fields: Any) -
     return NewJob(job_id=job_id, callback_url=callback_url, **others)
 
 
+def begin(store: Stores, job_id: str = "a") -> Job | None:
+    """Count an attempt at the job's present run, as its actor does."""
+    job = store.jobs.fetch_job(job_id)
+    assert job is not None
+    return store.attempts.begin_attempt(job_id, job.run, job.token)
+
+
+def attempt_of(store: Stores, job_id: str, number: int) -> Attempt:
+    """One of the attempts at the job's present run."""
+    job = store.jobs.fetch_job(job_id)
+    assert job is not None
+    return replace(Attempt.of(job), number=number)
+
+
 def begun(store: Stores, job_id: str = "a") -> Attempt:
     """A new attempt at a job that waits or runs."""
     store.queue.admit_jobs()
-    job = store.jobs.fetch_job(job_id)
+    job = begin(store, job_id)
     assert job is not None
-    begun = store.attempts.begin_attempt(job_id, job.run)
-    assert begun is not None
-    return Attempt(job_id=job_id, run=begun.run, number=begun.attempt)
+    return Attempt.of(job)
 
 
 def started(store: Stores, job_id: str = "a", callback_url: str | None = None, **fields: Any) -> Attempt:

@@ -13,7 +13,7 @@ from serve_app.orchestration.manager import JobManager
 from serve_app.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
     from serve_app.orchestration.opening import Stores
@@ -52,9 +52,9 @@ class ScriptedDrivers:
         task.add_done_callback(lambda _: self.alive.pop(job.job_id, None))
 
     async def _live(self, job: Job) -> None:
-        begun = await asyncio.to_thread(self._store.attempts.begin_attempt, job.job_id, job.run)
+        begun = await asyncio.to_thread(self._store.attempts.begin_attempt, job.job_id, job.run, job.token)
         if begun is not None:
-            await self._behaviour(self._store, Attempt(job_id=job.job_id, run=job.run, number=begun.attempt))
+            await self._behaviour(self._store, Attempt.of(begun))
 
     async def give_back(self, job: Job) -> None:
         if task := self.alive.get(job.job_id):
@@ -70,8 +70,8 @@ class ScriptedDrivers:
             task.cancel()
         return task is not None
 
-    async def find_orphans(self, running: set[tuple[str, int]]) -> set[str]:
-        return set(self.alive) - {job_id for job_id, _ in running}
+    async def find_orphans(self, running: Sequence[Job]) -> set[str]:
+        return set(self.alive) - {job.job_id for job in running}
 
     async def kill_by_name(self, name: str) -> None:
         self.alive.pop(name).cancel()
@@ -98,7 +98,9 @@ def called(work: Callable[..., Any]) -> Any:
 
 
 STAGES: Any = SimpleNamespace(
-    extractor=SimpleNamespace(discard=SimpleNamespace(remote=_nothing), kept_jobs=SimpleNamespace(remote=_nothing))
+    extractor=SimpleNamespace(
+        **dict.fromkeys(("discard", "kept_jobs", "discard_folders"), SimpleNamespace(remote=_nothing))
+    )
 )
 
 

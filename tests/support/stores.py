@@ -6,9 +6,12 @@ import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import update
+
 from serve_app.callbacks.retry_schedule import RetrySchedule
 from serve_app.orchestration.opening import Stores, open_stores
 from serve_app.settings import Limits
+from serve_app.storage.tables import server_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +33,12 @@ def stores(
     """Return them as the server opens them."""
     settings: Any = SimpleNamespace(locale=locale, limits=Limits(queued_jobs=queue_limit, running_jobs=running_limit))
     return open_stores(settings, database, clock=clock)
+
+
+def set_draining(database: Database, *, draining: bool) -> None:
+    """Begin or end the drain, as the manager that leads does."""
+    with database.write(admission=True) as db:
+        db.execute(update(server_state).values(draining=draining))
 
 
 def fail(outbox: Outbox, callback: DueCallback | None, *, error: str) -> None:

@@ -15,8 +15,8 @@ from serve_app.settings import Settings
 from serve_app.storage.api_keys import KeyStore
 from serve_app.storage.database import Database
 from serve_app.storage.outbox import Outbox
-from serve_app.storage.server_state import set_draining
-from tests.support.stores import stores
+from tests.support.jobs import begin
+from tests.support.stores import set_draining, stores
 
 POST = "/api/upload-video/process-video"
 LOCAL = {
@@ -72,8 +72,8 @@ class Edge:
     def run(self, job_id="a", outcome: Outcome | None = None) -> None:
         """What a driver does to the row."""
         self.store.queue.admit_jobs()
-        job = self.store.attempts.begin_attempt(job_id, self.store.jobs.fetch_job(job_id).run)
-        attempt = Attempt(job_id=job_id, run=job.run, number=job.attempt)
+        job = begin(self.store, job_id)
+        attempt = Attempt.of(job)
         self.store.attempts.save_progress(attempt, Progress(percent=42, stage=Stage.DIARIZATION), spent_s=1)
         if outcome:
             self.store.attempts.finish_job(attempt, outcome)

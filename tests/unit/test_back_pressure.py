@@ -15,6 +15,7 @@ from serve_app.orchestration.opening import open_stores
 from serve_app.settings import Settings
 from serve_app.storage.database import open_database
 from tests.support.edge import edge as edge_over
+from tests.support.jobs import begin
 from tests.support.live_server import serving
 
 POST = "/api/upload-video/process-video"
@@ -79,10 +80,8 @@ def test_d8_a_thousand_posts_in_ten_seconds(tmp_path):
             assert took_s < WITHIN_S
             assert growth_bytes < GROWTH_BYTES
             for job in store.queue.fetch_running_jobs()[:3]:
-                begun = store.attempts.begin_attempt(job.job_id, 1)
-                store.attempts.finish_job(
-                    Attempt(job_id=job.job_id, run=1, number=begun.attempt), Outcome(error_code="X")
-                )
+                begun = begin(store, job.job_id)
+                store.attempts.finish_job(Attempt.of(begun), Outcome(error_code="X"))
             again = asyncio.run(flood_again(url))
             assert Counter(again) == {200: 3, 503: 7}
     finally:

@@ -20,12 +20,12 @@ from serve_app.api import event_stream, pages, proxy_guard
 from serve_app.jobs.job import Outcome
 from serve_app.jobs.stages import Stage
 from serve_app.storage.database import Database
-from serve_app.storage.server_state import set_draining
 from serve_app.warning_sentences import SENTENCES
 from tests.support.console_world import World, a_talk
 from tests.support.live_server import serving
 from tests.support.pages import ROOT
 from tests.support.process import until
+from tests.support.stores import set_draining
 
 FILES = Path(str(pages.CONSOLE_FILES))
 JOBS = "/api/upload-video/jobs"

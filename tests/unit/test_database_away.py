@@ -13,14 +13,14 @@ from fastapi.testclient import TestClient
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from serve_app.jobs.job import Attempt, CallbackState, Outcome
+from serve_app.jobs.job import CallbackState, Outcome
 from serve_app.jobs.states import JobState
 from serve_app.settings import Settings
 from serve_app.storage import database as database_module
 from serve_app.storage.database import Database
 from serve_app.storage.outbox import Outbox
 from tests.support.edge import edge as edge_over
-from tests.support.jobs import DONE
+from tests.support.jobs import DONE, attempt_of, begin
 from tests.support.stores import stores
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ def test_d10_the_database_is_away_and_comes_back(trouble):
     http = TestClient(edge_over(settings, database, store, outbox), raise_server_exceptions=False)
     assert submitted(http, "before") == 200
     store.queue.admit_jobs()
-    assert store.attempts.begin_attempt("before", 1) is not None
-    attempt = Attempt(job_id="before", run=1, number=1)
+    assert begin(store, "before") is not None
+    attempt = attempt_of(store, "before", 1)
     taken = ["before"]
     with away(database):
         for i in range(40):  # a full database may have room for some

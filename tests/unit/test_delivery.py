@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,15 +19,15 @@ from serve_app.callbacks import payloads
 from serve_app.callbacks import sender as sender_module
 from serve_app.callbacks.retry_schedule import HOUR_S, JITTER, MINUTE_S
 from serve_app.callbacks.sender import Sender
-from serve_app.jobs.job import Attempt, CallbackState, Outcome
+from serve_app.jobs.job import CallbackState, Outcome
 from serve_app.jobs.progress import Progress
 from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import JobState
-from serve_app.storage.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S, Outbox, new_message_id
+from serve_app.storage.outbox import BREAKER_FAILURES, CLAIM_S, PER_RECEIVER, PROBE_EVERY_S, Outbox, new_message_id
 from serve_app.storage.tables import callbacks
 from tests.chaos.backend import Unreliable
 from tests.support.backend import RESET
-from tests.support.jobs import BROKEN, new_job, started
+from tests.support.jobs import BROKEN, attempt_of, begin, new_job, started
 from tests.support.stores import stores
 
 URL = "http://127.0.0.1:8000/api/upload-video/result"
@@ -87,7 +88,7 @@ def earliest(database) -> float | None:
 
 async def deliver_due(sender, outbox) -> None:
     """What the manager does once a turn."""
-    await asyncio.gather(*(sender.deliver(callback_id) for callback_id, _ in outbox.due(20)))
+    await asyncio.gather(*(sender.deliver(callback_id) for callback_id, *_ in outbox.due(20)))
 
 
 def test_w2_processed_and_then_reset(store, outbox, clock, database):
@@ -99,7 +100,7 @@ def test_w2_processed_and_then_reset(store, outbox, clock, database):
         async with CallbackClient(policy) as client:
             sender = Sender(client, outbox)
             while (due_at := earliest(database)) is not None:
-                clock.now = max(clock.now, due_at)
+                clock.now = max(clock.now + 1, due_at)  # where the receiver fails, what is due waits for a probe
                 await deliver_due(sender, outbox)
 
     with Unreliable(SEED) as backend:
@@ -131,8 +132,8 @@ async def test_w3_a_backend_that_was_down(store, outbox, clock, database, outage
     ids = [ended(store, f"job-{number}") for number in range(jobs)]
     sender = Sender(receiver, outbox)
     while (due_at := earliest(database)) is not None:
-        clock.now = max(clock.now, due_at)
-        for callback_id, _ in outbox.due(20):
+        clock.now = max(clock.now + 1, due_at)
+        for callback_id, *_ in outbox.due(20):
             await sender.deliver(callback_id)
     arrived = {post.headers["webhook-id"]: post.at for post in receiver.posts if post.at >= back_at}
     assert set(arrived) == set(ids)
@@ -185,7 +186,7 @@ async def test_a_dead_receiver_hears_one_probe_from_all(store, outbox, clock):
     sender = Sender(receiver, outbox)
     for _ in range(200):
         await told(sender, "b", store.attempts.save_progress(attempt, HALF, spent_s=0))
-        for callback_id, _ in outbox.due(20):
+        for callback_id, *_ in outbox.due(20):
             await sender.deliver(callback_id)
         clock.now += 1
     probes = [post.at for post in receiver.posts][BREAKER_FAILURES:]
@@ -205,8 +206,8 @@ async def test_w5_progress_of_before_is_not_sent_after_the_end(store, outbox):
     attempt = started(store, callback_url=URL)
     of_the_driver = store.attempts.save_progress(attempt, HALF, spent_s=0)
     [waiting] = store.queue.take_due_heartbeats(since_s=-100)
-    store.attempts.begin_attempt("a", 1)
-    callback_id = store.attempts.finish_job(Attempt(job_id="a", run=1, number=2), DONE).callback_id
+    begin(store, "a")
+    callback_id = store.attempts.finish_job(attempt_of(store, "a", 2), DONE).callback_id
     sender = Sender(receiver, outbox)
     assert await sender.deliver(callback_id)
     for sequence in (of_the_driver, waiting.sequence):
@@ -301,3 +302,84 @@ def test_w5_a_post_of_a_job_that_was_told_tells_nothing(store, outbox, clock):
     assert outbox.due(10) == []
     assert store.queue.take_due_heartbeats(since_s=0) == []
     assert store.jobs.fetch_job("a").state is JobState.COMPLETED
+
+
+def dead(store, number: int, origin: str = "http://127.0.0.2:9") -> list[str]:
+    """The callbacks of so many jobs whose receiver does not answer."""
+    return [ended(store, f"dead-{n}", url=f"{origin}/result") for n in range(number)]
+
+
+def test_w3_what_a_dead_receiver_is_owed_delays_no_other(store, outbox, clock):
+    """W3: of one receiver a few are due at a time, of one that keeps failing one for each probe, none between."""
+    dead(store, 40)
+    clock.now += 1
+    mine = ended(store, "mine")
+    due = outbox.due(20)
+    assert [receiver for *_, receiver in due].count("http://127.0.0.2:9") == PER_RECEIVER
+    assert mine in {callback_id for callback_id, *_ in due}
+    busy = {"http://127.0.0.2:9": PER_RECEIVER}
+    assert [callback_id for callback_id, *_ in outbox.due(20, busy)] == [mine]
+    assert len(outbox.due(20, {"http://127.0.0.2:9": PER_RECEIVER - 2})) == 3
+    for _ in range(BREAKER_FAILURES):
+        outbox.breaker.record_failure("http://127.0.0.2:9")
+    assert [callback_id for callback_id, *_ in outbox.due(20)] == [mine]
+    clock.now += PROBE_EVERY_S
+    assert sorted(receiver for *_, receiver in outbox.due(20)) == ["http://127.0.0.1:8000", "http://127.0.0.2:9"]
+
+
+async def test_w3_another_s_retry_comes_in_time_beside_a_dead_receivers_backlog(store, outbox, clock):
+    """W3: with 200 owed to a receiver that is dead, another's is tried when it is due, and few commits are made."""
+    dead(store, 90)
+    mine = ended(store, "mine")
+    tries = []
+
+    class Receivers(Receiver):
+        async def post(self, url, _body, _headers):
+            tries.append((clock.now, url))
+            return Answer(status=500 if "127.0.0.2" in url or len(mine_tries()) < 3 else 200, retry_after_s=None)
+
+    def mine_tries():
+        return [at for at, url in tries if url == URL]
+
+    sender = Sender(Receivers(clock=clock), outbox)
+    for _ in range(120):
+        await deliver_due(sender, outbox)
+        clock.now += 1
+    assert outbox.status("mine").state is CallbackState.DELIVERED, mine
+    waits = [later - earlier for earlier, later in pairwise(mine_tries())]
+    assert [wait <= expected * (1 + JITTER) + 1 for wait, expected in zip(waits, (1, 5), strict=True)] == [True, True]
+    assert len(tries) < 3 + BREAKER_FAILURES + PER_RECEIVER + 120 / PROBE_EVERY_S + 1
+
+
+@pytest.mark.parametrize("status", [404, 500, 301])
+async def test_w2_only_410_ends_the_tries(store, outbox, clock, status):
+    """W2: a backend that is being deployed answers 404 for a while: the end is tried again, and arrives."""
+    answers = iter([status, 200])
+    sender = Sender(Receiver(lambda _: next(answers), clock), outbox)
+    callback_id = ended(store)
+    assert not await sender.deliver(callback_id)
+    assert outbox.status("a").state is CallbackState.PENDING
+    clock.now += 60
+    assert await sender.deliver(callback_id)
+
+
+async def test_w5_acknowledgements_and_deletions_do_not_deadlock(database, clock):
+    """Backends delete or post again inside their handlers: the job's row is locked first, everywhere."""
+    store = stores(database, queue_limit=1000, running_limit=1000, clock=clock)
+    outbox = store.outbox
+    held = []
+    for number in range(100):
+        callback_id = ended(store, f"job-{number}", BROKEN)
+        held.append((f"job-{number}", outbox.claim(callback_id)))
+    again = [asyncio.to_thread(store.jobs.submit_job, new_job(job_id, URL)) for job_id, _ in held[::2]]
+    gone = [asyncio.to_thread(store.jobs.delete_job, job_id) for job_id, _ in held[1::2]]
+    told = [asyncio.to_thread(outbox.mark_delivered, callback) for _, callback in held]
+    renewed = [asyncio.to_thread(outbox.redeliver, job_id) for job_id, _ in held]
+    answers = await asyncio.gather(*mixed(again, gone, told, renewed), return_exceptions=True)
+    assert [answer for answer in answers if isinstance(answer, Exception)] == []
+
+
+def mixed(*groups):
+    order = [each for group in groups for each in group]
+    random.Random(SEED).shuffle(order)  # noqa: S311 - keeps no secret
+    return order

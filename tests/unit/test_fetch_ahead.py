@@ -12,7 +12,7 @@ import pytest
 from ray.exceptions import RayActorError
 
 from deployments.errors import DownloadError, OutOfResourcesError
-from deployments.extraction.scratch import Scratch
+from deployments.extraction.scratch import Scratch, folder_name
 from deployments.types import SAMPLE_RATE_HZ
 from serve_app.jobs.job import Outcome
 from serve_app.jobs.states import JobState
@@ -46,6 +46,7 @@ class Extractor:
         self.prepare = called(self._prepare)
         self.discard = called(self._discard)
         self.kept_jobs = called(self._kept_jobs)
+        self.discard_folders = called(self._discard_folders)
 
     async def _prepare(self, job_id, run, _url, _report):
         if self.scratch.info(job_id, run) is not None:
@@ -63,7 +64,10 @@ class Extractor:
         self.scratch.discard(job_id, run)
 
     async def _kept_jobs(self):
-        return self.scratch.jobs()
+        return self.scratch.folders()
+
+    async def _discard_folders(self, names):
+        self.scratch.discard_folders(names)
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +112,7 @@ class Works:
 
     async def __call__(self, store, attempt):
         try:
-            await self._extractor.prepare.remote(attempt.job_id, attempt.run, "", None)
+            await self._extractor.prepare.remote(attempt.job_id, attempt.token, "", None)
             await self.may_end.wait()
             outcome = DONE
         except DownloadError as error:
@@ -136,6 +140,7 @@ async def test_d13_the_real_extractor_needs_no_url_in_its_turn(settings, store, 
         prepare=called(real.prepare),
         discard=called(partial(asyncio.to_thread, real.discard)),
         kept_jobs=called(partial(asyncio.to_thread, real.kept_jobs)),
+        discard_folders=called(partial(asyncio.to_thread, real.discard_folders)),
     )
     monkeypatch.setattr(managers, "STAGES", SimpleNamespace(extractor=handle))
     seconds = {"runs": 1.0, "a": 1.25, "b": 1.5, "c": 1.75}
@@ -148,8 +153,8 @@ async def test_d13_the_real_extractor_needs_no_url_in_its_turn(settings, store, 
 
     async def work(store, attempt):
         job = store.jobs.fetch_job(attempt.job_id)
-        await handle.prepare.remote(job.job_id, job.run, job.video_url, None)
-        heard[job.job_id] = len(real.load(job.job_id, job.run))
+        await handle.prepare.remote(job.job_id, job.run_id, job.video_url, None)
+        heard[job.job_id] = len(real.load(job.job_id, job.run_id))
         await may_end.wait()
         await asyncio.to_thread(store.attempts.finish_job, attempt, DONE)
 
@@ -182,7 +187,7 @@ async def test_d13_least_time_left_first_and_bounded_by_disk(settings, store, ex
         await until(lambda: running._turned_at > turned + 0.2)
         assert extractor.fetched == ["runs"]
         free[0] = settings.limits.prefetch_bytes
-        await until(lambda: len(extractor.scratch.jobs()) == 5)
+        await until(lambda: len(extractor.scratch.folders()) == 5)
     assert [job_id.partition("-")[0] for job_id in extractor.fetched] == ["runs", "100", "200", "300", "400"]
 
 
@@ -214,7 +219,7 @@ async def test_d13_a_job_that_comes_to_its_turn_while_it_is_fetched(settings, st
     works = Works(extractor)
     drivers = ScriptedDrivers(store, works)
     async with running_manager(settings, drivers):
-        await until(lambda: extractor.scratch.jobs() == ["runs"])
+        await until(lambda: extractor.scratch.folders() == sorted(map(folder_name, ["runs"])))
         extractor.takes_s = 1.5
         posted(store, extractor, "waits", 1.0)
         await until(lambda: "waits" in extractor.fetched)
@@ -230,14 +235,15 @@ async def test_d12_a_cancelled_fetch_stops_and_leaves_nothing(settings, store, e
     """D12: a job that is cancelled while it is fetched ahead: the download stops, nothing is kept."""
     posted(store, extractor, "runs")
     async with running_manager(settings, ScriptedDrivers(store, Works(extractor))) as running:
-        await until(lambda: extractor.scratch.jobs() == ["runs"])
+        await until(lambda: extractor.scratch.folders() == sorted(map(folder_name, ["runs"])))
         extractor.takes_s = 1.0
         posted(store, extractor, "waits")
         await until(lambda: "waits" in extractor.fetched)
         store.jobs.cancel_job("waits", Outcome(error_code="CANCELLED", error_message="no"))
         await running.discard("waits")
         await asyncio.sleep(1.2)
-        assert extractor.scratch.jobs() == extractor.saved == ["runs"]
+        assert extractor.saved == ["runs"]
+        assert extractor.scratch.folders() == [folder_name("runs")]
 
 
 async def test_d12_orphans_are_swept_up_and_old_jobs_pruned(tmp_path, extractor):
@@ -248,17 +254,19 @@ async def test_d12_orphans_are_swept_up_and_old_jobs_pruned(tmp_path, extractor)
     for job_id in ("ended", "runs", "waits"):
         posted(store, extractor, job_id)
     for job_id in ("ended", "runs", "waits", "unknown"):
-        extractor.scratch.save(job_id, 1, SILENCE, duration_s=1.0, warnings=())
-    (tmp_path / "scratch" / "unknown" / "1.npy.0123.tmp").write_bytes(b"half")
+        extractor.scratch.save(job_id, "0", SILENCE, duration_s=1.0, warnings=())
+        extractor.scratch.save(job_id, 1, SILENCE, duration_s=1.0, warnings=())  # as the release before did
+    (tmp_path / "scratch" / folder_name("unknown") / "0.npy.0123.tmp").write_bytes(b"half")
+    left = sorted(name for job_id in ("runs", "waits") for name in (job_id, folder_name(job_id)))
     ended_at = time.time()
     store.jobs.cancel_job("ended", Outcome(error_code="CANCELLED", error_message="no"))
     works = Works(extractor)
     async with running_manager(settings, ScriptedDrivers(store, works)):
-        await until(lambda: extractor.scratch.jobs() == ["runs", "waits"])
+        await until(lambda: extractor.scratch.folders() == left)
         await until(lambda: store.jobs.fetch_job("ended") is None)
         assert time.time() - ended_at > 2.0
         assert store.jobs.fetch_job("runs") is not None
         works.may_end.set()
-        await until(lambda: extractor.scratch.jobs() == [])
+        await until(lambda: extractor.scratch.folders() == [])
     assert [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()] == []
     database.close()

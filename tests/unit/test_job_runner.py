@@ -15,12 +15,16 @@ import pytest
 from deployments.errors import TranscriptionError
 from deployments.net.client import Answer
 from serve_app.callbacks import progress_reporter
-from serve_app.jobs.job import Attempt, Outcome
+from serve_app.jobs.job import Outcome
+from serve_app.jobs.stages import Step
 from serve_app.jobs.states import JobState
 from serve_app.orchestration import attempt as attempt_module
 from serve_app.orchestration import job_runner as driver_module
+from serve_app.orchestration.opening import open_stores
 from serve_app.storage import database as database_module
-from tests.support.jobs import new_job
+from serve_app.storage.checkpoints import Checkpoints
+from serve_app.storage.database import open_database
+from tests.support.jobs import attempt_of, begin, new_job
 from tests.support.managers import STAGES, settings_in, until
 
 
@@ -77,7 +81,10 @@ def driven(settings, job_id: str = "a"):
 def start(settings, job_id: str = "a"):
     """A driver of the job."""
     manager = SimpleNamespace(wake=SimpleNamespace(remote=lambda: None))
-    return driver_module.JobRunner(job_id, 1, settings, STAGES, manager)
+    database = open_database(settings)
+    token = open_stores(settings, database).jobs.fetch_job(job_id).token
+    database.close()
+    return driver_module.JobRunner(job_id, 1, token, settings=settings, stages=STAGES, manager=manager)
 
 
 async def ended(task: asyncio.Task[None]) -> None:
@@ -101,18 +108,18 @@ async def test_d4_a_driver_that_is_followed_stops(settings, store):
     """D4: another attempt has begun: the work is cancelled, and neither result nor failure is stored."""
     task = driven(settings)
     await until(lambda: store.jobs.fetch_job("a").beats > 0)
-    store.attempts.begin_attempt("a", 1)
+    begin(store, "a")
     await ended(task)
     assert [work.cancelled for work in Work.running] == [True]
     job = store.jobs.fetch_job("a")
     assert (job.state, job.attempt, job.error_code) == (JobState.RUNNING, 2, None)
-    assert store.attempts.finish_job(Attempt(job_id="a", run=1, number=2), Outcome(result=b"{}")) is not None
+    assert store.attempts.finish_job(attempt_of(store, "a", 2), Outcome(result=b"{}")) is not None
 
 
 def test_d9_a_job_that_used_up_its_time(settings, store):
     """D9: the work is cancelled at the deadline, time of earlier attempts included, and the job fails."""
-    store.attempts.begin_attempt("a", 1)
-    store.attempts.beat(Attempt(job_id="a", run=1, number=1), spent_s=1799.5)
+    begin(store, "a")
+    store.attempts.beat(attempt_of(store, "a", 1), spent_s=1799.5)
     began = time.monotonic()
     asyncio.run(ended_in_time(settings))
     assert time.monotonic() - began < 10
@@ -234,3 +241,42 @@ async def test_w4_progress_that_is_never_taken_holds_up_no_end(settings, store, 
     Work.done.set()
     await ended(task)
     assert Client.posts == ["processing", "completed"]
+
+
+async def test_d7_what_a_stage_has_just_finished_is_saved_before_a_leave(settings, store, monkeypatch):
+    """D7: a checkpoint that is being written when the server stops is there for the next attempt."""
+    save = Checkpoints.save
+
+    def slowly(*args):
+        time.sleep(0.3)
+        return save(*args)
+
+    class Saves(Work):
+        async def run(self, *_: object, **__: object) -> dict[str, object]:
+            self.checkpoints.save(Step.DIARIZATION, "source", [])
+            return await super().run()
+
+        def __init__(self, *args: object, checkpoints, **fields: object) -> None:
+            super().__init__(*args, **fields)
+            self.checkpoints = checkpoints
+
+    monkeypatch.setattr(Checkpoints, "save", slowly)
+    monkeypatch.setattr(driver_module, "Pipeline", Saves)
+    driver = start(settings)
+    await until(lambda: bool(Work.running))
+    await asyncio.sleep(0.05)
+    driver.give_back()
+    await ended(driver._task)
+    database = open_database(settings)
+    assert Checkpoints(database).stages("a", 1) == {Step.DIARIZATION}
+    database.close()
+    assert store.jobs.fetch_job("a").attempt == 0
+
+
+async def test_d6_an_attempt_over_the_limit_does_no_work(settings, store):
+    """D6: an actor that Ray restarts again and again ends the job itself, where the manager is away."""
+    for _ in range(settings.limits.attempts):
+        begin(store, "a")
+    await ended(driven(settings))
+    job = store.jobs.fetch_job("a")
+    assert (job.state, job.error_code) == (JobState.FAILED, "INTERNAL_ERROR")

@@ -23,11 +23,10 @@ from serve_app.storage import database as database_module
 from serve_app.storage import job_queue, job_rows, timeline
 from serve_app.storage.database import Database
 from serve_app.storage.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S
-from serve_app.storage.server_state import set_draining
 from serve_app.storage.tables import callbacks, checkpoints, metadata, receivers
 from tests.support import jobs as some_jobs
-from tests.support.jobs import BROKEN, DONE
-from tests.support.stores import fail, stores
+from tests.support.jobs import BROKEN, DONE, attempt_of, begin
+from tests.support.stores import fail, set_draining, stores
 
 CALLBACK = "http://127.0.0.1:8000/api/upload-video/result"
 
@@ -167,7 +166,7 @@ def admit_all(url: str, start, limit: int) -> tuple[int, list[str]]:
         for job in store.queue.admit_jobs():
             most = max(most, store.jobs.count_jobs().running)
             admitted.append(job.job_id)
-            store.attempts.finish_job(Attempt(job_id=job.job_id, run=job.run, number=job.attempt), BROKEN)
+            store.attempts.finish_job(Attempt.of(job), BROKEN)
     database.close()
     return most, admitted
 
@@ -206,7 +205,7 @@ def test_writers_of_several_jobs_get_along(database, clock):
             store.jobs.submit_job(new(job_id))
             store.queue.set_prefetch(store.jobs.fetch_job(job_id), "running")
         for job in store.queue.admit_jobs():
-            store.attempts.finish_job(Attempt(job_id=job.job_id, run=job.run, number=job.attempt), BROKEN)
+            store.attempts.finish_job(Attempt.of(job), BROKEN)
 
     with ThreadPoolExecutor(4) as pool:
         others = [pool.submit(meanwhile, partial(store.queue.take_due_heartbeats, since_s=-60)) for _ in range(2)]
@@ -227,7 +226,7 @@ def test_the_oldest_are_admitted_up_to_the_limit(store, clock):
     assert [job.job_id for job in store.queue.admit_jobs()] == ["a", "b"]
     assert store.queue.admit_jobs() == []
     assert [store.jobs.queue_position(store.jobs.fetch_job(job_id)) for job_id in "cd"] == [1, 2]
-    store.attempts.finish_job(Attempt(job_id="a", run=1, number=0), BROKEN)
+    store.attempts.finish_job(attempt_of(store, "a", 0), BROKEN)
     assert [job.job_id for job in store.queue.admit_jobs()] == ["c"]
     assert store.jobs.queue_position(store.jobs.fetch_job("d")) == 1
 
@@ -283,12 +282,12 @@ def test_m7_a_new_run_brings_its_own_url(store):
 def test_an_old_attempt_writes_nothing(store):
     """The fence: when a newer attempt has begun, the old one's progress and end are refused."""
     old = started(store)
-    newer = store.attempts.begin_attempt("a", 1)
+    newer = begin(store, "a")
     assert newer.attempt == old.number + 1
     assert store.attempts.save_progress(old, Progress(percent=99, stage=Stage.ASSEMBLY), spent_s=1) is None
     assert store.attempts.finish_job(old, DONE) is None
     assert store.jobs.fetch_job("a").state is JobState.RUNNING
-    assert store.attempts.finish_job(Attempt(job_id="a", run=1, number=newer.attempt), DONE) is not None
+    assert store.attempts.finish_job(Attempt.of(newer), DONE) is not None
 
 
 def test_a_finished_run_never_changes(store):
@@ -296,7 +295,7 @@ def test_a_finished_run_never_changes(store):
     attempt = started(store)
     store.attempts.finish_job(attempt, DONE)
     assert store.attempts.finish_job(attempt, BROKEN) is None
-    assert store.attempts.begin_attempt("a", 1) is None
+    assert begin(store, "a") is None
     assert store.jobs.fetch_job("a").state is JobState.COMPLETED
 
 
@@ -304,10 +303,8 @@ def test_time_spent_adds_up_over_attempts(store):
     """What a crashed attempt used of the run's time stays counted."""
     first = started(store)
     store.attempts.save_progress(first, Progress(percent=10, stage=Stage.EXTRACTION), spent_s=5.0)
-    second = store.attempts.begin_attempt("a", 1)
-    store.attempts.save_progress(
-        Attempt(job_id="a", run=1, number=second.attempt), Progress(percent=10, stage=Stage.EXTRACTION), spent_s=2.0
-    )
+    second = begin(store, "a")
+    store.attempts.save_progress(Attempt.of(second), Progress(percent=10, stage=Stage.EXTRACTION), spent_s=2.0)
     assert store.jobs.fetch_job("a").spent_s == 7.0
 
 
@@ -322,7 +319,7 @@ def test_d7_nothing_begins_while_the_server_stops(store, database):
     assert (refused.job, refused.draining) == (None, True)
     assert store.jobs.submit_job(new("b")).job.state is JobState.QUEUED
     assert store.queue.admit_jobs() == []
-    assert store.attempts.begin_attempt("a", 1) is None
+    assert begin(store, "a") is None
     assert store.attempts.save_progress(attempt, Progress(percent=50, stage=Stage.DIARIZATION), spent_s=1) is not None
     set_draining(database, draining=False)
     set_draining(database, draining=False)
@@ -338,10 +335,10 @@ def test_d7_an_attempt_that_is_given_back_is_not_counted(store):
     assert (job.state, job.attempt, job.spent_s) == (JobState.RUNNING, 0, 2.5)
     assert not store.attempts.give_back(attempt, spent_s=1)
     assert store.attempts.finish_job(attempt, DONE) is None
-    assert store.attempts.begin_attempt("a", 1).attempt == 1
-    assert store.attempts.begin_attempt("a", 1).attempt == 2
+    assert begin(store, "a").attempt == 1
+    assert begin(store, "a").attempt == 2
     assert not store.attempts.give_back(attempt, spent_s=1)
-    newest = Attempt(job_id="a", run=1, number=2)
+    newest = attempt_of(store, "a", 2)
     assert store.attempts.finish_job(newest, DONE) is not None
     assert not store.attempts.give_back(newest, spent_s=1)
     assert store.jobs.fetch_job("a").state is JobState.COMPLETED
@@ -497,7 +494,7 @@ def test_w5_a_claimed_callback_is_nobody_elses(store, outbox, clock):
     assert outbox.claim(callback_id) is None
     assert outbox.due(10) == []
     clock.now += CLAIM_S + 1
-    assert outbox.due(10) == [(callback_id, "a")]
+    assert [row[:2] for row in outbox.due(10)] == [(callback_id, "a")]
     assert outbox.claim(callback_id).attempts == 2
 
 

@@ -32,12 +32,13 @@ from serve_app.storage.database import Database
 from serve_app.jobs.job import Attempt, Outcome
 from serve_app.jobs.progress import Progress
 from serve_app.jobs.stages import Stage
+from tests.support.jobs import begin
 from tests.support.stores import stores
 
 PROGRESS = Progress(percent=99, stage=Stage.ASSEMBLY)
 store = stores(Database(sys.argv[1]), queue_limit=3, running_limit=2)
-job = store.attempts.begin_attempt("a", 1)
-me = Attempt(job_id="a", run=1, number=job.attempt)
+job = begin(store, "a")
+me = Attempt.of(job)
 writes = {
     "beat": lambda: store.attempts.beat(me, spent_s=1.0),
     "tell": lambda: store.attempts.save_progress(me, PROGRESS, spent_s=1.0) is not None,

@@ -32,7 +32,7 @@ from serve_app.storage.database import open_database
 from serve_app.storage.outbox import Outbox
 from tests.support import managers
 from tests.support.backend import Backend
-from tests.support.jobs import new_job
+from tests.support.jobs import begin, new_job
 from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until
 from tests.support.stores import stores
 
@@ -165,7 +165,7 @@ async def test_d7_a_server_that_stops_leaves_its_jobs_to_the_next(settings, stor
             await server.drain()
             assert (drivers.alive, len(drivers.starts), drivers.killed) == ({}, 10, [])
             assert store.jobs.submit_job(new_job("late")).draining
-            assert store.attempts.begin_attempt(ids[0], 1) is None
+            assert begin(store, ids[0]) is None
             assert {store.jobs.fetch_job(job_id).attempt for job_id in ids} == {0}
     may_finish.set()
     async with running_manager(settings, ScriptedDrivers(store, behaviour)):
@@ -462,3 +462,36 @@ async def test_drivers_without_a_job_are_killed(settings, store):
     async with running_manager(settings, drivers):
         await until(lambda: "gone" not in drivers.alive)
         assert "a" in drivers.alive
+
+
+async def test_a_cancelled_job_whose_actor_does_not_end_it_is_ended(settings, store, monkeypatch):
+    """A6: the manager waits for the actor for a while, then ends the job itself, as cancelled."""
+    monkeypatch.setattr(job_supervisor, "CANCEL_GRACE_S", 0.5)
+
+    class Deaf(ScriptedDrivers):
+        async def cancel(self, _job):
+            """Do nothing."""
+
+    async def beats(store, attempt):
+        while await asyncio.to_thread(store.attempts.beat, attempt, spent_s=0.0):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+    store.jobs.submit_job(new_job("a"))
+    async with running_manager(settings, Deaf(store, beats)):
+        await until(lambda: store.jobs.fetch_job("a").beats > 0)
+        store.jobs.cancel_job("a", CANCELLED)
+        asked_at = time.monotonic()
+        await until(lambda: state(store, "a").ended)
+    assert time.monotonic() - asked_at > 0.5
+    assert store.jobs.fetch_job("a").error_code == "CANCELLED"
+
+
+async def test_d9_time_of_earlier_attempts_counts(settings, store, monkeypatch):
+    """D9: a job whose attempts have used up its time together is ended, though the manager has just begun to watch."""
+    monkeypatch.setattr(job_supervisor, "DEADLINE_GRACE_S", 0.0)
+    store.jobs.submit_job(new_job("a"))
+    store.queue.admit_jobs()
+    store.attempts.beat(Attempt.of(begin(store, "a")), spent_s=settings.limits.processing_s + 1)
+    async with running_manager(settings, ScriptedDrivers(store, stands_still)):
+        await until(lambda: state(store, "a").ended)
+    assert store.jobs.fetch_job("a").error_code == "PROCESSING_TIMEOUT"

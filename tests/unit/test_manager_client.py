@@ -35,7 +35,7 @@ class Client(ManagerClient):
     """Finds those managers one after the other, each until it has left or was killed."""
 
     def __init__(self, settings: Any, managers: list[Manager]) -> None:
-        super().__init__(settings, None)
+        super().__init__(settings, None, 1e9)
         self.managers = managers
         self.killed: list[Manager] = []
 

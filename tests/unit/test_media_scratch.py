@@ -80,7 +80,7 @@ def test_discard_takes_the_whole_job_and_no_other(scratch: Scratch) -> None:
         save(scratch, job_id, run=2)
     scratch.discard("job")
     scratch.discard("job")
-    assert scratch.jobs() == ["job2"]
+    assert scratch.folders() == ["job2"]
     assert scratch.info("job", 1) is None
     assert scratch.info("job2", 2) is not None
 
@@ -90,9 +90,9 @@ def test_all_allowed_ids_are_folders(job_id: str, scratch: Scratch) -> None:
     """Any id that the contract allows can be kept, found, listed and discarded."""
     save(scratch, job_id)
     assert scratch.info(job_id, 1) is not None
-    assert scratch.jobs() == [job_id]
+    assert scratch.folders() == [job_id]
     scratch.discard(job_id)
-    assert scratch.jobs() == []
+    assert scratch.folders() == []
 
 
 def test_ids_do_not_climb(tmp_path: Path) -> None:

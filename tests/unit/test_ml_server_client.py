@@ -41,6 +41,7 @@ from serve_app.storage.database import Database
 from tests.support.contract import Completed
 from tests.support.edge import edge
 from tests.support.fake_ml_server import result_for
+from tests.support.jobs import begin
 from tests.support.stores import stores
 
 if TYPE_CHECKING:
@@ -211,9 +212,9 @@ async def test_the_real_edge_and_the_client_agree(tmp_path):
         assert (await server.status("j")).queue_position == 1
         assert await server.healthy()
         store.queue.admit_jobs()
-        attempt = store.attempts.begin_attempt("j", 1)
+        attempt = begin(store, "j")
         result = json.dumps(result_for(VIDEO)).encode()
-        store.attempts.finish_job(Attempt(job_id="j", run=1, number=attempt.attempt), Outcome(result=result))
+        store.attempts.finish_job(Attempt.of(attempt), Outcome(result=result))
         assert (await server.wait("j")).model_dump(mode="json", exclude_unset=True) == result_for(VIDEO)
         assert await server.cancel("j") is False
         await server.submit(VIDEO, job_id="k")

@@ -27,6 +27,7 @@ from serve_app.jobs.job import Attempt, Outcome
 from serve_app.settings import Settings
 from serve_app.storage.database import Database
 from tests.support.edge import edge as edge_over
+from tests.support.jobs import begin
 from tests.support.stores import stores
 
 CHECKS = [
@@ -57,8 +58,8 @@ def app(tmp_path_factory):
         posted = http.post("/api/upload-video/process-video", json={"job_id": job_id, "video_url": A_VIDEO})
         assert posted.status_code == 200
     store.queue.admit_jobs()
-    run = store.attempts.begin_attempt("ended", 1)
-    store.attempts.finish_job(Attempt(job_id="ended", run=1, number=run.attempt), Outcome(result=dump(EXAMPLE_RESULT)))
+    run = begin(store, "ended")
+    store.attempts.finish_job(Attempt.of(run), Outcome(result=dump(EXAMPLE_RESULT)))
     yield app
     database.close()
     event_stream.STREAM_S = stream_s

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import replace
 from pathlib import PurePath
@@ -12,8 +13,9 @@ from ray.exceptions import ActorDiedError
 
 from deployments.emotion.config import EmotionConfig
 from deployments.errors import AudioExtractionError, DeviceError, TranscriptionError
+from deployments.extraction.protocol import AudioMissingError
 from deployments.transcriber.config import TranscriberConfig
-from deployments.types import Emotion, Span, Tracks, Transcript
+from deployments.types import Emotion, Span, Tracks, Transcript, Turn, WordProsody
 from deployments.warnings import ResultWarning, WarningCode
 from serve_app.jobs.progress import ProgressMeter
 from serve_app.jobs.stages import Stage
@@ -439,3 +441,65 @@ def test_a_language_that_was_asked_for_is_not_guessed():
     settings = Settings(profile="local", transcriber=TranscriberConfig(engine="whisperx"))
     result = run(graph(), settings=settings, language="en")
     assert "language_probability" not in result["metadata"]
+
+
+NAN = float("nan")
+NO_LEVEL = WordProsody(volume_db=NAN, pitch_hz=1.0, voiced=True)
+
+
+@pytest.mark.parametrize(
+    ("stage", "method", "answer", "code"),
+    [
+        ("emotion", "analyze", lambda *_: [Emotion(label="happy", confidence=NAN)] * 2, "EMOTION_FAILED"),
+        ("emotion", "analyze", lambda *_: [None], "EMOTION_FAILED"),
+        ("prosody", "measure", lambda *_: [(NO_LEVEL,) * 8] * 2, "PROSODY_FAILED"),
+        ("prosody", "measure", lambda *_: [()], "PROSODY_FAILED"),
+        ("diarizer", "cluster", lambda *_: [Turn(start_s=0, end_s=float("inf"), speaker=0)], "DIARIZATION_FAILED"),
+    ],
+    ids=["NaN emotion", "too few emotions", "NaN level", "too few words", "infinite turn"],
+)  # fmt: skip
+def test_an_optional_stage_that_answers_nonsense_costs_its_part_only(stage, method, answer, code):
+    """What is no number, or not of as many parts, is a warning; the transcript is there."""
+    plain = graph()
+    result = run(graph(**{stage: FakeHandle(**getattr(plain, stage)._methods | {method: answer})}))
+    assert code in codes(result)
+    assert len(result["segments"]) > 0
+    json.dumps(result, allow_nan=False)
+
+
+def test_a_confidence_that_is_no_number_is_left_out():
+    """The recogniser's word stands, without its probability."""
+
+    def nonsense(*args):
+        transcript = heard(*args)
+        words = tuple(replace(word, probability=NAN) for word in transcript.utterances[0].words)
+        return replace(transcript, utterances=(replace(transcript.utterances[0], words=words),))
+
+    result = run(graph(transcriber=FakeHandle(transcribe=nonsense)))
+    assert "confidence" not in result["segments"][0]["words"][0]
+    json.dumps(result, allow_nan=False)
+
+
+def test_d5_audio_that_is_gone_is_extracted_again(monkeypatch):
+    """D5: the stored audio was damaged or swept away: it is extracted once more, and the job ends."""
+    prepared = []
+    plain = graph()
+
+    def prepare(*args):
+        prepared.append(args)
+        return plain.extractor._methods["prepare"](*args)
+
+    def detect(*args):
+        if len(prepared) == 1:
+            raise AudioMissingError
+        return plain.detector._methods["detect"](*args)
+
+    result = run(graph(extractor=FakeHandle(prepare=prepare, load=lambda *_: None), detector=FakeHandle(detect=detect)))
+    assert len(prepared) == 2
+    assert len(result["segments"]) == 2
+
+
+def test_audio_that_stays_gone_fails_the_job():
+    """It is extracted again once, and not for ever."""
+    with pytest.raises(AudioMissingError):
+        run(graph(detector=FakeHandle(detect=fails(AudioMissingError()))))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select, text, update
 
-from serve_app.jobs.job import Attempt, JobOptions, NewJob, Outcome
+from serve_app.jobs.job import JobOptions, NewJob, Outcome
 from serve_app.storage import server_state
 from serve_app.storage.tables import leases
+from tests.support.jobs import attempt_of
 from tests.support.stores import stores
 
 OLD_READ = "SELECT beats FROM leases WHERE name = 'sequence'"
@@ -26,7 +27,7 @@ def ended(store, job_id: str, told: int) -> int:
     store.queue.admit_jobs()
     for _ in range(told):
         store.queue.take_due_heartbeats(since_s=-100)
-    store.attempts.finish_job(Attempt(job_id=job_id, run=1, number=0), Outcome(error_code="X", error_message="x"))
+    store.attempts.finish_job(attempt_of(store, job_id, 0), Outcome(error_code="X", error_message="x"))
     return store.jobs.fetch_job(job_id).sequence
 
 
@@ -53,4 +54,13 @@ def test_a_lower_number_changes_nothing(store, database):
     store.jobs.delete_job("b")
     with database.read() as db:
         assert server_state.deleted_sequence(db) == first
-        assert db.execute(select(server_state.server_state)).all() == [(1, False, first)]
+        assert db.execute(select(server_state.server_state)).all() == [(1, False, first, 0.0)]
+
+
+def test_d14_the_later_start_is_the_later_one_whatever_the_clock_says(database, monkeypatch):
+    """D14: a clock that is set back between two deployments leaves the old manager no say."""
+    first = server_state.note_start(database)
+    monkeypatch.setattr(server_state.time, "time", lambda: first - 3600)
+    assert server_state.note_start(database) > first
+    monkeypatch.undo()
+    assert server_state.note_start(database) >= first + 2

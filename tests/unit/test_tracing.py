@@ -82,7 +82,14 @@ class Server:
         plain = graph()
         extractor = FakeHandle(**plain.extractor._methods | {"discard": lambda *_: None})
         manager = SimpleNamespace(wake=SimpleNamespace(remote=lambda: None))
-        return driver_module.JobRunner(job_id, 1, self.settings, graph(extractor=extractor, **stages), manager)
+        return driver_module.JobRunner(
+            job_id,
+            1,
+            self.store.jobs.fetch_job(job_id).token,
+            settings=self.settings,
+            stages=graph(extractor=extractor, **stages),
+            manager=manager,
+        )
 
     async def work(self, job_id: str = "a", **stages) -> None:
         """Admit, drive to the end."""

@@ -21,7 +21,6 @@ from ray.dashboard.modules.usage_stats.usage_stats_head import UsageStatsHead
 from serve_app.api.schemas import ProcessVideoRequest
 from serve_app.cli import local
 from serve_app.exposure import ExposedError, check_token
-from serve_app.orchestration.job_actor import MANAGER_NAME, actor_name
 from serve_app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +89,7 @@ def test_r1_nothing_loads_pickles_or_runs_text():
 
 
 def test_r1_no_runtime_env_and_two_kinds_of_actor_names():
-    """R1: no runtime_env anywhere; actors are named by a constant, or by a job's checked id."""
+    """R1: no runtime_env anywhere; actors are named by a constant, or by a run's token."""
     named = set()
     for module, tree in TREES.items():
         for name, call in calls(tree):
@@ -103,7 +102,7 @@ def test_r1_no_runtime_env_and_two_kinds_of_actor_names():
     assert named == {
         ("serve_app/app.py", "deployment.name + suffix"),
         ("serve_app/orchestration/manager_client.py", "MANAGER_NAME"),
-        ("serve_app/orchestration/job_actor.py", "actor_name(job.job_id, job.run)"),
+        ("serve_app/orchestration/job_actor.py", "job.actor_name"),
     }
 
 
@@ -127,15 +126,13 @@ HOSTILE = [
 
 @given(st.one_of(st.text(max_size=140), st.from_regex(r"\A[A-Za-z0-9._:#/\n-]{1,140}\Z"), st.sampled_from(HOSTILE)))
 def test_r1_a_job_id_that_passes_is_a_plain_actor_name(job_id):
-    """R1: whatever text comes as a job_id is refused, or names an actor that can be no other's and no manager."""
+    """R1: whatever text comes as a job_id is refused, or is plain: a run without a token names its actor by it."""
     try:
         request = ProcessVideoRequest.model_validate({"job_id": job_id, "video_url": "https://v.example/v"})
     except ValidationError:
         return
     assert job_id not in HOSTILE
-    name = actor_name(request.job_id, 1)
-    assert re.fullmatch(r"job:[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", name)
-    assert name not in {MANAGER_NAME, actor_name(request.job_id, 2)}
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", request.job_id)
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def test_d14_the_manager_of_the_release_before_is_replaced(tmp_path):
         return SimpleNamespace(**methods, **({"leave": method("leave")} if can_leave else {}))
 
     managers = [old_manager("another", can_leave=True), old_manager(settings.identity, can_leave=False)]
-    client = ManagerClient(settings, None)
+    client = ManagerClient(settings, None, 1e9)
     client._get_or_create = lambda: managers.pop(0)
     assert asyncio.run(client._check()) == ()
     assert calls == ["look", "leave", "look"]

@@ -9,8 +9,10 @@ import httpx
 import pytest
 
 from serve_app.cli.child_process import session_members
+from tests.support.counted import Scrape
 from tests.support.process import held_still, until
 
+JOBS = "/api/upload-video/jobs"
 STAGES = {"AudioExtractor", "SpeechDetector", "Transcriber", "Diarizer", "ProsodyAnalyzer", "EmotionAnalyzer"}
 
 
@@ -31,16 +33,21 @@ def test_the_dashboard_wants_the_token(dashboard):
     assert anonymous.status_code == 401
 
 
-def test_actors_are_named_by_job_and_stage(server, dashboard, sources, short):
-    """Name and repr tell the driver's job, the manager's bound, each replica's stage; a title what is done now."""
+def test_actors_are_found_by_job_and_stage(server, dashboard, sources, short):
+    """A repr tells the actor's job, the manager's bound, each replica's stage; the job's page names its actor."""
     with held_still(server.replicas("EmotionAnalyzer")):
         job_id = server.start(sources.file(short))
-        until(lambda: f"ray::JobActor {job_id}: analysis" in titles(server))
+        until(lambda: server.status(job_id)["progress"] > 50)
+        [line] = [job for job in server.http.get(JOBS).json()["jobs"] if job["job_id"] == job_id]
+        assert server.http.get(f"{JOBS}/{job_id}/timeline").json()["actor"] == line["actor"]
+        shown = "\n".join([titles(server), Scrape(server.state_dir).text])
         actors = dashboard.get("/api/v0/actors", params={"detail": 1, "limit": 1000}).json()["data"]["result"]["result"]
         serve = dashboard.get("/api/serve/applications/").json()["applications"]["ml-server"]["deployments"]
     server.wait(job_id, within_s=120)
+    assert job_id not in shown
+    assert "ray::JobActor" in shown
     alive = {actor["name"]: actor for actor in actors if actor["state"] == "ALIVE"}
-    assert alive[f"job:{job_id}"]["repr_name"] == f"JobActor(job:{job_id})"
+    assert alive[line["actor"]]["repr_name"] == f"JobActor({job_id})"
     assert alive["job-manager"]["repr_name"] == "JobManager(10 jobs at once)"
     for stage in STAGES | {"Ingress"}:
         named = [actor for name, actor in alive.items() if name.startswith(f"SERVE_REPLICA::ml-server#{stage}#")]
