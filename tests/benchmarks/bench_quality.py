@@ -33,7 +33,7 @@ from tests.support.small_diarizer import build_pipeline  # noqa: E402
 
 if TYPE_CHECKING:
     from deployments.types import Turn
-    from serve_app.pipeline.assemble import Analysis
+    from tests.support.real_graph import Analysis
 
 HEAD = ("recording", "language", "words", "WER %", "starts ms (median, p90)", "ends ms (median, p90)")
 HEAD += ("voices → found", "words to the right one %", "DER %")

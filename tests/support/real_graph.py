@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 from unittest import mock
 
@@ -20,8 +21,16 @@ from serve_app.testing import FakeHandle, fake_stages
 from tests.support.fake_graph import job
 
 if TYPE_CHECKING:
-    from deployments.types import Audio, Word
-    from serve_app.pipeline.assemble import Analysis
+    from deployments.types import Audio, Segment, Word
+    from deployments.warnings import ResultWarning
+
+
+class Analysis(SimpleNamespace):
+    """What the result is assembled from: the arguments of `result_of`."""
+
+    segments: list[Segment]
+    language: str
+    warnings: list[ResultWarning]
 
 
 class RealGraph:
@@ -63,7 +72,7 @@ class RealGraph:
         stages = fake_stages(**{"extractor": extractor, "aligner": None} | self._handles)
         asked = job(**{"emotion_detection": False, "max_workers": 16} | options)
         running = pipeline.Pipeline(asked, self._settings, stages, report_progress=lambda *_: None)
-        with mock.patch.object(pipeline, "result_of", lambda analysis, _locale: analysis):
+        with mock.patch.object(pipeline, "result_of", lambda _locale, **found: Analysis(**found)):
             return cast("Analysis", asyncio.run(running.run(spent_s=0.0)))
 
 

@@ -14,8 +14,8 @@ from tests.support.small_diarizer import build_pipeline
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from serve_app.pipeline.assemble import Analysis
     from tests.support.alignment_clips import Clip
+    from tests.support.real_graph import Analysis
 
 UNHEARD = ("unheard_rms", "unheard_max")
 TWO = ("two_max_f3", "two_rms_slt")

@@ -21,7 +21,7 @@ from tests.support.real_graph import RealGraph, text_of, words_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from serve_app.pipeline.assemble import Analysis
+    from tests.support.real_graph import Analysis
 
 pytestmark = real_models.needs("whisper-base", "korean")
 
