@@ -43,6 +43,9 @@ SHOWN = frozenset({"time", "level", "logger", "message", "pid", "trace", JOB_FIE
 DRAIN_S = 15.0
 """For the job actors to give back their jobs, which takes a second; killing a late one costs no more than a crash."""
 ASK_SERVE_EVERY_S = 2.0
+RAY_STARTS = 3
+"""Ray gives its node 30 s to start, which cannot be set; a busy machine may need more, and then has less to load."""
+DEPLOY_TRIES, DEPLOY_WAIT_S = 5, 2.0
 LEAVE_S = 3.0
 SILENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -160,6 +163,7 @@ def _environment(state_dir: Path | None) -> None:
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_token(state_dir)), FORWARDED: ""}
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's node is 127.0.0.1 then, and listens there only
     os.environ["no_grpc_proxy"] = "127.0.0.1"  # noqa: SIM112 - its name; else Ray would reach itself by HTTPS_PROXY
+    os.environ.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "180")  # 60 by default, too short for a busy machine
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # glibc's arena per thread kept 600 MB of a diarizer's 1.2 GB
     os.environ.setdefault(proxy_guard.VARIABLE, proxy_guard.IMPORT_PATH)
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default, for those that answer requests too
@@ -268,15 +272,20 @@ def _ray(state_dir: Path | None, options: UpOptions, metrics_port: int) -> Itera
         "_temp_dir": temp_dir,
         "_metrics_export_port": metrics_port,
     }
-    try:
-        context = ray.init(
-            address=options.address or "local",
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            **(private if temp_dir else {}),
-        )
-    except Exception as error:
-        raise StartError(f"Ray did not start: {error}") from error
+    for tries_left in reversed(range(RAY_STARTS if temp_dir else 1)):
+        try:
+            context = ray.init(
+                address=options.address or "local",
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                **(private if temp_dir else {}),
+            )
+            break
+        except Exception as error:
+            ray.shutdown()
+            if not tries_left:
+                raise StartError(f"Ray did not start: {error}") from error
+            click.echo(f"Ray did not start ({type(error).__name__}); it is started again", err=True)
     try:
         yield f"http://{context.dashboard_url}"
     finally:
@@ -311,10 +320,18 @@ def _ray_dir(state_dir: Path) -> str:
 
 
 def _deploy(config: dict[str, Any], dashboard: str) -> None:
-    """Deploy as `serve deploy` does."""
+    """Deploy as `serve deploy` does; again where a dashboard that is still starting, or busy, does not take it."""
     from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
-    ServeSubmissionClient(dashboard).deploy_applications(config)
+    for tries_left in reversed(range(DEPLOY_TRIES)):
+        try:
+            ServeSubmissionClient(dashboard).deploy_applications(config)
+        except (RuntimeError, OSError) as error:
+            if not tries_left or "status code 4" in str(error):
+                raise StartError(f"Serve did not take the application: {error}") from error
+            time.sleep(DEPLOY_WAIT_S)
+        else:
+            return
 
 
 def _wait_until_healthy(url: str, dashboard: str, stop: threading.Event) -> None:

@@ -273,6 +273,20 @@ async def test_d7_what_a_stage_has_just_finished_is_saved_before_a_leave(setting
     assert store.jobs.fetch_job("a").attempt == 0
 
 
+async def test_d12_a_run_that_ends_deletes_its_audio(settings, store, monkeypatch):
+    """D12: the job's own actor does it at once, by the run's token; the manager's sweep comes every ten minutes."""
+    discarded = []
+
+    async def discard(*args):
+        discarded.append(args)
+
+    monkeypatch.setattr(STAGES.extractor, "discard", SimpleNamespace(remote=discard))
+    token = store.jobs.fetch_job("a").token
+    Work.done.set()
+    await ended(driven(settings))
+    assert discarded == [("a", token)]
+
+
 async def test_d6_an_attempt_over_the_limit_does_no_work(settings, store):
     """D6: an actor that Ray restarts again and again ends the job itself, where the manager is away."""
     for _ in range(settings.limits.attempts):

@@ -11,7 +11,7 @@ import threading
 import time
 import tracemalloc
 from email.utils import format_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -26,7 +26,7 @@ from deployments.net.policy import CallbackPolicy, NetPolicy
 from tests.support.servers import Server, endless, hanging, head, resetting, serving, status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from tests.support.servers import Handler, Request
@@ -348,3 +348,19 @@ async def test_the_http_libraries_log_no_urls(caplog: pytest.LogCaptureFixture) 
             assert response.status_code == 302
         await transport.aclose()
     assert "s3cret" not in caplog.text
+
+
+async def test_w8_no_more_of_an_answer_is_read_than_the_limit() -> None:
+    """W8: a receiver whose answer does not end costs its status line and a bounded number of bytes."""
+    read = 0
+
+    class Response:
+        async def aiter_raw(self) -> AsyncIterator[bytes]:
+            nonlocal read
+            while read < 1_000_000:
+                read += 1000
+                yield b"x" * 1000
+
+    response: Any = Response()
+    await net_client._drain(response, 10_000)
+    assert read == 10_000

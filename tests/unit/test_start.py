@@ -14,9 +14,19 @@ import yaml
 from sqlalchemy import text
 
 from deployments.models.lock import Lock, LockedFile, LockedModel, write
+from serve_app.cli import local
 from serve_app.cli.checks import StartError, check_database, ensure_models, free_port_or_any
 from serve_app.cli.child_process import free_port
-from serve_app.cli.local import RayLostError, UpOptions, _check_ray, _in_the_background, _ray, reason_in, up
+from serve_app.cli.local import (
+    DEPLOY_TRIES,
+    RayLostError,
+    UpOptions,
+    _check_ray,
+    _in_the_background,
+    _ray,
+    reason_in,
+    up,
+)
 from serve_app.settings import Settings
 from serve_app.storage.database import Database
 from tests.support.model_hub import FILES, REPOSITORY, REVISION, place, sha256, snapshot
@@ -281,6 +291,56 @@ def test_m7_a_ray_that_does_not_start_is_a_sentence(tmp_path: Path, monkeypatch:
     )
     with pytest.raises(StartError, match="Ray did not start: the node timed out"), _ray(tmp_path, options, 0):
         pass
+
+
+def test_a_ray_that_is_slow_to_start_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ray gives its node 30 s: on a busy machine the second start finds less to load; the terminal tells it."""
+    started = iter([RuntimeError("the node timed out"), SimpleNamespace(dashboard_url="127.0.0.1:8265")])
+
+    def start(**_: object) -> object:
+        if isinstance(answer := next(started), Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("ray.init", start)
+    options = UpOptions(
+        config=tmp_path, host=None, port=None, state_dir=None, address=None, num_cpus=None, num_gpus=None
+    )
+    with _ray(tmp_path, options, 0) as dashboard:
+        assert dashboard == "http://127.0.0.1:8265"
+    assert "started again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("answers", "tries"),
+    [
+        ([RuntimeError("Request failed with status code 500: busy."), ConnectionError("refused"), None], 3),
+        ([RuntimeError("Request failed with status code 400: the config is wrong.")], 1),
+        ([RuntimeError("Request failed with status code 503: busy.")] * 9, DEPLOY_TRIES),
+    ],
+    ids=["busy", "wrong", "away"],
+)
+def test_a_deployment_that_is_not_taken_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, answers: list[Exception | None], tries: int
+) -> None:
+    """A dashboard that is still starting costs a moment; a config that it refuses, or none at all, is a sentence."""
+    asked = []
+
+    class Client:
+        def __init__(self, _address: str) -> None: ...
+
+        def deploy_applications(self, config: object) -> None:
+            asked.append(config)
+            if error := answers[len(asked) - 1]:
+                raise error
+
+    monkeypatch.setattr("ray.dashboard.modules.serve.sdk.ServeSubmissionClient", Client)
+    monkeypatch.setattr(local, "DEPLOY_WAIT_S", 0.0)
+    with nullcontext() if answers[-1] is None else pytest.raises(StartError, match="status code"):
+        local._deploy({}, "http://127.0.0.1:8265")
+    assert len(asked) == tries
 
 
 def test_metrics_never_keep_a_server_from_starting() -> None:
