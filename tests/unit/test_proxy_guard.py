@@ -138,7 +138,7 @@ def test_a0_serve_s_own_routes_and_headers_are_out_of_reach(proxy, http):
     http.get("/x", headers={**odd, "x-request-disconnect-disabled": "?1", "x-request-id": "a\tb", "x-b": b"\xff"})
     http.get("/x", headers={"x-request-id": "a-7", "authorization": "Bearer k"})
     names = [{name for name, _ in scope["headers"]} for scope in proxy.scopes]
-    usual = {b"host", b"accept", b"user-agent"}
+    usual = {b"host", b"accept", b"user-agent", proxy_guard.MARK}
     assert names == [usual, usual | {b"authorization", b"x-request-id"}]
 
 
