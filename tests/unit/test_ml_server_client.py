@@ -202,7 +202,7 @@ async def test_the_real_edge_and_the_client_agree(tmp_path):
     database.create()
     store = stores(database, queue_limit=5, running_limit=2)
     app = edge(Settings(profile="local"), database, store)
-    server = MLServer(URL, transport=httpx.ASGITransport(app))
+    server = MLServer("http://localhost", transport=httpx.ASGITransport(app))
     async with server:
         assert (await server.submit(VIDEO, job_id="j")).status == "processing"
         assert (await server.submit(VIDEO + "0", job_id="j")).status == "accepted"  # a new signature, the same job
