@@ -76,7 +76,8 @@ class SteadyLoad:
     def _keep(self) -> None:
         while not self._closing.wait(LOOK_EVERY_S):
             with self._database.read() as db:
-                rows = {row["job_id"]: Job.of(row) for row in db.execute(self._ours(jobs)).mappings()}
+                found = db.execute(self._ours(jobs)).mappings()
+                rows = {row["job_id"]: Job.of({**row, "token": ""}) for row in found}
             self.looks.append(Look(at=time.monotonic(), rows=rows))
             ended = sum(job.state.ended for job in rows.values())
             if self._posting.is_set():
@@ -84,7 +85,9 @@ class SteadyLoad:
                     self._customer.order()
 
     def _ours(self, table: Table) -> Select[Any]:
-        return select(table).where(table.c.job_id.in_([order.job_id for order in self._customer.posted]))
+        """Without the token of runs, which a database of the release before does not have."""
+        columns = (column for column in table.c if column.name != "token")
+        return select(*columns).where(table.c.job_id.in_([order.job_id for order in self._customer.posted]))
 
     def wait(self, true: Callable[[list[Job]], bool], *, within_s: float) -> float:
         """Until the newest look is `true`; the seconds that it took."""
