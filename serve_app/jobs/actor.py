@@ -24,6 +24,9 @@ class JobDriver:
     async def ping(self) -> None:
         """Return, which shows that the actor's process runs."""
 
+    async def stage_progress(self, _part: str, _fraction: float) -> None:
+        """Do nothing: Ray's pickle of the class names each of its methods, so that none may be missing."""
+
     async def leave(self) -> None:
         """End."""
         ray.kill(ray.get_runtime_context().current_actor)
