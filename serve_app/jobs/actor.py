@@ -21,11 +21,14 @@ class JobDriver:
         self._manager = manager
         self._task = asyncio.get_running_loop().create_task(self._wait())
 
+    def __repr__(self) -> str:
+        return "JobDriver(of the release before)"
+
     async def ping(self) -> None:
         """Return, which shows that the actor's process runs."""
 
     async def stage_progress(self, _part: str, _fraction: float) -> None:
-        """Do nothing: Ray's pickle of the class names each of its methods, so that none may be missing."""
+        """Do nothing. Ray's pickle of the class names each of its functions, `__repr__` too: none may be missing."""
 
     async def leave(self) -> None:
         """End."""

@@ -73,29 +73,30 @@ def server(release_before):
         server.install(release_before)
         with server:
             yield server
+            server.install(release_before)  # `up` itself is still of that release, and its stop imports the rest of it
 
 
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3000)
 def test_d14_an_upgrade_loses_no_job(server, sources, backend, tmp_path):
     """0 lost: every job completes, with the same text, told once and in order; running jobs do not begin anew."""
     video = sources.file(written(tmp_path / "talk.wav", in_a_row(*(speech(name) for name in SAID))))
     with SteadyLoad(server.url, server.database_url, video, backend, in_flight=JOBS) as load:
-        load.wait(all_run, within_s=240)
-        until(lambda: len(server.pids(OLD_JOB_ACTOR)) > JOBS / 2, within_s=240)
+        load.wait(all_run, within_s=600)
+        until(lambda: len(server.pids(OLD_JOB_ACTOR)) > JOBS / 2, within_s=600)
         old = {name: set(server.pids(name)) for name in PROCESSES}
         assert all(old.values())
         running = {job.job_id: job for job in load.running()}
         began = time.monotonic()
         server.install(ROOT)
-        load.wait(lambda rows: any(job.state == "running" and job.job_id not in running for job in rows), within_s=240)
+        load.wait(lambda rows: any(job.state == "running" and job.job_id not in running for job in rows), within_s=600)
         server.deploy("next")  # only now: the old manager has begun to start actors, which get the new code
-        until(lambda: not any(old[name] & set(server.pids(name)) for name in PROCESSES), within_s=120)
-        until(lambda: len(server.pids("manager")) == 1, within_s=60)
+        until(lambda: not any(old[name] & set(server.pids(name)) for name in PROCESSES), within_s=300)
+        until(lambda: len(server.pids("manager")) == 1, within_s=300)
         upgraded_s = time.monotonic() - began
         known = set(load.accepted)
-        until(lambda: server.pids("driver"), within_s=120)
-        load.wait(lambda rows: sum(job.state.ended for job in rows if job.job_id not in known) >= JOBS, within_s=240)
-        load.finish(within_s=300)
+        until(lambda: server.pids("driver"), within_s=300)
+        load.wait(lambda rows: sum(job.state.ended for job in rows if job.job_id not in known) >= JOBS, within_s=600)
+        load.finish(within_s=900)
         load.check()
         rows = load.looks[-1].rows
         print(f"upgraded in {upgraded_s:.0f} s; {len(rows)} jobs, of which {len(running)} ran at its beginning")
