@@ -7,7 +7,7 @@ export PYANNOTE_METRICS_ENABLED := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo run test test-all check bench openapi
+.PHONY: setup demo run test test-all simulate check bench openapi
 
 setup: $(READY) $(MODELS)
 
@@ -34,6 +34,10 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest -m "full or not full" --timeout=3600
+
+SEEDS ?= 10000
+simulate: setup
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -8,8 +8,10 @@ import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.mutants import MUTANTS
@@ -17,18 +19,28 @@ from tests.simulation.mutants import MUTANTS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+WORKER = (sys.executable, "-W", "ignore", "-m", "tests.simulation", "worker")
+MEMORY = Path("/dev/shm")  # noqa: S108 - where there is one, the databases are in memory
 SHOWN = 6
 """Violations of one seed that are printed."""
 
 
-def runs(first: int, count: int, *, cores: int = 1, tells: bool = False, mutant: str = "") -> Iterator[dict[str, Any]]:
-    """Run seeds in workers; yield what each has found, as soon as it is known. Closing it ends the workers."""
-    cores = max(1, min(cores, count))
+def runs(
+    first: int, count: int, *, cores: int = 1, tells: bool = False, mutant: str = "", kind: str = ""
+) -> Iterator[dict[str, Any]]:
+    """Run seeds in workers; yield what each has found, as soon as it is known. Closing it ends the workers.
+
+    `kind`: leave out the seeds of other kinds of runs.
+    """
+    with tempfile.TemporaryDirectory(prefix="simulation-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        yield from _runs(first, count, max(1, min(cores, count)), ("all" if tells else "", mutant, kind, folder))
+
+
+def _runs(first: int, count: int, cores: int, how: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     results: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     workers = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.simulation", "worker"]
-            + [str(first + each), str(len(range(each, count, cores))), str(cores), "all" if tells else "", mutant],
+            [*WORKER, *map(str, (first + each, len(range(each, count, cores)), cores)), *how],
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONHASHSEED": "0", "RAY_USAGE_STATS_ENABLED": "0"},
         )
@@ -63,7 +75,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--first", type=int, default=1, help="the first one")
     parser.add_argument("--replay", type=int, metavar="SEED", help="run this one alone and print its history")
     parser.add_argument("--mutant", choices=sorted(MUTANTS), default="", help="with this fault in the code")
-    parser.add_argument("--table", action="store_true", help="for each fault, the seeds that it takes to find it")
+    parser.add_argument(
+        "--table", action="store_true", help="for each fault, or that of --mutant, the seeds until it is found"
+    )
+    parser.add_argument("--kind", default="", help="leave out the seeds of other kinds of runs (`KINDS` in story.py)")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
     if options.replay is not None:
@@ -79,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _many(options: argparse.Namespace) -> int:
     failed, total = 0, Counter[str]()
-    for result in runs(options.first, options.seeds, cores=options.cores, mutant=options.mutant):
+    for result in runs(options.first, options.seeds, cores=options.cores, mutant=options.mutant, kind=options.kind):
         total.update(result["counts"])
         total["seeds"] += 1
         if result["found"]:
@@ -93,13 +108,12 @@ def _many(options: argparse.Namespace) -> int:
 def _table(options: argparse.Namespace) -> int:
     """Print a row per fault: the seeds until it was found, and by which rule."""
     missed = 0
-    for name in sorted(MUTANTS):
-        tried, rule = 0, "not found"
-        for result in runs(options.first, options.seeds, cores=options.cores, mutant=name):
-            tried += 1
+    for name in [options.mutant] if options.mutant else MUTANTS:
+        seed, rule = options.seeds, "not found"
+        for result in runs(options.first, options.seeds, cores=options.cores, mutant=name, kind=options.kind):
             if result["found"]:
-                rule = result["found"][0]
+                seed, rule = result["seed"], result["found"][0]
                 break
         missed += rule == "not found"
-        print(f"| {name} | {tried} | {rule.partition(':')[0]} |", flush=True)
+        print(f"| {name} | {seed} | {rule.partition(':')[0]} |", flush=True)
     return bool(missed)

@@ -198,7 +198,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 future.set_exception(error)
 
         def run() -> None:
-            if future.cancelled() and self._random.random() < 0.5:  # noqa: PLR2004 - it had not begun
+            if future.cancelled() and self._random.random() < 0.5:
                 return
             error, answer = None, None
             try:

@@ -278,5 +278,3 @@ class SimulatedRay:
 
     def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self._loop.create_task(work)
-
-

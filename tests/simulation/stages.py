@@ -70,7 +70,7 @@ class Stages:
         self._random, self._ray = random, ray
         self._temp_dir = temp_dir
         self.calls: list[StageCall] = []
-        self.work_s = (0.05, 2.0)
+        self.work_s = self.download_s = (0.05, 2.0)
         """What a call takes, least and most."""
         self.faults: dict[str, float] = {}
         self._extractor: Any = None
@@ -92,7 +92,9 @@ class Stages:
 
     def handles(self) -> StageHandles:
         names = ("detector", "transcriber", "diarizer", "prosody", "emotion")
-        return StageHandles(extractor=StageHandle("extractor"), aligner=None, **{name: StageHandle(name) for name in names})
+        return StageHandles(
+            extractor=StageHandle("extractor"), aligner=None, **{name: StageHandle(name) for name in names}
+        )
 
     def scratch(self) -> list[str]:
         """What lies on the disk: audio files by job and run."""
@@ -145,10 +147,10 @@ class Stages:
     async def _download(self, url: str, to: Path, **_: Any) -> Downloaded:
         number = int(url.rpartition("/")[2].partition(".")[0])
         self.calls.append(StageCall(at=CLOCK.now, stage="download", video=number, caller=current()))
-        await asyncio.sleep(self._random.uniform(*self.work_s))
+        await asyncio.sleep(self._random.uniform(*self.download_s))
         if number >= MISSING:
             raise DownloadError(reason="http_404")
-        to.write_bytes(str(number).encode())
+        to.write_bytes(str(number).encode())  # noqa: ASYNC240 - in memory
         return Downloaded(size_bytes=1, etag=None, cuts=0)
 
     def _decode(self, video: Path, **_: Any) -> Decoded:

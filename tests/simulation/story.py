@@ -80,6 +80,8 @@ class Plan:
     limits: dict[str, Any]
     faults: list[str]
     work_s: tuple[float, float] = (0.05, 2.0)
+    """What a call of a stage takes, least and most."""
+    download_s: tuple[float, float] = (0.05, 4.0)
     bad: float = 0.1
     """The share of videos that cannot be processed."""
     again: float = 0.3
@@ -108,12 +110,12 @@ def plan_of(random: Random) -> Plan:
             plan.again = plan.cancels = 0.05
         case "again":
             plan.again, plan.cancels, plan.jobs = 0.9, 0.6, random.randint(1, 3)
-            plan.work_s = (0.5, 6.0)
+            plan.work_s, plan.download_s = (0.5, 6.0), (0.5, 20.0)
             limits["attempts"] = 3
             plan.faults = random.choices(("lose an actor", "kill an actor", "stop an actor", "lose an actor"), k=3)
         case "stops":
             plan.faults = random.choices(
-                ("stop gracefully", "stop gracefully", "stop at once", "deploy", "slow database"), k=3
+                ("stop gracefully", "stop gracefully", "stop at once", "deploy", "slow database for actors"), k=4
             )
             plan.work_s = random.choice(((0.05, 2.0), (0.5, 6.0)))
         case "storm":
@@ -122,7 +124,7 @@ def plan_of(random: Random) -> Plan:
         case "full":
             limits["processing_s"] = 40.0
             plan.seconds = 130.0
-            plan.faults = ["nearly full"]
+            plan.faults = ["nearly full for long"]
             plan.again = plan.cancels = 0.0
     return plan
 
@@ -135,7 +137,7 @@ class Story:
         self.random = Random(f"story {seed}")
         self.plan = plan_of(self.random)
         self.world = World(seed, template, **self.plan.limits)
-        self.world.stages.work_s = self.plan.work_s
+        self.world.stages.work_s, self.world.stages.download_s = self.plan.work_s, self.plan.download_s
         self.requests: list[Request] = []
         self.stops: list[Stop] = []
         self.left: list[Left] = []
@@ -228,9 +230,7 @@ class Story:
         return await self._ask(request, lambda service: service.submit(body))
 
     async def look(self, job_id: str) -> Request:
-        return await self._ask(
-            Request(kind="status", job_id=job_id, at=0.0), lambda service: service.status(job_id)
-        )
+        return await self._ask(Request(kind="status", job_id=job_id, at=0.0), lambda service: service.status(job_id))
 
     async def delete(self, job_id: str) -> Request:
         return await self._ask(
@@ -245,7 +245,7 @@ class Story:
     def new_video(self) -> int:
         self._video += 1
         share = self.random.random() / self.plan.bad if self.plan.bad else 1.0
-        return self._video if share > 1 else self._video + (BAD if share > 0.5 else MISSING)  # noqa: PLR2004
+        return self._video if share > 1 else self._video + (BAD if share > 0.5 else MISSING)
 
     def _receiver(self) -> str:
         weights = (2, 2, 4, 8) if self.plan.kind == "crowd" else (6, 3, 2, 1)
@@ -287,7 +287,7 @@ class Story:
         self.ended_at[got.job_id] = CLOCK.now
         if got.job_id not in self._again:
             return 0.0
-        if self.random.random() < 0.5:  # noqa: PLR2004 - not each time, so that it ends
+        if self.random.random() < 0.5:
             self._again.discard(got.job_id)
         inside = self.random.choice((True, False))
         self._start(self._delete_and_post(got.job_id, name, 0.0 if inside else self.random.uniform(0.02, 1.0)))
@@ -303,7 +303,7 @@ class Story:
 
     async def _break(self, name: str) -> None:
         random = self.random
-        await asyncio.sleep(random.uniform(3.0, self.plan.seconds * 0.8))
+        await asyncio.sleep(random.uniform(3.0, self.plan.seconds * (0.1 if self.plan.kind == "full" else 0.8)))
         self.note(name)
         await FAULTS[name](self)
 
@@ -322,6 +322,17 @@ class Story:
         found = self.actors(prefix)
         return self.random.choice(found) if found else None
 
+    def cancel_soon(self, process: Process) -> None:
+        """Have the client of a job whose actor is in trouble give up, now and then, and post another one later."""
+        actor = self.world.ray.actors.get(process.name)
+        if self.plan.kind == "again" and actor is not None and process.name != MANAGER_NAME:
+            self._again.add(actor.args[0])
+            self._start(self._give_up(actor.args[0]))
+
+    async def _give_up(self, job_id: str) -> None:
+        await asyncio.sleep(self.random.uniform(0.0, 6.0))
+        await self.delete(job_id)
+
     async def stop_server(self, *, graceful: bool) -> None:
         world = self.world
         async with self._stopping:
@@ -334,7 +345,7 @@ class Story:
                 manager = world.ray.actors.get(MANAGER_NAME)
                 began = CLOCK.now
                 await world.stop_gracefully()
-                stop.graceful = manager is not None and CLOCK.now - began < 20  # noqa: PLR2004 - in time
+                stop.graceful = manager is not None and CLOCK.now - began < 20
             else:
                 world.stop_at_once()
             self.note("server down")
@@ -347,7 +358,7 @@ class Story:
         world = self.world
         faults = world.database
         faults.away = faults.locked = faults.nearly_full = False
-        faults.slow_s = faults.fails = faults.silent = 0.0
+        faults.slow_s = faults.slow_for_actors_s = faults.fails = faults.silent = 0.0
         world.ray.away, world.ray.start_s = False, (0.3, 2.0)
         world.stages.faults.clear()
         world.network.slowness = 1.0
@@ -409,6 +420,7 @@ OUTCOMES: dict[str, Callable[[Any], tuple[str, dict[str, Any]]]] = {
 
 async def _kill(story: Story, prefix: str, kind: str) -> None:
     if process := story.pick(prefix):
+        story.cancel_soon(process)
         story.world.disturb(kind, CLOCK.now + 5)
         story.note(f"killed {process}")
         story.world.ray.end(process)
@@ -423,15 +435,22 @@ async def _stop_process(story: Story, prefix: str, kind: str) -> None:
 
 
 async def _lose(story: Story, prefix: str, kind: str) -> None:
-    """Ray takes it for dead, it runs on for a while, with or without its calls."""
+    """Ray takes it for dead, and it runs on: at once or after it stood still, with or without its calls."""
     if process := story.pick(prefix):
         story.note(f"lost {process}")
-        seconds = story.random.uniform(5, 60)
-        cut = story.random.random() < 0.3  # noqa: PLR2004
-        world = story.world
-        await story.during(
-            kind, seconds, lambda: world.ray.lose(process, cut=cut), lambda: world.ray.end(process)
-        )
+        story.cancel_soon(process)
+        world, random = story.world, story.random
+        stands_s = random.choice((0.0, random.uniform(5, 40)))
+        seconds = random.uniform(5, 60)
+        world.disturb(kind, CLOCK.now + stands_s + seconds)
+        world.ray.lose(process, cut=random.random() < 0.3)
+        if stands_s:
+            world.ray.stop(process)
+            await asyncio.sleep(stands_s)
+            world.ray.resume(process)
+            story.note(f"{process} goes on")
+        await asyncio.sleep(seconds)
+        world.ray.end(process)
 
 
 async def _cut_database(story: Story, prefix: str, kind: str) -> None:
@@ -460,15 +479,22 @@ async def _crash_loop(story: Story) -> None:
         await asyncio.sleep(0.02)
 
 
-async def _set(story: Story, kind: str, owner: Any, name: str, value: Any, back: Any, seconds: float) -> None:
-    await story.during(kind, seconds, lambda: setattr(owner, name, value), lambda: setattr(owner, name, back))
+async def _set(
+    story: Story, kind: str, owner: Any, most_s: float, *, least_s: float = 2.0, **values: tuple[Any, Any]
+) -> None:
+    """Give attributes of `owner` other values for a while; `values` are those and the usual ones."""
+
+    def put(which: int) -> None:
+        for name, pair in values.items():
+            setattr(owner, name, pair[which])
+
+    await story.during(kind, story.random.uniform(least_s, most_s), lambda: put(0), lambda: put(1))
 
 
-def _database(name: str, value: Any, back: Any, most_s: float = 50.0, kind: str = "database") -> Any:
-    async def fault(story: Story) -> None:
-        await _set(story, kind, story.world.database, name, value, back, story.random.uniform(2, most_s))
-
-    return fault
+def _database(
+    name: str, value: Any, usual: Any, most_s: float = 50.0, kind: str = "database", *, least_s: float = 2.0
+) -> Any:
+    return lambda story: _set(story, kind, story.world.database, most_s, least_s=least_s, **{name: (value, usual)})
 
 
 async def _stage_fault(story: Story) -> None:
@@ -501,7 +527,7 @@ async def _drain_a_lost_manager(story: Story) -> None:
     world.ray.lose(process, cut=False)
     process.database_cut = True
     await asyncio.sleep(story.random.uniform(35, 70))
-    process.database_cut = story.random.random() < 0.2  # noqa: PLR2004
+    process.database_cut = story.random.random() < 0.2
     await asyncio.sleep(story.random.uniform(0.0, 0.9))
     world.ray.run_in(process, lambda: world.loop.create_task(instance.drain()))
     await asyncio.sleep(10.0)
@@ -536,17 +562,9 @@ async def _lose_audio(story: Story) -> None:
         del MemoryFileSystem.store[path]
 
 
-async def _slow_network(story: Story) -> None:
-    await _set(story, "network", story.world.network, "slowness", 50.0, 1.0, story.random.uniform(2, 40))
-
-
 async def _slow_starts(story: Story) -> None:
-    slow, usual = (5.0, story.random.choice((20.0, 90.0))), (0.3, 2.0)
-    await _set(story, "ray", story.world.ray, "start_s", slow, usual, story.random.uniform(2, 40))
-
-
-async def _ray_away(story: Story) -> None:
-    await _set(story, "ray", story.world.ray, "away", True, False, story.random.uniform(2, 40))  # noqa: FBT003
+    slow = (5.0, story.random.choice((20.0, 90.0)))
+    await _set(story, "ray", story.world.ray, 40.0, start_s=(slow, (0.3, 2.0)))
 
 
 FAULTS: dict[str, Callable[[Story], Awaitable[None]]] = {
@@ -560,10 +578,12 @@ FAULTS: dict[str, Callable[[Story], Awaitable[None]]] = {
     "cut the manager from the database": lambda story: _cut_database(story, MANAGER_NAME, "manager"),
     "drain a lost manager": _drain_a_lost_manager,
     "crash loop": _crash_loop,
-    "database away": _database("away", True, False),  # noqa: FBT003
-    "database locked": _database("locked", True, False, 30.0),  # noqa: FBT003
-    "nearly full": _database("nearly_full", True, False, 120.0, "full"),  # noqa: FBT003
+    "database away": _database("away", True, False),
+    "database locked": _database("locked", True, False, 30.0),
+    "nearly full": _database("nearly_full", True, False, 120.0, "full"),
+    "nearly full for long": _database("nearly_full", True, False, 120.0, "full", least_s=90.0),
     "slow database": _database("slow_s", 2.0, 0.0, 30.0, "slow"),
+    "slow database for actors": _database("slow_for_actors_s", 3.0, 0.0, 50.0, "slow"),
     "failing database": _database("fails", 0.2, 0.0),
     "silent commits": _database("silent", 0.2, 0.0),
     "failing stages": _stage_fault,
@@ -574,9 +594,7 @@ FAULTS: dict[str, Callable[[Story], Awaitable[None]]] = {
     "deploy": _deploy,
     "stop gracefully": lambda story: story.stop_server(graceful=True),
     "stop at once": lambda story: story.stop_server(graceful=False),
-    "slow network": _slow_network,
+    "slow network": lambda story: _set(story, "network", story.world.network, 40.0, slowness=(50.0, 1.0)),
     "slow starts": _slow_starts,
-    "Ray away": _ray_away,
+    "Ray away": lambda story: _set(story, "ray", story.world.ray, 40.0, away=(True, False)),
 }
-
-

@@ -5,7 +5,7 @@ Import this before anything of the product: default arguments such as `clock=tim
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import random
 import secrets
 import time
@@ -33,16 +33,16 @@ class Clock:
 
 
 CLOCK = Clock()
-_ids = random.Random(0)  # noqa: S311 - repeatable on purpose
+_ids = random.Random(0)
 real_steady = time.perf_counter
 
 
-class VirtualDatetime(datetime.datetime):
+class VirtualDatetime(dt.datetime):
     """`datetime` whose `now` is the virtual wall clock."""
 
     @classmethod
-    def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
-        return datetime.datetime.fromtimestamp(CLOCK.wall(), tz)
+    def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
+        return dt.datetime.fromtimestamp(CLOCK.wall(), tz)
 
 
 def install() -> None:

@@ -7,6 +7,8 @@ import hashlib
 import json
 import signal
 from collections import Counter
+from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 from tests.simulation.mutants import apply
@@ -14,23 +16,24 @@ from tests.simulation.virtual_time import real_steady
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 REAL_S = 120
 """A seed that takes longer does not end."""
 
 
 def work(arguments: Sequence[str]) -> None:
-    """`arguments`: the first seed, the number of seeds, the step between them, whether to tell all, and a mutant."""
-    first, count, step, tells, mutant = arguments
+    """`arguments`: first seed, number of seeds, step between, whether to tell all, a mutant, a kind, a folder."""
+    first, count, step, tells, mutant, kind, folder = arguments
     if mutant:
         apply(mutant)
+    from tests.simulation.story import plan_of
     from tests.simulation.world import prepare
 
-    template = prepare()
+    template = prepare(Path(folder) / first)
     signal.signal(signal.SIGALRM, _give_up)
-    for number in range(int(count)):
-        print(json.dumps(run_seed(int(first) + number * int(step), template, tells=tells == "all")), flush=True)
+    for seed in range(int(first), int(first) + int(count) * int(step), int(step)):
+        if kind in {"", plan_of(Random(f"story {seed}")).kind}:
+            print(json.dumps(run_seed(seed, template, tells=tells == "all")), flush=True)
 
 
 def run_seed(seed: int, template: Path, *, tells: bool) -> dict[str, object]:

@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import shutil
 import sys
-import tempfile
 from contextlib import suppress
-from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -40,8 +37,8 @@ from tests.simulation.virtual_time import CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
-MEMORY = Path("/dev/shm")
 RECEIVERS = {"quick": "10.0.0.1", "second": "10.0.0.2", "odd": "10.0.0.3", "dead": "10.0.0.4"}
 """Backends: the first two behave well for most of the time, the others do not."""
 ANSWER_S = 5.0
@@ -59,8 +56,7 @@ class World:
     def __init__(self, seed: int, template: Path, **limits: Any) -> None:
         virtual_time.begin(seed)
         self.random = Random(f"world {seed}")
-        self.folder = template.parent / str(os.getpid())
-        self.folder.mkdir(exist_ok=True)
+        self.folder = template.parent
         self.database = database.DatabaseFaults(Random(f"database {seed}"))
         database.FAULTS[:] = [self.database]
         self.loop = VirtualLoop(self.random, self.database.thread_s)
@@ -229,17 +225,15 @@ def _nothing() -> None:
     pass
 
 
-def prepare() -> Path:
-    """Prepare this process for runs; return the template of their databases."""
+def prepare(folder: Path) -> Path:
+    """Prepare this process for runs in a folder; return the template of their databases."""
     database.install()
     logging.disable(logging.CRITICAL)
     logs.configure = _nothing
     sys.unraisablehook = lambda _: None  # coroutines of processes that were killed, at their destruction
-    folder = Path(tempfile.mkdtemp(prefix="sim-template-", dir=MEMORY if MEMORY.is_dir() else None))
+    folder.mkdir()
     template = database.make_template(folder, Random(0))
     gc.collect()
     gc.disable()  # a destruction would run code of a process that was killed, at a moment that no seed decides
     gc.freeze()
     return template
-
-
