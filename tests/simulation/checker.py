@@ -404,7 +404,7 @@ class Checker:
         newest = max((got.sequence for got in told), default=0)
         sent_at = min((got.at for got in told if got.sequence == newest), default=NEVER)
         receiver = self._receivers[self._posts(job_id)[-1].receiver]
-        late = sent_at - finished_at > END_S and receiver.well_during(finished_at - 120, sent_at)
+        late = sent_at - finished_at > END_S and receiver.well_during(finished_at - 120, sent_at, quick=True)
         calm = self._calm(finished_at - RECOVERY_S, min(sent_at, finished_at + 30)) and not self._clock_was_set()
         if late and calm:
             yield f"ended at {finished_at:.1f}, told at {sent_at:.1f}"

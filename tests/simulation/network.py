@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 PORT = 8000
 ENDLESS_CHUNK = b"x" * 4000
 ENDLESS_EVERY_S = 0.2
+KEEP_ALIVE_S = 5.0
+"""After which a backend closes a connection that is not used, as uvicorn does."""
 NEVER = 1e9
 
 
@@ -119,15 +121,11 @@ class Receiver:
                 found = manner
         return found
 
-    def well_during(self, since: float, until: float) -> bool:
-        """Whether it took callbacks in time, all the time."""
-        at_first = WELL
-        for at, manner in self.manners:
-            if at <= since:
-                at_first = manner
-            elif at <= until and not manner.takes:
-                return False
-        return at_first.takes
+    def well_during(self, since: float, until: float, *, quick: bool = False) -> bool:
+        """Whether it took callbacks in time, all the time; `quick`: and was connected to at once."""
+        began = [manner for at, manner in self.manners if at <= since][-1:]
+        all_then = began + [manner for at, manner in self.manners if since < at <= until]
+        return all(manner.takes and not (quick and manner.connect_s) for manner in all_then)
 
 
 class Network(httpcore.AsyncNetworkBackend):
@@ -175,6 +173,7 @@ class Connection(httpcore.AsyncNetworkStream):
         self._arrived = asyncio.Event()
         self._closed = self._ended = False
         self._got: Received | None = None
+        self._idle_since = NEVER
         process.on_death[id(self)] = self._abandon
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
@@ -260,7 +259,7 @@ class Connection(httpcore.AsyncNetworkStream):
 
     def _finish(self) -> None:
         if self._got is not None and self._got.closed_at == NEVER:
-            self._got.closed_at = CLOCK.now
+            self._got.closed_at = self._idle_since = CLOCK.now
             self._count(-1)
 
     async def aclose(self) -> None:
@@ -270,7 +269,9 @@ class Connection(httpcore.AsyncNetworkStream):
         raise httpcore.ConnectError
 
     def get_extra_info(self, info: str) -> Any:
-        return self._ended if info == "is_readable" else None
+        if info != "is_readable":
+            return None
+        return self._ended or CLOCK.now - self._idle_since > KEEP_ALIVE_S  # closed by the backend
 
     def _abandon(self) -> None:
         """Close the sender's end: it does so, or its process has died."""

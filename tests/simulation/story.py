@@ -89,7 +89,7 @@ class Plan:
     cancels: float = 0.15
 
 
-KINDS = (("calm", 3), ("crowd", 3), ("again", 5), ("stops", 4), ("storm", 6), ("full", 1))
+KINDS = (("calm", 2), ("queue", 2), ("crowd", 3), ("again", 5), ("stops", 4), ("storm", 6), ("full", 1))
 
 
 def plan_of(random: Random) -> Plan:
@@ -104,6 +104,9 @@ def plan_of(random: Random) -> Plan:
     plan = Plan(kind=kind, jobs=random.randint(2, 6), seconds=random.uniform(20, 60), limits=limits, faults=[])
     names = list(FAULTS)
     match kind:
+        case "queue":
+            plan.jobs, plan.work_s, limits["running_jobs"] = random.randint(4, 8), (0.5, 4.0), 1
+            plan.again = plan.bad = 0.0
         case "crowd":
             plan.jobs, plan.bad, plan.work_s = random.randint(20, 40), 0.9, (0.01, 0.05)
             limits["running_jobs"] = 3
@@ -194,6 +197,8 @@ class Story:
             (at, random.choice((*MANNERS, SLOW_TO_CONNECT, WELL, GONE)))
             for at in sorted(random.uniform(0, end_s) for _ in range(4))
         ]
+        if self.plan.kind == "queue":
+            by_name["odd"].manners = [(0.0, SLOW_TO_CONNECT)]
         by_name["odd"].manners.append((end_s, random.choice((WELL, SLOW_TO_CONNECT))))
         by_name["dead"].manners = [(0.0, random.choice([each for each in MANNERS if not each.takes]))]
 
@@ -248,7 +253,7 @@ class Story:
         return self._video if share > 1 else self._video + (BAD if share > 0.5 else MISSING)
 
     def _receiver(self) -> str:
-        weights = (2, 2, 4, 8) if self.plan.kind == "crowd" else (6, 3, 2, 1)
+        weights = {"crowd": (2, 2, 4, 8), "queue": (1, 1, 8, 0)}.get(self.plan.kind, (6, 3, 2, 1))
         return self.random.choices(list(RECEIVERS), weights)[0]
 
     async def post_until_answered(self, job_id: str, video: int, receiver: str) -> None:
@@ -260,7 +265,9 @@ class Story:
 
     async def _client(self, job_id: str) -> None:
         random, plan = self.random, self.plan
-        await asyncio.sleep(random.uniform(2.0, plan.seconds * (0.2 if plan.kind in {"crowd", "full"} else 0.6)))
+        await asyncio.sleep(
+            random.uniform(2.0, plan.seconds * (0.2 if plan.kind in {"crowd", "full", "queue"} else 0.6))
+        )
         video, receiver = self.new_video(), self._receiver()
         if random.random() < plan.again:
             self._again.add(job_id)
