@@ -21,7 +21,7 @@ CHANGES = ("mkdir", "open", "replace", "rename", "fsync")
 
 
 class FailingDisk:
-    """Whatever is written below `folder`, made or renamed there is counted, and one of it fails."""
+    """Whatever is written below `folder`, made or renamed there is counted; from one on, all of it fails."""
 
     def __init__(self, folder: Path, *, fails_at: int, error: int) -> None:
         self._folder = folder.resolve()
@@ -31,7 +31,7 @@ class FailingDisk:
 
     def count(self) -> None:
         self.writes += 1
-        if self.writes == self._fails_at:
+        if self.writes >= self._fails_at:
             raise OSError(self._error, os.strerror(self._error))
 
     def has(self, place: object) -> bool:
@@ -62,7 +62,7 @@ OPEN = builtins.open
 
 @contextmanager
 def failing_disk(folder: Path, *, fails_at: int, error: int) -> Iterator[FailingDisk]:
-    """The `fails_at`-th write or change below `folder` fails."""
+    """The `fails_at`-th write or change below `folder` fails, and so do all that follow."""
     disk = FailingDisk(folder, fails_at=fails_at, error=error)
 
     def counted(real: Callable[..., Any]) -> Callable[..., Any]:
