@@ -8,6 +8,7 @@ per run and a description (.json) with its digest, which is written last.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -114,6 +115,10 @@ class Scratch:
             with self._fs.open(self._path(job_id, run, "npy"), "rb") as file:
                 audio = _read_array(file, info.samples)
         except (FileNotFoundError, ValueError, TypeError, KeyError):
+            raise AudioMissingError from None
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
             raise AudioMissingError from None
         if hashlib.sha256(audio.data.cast("B")).hexdigest() != info.sha256:
             raise AudioMissingError

@@ -138,7 +138,14 @@ class Pair:
 
     def separate(self) -> None:
         """Nothing that the primary writes reaches the standby any more."""
-        self.standby._execute("ALTER SYSTEM SET primary_conninfo = ''")
+        self._follow("")
+
+    def join(self) -> None:
+        """The standby gets what it has missed, and all that follows."""
+        self._follow(f"host={HOST} port={self._ports[0]} user={USER}")
+
+    def _follow(self, primary: str) -> None:
+        self.standby._execute(f"ALTER SYSTEM SET primary_conninfo = '{primary}'")
         self.standby._execute("SELECT pg_reload_conf()")
 
     def promote(self) -> None:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
+from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -18,9 +19,10 @@ from serve_app.jobs.states import JobState
 from serve_app.orchestration import job_supervisor, manager
 from serve_app.orchestration.attempt import until_stored
 from serve_app.orchestration.opening import open_stores
-from serve_app.storage.database import open_database
+from serve_app.storage.database import Database, open_database
 from tests.support import postgres
 from tests.support.backend import Backend
+from tests.support.edge import edge
 from tests.support.jobs import DONE, new_job
 from tests.support.managers import ScriptedDrivers, running_manager, settings_in, until
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from serve_app.orchestration.opening import Stores
     from serve_app.settings import Settings
 
+VIDEO = "https://videos.example.com/v.mp4"
 JOBS = 150
 BEFORE = 30
 """Ends that the backend has heard of when the server goes away: by then jobs wait, run and end."""
@@ -134,3 +137,27 @@ def test_d10_a_synchronous_standby_takes_over_under_load(settings, pair):
 
     there = settings.model_copy(update={"database_url": SecretStr(pair.url(postgres.USER))})
     asyncio.run(work_through(there, fail_over))
+
+
+def test_d10_without_its_standby_the_primary_takes_nothing(settings, pair):
+    """D10: POSTs are refused in time while no standby has what they wrote; once it is back all goes on by itself."""
+    database = Database(pair.url(postgres.USER))
+    database.create()
+    http = TestClient(edge(settings, database, open_stores(settings, database)), raise_server_exceptions=False)
+
+    def answer(job_id: str) -> int:
+        began = time.monotonic()
+        content = {"job_id": job_id, "video_url": VIDEO, "fastapi_base_url": "http://127.0.0.1:9"}
+        status = http.post("/api/upload-video/process-video", json=content).status_code
+        assert time.monotonic() - began < 5
+        return status
+
+    assert answer("before") == 200
+    pair.separate()
+    assert [answer(job_id) for job_id in ("during", "waits")] == [503, 503]
+    pair.join()
+    deadline = time.monotonic() + 60
+    while (status := answer("during")) != 200:
+        assert (status, time.monotonic() < deadline) == (503, True)
+    assert answer("after") == 200
+    database.close()
