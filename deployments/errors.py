@@ -24,6 +24,7 @@ and in the log. An instance is pickled by its arguments, so it passes through Ra
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar, Literal
 
 Locale = Literal["ko", "en"]
@@ -157,6 +158,10 @@ class OutOfResourcesError(JobError):
         "ko": "서버 리소스가 부족하여 처리하지 못했습니다",
         "en": "The server lacks the resources to process this video",
     }
+
+
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+"""Of a disk that is full or fails: what becomes an `OutOfResourcesError`, since it is no fault of the video's."""
 
 
 class CancelledJobError(JobError):

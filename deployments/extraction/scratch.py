@@ -25,7 +25,8 @@ import fsspec
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 
-from deployments.errors import OutOfResourcesError
+from deployments import logs
+from deployments.errors import DISK_ERRORS, OutOfResourcesError
 from deployments.extraction.protocol import AudioMissingError
 from deployments.types import Audio, AudioInfo
 from deployments.warnings import from_mapping
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 4 << 20
 PREFIX = "ecg-extract-"
 _LOCK = ".lock"
+
+_log = logs.get_logger("extraction.scratch")
 
 
 class Scratch:
@@ -58,12 +61,13 @@ class Scratch:
     def save(
         self, job_id: str, run: RunId, audio: Audio, *, duration_s: float, warnings: tuple[ResultWarning, ...]
     ) -> AudioInfo:
-        """Store `audio` and return its description. Raises OutOfResourcesError where the disk is full."""
+        """Store `audio` and return its description. Raises OutOfResourcesError where the disk is full, or fails."""
         data = np.ascontiguousarray(audio).data.cast("B")
         info = AudioInfo(
             duration_s=duration_s, samples=len(audio), sha256=hashlib.sha256(data).hexdigest(), warnings=warnings
         )
-        self._fs.makedirs(self._folder(job_id, run), exist_ok=True)
+        with _disk():
+            self._fs.makedirs(self._folder(job_id, run), exist_ok=True)
         with self._writing(self._path(job_id, run, "npy")) as file:
             np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(audio))
             for start in range(0, len(data), BLOCK_BYTES):
@@ -112,6 +116,10 @@ class Scratch:
                 audio = _read_array(file, info.samples)
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             raise AudioMissingError from None
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            raise AudioMissingError from None
         if hashlib.sha256(audio.data.cast("B")).hexdigest() != info.sha256:
             raise AudioMissingError
         audio.flags.writeable = False
@@ -126,13 +134,10 @@ class Scratch:
             return
         unfinished = Path(f"{path}.{uuid.uuid4().hex}.tmp")
         try:
-            with unfinished.open("wb") as file:
-                yield file
-            unfinished.replace(path)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise OutOfResourcesError from None
-            raise
+            with _disk():
+                with unfinished.open("wb") as file:
+                    yield file
+                unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -141,6 +146,18 @@ class Scratch:
 
     def _path(self, job_id: str, run: RunId, kind: str) -> str:
         return f"{self._folder(job_id, run)}/{run}.{kind}"
+
+
+@contextlib.contextmanager
+def _disk() -> Iterator[None]:
+    """Raise OutOfResourcesError in place of the error of a disk that is full, or fails; log that without the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        _log.warning("audio not stored", extra={"error": os.strerror(error.errno)})
+        raise OutOfResourcesError from None
 
 
 def folder_name(job_id: str) -> str:
@@ -183,8 +200,9 @@ class WorkDir:
 
     @contextlib.contextmanager
     def job(self) -> Iterator[Path]:
-        """Create a folder for one job, and delete it afterwards."""
-        folder = Path(tempfile.mkdtemp(dir=self.path))
+        """Create a folder for one job, and delete it afterwards. Raises OutOfResourcesError where the disk is full."""
+        with _disk():
+            folder = Path(tempfile.mkdtemp(dir=self.path))
         try:
             yield folder
         finally:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployments.models.lock import LockedFile
+from deployments.models.lock import LockedFile, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 MEMORY = "ml-server-digests.json"
 HALF = ".incomplete"
@@ -51,9 +50,7 @@ class Digests:
         content = json.dumps(self._remembered() | self._new)
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=self._path.parent, delete=False) as new:
-                new.write(content)
-            Path(new.name).replace(self._path)
+            write_whole(self._path, content, mode=0o600)
         except OSError:
             return
         self._new.clear()

@@ -150,10 +150,22 @@ def write(path: Path, lock: Lock) -> None:
     content = {"version": lock.version, "models": [_plain(model) for model in lock.models]}
     text = HEADER + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{NAME}.", delete=False) as new:
-        new.write(text)
-    os.chmod(new.name, path.stat().st_mode & 0o777 if path.exists() else 0o644)  # noqa: PTH101 - a name, no Path
-    os.replace(new.name, path)  # noqa: PTH105 - the same
+    write_whole(path, text, mode=path.stat().st_mode & 0o777 if path.exists() else 0o644)
+
+
+def write_whole(path: Path, text: str, *, mode: int) -> None:
+    """Give a file this content, or leave it as it is and nothing beside it. Raises OSError."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    new = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        new.chmod(mode)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _plain(model: LockedModel) -> dict[str, Any]:

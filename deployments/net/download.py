@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 
 from deployments import logs
-from deployments.errors import DownloadError, FileTooLargeError, OutOfResourcesError
+from deployments.errors import DISK_ERRORS, DownloadError, FileTooLargeError, OutOfResourcesError
 from deployments.net.client import USER_AGENT, CheckedTransport, NetError, Resolve, exchange, resolve
 from deployments.net.policy import MIB, AddressRefusedError, DownloadLimits, VideoPolicy, check_video_url
 
@@ -72,7 +71,7 @@ async def download(
     Raises:
         DownloadError: Not allowed, unreachable, an error status, cut off, too slow, changed meanwhile, empty.
         FileTooLargeError: By Content-Length or by counting.
-        OutOfResourcesError: No room on the disk.
+        OutOfResourcesError: No room on the disk, or it fails.
     """
     transport = CheckedTransport(policy, resolve=resolve)
     try:
@@ -84,7 +83,8 @@ async def download(
     except TimeoutError:
         raise DownloadError(reason="timeout") from None
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in DISK_ERRORS:
+            _log.warning("video not stored", extra={"error": os.strerror(error.errno)})
             raise OutOfResourcesError from None
         raise
     finally:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as WaitedTooLongError
 from serve_app.storage.migrations import is_newest, migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from sqlalchemy import URL
@@ -26,6 +26,8 @@ GONE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "
 """When the connection to a PostgreSQL server that vanished is given up; the system's own defaults take hours."""
 IDLE_TRANSACTION_S = 10
 """PostgreSQL ends a transaction that is idle for so long, so that a process that hangs in one stops no other."""
+READ_ONLY = "25006"
+"""PostgreSQL's code for a write to a server, or in a transaction, that only reads."""
 LINE_POLL_S = 0.002
 """Between tries to get the writers' lock. SQLite's own waiters sleep up to 0.1 s and overtake each other."""
 _ADMISSION_LOCK = 7_201_984
@@ -53,7 +55,7 @@ class Database:
             options["connect_args"] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
         else:
             options["pool_pre_ping"] = True
-            limits = {"connect_timeout": BUSY_TIMEOUT_S, **GONE}
+            limits = {"connect_timeout": max(1, BUSY_TIMEOUT_S // len(_hosts(parsed))), **GONE}
             options["connect_args"] = {name: limit for name, limit in limits.items() if name not in parsed.query}
             writing["isolation_level"] = "READ COMMITTED"  # who waited for the lock must see what others committed
         self._engine: Engine = create_engine(parsed, **options, **writing)
@@ -62,6 +64,7 @@ class Database:
         for engine in (self._engine, self._reader):
             event.listen(engine, "connect", _prepare_sqlite if self.is_sqlite else _prepare_postgresql)
             event.listen(engine, "handle_error", _forget_values)
+            event.listen(engine, "handle_error", _leave_read_only_server)
         if self.is_sqlite:
             event.listen(self._engine, "begin", _begin_immediate)
 
@@ -115,6 +118,12 @@ def _with_driver(url: URL) -> URL:
     return url.set(drivername="postgresql+psycopg") if url.drivername in {"postgresql", "postgres"} else url
 
 
+def _hosts(url: URL) -> Sequence[str]:
+    """Return the servers that a PostgreSQL URL names; each of them is given its part of the wait for a connection."""
+    named = url.query.get("host", "")
+    return named.split(",") if isinstance(named, str) else named
+
+
 def _line(path: str) -> Callable[[], AbstractContextManager[None]]:
     """Return a lock for the writers of all processes; one that dies frees it at once."""
     lock = FileLock(path, BUSY_TIMEOUT_S, poll_interval=LINE_POLL_S)
@@ -159,6 +168,12 @@ def _forget_values(context: ExceptionContext) -> None:
     if primary and shown is not None:
         error.args = (primary,)
         shown.args = (f"({type(error).__name__}) {primary}",)
+
+
+def _leave_read_only_server(context: ExceptionContext) -> None:
+    """Have the pool connect anew where a server takes no writes (any more): after a failover it may be a standby."""
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True
 
 
 def _begin_immediate(connection: Connection) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from serve_app.jobs.job import Attempt, Job
+from serve_app.orchestration.attempt import until_stored
 from serve_app.orchestration.manager import JobManager
 from serve_app.settings import Settings
 
@@ -52,7 +54,8 @@ class ScriptedDrivers:
         task.add_done_callback(lambda _: self.alive.pop(job.job_id, None))
 
     async def _live(self, job: Job) -> None:
-        begun = await asyncio.to_thread(self._store.attempts.begin_attempt, job.job_id, job.run, job.token)
+        begin = partial(self._store.attempts.begin_attempt, job.job_id, job.run, job.token)
+        begun = await until_stored(job.job_id, begin)
         if begun is not None:
             await self._behaviour(self._store, Attempt.of(begun))
 

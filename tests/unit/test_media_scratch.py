@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -141,6 +142,22 @@ def test_a_broken_save_leaves_nothing_that_counts(tmp_path: Path, monkeypatch: p
         save(scratch, audio=AUDIO[:10])
     assert sorted(path.name for path in (tmp_path / "job").iterdir()) == ["1.json", "1.npy"]
     np.testing.assert_array_equal(scratch.load("job", 1), AUDIO)
+
+
+def test_d5_audio_that_the_disk_cannot_read_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D5: a read error costs a new extraction, which writes a new file, and not the job."""
+    scratch = Scratch(str(tmp_path))
+    save(scratch)
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deployments.extraction.scratch._read_array", fails)
+        assert scratch.info("job", 1) is None
+        with pytest.raises(AudioMissingError):
+            scratch.load("job", 1)
+    assert scratch.info("job", 1) is not None
 
 
 def test_memory_is_used_once(tmp_path: Path) -> None:
