@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.needs import need
+from tests.support.process import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +65,21 @@ class Postgres:
 
         with psycopg.connect(self.url(USER), autocommit=True) as connection:
             connection.execute(statement.encode())
+
+
+def deadlocks(url: str) -> int:
+    """How many deadlocks there were in a database, once all its other clients have gone: they report as they end."""
+    import psycopg
+
+    others = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = %s AND pid <> %s"
+    )
+    with psycopg.connect(url, autocommit=True) as connection:
+        pid = connection.info.backend_pid
+        until(lambda: connection.execute(others, ("client backend", pid)).fetchone() == (0,))
+        row = connection.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def missing() -> str | None:
