@@ -1,6 +1,7 @@
 """How a job calls a stage: so many calls at a time, again when a replica dies, never again when the stage itself fails.
 
 a replica dies, or its device does      the call is made again, up to `RETRIES` times
+Ray's memory monitor kills it           likewise; then INSUFFICIENT_RESOURCES
 its process dies during the call        the call is isolated: made again while no other job makes an isolated call
 it dies in every isolated try, too      the call is the cause: INTERNAL_ERROR
 its engine gets stuck                   made again once, in a batch of its own; stuck again: PROCESSING_TIMEOUT
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from ray.exceptions import ActorUnavailableError, ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 
 from deployments import logs
@@ -42,6 +43,7 @@ class ArgumentLostError(Exception):
 
 TRANSIENT = (
     RayActorError,
+    OutOfMemoryError,  # no RayActorError: Ray's memory monitor has killed the replica, perhaps for another's memory
     ObjectLostError,
     ArgumentLostError,
     BackPressureError,

@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -16,8 +15,8 @@ import yaml
 
 from serve_app.cli.child_process import ChildProcess, free_port
 from serve_app.cli.samples import all_samples
-from tests.support.commands import BIN, call, finish_a_job, short_folder
-from tests.support.process import ROOT, RunningServer, clean_environment, wait_healthy
+from tests.support.commands import BIN, a_ray, call, finish_a_job, short_folder
+from tests.support.process import ROOT, RunningServer, eventually, wait_healthy
 from tests.support.word_errors import word_error_rate
 
 
@@ -55,51 +54,6 @@ def test_a_config_that_cannot_start_says_why(state_dir):
     )
     assert failed.returncode != 0
     assert "no callback base" in failed.stdout + failed.stderr
-
-
-@contextmanager
-def a_ray(state_dir: Path):
-    """`ray start --head` on ports of its own; the environment for its clients."""
-    port, dashboard = free_port(), free_port()
-    environment = clean_environment() | {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(state_dir / "token"),
-        "RAY_ADDRESS": f"127.0.0.1:{port}",
-        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
-        "RAY_DASHBOARD_ADDRESS": f"http://127.0.0.1:{dashboard}",
-        "ML_SERVER_STATE_DIR": str(state_dir),
-        "PYTHONPATH": str(ROOT),
-    }
-    (state_dir / "token").write_text("a" * 64)
-    head = [
-        str(BIN / "ray"),
-        "start",
-        "--head",
-        "--block",
-        "--port",
-        str(port),
-        "--dashboard-host",
-        "127.0.0.1",
-        "--dashboard-port",
-        str(dashboard),
-        "--ray-client-server-port",
-        str(free_port()),
-        "--temp-dir",
-        str(state_dir / "r"),
-        "--disable-usage-stats",
-    ]
-    process = ChildProcess(head, log_path=state_dir / "ray.log", environment=environment)
-    with process:
-        deadline = time.monotonic() + 60
-        while True:
-            assert process.exit_code is None, process.tail()
-            assert time.monotonic() < deadline, process.tail()
-            try:
-                httpx.get(f"http://127.0.0.1:{dashboard}/api/version", timeout=2, trust_env=False)
-                break
-            except httpx.HTTPError:
-                time.sleep(0.3)
-        yield environment
 
 
 def on_port(config: Path, folder: Path, port: int) -> Path:
@@ -190,15 +144,6 @@ def test_r1_serve_opens_no_app_to_everybody(state_dir):
         path.write_text(yaml.safe_dump(config))
         assert call(str(BIN / "serve"), "deploy", str(path), **environment).returncode == 0
         wait_healthy(f"http://127.0.0.1:{port}", lambda: True, state_dir / "ray.log")
-
-
-def eventually(look, good, *, within_s=90):
-    """What `look` sees as soon as it is `good`."""
-    deadline = time.monotonic() + within_s
-    while not good(seen := look()):
-        assert time.monotonic() < deadline, seen
-        time.sleep(0.3)
-    return seen
 
 
 def assert_nothing_answers(port: int) -> None:

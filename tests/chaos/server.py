@@ -12,7 +12,7 @@ import yaml
 from serve_app import testing
 from serve_app.cli.child_process import ChildProcess, end_session, free_port, session_members
 from tests.support.leaks import WATCH
-from tests.support.process import REPLICA, ROOT, clean_environment, titled, until, wait_healthy
+from tests.support.process import REPLICA, ROOT, clean_environment, eventually, titled, wait_healthy
 from tests.support.production import SMALL
 
 if TYPE_CHECKING:
@@ -133,13 +133,23 @@ class MortalServer:
 
     def deploy(self, release: str) -> None:
         """What `serve deploy` does with a file of another release; until Serve has done all."""
-        self._config["applications"][0]["args"] |= {"release": release, "state_dir": str(self.state_dir)}
-        self._config["http_options"]["port"] = int(self.url.rpartition(":")[2])
+        self._config["applications"][0]["args"]["release"] = release
+        application = self.put(self._config)
+        assert application["status"] == "RUNNING", application["message"]
+
+    def put(self, config: dict[str, Any]) -> dict[str, Any]:
+        """What `serve deploy` does with this file; the application in Serve's words, once it deploys no more."""
+        config["applications"][0]["args"]["state_dir"] = str(self.state_dir)
+        config["http_options"]["port"] = int(self.url.rpartition(":")[2])
         dashboard = re.findall(r"Ray dashboard (http://\S+)", self.log.read_text())[-1]
         token = {"authorization": f"Bearer {(self.state_dir / 'ray-token').read_text()}"}
         with httpx.Client(base_url=dashboard, headers=token, timeout=30, trust_env=False) as http:
-            http.put(SERVE, json=self._config).raise_for_status()
-            until(lambda: http.get(SERVE).json()["applications"]["ml-server"]["status"] == "RUNNING", within_s=300)
+            http.put(SERVE, json=config).raise_for_status()
+            return eventually(
+                lambda: http.get(SERVE).json()["applications"]["ml-server"],
+                lambda application: application["status"] != "DEPLOYING",
+                within_s=300,
+            )
 
     def post(self, job_id: str, video_url: str, backend_url: str) -> httpx.Response:
         """Ask for a job. Raises httpx.HTTPError where nobody answers."""

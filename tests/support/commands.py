@@ -7,10 +7,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
+
+from serve_app.cli.child_process import ChildProcess, free_port
 from tests.support.leaks import WATCH
 from tests.support.process import ROOT, clean_environment
 
@@ -30,6 +34,52 @@ def short_folder() -> Iterator[Path]:
         WATCH.left(path)
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def a_ray(state_dir: Path, **more: str) -> Iterator[dict[str, str]]:
+    """`ray start --head` on ports of its own, `more` in its environment; the environment for its clients."""
+    port, dashboard = free_port(), free_port()
+    environment = clean_environment() | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(state_dir / "token"),
+        "RAY_ADDRESS": f"127.0.0.1:{port}",
+        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+        "RAY_DASHBOARD_ADDRESS": f"http://127.0.0.1:{dashboard}",
+        "ML_SERVER_STATE_DIR": str(state_dir),
+        "PYTHONPATH": str(ROOT),
+        **more,
+    }
+    (state_dir / "token").write_text("a" * 64)
+    head = [
+        str(BIN / "ray"),
+        "start",
+        "--head",
+        "--block",
+        "--port",
+        str(port),
+        "--dashboard-host",
+        "127.0.0.1",
+        "--dashboard-port",
+        str(dashboard),
+        "--ray-client-server-port",
+        str(free_port()),
+        "--temp-dir",
+        str(state_dir / "r"),
+        "--disable-usage-stats",
+    ]
+    process = ChildProcess(head, log_path=state_dir / "ray.log", environment=environment)
+    with process:
+        deadline = time.monotonic() + 60
+        while True:
+            assert process.exit_code is None, process.tail()
+            assert time.monotonic() < deadline, process.tail()
+            try:
+                httpx.get(f"http://127.0.0.1:{dashboard}/api/version", timeout=2, trust_env=False)
+                break
+            except httpx.HTTPError:
+                time.sleep(0.3)
+        yield environment
 
 
 def call(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:

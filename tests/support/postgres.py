@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from serve_app.cli.child_process import free_port
 from tests.support.needs import need
+from tests.support.process import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,6 +152,21 @@ class Pair:
     def promote(self) -> None:
         """The standby takes writes."""
         self.standby._control("promote")
+
+
+def deadlocks(url: str) -> int:
+    """How many deadlocks there were in a database, once all its other clients have gone: they report as they end."""
+    import psycopg
+
+    others = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = %s AND pid <> %s"
+    )
+    with psycopg.connect(url, autocommit=True) as connection:
+        pid = connection.info.backend_pid
+        until(lambda: connection.execute(others, ("client backend", pid)).fetchone() == (0,))
+        row = connection.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def missing() -> str | None:

@@ -12,7 +12,7 @@ import time
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 START_S = 180
+T = TypeVar("T")
 REPLICA = "ray::ServeReplica:[^:]*:{}"
 """The title of a deployment's replica."""
 
@@ -161,6 +162,15 @@ def until(true: Callable[[], bool], *, within_s: float = 90) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def eventually(look: Callable[[], T], good: Callable[[T], bool], *, within_s: float = 90) -> T:
+    """What `look` sees as soon as it is `good`."""
+    deadline = time.monotonic() + within_s
+    while not good(seen := look()):
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.3)
+    return seen
 
 
 def environment_marked(mark: str) -> list[str]:

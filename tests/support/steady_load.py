@@ -6,6 +6,7 @@ Looks into the database, which answers whatever else is down. Knows nothing of w
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from sqlalchemy import select
 from serve_app.jobs.job import Job
 from serve_app.storage.database import Database
 from serve_app.storage.tables import jobs, results
-from tests.support.customer import Customer
+from tests.support.customer import NOT_ANSWERED, Customer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Select, Table
 
     from tests.support.backend import Backend
+    from tests.support.customer import Posted
 
 LOOK_EVERY_S = 0.2
 POST_TIMEOUT_S = 10
@@ -41,20 +43,32 @@ class Look:
 class SteadyLoad:
     """`in_flight` jobs at the server `url`, from threads of its own, until `finish`."""
 
-    def __init__(self, url: str, database_url: str, video_url: str, backend: Backend, *, in_flight: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        database_url: str,
+        video_url: str,
+        backend: Backend,
+        *,
+        in_flight: int,
+        every_s: float = math.inf,
+        post_timeout_s: float = POST_TIMEOUT_S,
+    ) -> None:
+        """`every_s`: one more is posted whenever so long none was, however many are in flight."""
         self._database = Database(database_url)
         self._backend = backend
         self._in_flight = in_flight
+        self._every_s = every_s
         each_anew = httpx.Limits(max_keepalive_connections=0)  # several proxies may listen on one port
-        self._http = httpx.Client(base_url=url, timeout=POST_TIMEOUT_S, trust_env=False, limits=each_anew)
-        content = {"video_url": video_url, "fastapi_base_url": backend.url, "language": "en"}
-        self._customer = Customer(
-            lambda order: self._http.post("/api/upload-video/process-video", json={"job_id": order.job_id, **content})
-        )
+        self._http = httpx.Client(base_url=url, timeout=post_timeout_s, trust_env=False, limits=each_anew)
+        self._content = {"video_url": video_url, "fastapi_base_url": backend.url, "language": "en"}
+        self._customer = Customer(self._post)
         self._posting = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self.looks: list[Look] = []
+        self.answers: list[tuple[int, str | None]] = []
+        """Status and Retry-After of each POST's answer; `NOT_ANSWERED` and the error's name where none came."""
 
     def __enter__(self) -> Self:
         self._posting.set()
@@ -73,7 +87,18 @@ class SteadyLoad:
         """Ids that the server has answered for: none of them may be lost."""
         return {order.job_id for order in list(self._customer.posted) if order.answered_at is not None}
 
+    def _post(self, order: Posted) -> httpx.Response:
+        try:
+            content = {"job_id": order.job_id, **self._content}
+            answer = self._http.post("/api/upload-video/process-video", json=content)
+        except httpx.HTTPError as error:
+            self.answers.append((NOT_ANSWERED, type(error).__name__))
+            raise
+        self.answers.append((answer.status_code, answer.headers.get("retry-after")))
+        return answer
+
     def _keep(self) -> None:
+        ordered_at = time.monotonic()
         while not self._closing.wait(LOOK_EVERY_S):
             with self._database.read() as db:
                 found = db.execute(self._ours(jobs)).mappings()
@@ -81,8 +106,10 @@ class SteadyLoad:
             self.looks.append(Look(at=time.monotonic(), rows=rows))
             ended = sum(job.state.ended for job in rows.values())
             if self._posting.is_set():
-                for _ in range(self._in_flight + ended - len(self._customer.posted)):
+                due = time.monotonic() - ordered_at > self._every_s
+                for _ in range(max(due, self._in_flight + ended - len(self._customer.posted))):
                     self._customer.order()
+                    ordered_at = time.monotonic()
 
     def _ours(self, table: Table) -> Select[Any]:
         """Without the token of runs, which a database of the release before does not have."""
@@ -133,18 +160,19 @@ class SteadyLoad:
         assert "failed" not in {job.state for job in self.looks[-1].rows.values()}
         return found
 
-    def check(self) -> None:
-        """None lost, none failed, none told twice, and the same text for all."""
+    def check(self, *, may_fail: str | None = None) -> None:
+        """None lost, none failed but with the code `may_fail`, none told twice, and the same text for all."""
         with self._database.read() as db:
             stored = {row["job_id"]: json.loads(row["body"]) for row in db.execute(self._ours(results)).mappings()}
         states = {job_id: str(job.state) for job_id, job in self.looks[-1].rows.items()}
-        assert states == dict.fromkeys(self.accepted, "completed"), states
+        failed = {job_id for job_id, job in self.looks[-1].rows.items() if may_fail and job.error_code == may_fail}
+        assert states == dict.fromkeys(self.accepted, "completed") | dict.fromkeys(failed, "failed"), states
         texts = {result["text"] for result in stored.values()}
         assert len(texts) == 1, texts
         for job_id in self.accepted:
             ends = [got for got in self._backend.of(job_id) if got.ended]
             assert len({(got.message_id, got.raw) for got in ends}) == 1
-            assert ends[-1].body["result"] == stored[job_id]
+            assert ends[-1].body.get("result") == stored.get(job_id)
 
 
 def goes_on(before: Job, now: Job) -> bool:

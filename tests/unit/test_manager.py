@@ -26,7 +26,7 @@ from serve_app.jobs.states import JobState
 from serve_app.orchestration import job_supervisor, manager
 from serve_app.orchestration.opening import open_stores
 from serve_app.storage import database as database_module
-from serve_app.storage import leases
+from serve_app.storage import job_queue, leases
 from serve_app.storage.clock_jumps import ClockJumpDetector
 from serve_app.storage.database import open_database
 from serve_app.storage.outbox import Outbox
@@ -452,6 +452,41 @@ async def test_w4_a_hanging_heartbeat_is_aborted_for_the_end(settings, store, mo
         store.jobs.cancel_job("waits", CANCELLED)
         await until(lambda: outbox.status("waits").state == "delivered")
         assert log == ["progress", "aborted", "end"]
+
+
+async def test_w5_a_slow_heartbeat_does_not_arrive_after_what_the_actor_sends(tmp_path, store, monkeypatch):
+    """W5: a waiting job's heartbeat is still connecting when its actor starts: it is given up, and never sent."""
+    came: list[str] = []
+    connecting, connected, place = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def post(_client, _url, _body, _headers):
+        connecting.set()
+        await connected.wait()
+        came.append("heartbeat")
+        return Answer(status=200, retry_after_s=None)
+
+    async def behaviour(store, attempt):
+        if attempt.job_id == "first":
+            await place.wait()
+            await finishes(store, attempt)
+        else:
+            came.append("actor")
+            connected.set()
+            await stands_still()
+
+    monkeypatch.setattr(CallbackClient, "post", post)
+    monkeypatch.setattr(job_queue, "DRIVER_GRACE_S", FOR_EVER_S)  # no second heartbeat, however slow the machine is
+    hasty = settings_in(tmp_path, running_jobs=1).model_copy(update={"heartbeat_s": 0.001})
+    async with running_manager(hasty, ScriptedDrivers(store, behaviour)) as running:
+        store.jobs.submit_job(new_job("first"))
+        await until(lambda: state(store, "first") is JobState.RUNNING)
+        store.jobs.submit_job(new_job("waits", "http://127.0.0.1:9/result"))
+        await until(connecting.is_set)
+        place.set()
+        await until(connected.is_set)
+        turned_at = running._turned_at
+        await until(lambda: running._turned_at > turned_at)
+    assert came == ["actor"]
 
 
 async def test_drivers_without_a_job_are_killed(settings, store):

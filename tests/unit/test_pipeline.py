@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from deployments.emotion.config import EmotionConfig
 from deployments.errors import AudioExtractionError, DeviceError, TranscriptionError
@@ -261,6 +261,19 @@ def test_a_dead_replica_is_asked_again(monkeypatch):
     with pytest.raises(TranscriptionError):
         run(graph(transcriber=once), max_workers=1)
     assert len(once.calls) == 1
+
+
+def test_a_replica_that_the_memory_monitor_killed_is_asked_again(monkeypatch):
+    """D6: Ray raises OutOfMemoryError, which is no RayActorError: it costs a retry and not the job."""
+    monkeypatch.setattr("serve_app.pipeline.stage_calls.FIRST_WAIT_S", 0.001)
+    kills = iter([OutOfMemoryError("killed"), OutOfMemoryError("killed")])
+
+    def killed_twice(audio: Any, piece: Span) -> Any:
+        if kill := next(kills, None):
+            raise kill
+        return [Span(start_s=0, end_s=8)]
+
+    assert run(graph(detector=FakeHandle(detect=killed_twice)))["segments"]
 
 
 def test_a_failed_device_is_asked_again(monkeypatch):
