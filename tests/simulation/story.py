@@ -380,10 +380,14 @@ class Story:
         """Wait until all have ended and been told, or until they should have; then look at each once more."""
         self._start(self.post_until_answered(PROBE, 8000, "quick"))
         deadline = CLOCK.now + SETTLE_S
-        waiting = set(jobs)
-        while CLOCK.now < deadline and (waiting or not all(task.done() for task in self._tasks)):
+        waiting = jobs
+        while CLOCK.now < deadline:
             await asyncio.sleep(5.0)
-            waiting = {job_id for job_id in sorted(waiting) or jobs if not self._is_settled(await self.look(job_id))}
+            waiting = [job_id for job_id in waiting or jobs if not self._is_settled(await self.look(job_id))]
+            if not waiting and all(task.done() for task in self._tasks):
+                waiting = [job_id for job_id in jobs if not self._is_settled(await self.look(job_id))]
+                if not waiting:
+                    break
         self._end.set()
         await asyncio.sleep(LAST_LOOK_S)
         self.finals = {job_id: await self.look(job_id) for job_id in jobs}
