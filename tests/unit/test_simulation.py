@@ -7,16 +7,16 @@ import pytest
 from tests.simulation.command import runs
 from tests.simulation.mutants import MUTANTS
 
+pytestmark = pytest.mark.timeout(900)
+
 SEEDS = 200
-FIRST = 1
 EXPECTED = ("post accepted", "post unknown", "cancel ending", "cancel deleted", "redeliver redelivered", "ends")
 """Of the counts: what has to have happened at least once."""
 
 
-@pytest.mark.timeout(900)
 def test_seeds_find_nothing():
     """No seed finds a violation, and together they reach what they are meant to break."""
-    results = list(runs(FIRST, SEEDS, cores=2))
+    results = list(runs(1, SEEDS, cores=2))
     assert {result["seed"]: result["found"] for result in results if result["found"]} == {}
     counts = {name: sum(result["counts"].get(name, 0) for result in results) for name in EXPECTED}
     assert len(results) == SEEDS
@@ -25,7 +25,7 @@ def test_seeds_find_nothing():
 
 def test_same_seed_same_run():
     """All that is seen of a run is the same to the byte, whichever process runs it and whatever ran before."""
-    first, second = ({result["seed"]: result["digest"] for result in runs(40, 4, cores=cores)} for cores in (1, 4))
+    first, second = ({result["seed"]: result["digest"] for result in runs(40, 4, cores=cores)} for cores in (1, 2))
     assert first == second
     assert len(set(first.values())) == len(first)
 
