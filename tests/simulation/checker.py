@@ -30,8 +30,8 @@ SILENCE_S, HEARTBEAT_SLACK_S = 30.0, 1.0
 END_S = 1.5
 """From a job's end until its callback is sent (1 s promised), with the time of the network."""
 RETRY_SLACK_S = 3.0
-CANCEL_S = 16.0
-"""From DELETE until a running job has ended: ten seconds of grace, and some turns."""
+CANCEL_S = 18.0
+"""From DELETE until the end of a running job is told: ten seconds of grace, some turns, a slow connection."""
 DEADLINE_SLACK_S = 20.0
 AUDIO_S = 25.0
 """How long audio may lie about after its job's end."""
@@ -414,19 +414,15 @@ class Checker:
 
     def _not_cancelled(self, job_id: str) -> Iterator[str]:
         """A running job ends soon after DELETE, whatever its actor does."""
-        final = self._story.finals.get(job_id)
-        cancels = [each for each in self._requests[job_id] if each.kind == "cancel" and each.outcome == "ending"]
-        last_post = max((each.at for each in self._posts(job_id)), default=0.0)
-        if not cancels or final is None or final.outcome != "found" or self._clock_was_set():
-            return
-        cancel = next((each for each in cancels if each.at > last_post), None)
-        if cancel is None or final.answer["status"] not in ENDED:
-            return
-        finished_at = datetime.fromisoformat(final.answer["finished_at"]).timestamp() - EPOCH_S
-        but = ("actor", "stage", "api", "network", "full")
-        if finished_at - cancel.until > CANCEL_S and self._calm(cancel.at, cancel.until + CANCEL_S, but=but):
-            code = final.answer.get("error_code")
-            yield f"asked at {cancel.until:.1f}, ended at {finished_at:.1f} with {code}"
+        receivers = [self._receivers[post.receiver] for post in self._posts(job_id)]
+        for cancel in self._requests[job_id]:
+            latest = cancel.until + CANCEL_S
+            if (cancel.kind, cancel.outcome) != ("cancel", "ending") or latest > self._story.over_at:
+                continue
+            ended_at = min((got.at for got in self._by_job[job_id] if got.ended and got.at >= cancel.at), default=NEVER)
+            well = all(receiver.well_during(cancel.at - 60, latest) for receiver in receivers)
+            if ended_at > latest and well and self._calm(cancel.at, latest, but=("actor", "stage", "api", "full")):
+                yield f"asked at {cancel.until:.1f}, told at {ended_at:.1f}"
 
     def _over_deadline(self, job_id: str) -> Iterator[str]:
         """A job that runs ends within its processing time, whatever its stages and its disk do."""

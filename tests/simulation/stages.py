@@ -58,6 +58,10 @@ def video_url(number: int, signature: int) -> str:
     return f"https://videos.example.com/{number}.mp4?X-Amz-Signature={signature:08x}"
 
 
+def _number_of(url: str) -> int:
+    return int(url.rpartition("/")[2].partition(".")[0])
+
+
 def text_of(video: int) -> str:
     """What is said in a video."""
     return f"video{video}"
@@ -114,6 +118,8 @@ class Stages:
 
     def _extract(self, method: str, args: Sequence[Any], reply: Reply, caller: Process) -> None:
         extractor, process = self._extractor, self._process
+        if method == "prepare":
+            self.calls.append(StageCall(at=CLOCK.now, stage="prepare", video=_number_of(args[2]), caller=caller))
         if process is None or process.dead:
             reply.fail(ActorDiedError())
             return
@@ -145,7 +151,7 @@ class Stages:
         reply.answer(answer)
 
     async def _download(self, url: str, to: Path, **_: Any) -> Downloaded:
-        number = int(url.rpartition("/")[2].partition(".")[0])
+        number = _number_of(url)
         self.calls.append(StageCall(at=CLOCK.now, stage="download", video=number, caller=current()))
         await asyncio.sleep(self._random.uniform(*self.download_s))
         if number >= MISSING:

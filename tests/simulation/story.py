@@ -115,7 +115,7 @@ def plan_of(random: Random) -> Plan:
             plan.again, plan.cancels, plan.jobs = 0.9, 0.6, random.randint(1, 3)
             plan.work_s, plan.download_s = (0.5, 6.0), (0.5, 20.0)
             limits["attempts"] = 3
-            plan.faults = random.choices(("lose an actor", "kill an actor", "stop an actor", "lose an actor"), k=3)
+            plan.faults = random.choices(("lose an actor", "kill an actor", "stop an actor"), k=3)
         case "stops":
             plan.faults = random.choices(
                 ("stop gracefully", "stop gracefully", "stop at once", "deploy", "slow database for actors"), k=4
@@ -440,6 +440,7 @@ async def _kill(story: Story, prefix: str, kind: str) -> None:
 async def _stop_process(story: Story, prefix: str, kind: str) -> None:
     if process := story.pick(prefix):
         story.note(f"stopped {process}")
+        story.cancel_soon(process)
         seconds = story.random.choice((story.random.uniform(1, 8), story.random.uniform(8, 50)))
         world = story.world
         await story.during(kind, seconds, lambda: world.ray.stop(process), lambda: world.ray.resume(process))
