@@ -192,7 +192,8 @@ def command_fault(arguments: list[str], command: click.Command = main) -> str | 
 
 def make_fault(arguments: list[str]) -> str | None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    return None if set(arguments) <= targets else f"no target {set(arguments) - targets}"
+    unknown = {each for each in arguments if "=" not in each} - targets
+    return f"no target {unknown}" if unknown else None
 
 
 def curl_fault(arguments: list[str]) -> str | None:
