@@ -164,6 +164,8 @@ class JobService:
         job = await self._known(job_id)
         callback = await self._read(self._outbox.status, job_id)
         result = await self._read(self._store.fetch_result, job_id) if job.state is JobState.COMPLETED else None
+        if result is None and job.state is JobState.COMPLETED:  # deleted meanwhile, and perhaps posted again
+            raise errors.JobNotFoundError(job_id=job_id)
         view = (await self._view(job)).model_dump(exclude_none=True)
         view["callback"] = asdict(callback)
         content = dump(view)

@@ -52,8 +52,9 @@ def _runs(first: int, count: int, cores: int, how: tuple[str, ...]) -> Iterator[
             results.put(json.loads(line))
         results.put(None)
 
-    for worker in workers:
-        threading.Thread(target=read, args=(worker,), daemon=True).start()
+    readers = [threading.Thread(target=read, args=(worker,), daemon=True) for worker in workers]
+    for reader in readers:
+        reader.start()
     try:
         running = cores
         while running:
@@ -64,9 +65,10 @@ def _runs(first: int, count: int, cores: int, how: tuple[str, ...]) -> Iterator[
         if any(worker.wait() for worker in workers):
             raise RuntimeError("a worker has failed")
     finally:
-        for worker in workers:
+        for worker, reader in zip(workers, readers, strict=True):
             worker.kill()
-            worker.wait()
+            reader.join()
+            worker.communicate()
 
 
 def main(arguments: Sequence[str]) -> int:
