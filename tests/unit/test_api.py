@@ -325,6 +325,20 @@ def test_the_status_of_a_job_through_its_life(edge):
     assert done["created_at"] <= done["started_at"] <= done["finished_at"]
 
 
+def test_a_status_asked_while_the_job_is_deleted_tells_no_half(edge, monkeypatch):
+    """Never `completed` without a result: the job is not there any more."""
+    edge.post("a")
+    edge.run("a", Outcome(result=json.dumps(RESULT).encode()))
+    fetch_result = edge.store.jobs.fetch_result
+
+    def deleted_just_before(job_id):
+        edge.store.jobs.delete_job(job_id)
+        return fetch_result(job_id)
+
+    monkeypatch.setattr(edge.store.jobs, "fetch_result", deleted_just_before)
+    assert_refused(edge.http.get("/api/upload-video/status/a"), 404, "JOB_NOT_FOUND", "a")
+
+
 def test_cancel_and_delete(edge):
     """DELETE cancels what has not ended (202), deletes what has (200), and finds nothing afterwards (404)."""
     edge.post("a", fastapi_base_url="http://127.0.0.1:8000")
