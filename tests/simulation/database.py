@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from serve_app.jobs.states import ACTOR_PREFIX
@@ -41,7 +42,6 @@ class DatabaseFaults:
         """The share of statements that fail."""
         self.silent = 0.0
         """The share of commits after which the connection breaks, before they are confirmed."""
-        self.lost_commits = 0
 
     def thread_s(self) -> tuple[float, float]:
         """The time of one call of the database, before and after it is done."""
@@ -89,7 +89,6 @@ class _Connection(sqlite3.Connection):
             faults.check(current())
         super().commit()
         if faults.silent and faults._random.random() < faults.silent:
-            faults.lost_commits += 1
             raise sqlite3.OperationalError("the connection broke")
 
 
@@ -110,20 +109,7 @@ def install() -> None:
         return _ENGINES[kind]
 
     database.create_engine = create_engine
-    database._line = lambda _path: _no_line
-
-
-class _NoLine:
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-def _no_line() -> _NoLine:
-    """In place of the lock of SQLite's writers: each of their transactions runs in one piece."""
-    return _NoLine()
+    database._line = lambda _path: nullcontext  # each transaction of SQLite's runs in one piece anyway
 
 
 def prepared(folder: Path, template: Path) -> str:

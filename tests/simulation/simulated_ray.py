@@ -88,7 +88,6 @@ class SimulatedRay:
         """Whether the cluster's control store does not answer."""
         self.start_s = (0.3, 2.0)
         """How long a process takes to start, least and most."""
-        self.restarts = 0
         self.util = SimpleNamespace(list_named_actors=self._list)
 
     # processes
@@ -171,7 +170,6 @@ class SimulatedRay:
         if actor.dead or actor.process is not process:
             return
         actor.process = actor.instance = None
-        self.restarts += 1
         self.later(self._random.uniform(*self.start_s), self._begin, actor)
 
     def lose(self, process: Process, *, cut: bool) -> None:

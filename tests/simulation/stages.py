@@ -104,6 +104,10 @@ class Stages:
         """What lies on the disk: audio files by job and run."""
         return sorted(MemoryFileSystem.store)
 
+    def lose_audio(self) -> None:
+        """Delete all of it, as a disk does that is replaced."""
+        MemoryFileSystem.store.clear()
+
     def call(self, stage: str, method: str, args: Sequence[Any]) -> Reply:
         """Begin a call, as a handle's `remote` does: it returns at once."""
         ray, caller = self._ray, current()

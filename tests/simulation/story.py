@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -15,6 +16,7 @@ from serve_app.api.errors import ApiError, UnavailableError
 from serve_app.api.schemas import ProcessVideoRequest
 from serve_app.jobs.states import ACTOR_PREFIX
 from serve_app.orchestration.job_actor import MANAGER_NAME
+from tests.simulation import stages
 from tests.simulation.network import GONE, MANNERS, WELL, Manner
 from tests.simulation.stages import BAD, MISSING, video_url
 from tests.simulation.virtual_time import CLOCK
@@ -413,8 +415,6 @@ SLOW_TO_CONNECT = Manner(name="slow to connect", connect_s=4.0)
 
 
 def _found(answer: Any) -> tuple[str, dict[str, Any]]:
-    import json
-
     return "found", json.loads(answer)
 
 
@@ -510,9 +510,7 @@ def _database(
 
 
 async def _stage_fault(story: Story) -> None:
-    from tests.simulation.stages import FAULTS as KINDS_OF_FAULT
-
-    name = story.random.choice(list(KINDS_OF_FAULT))
+    name = story.random.choice(list(stages.FAULTS))
     faults = story.world.stages.faults
     share = story.random.choice((0.1, 0.5, 1.0))
     await story.during(
@@ -567,11 +565,8 @@ async def _kill_extractor(story: Story) -> None:
 
 
 async def _lose_audio(story: Story) -> None:
-    from fsspec.implementations.memory import MemoryFileSystem
-
     story.world.disturb("stage audio", CLOCK.now + 5)
-    for path in list(MemoryFileSystem.store):
-        del MemoryFileSystem.store[path]
+    story.world.stages.lose_audio()
 
 
 async def _slow_starts(story: Story) -> None:
