@@ -420,6 +420,9 @@ class Checker:
             if (cancel.kind, cancel.outcome) != ("cancel", "ending") or latest > self._story.over_at:
                 continue
             ended_at = min((got.at for got in self._by_job[job_id] if got.ended and got.at >= cancel.at), default=NEVER)
+            ended_at = min(
+                [ended_at, *(each.at for each in self._deleted(job_id) if each.at >= cancel.at)]
+            )  # had ended
             well = all(receiver.well_during(cancel.at - 60, latest) for receiver in receivers)
             if ended_at > latest and well and self._calm(cancel.at, latest, but=("actor", "stage", "api", "full")):
                 yield f"asked at {cancel.until:.1f}, told at {ended_at:.1f}"
