@@ -58,6 +58,7 @@ class JobManager:
         """`since` is when this manager's release began, in epoch seconds: a later release replaces it."""
         logs.configure()
         self._settings = settings
+        self._identity = settings.identity
         self._since = since
         self._extractor = stages.extractor
         self._actors = actors or JobActors(settings, stages)
@@ -116,7 +117,7 @@ class JobManager:
     async def status(self) -> tuple[str, float, float]:
         """Return the identity of release and settings, `since`, and the seconds since the last whole turn."""
         await self._first_turn.wait()
-        return self._settings.identity, self._since, time.monotonic() - self._turned_at
+        return self._identity, self._since, time.monotonic() - self._turned_at
 
     async def step_down(self) -> None:
         """End this actor, to make room for the manager of another release. Running jobs do not depend on it."""

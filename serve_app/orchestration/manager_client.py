@@ -38,6 +38,7 @@ class ManagerClient:
     def __init__(self, settings: Settings, stages: StageHandles, since: float) -> None:
         """`since` is when this ingress started, see `note_start`: of two releases the later one has the manager."""
         self._settings = settings
+        self._identity = settings.identity
         self._stages = stages
         self._since = since
         self._manager: ActorHandle[Any] | None = None
@@ -84,7 +85,7 @@ class ManagerClient:
         """Find or make the manager, and replace one of an earlier release; return the parts that are broken."""
         manager: Any = await asyncio.to_thread(self._get_or_create)
         identity, since, silent_s = await remote_method(manager, "status").remote()
-        if identity != self._settings.identity and since < self._since:
+        if identity != self._identity and since < self._since:
             log.info("the job manager of another release is replaced")
             self._manager = None
             with suppress(RayActorError):

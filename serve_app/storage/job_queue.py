@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, delete, exists, or_, select, update
+from sqlalchemy import and_, bindparam, delete, exists, or_, select, update
 
 from serve_app.jobs.job import CallbackState, Job, Prefetch
 from serve_app.jobs.stages import Stage
@@ -26,6 +26,21 @@ if TYPE_CHECKING:
 DRIVER_GRACE_S = 3.0
 """Added to the heartbeat's interval for a running job: its job actor reports by itself."""
 PRUNED_AT_ONCE = 200
+
+
+_SILENT = (
+    select(jobs.c.job_id)
+    .where(
+        or_(
+            and_(jobs.c.state == JobState.QUEUED, jobs.c.told_at <= bindparam("queued")),
+            and_(jobs.c.state == JobState.RUNNING, jobs.c.told_at <= bindparam("running")),
+            and_(has_not_ended, jobs.c.told_at > bindparam("future")),
+        ),
+        jobs.c.callback_url.is_not(None),
+    )
+    .order_by(jobs.c.told_at)
+)
+"""Jobs whose last progress callback lies before or after these epoch seconds; made once, as the manager asks often."""
 
 
 class JobQueue:
@@ -73,17 +88,12 @@ class JobQueue:
         A last callback far in the future was made before the clock was set back.
         """
         now = self._clock()
-        silent = or_(
-            and_(jobs.c.state == JobState.QUEUED, jobs.c.told_at <= now - since_s),
-            and_(jobs.c.state == JobState.RUNNING, jobs.c.told_at <= now - since_s - DRIVER_GRACE_S),
-            and_(has_not_ended, jobs.c.told_at > now + since_s),
-        )
-        query = select(jobs.c.job_id).where(silent, jobs.c.callback_url.is_not(None)).order_by(jobs.c.told_at)
+        times = {"queued": now - since_s, "running": now - since_s - DRIVER_GRACE_S, "future": now + since_s}
         with self._db.read() as db:
-            if db.execute(query.limit(1)).first() is None:
+            if db.execute(_SILENT, times).first() is None:
                 return []
         with self._db.write(admission=True) as db:
-            ids = list(db.execute(query.limit(limit).with_for_update()).scalars())
+            ids = list(db.execute(_SILENT.limit(limit).with_for_update(), times).scalars())
             db.execute(update(jobs).where(jobs.c.job_id.in_(ids)).values(told_at=now, sequence=jobs.c.sequence + 1))
             return [job for job_id in ids if (job := fetch(db, job_id))]
 

@@ -44,10 +44,12 @@ def fetch(db: Connection, job_id: str, *, lock: bool = False) -> Job | None:
     return Job.of(row) if row else None
 
 
+_COUNTS = select(jobs.c.state, func.count()).where(has_not_ended).group_by(jobs.c.state)
+
+
 def count_by_state(db: Connection) -> Counts:
     """Return how many jobs run and wait."""
-    query = select(jobs.c.state, func.count()).where(has_not_ended).group_by(jobs.c.state)
-    found: dict[str, int] = {row[0]: row[1] for row in db.execute(query)}
+    found: dict[str, int] = {row[0]: row[1] for row in db.execute(_COUNTS)}
     return Counts(running=found.get(JobState.RUNNING, 0), queued=found.get(JobState.QUEUED, 0))
 
 

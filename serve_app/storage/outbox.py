@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import case, delete, func, insert, or_, select, update
+from sqlalchemy import Integer, bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from serve_app.jobs.job import CallbackState, CallbackStatus, DueCallback
@@ -41,6 +41,34 @@ PROGRESS = "#progress"
 """Suffix of an origin: the row that counts the failures of progress callbacks there."""
 
 
+def _select_due() -> Select[Any]:
+    """Return the query of `Outbox.due`, with the parameters `now`, `full` (receivers that get no more) and `limit`."""
+    order = (callbacks.c.next_try_at, callbacks.c.id)
+    failing = receivers.c.failures >= BREAKER_FAILURES
+    now = bindparam("now")
+    ranked = (
+        select(
+            *(callbacks.c[name] for name in ("id", "job_id", "origin", "next_try_at")),
+            func.row_number().over(partition_by=callbacks.c.origin, order_by=order).label("rank"),
+            case((failing, 1), else_=PER_RECEIVER).label("most"),
+        )
+        .outerjoin(receivers, receivers.c.origin == callbacks.c.origin)
+        .where(
+            callbacks.c.state == CallbackState.PENDING,
+            callbacks.c.next_try_at <= now,
+            callbacks.c.origin.not_in(bindparam("full", expanding=True)),
+            or_(receivers.c.origin.is_(None), ~failing, receivers.c.next_probe_at <= now),
+        )
+        .subquery()
+    )
+    most = bindparam("limit", type_=Integer)
+    return select(ranked).where(ranked.c.rank <= ranked.c.most).order_by(ranked.c.next_try_at).limit(most)
+
+
+_DUE = _select_due()
+"""Made once: the manager asks at each turn."""
+
+
 class Outbox:
     """The terminal callbacks, and in `breaker` the receivers that keep failing."""
 
@@ -55,29 +83,11 @@ class Outbox:
         At most `PER_RECEIVER` of one receiver are tried at the same time, with those `in_flight` (by receiver), and of
         one that keeps failing a single one for each probe. So what is owed to a dead receiver delays no other.
         """
-        now = self._clock()
-        order = (callbacks.c.next_try_at, callbacks.c.id)
-        failing = receivers.c.failures >= BREAKER_FAILURES
         full = [receiver for receiver, count in in_flight.items() if count >= PER_RECEIVER]
-        ranked = (
-            select(
-                *(callbacks.c[name] for name in ("id", "job_id", "origin", "next_try_at")),
-                func.row_number().over(partition_by=callbacks.c.origin, order_by=order).label("rank"),
-                case((failing, 1), else_=PER_RECEIVER).label("most"),
-            )
-            .outerjoin(receivers, receivers.c.origin == callbacks.c.origin)
-            .where(
-                callbacks.c.state == CallbackState.PENDING,
-                callbacks.c.next_try_at <= now,
-                callbacks.c.origin.not_in(full),
-                or_(receivers.c.origin.is_(None), ~failing, receivers.c.next_probe_at <= now),
-            )
-            .subquery()
-        )
-        query = select(ranked).where(ranked.c.rank <= ranked.c.most).order_by(ranked.c.next_try_at).limit(limit)
         free = {receiver: PER_RECEIVER - count for receiver, count in in_flight.items()}
+        parameters = {"now": self._clock(), "full": full, "limit": limit}
         with self._db.read() as db:
-            found = [row for row in db.execute(query) if row.rank <= free.get(row.origin, limit)]
+            found = [row for row in db.execute(_DUE, parameters) if row.rank <= free.get(row.origin, limit)]
         return [(row.id, row.job_id, row.origin) for row in found]
 
     def claim(self, callback_id: str) -> DueCallback | None:

@@ -37,7 +37,7 @@ MUTANTS: dict[str, tuple[Change, ...]] = {
     "audit 8: dead receivers in `due`": (
         Change(
             "serve_app.storage.outbox",
-            "                or_(receivers.c.origin.is_(None), ~failing, receivers.c.next_probe_at <= now),\n",
+            "            or_(receivers.c.origin.is_(None), ~failing, receivers.c.next_probe_at <= now),\n",
             "",
         ),
         Change("serve_app.storage.outbox", "select(ranked).where(ranked.c.rank <= ranked.c.most)", "select(ranked)"),
@@ -143,8 +143,8 @@ MUTANTS: dict[str, tuple[Change, ...]] = {
     "no heartbeat while a job waits": (
         Change(
             "serve_app.storage.job_queue",
-            "and_(jobs.c.state == JobState.QUEUED, jobs.c.told_at <= now - since_s),",
-            "and_(jobs.c.state == JobState.QUEUED, jobs.c.told_at <= now - 10 * since_s),",
+            '{"queued": now - since_s,',
+            '{"queued": now - 10 * since_s,',
         ),
     ),
     "more jobs at once than have room": (

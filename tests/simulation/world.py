@@ -230,6 +230,7 @@ def prepare(folder: Path) -> Path:
     database.install()
     logging.disable(logging.CRITICAL)
     logs.configure = _nothing
+    sys.modules["sniffio"] = None  # type: ignore[assignment]  # httpcore looks for it at each request
     sys.unraisablehook = lambda _: None  # coroutines of processes that were killed, at their destruction
     folder.mkdir()
     template = database.make_template(folder, Random(0))
