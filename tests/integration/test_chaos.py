@@ -22,6 +22,7 @@ SHORT = Plan(
     pause_s=(0.5, 2.0),
     mood="brisk",
     patience_s=3,
+    settle_s=300,
 )
 LONG = Plan(seed=8, seconds=240, jobs=1000, server_ends_every_s=80, opening=(("deploy", "next"),))
 RESUMED_WITHIN_S = 120

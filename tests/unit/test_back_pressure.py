@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+import pytest
 
 from serve_app.jobs.job import Attempt, Outcome
 from serve_app.orchestration.opening import open_stores
@@ -19,11 +20,8 @@ from tests.support.jobs import begin
 from tests.support.live_server import serving
 
 POST = "/api/upload-video/process-video"
-POSTS = 1000
-CALLERS = 50
-WITHIN_S = 60
-"""Six times the ten seconds, for a busy machine."""
-WARM_UP = 300
+ANSWER_S = 5.0
+"""The contract's."""
 GROWTH_BYTES = 30_000_000
 
 
@@ -33,10 +31,10 @@ def rss_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
-async def flood(url: str) -> tuple[list[httpx.Response], float, int]:
-    """All answers, the seconds that they took together, and how memory grew after the first few hundred."""
+async def flood(url: str, posts: int, callers: int) -> tuple[list[httpx.Response], float, int]:
+    """All answers, the seconds that they took together, and how memory grew after the first third."""
     answers: list[httpx.Response] = []
-    numbers = iter(range(POSTS))
+    numbers = iter(range(posts))
     warm: list[int] = []
 
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as http:
@@ -45,15 +43,18 @@ async def flood(url: str) -> tuple[list[httpx.Response], float, int]:
             for number in numbers:
                 job = {"job_id": f"job-{number}", "video_url": "http://127.0.0.1:9/a.mp4"}
                 answers.append(await http.post(POST, json=job))
-                if len(answers) == WARM_UP:
+                if len(answers) == posts // 3:
                     warm.append(rss_bytes())
 
         began = time.monotonic()
-        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+        await asyncio.gather(*(caller() for _ in range(callers)))
     return answers, time.monotonic() - began, rss_bytes() - warm[0]
 
 
-def test_d8_a_thousand_posts_in_ten_seconds(tmp_path):
+@pytest.mark.parametrize(
+    ("posts", "callers", "within_s"), [(300, 15, 60), pytest.param(1000, 50, 10, marks=pytest.mark.full)]
+)
+def test_d8_a_thousand_posts_in_ten_seconds(tmp_path, posts, callers, within_s):
     """10 run, 100 wait, the others get 503 with Retry-After; no 500, memory flat; then places are free again."""
     net = {"schemes": ["http"], "ports": "*", "networks": ["127.0.0.0/8"]}
     settings = Settings(profile="local", state_dir=tmp_path, extractor={"net": net})
@@ -69,21 +70,20 @@ def test_d8_a_thousand_posts_in_ten_seconds(tmp_path):
     manager.start()
     try:
         with serving(edge_over(settings, database, store)) as url:
-            answers, took_s, growth_bytes = asyncio.run(flood(url))
-            print(f"{POSTS} POSTs in {took_s:.1f} s, memory {growth_bytes / 1e6:+.1f} MB")
+            answers, took_s, growth_bytes = asyncio.run(flood(url, posts, callers))
+            print(f"{posts} POSTs in {took_s:.1f} s, memory {growth_bytes / 1e6:+.1f} MB")
             refused = [answer for answer in answers if answer.status_code == 503]
             codes = Counter(answer.json()["error"]["code"] for answer in refused)
-            late = codes.pop(
-                "SERVICE_UNAVAILABLE", 0
-            )  # stored or not: on a busy machine, so that it is answered in time
+            late = codes.pop("SERVICE_UNAVAILABLE", 0)  # stored or not: so that a busy machine answers in time
             assert Counter(answer.status_code for answer in answers).keys() == {200, 503}
-            assert 110 - late <= POSTS - len(refused) <= 110
+            assert 110 - late <= posts - len(refused) <= 110
             assert codes.keys() == {"INSUFFICIENT_RESOURCES"}
-            assert late < 50
+            assert late < posts // 10
+            assert max(answer.elapsed.total_seconds() for answer in answers) < ANSWER_S + 1
             assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
             counts = store.jobs.count_jobs()
             assert (counts.running, counts.queued) == (10, 100)
-            assert took_s < WITHIN_S
+            assert took_s < within_s
             assert growth_bytes < GROWTH_BYTES
             for job in store.queue.fetch_running_jobs()[:3]:
                 begun = begin(store, job.job_id)

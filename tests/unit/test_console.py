@@ -232,9 +232,9 @@ def listening(url, **options):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """A look every 50 ms, and streams of a second."""
+    """A look every 50 ms, and streams of three seconds."""
     monkeypatch.setattr(event_stream, "POLL_S", 0.05)
-    monkeypatch.setattr(event_stream, "STREAM_S", 1.0)
+    monkeypatch.setattr(event_stream, "STREAM_S", 3.0)
 
 
 def test_e1_changes_come_as_they_happen(world, quick):

@@ -252,19 +252,20 @@ def test_all_processes_agree_on_what_is_traced(tmp_path, collector, ratio, trace
 
 
 @pytest.mark.parametrize("away", [True, False], ids=["dead", "hangs"])
-def test_a_collector_that_takes_nothing_costs_nothing(tmp_path, away):
-    """The answer and the end come as ever; the driver's own end waits for `FLUSH_S` at the most."""
+def test_a_collector_that_takes_nothing_costs_nothing(tmp_path, monkeypatch, away):
+    """Answer and end do not wait for a try of the collector (30 s here), the driver's own end waits for `FLUSH_S`."""
+    monkeypatch.setattr(traces_door, "ONE_TRY_S", 30.0)
     with collecting(lambda: 0) as collector, Backend() as backend:
         server = Server(tmp_path, f"http://127.0.0.1:{free_port()}" if away else collector.url)
         began = time.monotonic()
         server.post(base=backend.url)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         asyncio.run(server.work())
         took_s = time.monotonic() - began
         end = backend.wait_end("a", within_s=1)
         server.database.close()
-    assert end.at - began < 3
-    assert began + took_s - end.at < 4  # of which the flush is 2
+    assert end.at - began < 15
+    assert began + took_s - end.at < 15
     assert end.body["status"] == "completed"
 
 
