@@ -40,6 +40,7 @@ def without_violations(plan: Plan) -> Campaign:
     return campaign
 
 
+@pytest.mark.timeout(900)
 def test_d3_d11_jobs_under_a_nemesis_are_neither_lost_nor_doubled():
     """A seeded run: jobs, kill -9 of each kind of process, resets, a cancel; lost 0, doubled 0, illegal changes 0."""
     campaign = without_violations(SHORT)
