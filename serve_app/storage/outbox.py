@@ -25,7 +25,7 @@ from serve_app.storage.timeline import EventKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Select
+    from sqlalchemy import BindParameter, ColumnElement, Connection, Select
 
     from serve_app.jobs.job import Job
     from serve_app.storage.database import Database
@@ -45,7 +45,7 @@ def _select_due() -> Select[Any]:
     """Return the query of `Outbox.due`, with the parameters `now`, `full` (receivers that get no more) and `limit`."""
     order = (callbacks.c.next_try_at, callbacks.c.id)
     failing = receivers.c.failures >= BREAKER_FAILURES
-    now = bindparam("now")
+    now: BindParameter[float] = bindparam("now")
     ranked = (
         select(
             *(callbacks.c[name] for name in ("id", "job_id", "origin", "next_try_at")),
