@@ -64,7 +64,7 @@ class Database:
         for engine in (self._engine, self._reader):
             event.listen(engine, "connect", _prepare_sqlite if self.is_sqlite else _prepare_postgresql)
             event.listen(engine, "handle_error", _forget_values)
-            event.listen(engine, "handle_error", _leave_read_only_server)
+            event.listen(engine, "handle_error", _leave_broken_connection)
         if self.is_sqlite:
             event.listen(self._engine, "begin", _begin_immediate)
 
@@ -170,9 +170,15 @@ def _forget_values(context: ExceptionContext) -> None:
         shown.args = (f"({type(error).__name__}) {primary}",)
 
 
-def _leave_read_only_server(context: ExceptionContext) -> None:
-    """Have the pool connect anew where a server takes no writes (any more): after a failover it may be a standby."""
-    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+def _leave_broken_connection(context: ExceptionContext) -> None:
+    """Have the pool connect anew where a connection may stay broken.
+
+    After a failover a PostgreSQL server may be a standby, which takes no writes. A connection of SQLite's that had an
+    error of the disk can fail for ever, with room again, too.
+    """
+    error = context.original_exception
+    of_the_disk = str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_IOERR")
+    if of_the_disk or getattr(error, "sqlstate", None) == READ_ONLY:
         context.is_disconnect = True
 
 
