@@ -112,7 +112,7 @@ def test_a_source_that_hangs_and_a_stage_that_is_silent(server, backend, sources
     heard = backend.of(job_id)
     gaps = [later.at - earlier.at for earlier, later in pairwise(heard)]
     assert len(heard) >= 3
-    assert max(gaps) < 4, gaps
+    assert max(gaps) < 10, gaps  # every 2 s here
 
 
 def test_a_video_without_sound(server, backend, sources, folder):
