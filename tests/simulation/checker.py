@@ -33,6 +33,8 @@ RETRY_SLACK_S = 3.0
 CANCEL_S = 18.0
 """From DELETE until the end of a running job is told: ten seconds of grace, some turns, a slow connection."""
 DEADLINE_SLACK_S = 20.0
+STORED_S = 1.0
+"""An answer of a stage is stored within this time."""
 AUDIO_S = 25.0
 """How long audio may lie about after its job's end."""
 ANSWER_BYTES = 90_000
@@ -154,9 +156,12 @@ class Checker:
             if not stop.graceful or not self._calm_but_stops(stop.at - RECOVERY_S, stop.until + 5):
                 continue
             for call in self._world.stages.calls:
-                answered = call.stage in steps and call.ended_at is not None and call.ended_at < stop.at - 0.03
-                if not answered or not self._ran_at(call.video, stop.at, call.caller):
+                if call.stage not in steps or call.ended_at is None or call.ended_at >= stop.at - 0.03:
                     continue
+                if not self._ran_at(call.video, stop.at, call.caller):
+                    continue
+                if any(not cut.graceful and call.at < cut.at < call.ended_at + STORED_S for cut in self._story.stops):
+                    continue  # nobody got the answer, or had the time to store it
                 again = [
                     other.at
                     for other in self._world.stages.calls
