@@ -54,9 +54,10 @@ class JobError(MLServerError):
 
     def sentence(self, locale: Locale) -> str:
         """Return the public message in `locale`, with the reason, if there is one, in words."""
-        reason = str(self.values.get("reason", ""))
+        reason, _, detail = str(self.values.get("reason", "")).partition(" ")
         in_words = self.REASONS[reason][("ko", "en").index(locale)] if reason in self.REASONS else reason
-        return self.sentences[locale].format(**{**self.values, "reason": in_words.replace("http_", "HTTP ")})
+        told = ": ".join(filter(None, (in_words.replace("http_", "HTTP "), detail)))
+        return self.sentences[locale].format(**{**self.values, "reason": told})
 
 
 def _rebuild(cls: type[JobError], values: dict[str, str | float]) -> JobError:
@@ -64,7 +65,11 @@ def _rebuild(cls: type[JobError], values: dict[str, str | float]) -> JobError:
 
 
 class DownloadError(JobError):
-    """The video could not be downloaded. `reason` is a key of `REASONS` or `http_<status>`."""
+    """The video could not be downloaded.
+
+    `reason` is a key of `REASONS` or `http_<status>`, and after a space the code word of the object store, if it told
+    one (`deployments.net.source_answers.CODES`).
+    """
 
     code = "DOWNLOAD_ERROR"
     sentences: ClassVar = {
@@ -80,6 +85,8 @@ class DownloadError(JobError):
         "not_allowed": ("허용되지 않은 주소", "address not allowed"),
         "too_many_redirects": ("리디렉션이 너무 많음", "too many redirects"),
         "changed": ("전송 중 파일이 변경됨", "the file changed while it was read"),
+        "page": ("소스가 비디오 대신 텍스트로 응답함", "the source answered with text"),
+        "encoding": ("알 수 없는 콘텐츠 인코딩", "unknown content encoding"),
     }
 
     def __init__(self, *, reason: str) -> None:
@@ -107,20 +114,37 @@ class VideoTooLongError(JobError):
 
 
 class AudioExtractionError(JobError):
-    """The file has no audio that can be decoded. `reason` is a key of `REASONS`."""
+    """The file has no audio that can be decoded. `reason` is a key of `REASONS`.
+
+    `found`: what the file is, a key of `FOUND` or the name of a container, "" where nobody knows.
+    """
 
     code = "AUDIO_EXTRACTION_ERROR"
     sentences: ClassVar = {"ko": "오디오를 추출하지 못했습니다 ({reason})", "en": "Audio extraction failed ({reason})"}
     REASONS: ClassVar = {
         "not_media": ("미디어 파일이 아님", "not a media file"),
+        "protected": ("DRM으로 보호된 파일", "the file is DRM-protected"),
         "no_audio": ("오디오 트랙 없음", "no audio track"),
         "unsupported": ("지원하지 않는 코덱", "unsupported codec"),
-        "incomplete": ("오디오의 절반 이상이 손실됨", "more than half of the audio is missing"),
         "timeout": ("시간 초과", "timed out"),
     }
 
-    def __init__(self, *, reason: str) -> None:
-        super().__init__(reason=reason)
+    FOUND: ClassVar = {
+        "image": ("이미지", "an image"),
+        "archive": ("압축 파일", "an archive"),
+        "pdf": ("PDF", "a PDF"),
+        "playlist": ("재생 목록", "a playlist"),
+        "text": ("텍스트", "a text"),
+    }
+
+    def __init__(self, *, reason: str, found: str = "") -> None:
+        super().__init__(reason=reason, **({"found": found} if found else {}))
+
+    def sentence(self, locale: Locale) -> str:
+        """Return the public message, with what was found, where that is known."""
+        found = str(self.values.get("found", ""))
+        in_words = self.FOUND[found][("ko", "en").index(locale)] if found in self.FOUND else found
+        return super().sentence(locale).replace(")", f": {in_words})") if in_words else super().sentence(locale)
 
 
 class TranscriptionError(JobError):

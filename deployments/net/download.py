@@ -11,18 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import httpx
 
 from deployments import logs
 from deployments.errors import DISK_ERRORS, DownloadError, FileTooLargeError, OutOfResourcesError
+from deployments.net import source_answers
 from deployments.net.client import USER_AGENT, CheckedTransport, NetError, Resolve, exchange, resolve
 from deployments.net.policy import MIB, AddressRefusedError, DownloadLimits, VideoPolicy, check_video_url
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+HEAD_BYTES = 512
+"""By these bytes a page of text is known."""
 BLOCK_BYTES = MIB
 """Bytes per write, which happens off the event loop."""
 URL_LIFE_S = 3600.0
@@ -66,10 +69,12 @@ async def download(
     """Download `url` into the file `to`, which is created or overwritten.
 
     After a cut it continues where it stopped (`Range` with `If-Range`) if the server gave a version of the file (a
-    strong ETag, else a date); otherwise it starts again.
+    strong ETag, else a date); otherwise it starts again. A body with a Content-Encoding (gzip, deflate), which object
+    stores send as it was stored, is decoded and counted as decoded; after a cut it starts again.
 
     Raises:
-        DownloadError: Not allowed, unreachable, an error status, cut off, too slow, changed meanwhile, empty.
+        DownloadError: Not allowed, unreachable, an error status, cut off, too slow, changed meanwhile, empty, a page
+            of text, an unknown encoding.
         FileTooLargeError: By Content-Length or by counting.
         OutOfResourcesError: No room on the disk, or it fails.
     """
@@ -135,6 +140,8 @@ class _Transfer:
     total: int | None = None
     etag: str | None = None
     version: str | None = None
+    decoder: source_answers.Decoder | None = None
+    content_type: str = ""
     window_start_s: float = 0.0
     """Start of the interval over which the speed is measured."""
     window_bytes: int = 0
@@ -161,17 +168,19 @@ class _Transfer:
     async def _try(self) -> None:
         """Request the file, follow redirects, read to the end. Raises _CutError where another try may succeed."""
         self._check(self.url)
-        url = httpx.URL(self.url)
+        url = self.url
         try:
             for _ in range(self.limits.max_redirects + 1):
-                request = httpx.Request("GET", url, headers=self._headers())
+                request = httpx.Request(
+                    "GET", url, headers=self._headers(), extensions={"target": _target(url).encode()}
+                )
                 async with exchange(
                     self.transport, request, connect_s=self.limits.connect_s, stall_s=self.limits.stall_s
                 ) as response:
                     if response.status_code not in _REDIRECTS:
                         await self._take(response)
                         return
-                    url = self._next_hop(url, response)
+                    url = await self._next_hop(url, response)
         except NetError as error:
             if error.kind == "not_allowed":
                 raise DownloadError(reason="not_allowed") from None
@@ -185,15 +194,16 @@ class _Transfer:
             _log.warning("download refused", extra={"rule": error.reason})
             raise DownloadError(reason="not_allowed") from None
 
-    def _next_hop(self, url: httpx.URL, response: httpx.Response) -> httpx.URL:
-        location = response.headers.get("Location")
+    async def _next_hop(self, url: str, response: httpx.Response) -> str:
+        location: str | None = response.headers.get("Location")
         if not location:
-            raise DownloadError(reason=f"http_{response.status_code}")
+            raise DownloadError(reason=await _refusal(response))
         try:
-            target = url.join(location)
+            target = location if urlsplit(location).scheme else str(httpx.URL(url).join(location))
+            httpx.URL(target)
         except (httpx.InvalidURL, ValueError):
             raise DownloadError(reason="not_allowed") from None
-        self._check(str(target))
+        self._check(target)
         return target
 
     def _headers(self) -> dict[str, str]:
@@ -213,11 +223,11 @@ class _Transfer:
             self._check_part(response)
         else:
             changed = status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and self.received
-            raise DownloadError(reason="changed" if changed else f"http_{status}")
+            raise DownloadError(reason="changed" if changed else await _refusal(response))
         self._check_size(self.total or 0)
         self._check_room((self.total or self.received) - self.received)
         await self._read(response)
-        if self.total is not None and self.received != self.total:
+        if self.decoder is None and self.total is not None and self.received != self.total:
             raise _CutError("cut_off")
 
     async def _start_over(self, response: httpx.Response) -> None:
@@ -226,7 +236,12 @@ class _Transfer:
         version = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
         if self.version is not None and version != self.version:
             raise DownloadError(reason="changed")
-        self.etag, self.version = etag, version
+        try:
+            self.decoder = source_answers.decoder(response.headers.get("Content-Encoding", ""))
+        except source_answers.UnknownEncodingError:
+            raise DownloadError(reason="encoding") from None
+        self.etag, self.version = etag, version if self.decoder is None else None
+        self.content_type = response.headers.get("Content-Type", "")
         self.total = _length(response.headers)
         if self.received:
             await asyncio.to_thread(self.file.truncate, 0)
@@ -249,12 +264,17 @@ class _Transfer:
         block = bytearray()
         try:
             async for chunk in response.aiter_raw():
-                self._check_size(self.received + len(block) + len(chunk))
                 self._check_pace(len(chunk))
-                block += chunk
-                if len(block) >= BLOCK_BYTES:
-                    full, block = block, bytearray()
-                    await self._write(full)
+                for part in (chunk,) if self.decoder is None else self.decoder.decode(chunk):
+                    self._check_size(self.received + len(block) + len(part))
+                    block += part
+                    if len(block) >= BLOCK_BYTES:
+                        full, block = block, bytearray()
+                        await self._write(full)
+            if self.decoder is not None:
+                self.decoder.end()
+        except source_answers.DamagedEncodingError:
+            raise _CutError("cut_off") from None
         except httpx.HTTPError:
             await self._write(block)  # what has come need not come again
             raise
@@ -263,11 +283,14 @@ class _Transfer:
     async def _write(self, block: bytearray) -> None:
         if not block:
             return
+        if self.received == 0 and source_answers.is_page(bytes(block[:HEAD_BYTES]), self.content_type):
+            code = source_answers.error_code({}, bytes(block[: source_answers.ERROR_BYTES]))
+            raise DownloadError(reason=f"page {code}".strip())
         await asyncio.to_thread(self.file.write, block)
         self.received += len(block)
         self._check_room(0)
         if self.on_progress is not None:
-            self.on_progress(self.received, self.total)
+            self.on_progress(self.received, None if self.decoder else self.total)
 
     def _check_size(self, size_bytes: int) -> None:
         if size_bytes > self.limits.max_bytes:
@@ -286,6 +309,26 @@ class _Transfer:
     def _check_room(self, wanted_bytes: int) -> None:
         if shutil.disk_usage(self.file.fileno()).free < wanted_bytes + self.limits.disk_reserve_bytes:
             raise OutOfResourcesError
+
+
+def _target(url: str) -> str:
+    """Return path and query byte for byte as they were signed, what no request line may have percent-encoded.
+
+    Keys of objects may have `.` and `..` as segments, which `httpx.URL` would resolve.
+    """
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return quote(target, safe="!#$%&'()*+,/:;=?@[]~-._|")
+
+
+async def _refusal(response: httpx.Response) -> str:
+    """Return the reason of an answer that is no video: the status, and the store's code word where it tells one."""
+    body = b""
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) >= source_answers.ERROR_BYTES:
+            break
+    return f"http_{response.status_code} {source_answers.error_code(response.headers, body)}".strip()
 
 
 def _length(headers: httpx.Headers) -> int | None:
