@@ -18,11 +18,23 @@ class WarningCode(StrEnum):
     """The codes of all warnings. Part of the wire contract: docs/api.md lists them with each code's amounts."""
 
     AUDIO_DAMAGED = "AUDIO_DAMAGED"
-    """Parts of the audio could not be decoded."""
+    """`seconds` of the audio, `share` of all, could not be decoded."""
     AUDIO_INCOMPLETE = "AUDIO_INCOMPLETE"
     """`seconds` of the audio that the file declares are missing, `share` of all."""
     AUDIO_LONGER = "AUDIO_LONGER"
     """The audio is `seconds` longer than the file declares."""
+    AUDIO_GAPS = "AUDIO_GAPS"
+    """In `count` places, `seconds` in all, the file has no audio: they are silence."""
+    CLOCK_JUMPS = "CLOCK_JUMPS"
+    """The file's clock jumps `count` times: times go on without the jumps."""
+    AUDIO_CLIPPED = "AUDIO_CLIPPED"
+    """`seconds` of the audio, `share` of all, are clipped: they were recorded too loud."""
+    AUDIO_SILENT = "AUDIO_SILENT"
+    """All `seconds` of the audio are silent."""
+    CHANNELS_OPPOSED = "CHANNELS_OPPOSED"
+    """In `seconds` of the audio, `share` of all, channels are out of phase; one of them was inverted."""
+    TRACK_CHOSEN = "TRACK_CHOSEN"
+    """Of `count` audio tracks number `track` was taken."""
     LANGUAGE_UNCERTAIN = "LANGUAGE_UNCERTAIN"
     """`language` was detected with a low `share` of the votes."""
     OTHER_LANGUAGE = "OTHER_LANGUAGE"
@@ -69,6 +81,8 @@ class ResultWarning:
     share: float | None = None
     """0-1."""
     count: int | None = None
+    track: int | None = None
+    """Number of an audio track, from 1."""
     language: str | None = None
     """ISO 639-1."""
 
@@ -94,8 +108,14 @@ def merged(warnings: Iterable[ResultWarning]) -> list[ResultWarning]:
 
 
 def from_mapping(values: Mapping[str, Any]) -> ResultWarning:
-    """Return the warning that `dataclasses.asdict` turned into `values`. Raises ValueError or TypeError."""
-    return ResultWarning(**{**values, "code": WarningCode(values["code"])})
+    """Return the warning that `dataclasses.asdict` turned into `values`.
+
+    Raises ValueError or TypeError, also for AUDIO_DAMAGED without its amounts, as an earlier release stored it.
+    """
+    warning = ResultWarning(**{**values, "code": WarningCode(values["code"])})
+    if warning.code is WarningCode.AUDIO_DAMAGED and warning.seconds is None:
+        raise ValueError(warning.code)
+    return warning
 
 
 def _sum(one: Any, other: Any) -> Any:

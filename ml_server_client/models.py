@@ -73,6 +73,8 @@ class ResultWarning(_FromServer):
     share: float | None = None
     """0-1."""
     count: int | None = None
+    track: int | None = None
+    """Number of an audio track, from 1."""
     language: str | None = None
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 SENTENCES: dict[WarningCode, dict[Locale, str]] = {
     WarningCode.AUDIO_DAMAGED: {
-        "ko": "오디오의 일부를 디코딩하지 못했습니다.",
-        "en": "Parts of the audio could not be decoded.",
+        "ko": "오디오 중 {seconds}초({share}%)를 디코딩하지 못했습니다.",
+        "en": "{seconds} s of the audio ({share} %) could not be decoded.",
     },
     WarningCode.AUDIO_INCOMPLETE: {
         "ko": "오디오가 파일에 표시된 길이보다 {seconds}초({share}%) 모자랍니다.",
@@ -29,6 +29,30 @@ SENTENCES: dict[WarningCode, dict[Locale, str]] = {
     WarningCode.AUDIO_LONGER: {
         "ko": "오디오가 파일에 표시된 길이보다 {seconds}초 깁니다.",
         "en": "The audio is {seconds} s longer than the file says.",
+    },
+    WarningCode.AUDIO_GAPS: {
+        "ko": "파일에 소리가 없는 곳이 {count}군데(모두 {seconds}초) 있어 무음으로 채웠습니다.",
+        "en": "The file has no audio in {count} place(s), {seconds} s in all: they are silence.",
+    },
+    WarningCode.CLOCK_JUMPS: {
+        "ko": "파일의 시계가 {count}번 건너뛰어, 시각은 건너뛴 만큼을 빼고 이어집니다.",
+        "en": "The file's clock jumps {count} time(s): times go on without the jumps.",
+    },
+    WarningCode.AUDIO_CLIPPED: {
+        "ko": "오디오 중 {seconds}초({share}%)가 너무 크게 녹음되어 잘렸습니다(클리핑).",
+        "en": "{seconds} s of the audio ({share} %) are clipped: they were recorded too loud.",
+    },
+    WarningCode.AUDIO_SILENT: {
+        "ko": "오디오 {seconds}초가 모두 무음입니다.",
+        "en": "All {seconds} s of the audio are silent.",
+    },
+    WarningCode.CHANNELS_OPPOSED: {
+        "ko": "오디오 중 {seconds}초({share}%)에서 채널의 위상이 반대여서 한쪽을 뒤집었습니다.",
+        "en": "In {seconds} s of the audio ({share} %) channels are out of phase; one of them was inverted.",
+    },
+    WarningCode.TRACK_CHOSEN: {
+        "ko": "오디오 트랙 {count}개 중 {track}번을 사용했습니다.",
+        "en": "Of {count} audio tracks number {track} was used.",
     },
     WarningCode.LANGUAGE_UNCERTAIN: {
         "ko": "감지한 언어({language})가 확실하지 않습니다(확률 {share}%). 언어를 알면 요청에 적어 주십시오.",

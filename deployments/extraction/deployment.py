@@ -16,6 +16,7 @@ from deployments.extraction.registry import create
 from deployments.extraction.scratch import Scratch, WorkDir
 from deployments.metrics import DOWNLOAD_BYTES
 from deployments.net.download import download
+from deployments.transcriber.protocol import AUTO
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -70,18 +71,20 @@ class AudioExtractor:
     def __repr__(self) -> str:
         return f"AudioExtractor(busy={len(self._busy)}, {self._scratch})"
 
-    async def prepare(self, job_id: str, run: RunId, url: str, reporter: Any = None) -> AudioInfo:
+    async def prepare(self, job_id: str, run: RunId, url: str, reporter: Any = None, language: str = AUTO) -> AudioInfo:
         """Make sure that the audio of this run is stored: download and decode it unless it is.
 
-        `reporter` is the handle of the actor that gets the progress, see `ProgressReporter`. Raises what
-        `download` and `Decoder` raise.
+        `reporter` is the handle of the actor that gets the progress, see `ProgressReporter`; `language`: see `Decoder`.
+        Raises what `download` and `Decoder` raise.
         """
         async with self._one_at_a_time(f"{job_id}/{run}"):
             stored = await limited_process.in_thread(lambda _: self._scratch.info(job_id, run))
             if stored is not None:
                 return stored
             with self._work.job() as folder:
-                return await self._extract(job_id, run, url, folder / "video", ProgressReporter(reporter))
+                return await self._extract(
+                    job_id, run, url, folder / "video", ProgressReporter(reporter), language=language
+                )
 
     @asynccontextmanager
     async def _one_at_a_time(self, run: str) -> AsyncIterator[None]:
@@ -96,7 +99,9 @@ class AudioExtractor:
             if users > 1:
                 self._busy[run] = lock, users - 1
 
-    async def _extract(self, job_id: str, run: RunId, url: str, video: Path, progress: ProgressReporter) -> AudioInfo:
+    async def _extract(
+        self, job_id: str, run: RunId, url: str, video: Path, progress: ProgressReporter, *, language: str
+    ) -> AudioInfo:
         began = time.monotonic()
         got = await download(
             url,
@@ -110,7 +115,10 @@ class AudioExtractor:
         async with self._decoding:  # until the audio is stored, it is in our memory
             decoded = await limited_process.in_thread(
                 lambda stop: self._decode(
-                    video, on_fraction=lambda fraction: progress.report_progress(Part.EXTRACT, fraction), stop=stop
+                    video,
+                    language=language,
+                    on_fraction=lambda fraction: progress.report_progress(Part.EXTRACT, fraction),
+                    stop=stop,
                 )
             )
             extracted = time.monotonic()

@@ -147,7 +147,7 @@ def _limit(pid: int, limits: ChildLimits) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(pid, kind, (value, value))
+            resource.prlimit(pid, kind, (value, value + (kind == resource.RLIMIT_CPU)))  # SIGXCPU comes before SIGKILL
 
 
 def _environment() -> dict[str, str]:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from deployments.errors import MLServerError
+from deployments.transcriber.protocol import AUTO
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,12 +45,22 @@ class Decoded:
 class Decoder(Protocol):
     """Decodes a media file."""
 
-    def __call__(self, path: Path, *, on_fraction: OnFraction | None = None, stop: Event | None = None) -> Decoded:
-        """Decode the first audio stream of `path`. Blocks; setting `stop` ends it within a second.
+    def __call__(
+        self,
+        path: Path,
+        *,
+        language: str = AUTO,
+        on_fraction: OnFraction | None = None,
+        stop: Event | None = None,
+    ) -> Decoded:
+        """Decode an audio track of `path`: of several, one in `language` (ISO 639-1, or `AUTO`), if there is one.
+
+        Times count from the start of the file's first stream of sound or picture. Blocks; setting `stop` ends it within
+        a second.
 
         Raises:
-            AudioExtractionError: The file is no media file, has no audio or more than half of it is missing, its codec
-                is not supported, or decoding takes too long.
-            VideoTooLongError: The file is longer than the limit.
+            AudioExtractionError: The file is no media file, is encrypted, has no audio, its codec is not supported, or
+                decoding takes too long.
+            VideoTooLongError: Sound or picture is longer than the limit, by counting.
             limited_process.StoppedError: `stop` was set.
         """

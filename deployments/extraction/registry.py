@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from deployments.extraction import ffmpeg_decoder
+from deployments.extraction import media_decoder
 
 if TYPE_CHECKING:
     from deployments.extraction.config import ExtractorConfig
@@ -14,4 +14,4 @@ if TYPE_CHECKING:
 
 def create(config: ExtractorConfig) -> Decoder:
     """Return the decoder that `config` names, with its limits."""
-    return partial(ffmpeg_decoder.extract, limits=config.media)
+    return partial(media_decoder.extract, limits=config.media)

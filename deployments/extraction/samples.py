@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import ffmpeg
+import imageio_ffmpeg
 import soundfile
 
-from deployments.extraction import ffmpeg_decoder as media
 from deployments.extraction import limited_process
 
 if TYPE_CHECKING:
@@ -45,8 +46,13 @@ def command(audio_path: Path, out_path: Path, **codec: str) -> list[str]:
     options = {"acodec": "aac", "audio_bitrate": "128k", "movflags": "+faststart", **codec}
     output = ffmpeg.output(picture, sound, f"file:{out_path}", **options)
     settings = ("-nostdin", "-hide_banner", "-v", "error", "-y")
-    compiled: list[str] = output.global_args(*settings).compile(cmd=media.binary())
+    compiled: list[str] = output.global_args(*settings).compile(cmd=binary())
     return compiled
+
+
+def binary() -> str:
+    """Return the system's ffmpeg if there is one, else that of imageio-ffmpeg."""
+    return shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
 
 
 def _drop(descriptor: int) -> int:

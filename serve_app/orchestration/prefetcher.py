@@ -84,7 +84,9 @@ class Prefetcher:
         fetching: Any = None
         try:
             with self.tracer.of(job).span("fetch ahead", number=tries):
-                fetching = self.extractor.prepare.remote(job.job_id, job.run_id, job.video_url, None)
+                fetching = self.extractor.prepare.remote(
+                    job.job_id, job.run_id, job.video_url, None, job.options.language
+                )
                 await fetching
             state = Prefetch.DONE
         except asyncio.CancelledError:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pydantic import TypeAdapter
 
-FORM = 2
+FORM = 3
 """Raise it with every change of the types below: a checkpoint of another form is not read, and its step runs again."""
 
 

@@ -78,8 +78,16 @@ class StageClient:
 
     async def extract(self) -> AudioInfo:
         """Download the video and decode its audio, unless the extractor still has it, and load it."""
-        arguments = self._job.job_id, self._job.run_id, self._job.video_url, self._reporter
-        info: AudioInfo = await self._call("extractor.prepare", self._handles.extractor.prepare, *arguments)
+        job = self._job
+        info: AudioInfo = await self._call(
+            "extractor.prepare",
+            self._handles.extractor.prepare,
+            job.job_id,
+            job.run_id,
+            job.video_url,
+            self._reporter,
+            job.options.language,
+        )
         self._load_audio()
         self._extractions += 1
         return info

@@ -1,0 +1,340 @@
+"""Runs in a child process of its own: reads a media file once and writes the sound that somebody hears.
+
+Started by path with `python -I`. Arguments: the file as `file:PATH`, the allowed demuxers, the languages of the asked
+track (ISO 639 codes separated by commas, or ""), the longest sound in seconds, and the longest time of opening in
+seconds.
+
+Standard output: the expected number of samples (8 bytes, little-endian; 0: unknown), then the samples: 16 kHz, mono,
+int16. Standard error, at the end: one line of JSON, see `Report`, or {"error": …}. A crash, a hang or a memory bomb in
+a demuxer or decoder ends this process only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+import av
+import numpy as np
+
+from deployments.extraction.child.clock import ByteClock, PacketClock
+from deployments.extraction.child.sound import (
+    RATE_HZ,
+    Output,
+    Report,
+    Sound,
+    TooLongError,
+    as_float,
+    low_frequency_channel,
+)
+from deployments.extraction.child.tracks import ENVELOPE_HZ, Track, by_tags, speech_s
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_RATE_HZ = 768_000
+MAX_CHANNELS = 64
+MAX_TRACKS = 16
+STILL_PICTURE_S = 60.0
+"""A picture that stands longer counts as long as this: nobody can tell it from a timestamp that is wrong."""
+WITHOUT_TIMES = frozenset({"mp3", "aac", "ac3", "eac3", "amr", "amrnb", "amrwb"})
+"""Containers that are the bare stream: times of packets are counted by the demuxer."""
+LONGEST_BYTES = {"mp3": 1441}
+"""Of a frame of MP3: 320 kbit/s at 32 kHz, padded."""
+READ_ERRORS = 20
+"""So many in a row end the file."""
+PROTECTED = frozenset({"enca", "encv", "drms", "drmi"})
+"""Sample entries of encrypted streams (ISO/IEC 14496-12 and Apple's)."""
+
+
+class RefusedError(Exception):
+    """The file is not decoded; the message is the reason, and the container."""
+
+
+class File:
+    """A media file. Opens it anew for each pass: the first pass listens only where the tags choose no track."""
+
+    def __init__(self, path: str, demuxers: str) -> None:
+        self._path = path
+        self._demuxers = demuxers
+
+    def open(self) -> Any:
+        """Open the file; use it as a context."""
+        return av.open(self._path, options={"protocol_whitelist": "file", "format_whitelist": self._demuxers})
+
+
+def tracks_of(container: Any) -> list[Track]:
+    """Return the audio tracks that can be decoded. Raises RefusedError where there is none."""
+    streams = list(container.streams.audio)
+    if not streams:
+        raise RefusedError("no_audio")
+    tracks = [
+        Track(
+            number=number,
+            stream=stream.index,
+            language=str(stream.metadata.get("language", ""))[:8].lower(),
+            default=bool(stream.disposition & av.stream.Disposition.default),
+        )
+        for number, stream in enumerate(streams[:MAX_TRACKS], 1)
+        if is_decodable(stream)
+    ]
+    if not tracks:
+        protected = any(tag_of(stream) in PROTECTED for stream in streams)
+        raise RefusedError("protected" if protected else "unsupported")
+    return tracks
+
+
+def tag_of(stream: Any) -> str:
+    """Return the four characters that the container calls the codec."""
+    codec = stream.codec_context
+    return "" if codec is None else str(codec.codec_tag)
+
+
+def is_decodable(stream: Any) -> bool:
+    """Return whether there is a decoder, and the stream is neither encrypted nor beyond what anybody records."""
+    codec = stream.codec_context
+    if codec is None or tag_of(stream) in PROTECTED:
+        return False
+    return bool(codec.sample_rate <= MAX_RATE_HZ and codec.channels <= MAX_CHANNELS)
+
+
+def is_picture(stream: Any) -> bool:
+    """Return whether a stream is the moving picture, no cover."""
+    return stream.type == "video" and not stream.disposition & av.stream.Disposition.attached_pic
+
+
+def zero_s(container: Any) -> float:
+    """Return the start of the video: of its first stream of sound or picture, on the file's own time scale."""
+    starts = [
+        float(stream.start_time * stream.time_base)
+        for stream in container.streams
+        if (stream.type == "audio" or is_picture(stream)) and stream.start_time is not None
+    ]
+    return min(starts, default=(container.start_time or 0) / av.time_base)
+
+
+def packets(container: Any, streams: list[Any]) -> Iterator[Any]:
+    """Return the packets of some streams, also those behind a place that cannot be read."""
+    errors = 0
+    while errors < READ_ERRORS:
+        try:
+            for packet in container.demux(streams):
+                errors = 0
+                yield packet
+        except av.FFmpegError as error:
+            if isinstance(error, av.EOFError):
+                return
+            errors += 1
+        else:
+            return
+
+
+def frames(packet: Any) -> list[Any] | None:
+    """Return the frames of a packet; None where it cannot be decoded."""
+    try:
+        return [frame for frame in packet.decode() if frame.samples]
+    except av.FFmpegError:
+        return None if packet.size else []
+
+
+def listen(file: File, tracks: list[Track]) -> Track:
+    """Decode all tracks and return the one with most speech; of equals the first."""
+    envelopes: dict[int, list[np.ndarray[Any, np.dtype[np.float32]]]] = defaultdict(list)
+    with file.open() as container:
+        streams = [container.streams[track.stream] for track in tracks]
+        for stream in streams:
+            stream.thread_count = 1
+        for packet in packets(container, streams):
+            for frame in frames(packet) or ():
+                power = (as_float(frame) ** 2).mean(axis=0)
+                hop = max(1, frame.sample_rate // ENVELOPE_HZ)
+                count = max(1, round(len(power) / hop))
+                means = [part.mean() for part in np.array_split(power, count)]
+                envelopes[packet.stream.index].append(np.sqrt(np.array(means, np.float32)))
+    speech = [speech_s(np.concatenate(envelopes[t.stream])) if envelopes[t.stream] else 0.0 for t in tracks]
+    return tracks[int(np.argmax(speech))]
+
+
+def decode(file: File, track: Track, report: Report, *, limit_s: float, waits: bool) -> Output:
+    """Decode a track; count sound and picture. Raises TooLongError, or RefusedError where it is encrypted."""
+    output = Output(waits=waits)
+    sound = Sound(output, report, limit_s=limit_s)
+    with file.open() as container:
+        reading = Reading(container, track, limit_s=limit_s)
+        for packet in packets(container, reading.streams):
+            if reading.place(packet):
+                reading.decode(packet, sound)
+        if reading.byte_clock is not None:
+            sound.lose(reading.byte_clock.rest_s(container.size))
+    sound.close()
+    report.jumps, report.jumped_s = reading.clock.jumps, reading.clock.jumped_s
+    report.picture_s = max((picture.end_s for picture in reading.pictures.values()), default=0.0)
+    report.samples, report.silent = output.samples, output.silent
+    report.track = track.number
+    return output
+
+
+class Reading:
+    """One pass over a file: the packets of a track and of the pictures beside it."""
+
+    def __init__(self, container: Any, track: Track, *, limit_s: float) -> None:
+        self._container = container
+        self._zero_s = zero_s(container)
+        self._limit_s = limit_s
+        self._chosen = container.streams[track.stream]
+        self._chosen.thread_count = 1
+        self.streams = [self._chosen, *(stream for stream in container.streams if is_picture(stream))]
+        self.clock = PacketClock(may_restart=bool(container.format.flags & av.format.Flags.ts_discont.value))
+        self.pictures: dict[int, Picture] = defaultdict(Picture)
+        self.byte_clock = (
+            ByteClock(LONGEST_BYTES.get(container.format.name, math.inf))
+            if container.format.name in WITHOUT_TIMES
+            else None
+        )
+
+    def place(self, packet: Any) -> bool:
+        """Correct the times of a packet, and count it if it is a picture's. Return whether it is of the track."""
+        base = packet.time_base
+        ours = bool(packet.stream.index == self._chosen.index)
+        if packet.dts is None or not base:
+            return ours
+        length_s = float((packet.duration or 0) * base)
+        offset_s = self.clock.correction(packet.stream.index, float(packet.dts * base) - self._zero_s, length_s)
+        if not ours:
+            shown_s = float((packet.dts if packet.pts is None else packet.pts) * base) - self._zero_s + offset_s
+            if self.pictures[packet.stream.index].show(shown_s, length_s) > self._limit_s:
+                raise TooLongError
+        elif offset_s:
+            ticks = round(offset_s / base)
+            packet.dts += ticks
+            packet.pts = None if packet.pts is None else packet.pts + ticks
+        return ours
+
+    def decode(self, packet: Any, sound: Sound) -> None:
+        """Decode a packet of the track."""
+        if packet.has_sidedata("encryption_info"):
+            raise RefusedError(f"protected {self._container.format.name}")
+        decoded = frames(packet)
+        if self.byte_clock is None:
+            if decoded is None or packet.is_corrupt:
+                sound.lose(float((packet.duration or 0) * packet.time_base))
+            for frame in decoded or ():
+                at_s = None if frame.pts is None else float(frame.pts * frame.time_base) - self._zero_s
+                sound.add(as_float(frame), frame.sample_rate, low_frequency_channel(frame), at_s)
+        elif decoded:
+            seconds = sum(frame.samples / frame.sample_rate for frame in decoded)
+            lost_s = self.byte_clock.lost_s(packet.pos or 0, packet.size, seconds) if packet.size else 0.0
+            sound.lose(lost_s)
+            for frame in decoded:
+                at_s = sound.position_s + lost_s if lost_s else None
+                sound.add(as_float(frame), frame.sample_rate, low_frequency_channel(frame), at_s)
+                lost_s = 0.0
+
+
+@dataclass(slots=True)
+class Picture:
+    """The length of a moving picture, counted."""
+
+    end_s: float = 0.0
+    _latest_s: float = 0.0
+
+    def show(self, time_s: float, length_s: float) -> float:
+        """Count a picture; return where all of them end."""
+        if time_s > self._latest_s or not self.end_s:
+            self.end_s += min(STILL_PICTURE_S, max(0.0, time_s + length_s - max(self._latest_s, 0.0)))
+            self._latest_s = time_s + length_s
+        return self.end_s
+
+
+def declared_s(container: Any, stream: Any) -> tuple[float | None, bool]:
+    """Return the length that the file claims, and whether it claims it of the audio track."""
+    start_s = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base) - zero_s(container)
+    if stream.duration is not None:
+        return start_s + float(stream.duration * stream.time_base), True
+    tagged = tagged_s(stream)
+    if tagged is not None:
+        return tagged - max(0.0, zero_s(container)), True
+    if container.duration is None:
+        return None, False
+    whole_s = container.duration / av.time_base
+    if "matroska" in container.format.name:  # there it counts from time 0
+        whole_s -= zero_s(container)
+    return whole_s, all(each.type == "audio" for each in container.streams)
+
+
+def tagged_s(stream: Any) -> float | None:
+    """Return the time of the stream's end by Matroska's DURATION tag (HH:MM:SS.fraction)."""
+    try:
+        hours, minutes, rest = stream.metadata["DURATION"].split(":")
+        end_s = int(hours) * 3600 + int(minutes) * 60 + float(rest)
+    except (KeyError, ValueError, OverflowError):
+        return None
+    return end_s if math.isfinite(end_s) else None
+
+
+def extract(file: File, *, languages: frozenset[str], limit_s: float, opening_s: float) -> Report:
+    """Choose a track and write its sound.
+
+    Raises RefusedError, TooLongError, or what PyAV raises where the file cannot be opened.
+    """
+    signal.setitimer(signal.ITIMER_REAL, opening_s)  # what hangs in C is killed
+    with file.open() as container:
+        report = Report(container=container.format.name)
+        try:
+            tracks = tracks_of(container)
+        except RefusedError as refused:
+            raise RefusedError(f"{refused} {container.format.name}") from None
+        report.declared_s, report.declared_by_track = declared_s(container, container.streams[tracks[0].stream])
+        report.tracks = len(container.streams.audio)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    expected = min(report.declared_s or 0.0, limit_s) * RATE_HZ
+    sys.stdout.buffer.write(max(0, round(expected)).to_bytes(8, "little"))
+    sys.stdout.buffer.flush()
+    order = tracks
+    if len(tracks) > 1:
+        preferred = by_tags(tracks, languages) or [listen(file, tracks)]
+        order = [*preferred, *(track for track in tracks if track not in preferred)]
+    silent: list[tuple[Report, Output]] = []
+    for track in order:
+        found = Report(**asdict(report))
+        output = decode(file, track, found, limit_s=limit_s, waits=len(order) > 1)
+        if not output.silent:
+            return found
+        silent.append((found, output))
+    found, output = silent[0]
+    if len(order) > 1:
+        output.write_silence()
+    return found
+
+
+def main() -> None:
+    """Write the sound, then the report."""
+    path, demuxers, languages, limit_s, opening_s = sys.argv[1:]
+    asked = frozenset(languages.split(",")) - {""}
+    told: dict[str, Any]
+    try:
+        told = asdict(
+            extract(File(path, demuxers), languages=asked, limit_s=float(limit_s), opening_s=float(opening_s))
+        )
+    except TooLongError:
+        told = {"error": "too_long"}
+    except RefusedError as refused:
+        told = {"error": str(refused)}
+    except Exception as error:  # noqa: BLE001 - whatever a file can raise; a traceback would end in a log
+        told = {"error": "not_media", "kind": type(error).__name__}
+    sys.stdout.buffer.flush()
+    sys.stderr.write(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

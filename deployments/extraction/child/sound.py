@@ -1,0 +1,191 @@
+"""From the frames of one track to 16 kHz mono: placed by their times, mixed, resampled, counted."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from deployments.extraction.child.clock import Placer
+from deployments.extraction.child.mixing import Mixer, Samples, clipped_share
+
+RATE_HZ = 16_000
+BLOCK_S = 1.0
+"""Sound is mixed by this length."""
+SILENT_PEAK = 3
+"""Of int16: what is not louder (-80 dBFS) is silence."""
+
+Mono: TypeAlias = NDArray[np.float32]
+
+
+class TooLongError(Exception):
+    """Sound or picture is longer than it may be."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found in a file. Seconds are those of the video, but for `declared_s`, which is the file's own claim."""
+
+    container: str
+    declared_s: float | None = None
+    """Of the audio track, or where it has none, of the file."""
+    declared_by_track: bool = False
+    picture_s: float = 0.0
+    samples: int = 0
+    track: int = 1
+    tracks: int = 1
+    silent: bool = False
+    damaged_s: float = 0.0
+    """Sound that is there and could not be decoded."""
+    gaps: int = 0
+    gaps_s: float = 0.0
+    """Places without sound, by the timestamps, which are silence now."""
+    jumps: int = 0
+    jumped_s: float = 0.0
+    clipped_s: float = 0.0
+    opposed_s: float = 0.0
+    """Channels were out of phase."""
+
+
+class Output:
+    """Writes samples to standard output. Where it `waits`, silence at the beginning is held back."""
+
+    def __init__(self, *, waits: bool) -> None:
+        self._waits = waits
+        self.silent = True
+        self.samples = 0
+
+    def write(self, samples: NDArray[np.int16]) -> None:
+        """Write samples, or hold them back."""
+        if self.silent and (np.abs(samples.astype(np.int32)) > SILENT_PEAK).any():
+            self.silent = False
+            if self._waits:
+                self.write_silence()
+        if not (self.silent and self._waits):
+            sys.stdout.buffer.write(samples.tobytes())
+        self.samples += len(samples)
+
+    def write_silence(self) -> None:
+        """Write the silence that was held back."""
+        for _ in range(self.samples // RATE_HZ):
+            sys.stdout.buffer.write(bytes(2 * RATE_HZ))
+        sys.stdout.buffer.write(bytes(2 * (self.samples % RATE_HZ)))
+
+
+class Sound:
+    """Takes the frames of a track, of whatever rates and channels, one after the other."""
+
+    def __init__(self, output: Output, report: Report, *, limit_s: float) -> None:
+        self._output = output
+        self._report = report
+        self._limit_s = limit_s
+        self._placer = Placer()
+        self._mixer = Mixer(0)
+        self._resampler: Any = None
+        self._format = (0, 0, None)
+        """Channels, rate, and the number of the low-frequency channel."""
+        self._block: list[Samples] = []
+        self._buffered = 0
+        self._rate_began_at = 0
+        """The sample of the output at which the present rate began."""
+        self._fed = 0
+        """Samples of the present rate that were mixed."""
+        self._lost_s = 0.0
+        """Not decoded since the latest frame."""
+
+    @property
+    def position_s(self) -> float:
+        """Return where the sound so far ends."""
+        return self._placer.position_s
+
+    def lose(self, seconds: float) -> None:
+        """Note that so much could not be decoded."""
+        self._lost_s += seconds
+
+    def add(self, samples: Samples, rate_hz: int, lfe: int | None, time_s: float | None) -> None:
+        """Add a frame that begins at `time_s`, None: where the one before ended. Raises TooLongError."""
+        begins = self._placer.position_s == 0
+        place = self._placer.place(time_s, samples.shape[1], rate_hz)
+        if self._placer.position_s > self._limit_s:
+            raise TooLongError
+        gap_s = place.silence / rate_hz
+        if self._lost_s:
+            self._report.damaged_s += max(self._lost_s, gap_s)
+            self._lost_s = 0.0
+        elif gap_s and not begins:
+            self._report.gaps += 1
+            self._report.gaps_s += gap_s
+        self._change((len(samples), rate_hz, lfe))
+        for start in range(0, place.silence, rate_hz):
+            self._push(np.zeros((len(samples), min(rate_hz, place.silence - start)), np.float32))
+        self._push(samples[:, place.drop :])
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._report.damaged_s += self._lost_s
+        self._mix()
+        self._end_rate()
+
+    def _change(self, new: tuple[int, int, Any]) -> None:
+        """Go on with another number of channels, or another rate."""
+        if new == self._format:
+            return
+        self._mix()
+        if new[1] != self._format[1]:
+            self._end_rate()
+            self._rate_began_at, self._fed = self._output.samples, 0
+            self._resampler = None if new[1] == RATE_HZ else soxr.ResampleStream(new[1], RATE_HZ, 1, dtype="float32")
+        self._mixer = Mixer(new[0], lfe=new[2])
+        self._format = new
+
+    def _push(self, samples: Samples) -> None:
+        self._block.append(samples)
+        self._buffered += samples.shape[1]
+        if self._buffered >= BLOCK_S * self._format[1]:
+            self._mix()
+
+    def _mix(self) -> None:
+        if not self._buffered:
+            return
+        block = np.concatenate(self._block, axis=1)
+        self._block, self._buffered = [], 0
+        rate_hz = self._format[1]
+        mixed = self._mixer.mix(block, rate_hz)
+        seconds = len(mixed) / rate_hz
+        self._report.clipped_s += clipped_share(block) * seconds
+        self._report.opposed_s += seconds if self._mixer.opposed else 0.0
+        self._fed += len(mixed)
+        self._write(mixed if self._resampler is None else self._resampler.resample_chunk(mixed))
+
+    def _end_rate(self) -> None:
+        """Write the resampler's rest, so that exactly as much has come out as went in."""
+        if self._resampler is None:
+            return
+        rest = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        ends_at = self._rate_began_at + round(self._fed * RATE_HZ / self._format[1])
+        missing = max(0, ends_at - self._output.samples)
+        self._write(np.pad(rest, (0, max(0, missing - len(rest))))[:missing])
+
+    def _write(self, mono: Mono) -> None:
+        self._output.write(np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16))
+
+
+def as_float(frame: Any) -> Samples:
+    """Return a frame's samples as channels by samples, full scale 1."""
+    samples: NDArray[Any] = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    full_scale = 1.0 if samples.dtype.kind == "f" else float(2 ** (8 * samples.itemsize - 1))
+    zero = full_scale if samples.dtype.kind == "u" else 0.0
+    floats: Samples = (samples.astype(np.float32) - np.float32(zero)) / np.float32(full_scale)
+    return np.nan_to_num(floats, copy=False, posinf=1.0, neginf=-1.0)
+
+
+def low_frequency_channel(frame: Any) -> int | None:
+    """Return the number of the low-frequency channel, if the layout names one."""
+    names = [channel.name for channel in frame.layout.channels]
+    return names.index("LFE") if "LFE" in names and len(names) > 1 else None
