@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import soundfile
 
-from deployments.extraction.ffmpeg_decoder import binary
+from deployments.extraction.samples import binary
 from deployments.types import SAMPLE_RATE_HZ
 from tests.benchmarks.footprint import Stopwatch, session_of
 from tests.benchmarks.known_texts import Count, Recording, count, recordings, repeated

@@ -7,7 +7,7 @@ import struct
 import subprocess
 from typing import TYPE_CHECKING
 
-from deployments.extraction.ffmpeg_decoder import binary
+from deployments.extraction.samples import binary
 
 if TYPE_CHECKING:
     from pathlib import Path

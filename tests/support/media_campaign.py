@@ -1,12 +1,11 @@
 """Lets the product's extraction loose on the hostile corpus, and judges what came of it.
 
-python -m tests.support.media_campaign [seed] [path of an ffmpeg]
+python -m tests.support.media_campaign [seed]
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import sys
 import tempfile
@@ -21,9 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deployments.errors import JobError
-from deployments.extraction import ffmpeg_decoder as media
+from deployments.extraction import media_decoder as media
 from deployments.extraction.config import MediaLimits
-from deployments.extraction.probe import Media
 from deployments.types import SAMPLE_RATE_HZ
 from tests.support import hostile_media
 from tests.support.clips import GOOD, make, run_ffmpeg
@@ -114,12 +112,12 @@ def good_files(folder: Path) -> dict[str, bytes]:
     return {name: make(folder / f"good-{name}", options).read_bytes() for name, options in GOOD.items()}
 
 
-def judge(path: Path, *, alone: bool = False) -> Verdict:
-    """Extract as the product does; `alone`: ffmpeg as if the probe had let the file pass."""
+def judge(path: Path) -> Verdict:
+    """Extract as the product does."""
     began = time.monotonic()
     heard = False
     try:
-        audio = _decoded(path) if alone else media.extract(path, limits=LIMITS).audio
+        audio = media.extract(path, limits=LIMITS).audio
         heard = hears_bait(audio)
         end = "audio" if len(audio) <= (LIMITS.max_duration_s + media.GRACE_S) * SAMPLE_RATE_HZ else "unbounded"
     except JobError as error:
@@ -128,11 +126,6 @@ def judge(path: Path, *, alone: bool = False) -> Verdict:
     except Exception as error:  # noqa: BLE001 - that is what is looked for
         end = f"crash {error!r}"
     return Verdict(name=path.name, end=end, seconds=time.monotonic() - began, heard=heard)
-
-
-def _decoded(path: Path) -> Audio:
-    unknown = Media(demuxer="mp3", duration_s=None, audio_start_s=0.0, audio_end_s=None, only_audio=True)
-    return media.decode(path, unknown, limits=LIMITS)[0]
 
 
 def hears_bait(audio: Audio) -> bool:
@@ -144,14 +137,14 @@ def hears_bait(audio: Audio) -> bool:
     return bool(power[np.abs(hz - BAIT_HZ) < 3].sum() > BAIT_SHARE * power[1:].sum())
 
 
-def judge_all(folder: Path, files: Iterable[tuple[str, bytes]], *, alone: bool = False) -> list[Verdict]:
+def judge_all(folder: Path, files: Iterable[tuple[str, bytes]]) -> list[Verdict]:
     """Some at a time, each in a file of its own that is gone afterwards."""
 
     def one(named: tuple[str, bytes]) -> Verdict:
         path = folder / f"{named[0]}.mp4"
         path.write_bytes(named[1])
         try:
-            return judge(path, alone=alone)
+            return judge(path)
         finally:
             path.unlink()
 
@@ -177,27 +170,23 @@ def table(title: str, verdicts: list[Verdict], canary: Canary) -> str:
 
 
 def campaign(folder: Path, seed: int) -> tuple[list[Verdict], int]:
-    """The whole corpus through the product, and what names others once more through ffmpeg alone."""
+    """The whole corpus through the product."""
     bait = lay_bait(folder)
     with Canary.listening() as canary:
         named = hostile_media.references(bait.path, canary.port)
         verdicts = judge_all(folder, named.items())
-        print(table("naming others, as the product does", verdicts, canary))
-        alone = judge_all(folder, named.items(), alone=True)
-        print(table("naming others, ffmpeg alone", alone, canary))
+        print(table("naming others", verdicts, canary))
         bombs = judge_all(folder, hostile_media.bombs().items())
         print(table("bombs", bombs, canary))
         damaged = judge_all(folder, hostile_media.mutations(good_files(folder), seed))
         print(table(f"damaged, seed {seed}", damaged, canary))
-        return verdicts + alone + bombs + damaged, canary.count()
+        return verdicts + bombs + damaged, canary.count()
 
 
 def main() -> None:
     """Print the tables; an exit status of 1 where something was not contained."""
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    if len(sys.argv) > 2:
-        os.environ["PATH"] = f"{Path(sys.argv[2]).parent}{os.pathsep}{os.environ['PATH']}"
-    print(f"{media.binary()}\nseed {seed}")
+    print(f"seed {seed}")
     with tempfile.TemporaryDirectory() as folder:
         verdicts, hits = campaign(Path(folder), seed)
     sys.exit(hits > 0 or not all(each.contained for each in verdicts))

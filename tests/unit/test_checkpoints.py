@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 TRACKS = Tracks(start_s=0, f0_hz=np.array([1, np.nan, 3], np.float32), level_dbfs=np.array([0.1, -2, -3], np.float32))
 UNSURE = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=0.1 + 0.2)
-DAMAGED = ResultWarning(code=WarningCode.AUDIO_DAMAGED)
+DAMAGED = ResultWarning(code=WarningCode.AUDIO_DAMAGED, seconds=1.5, share=0.1)
 BY_EAR = Settings(profile="local", transcriber=EARS, emotion=EmotionConfig(engine="wav2vec2", batch_s=1))
 """An engine whose answers come in parts, so that there is something to put in order."""
 WORK = {
@@ -526,7 +526,7 @@ def test_d5_checkpoints_in_the_form_of_the_release_before_are_not_read(sqlite_da
 def test_d5_a_change_of_what_is_saved_raises_the_form():
     """Where the fields differ from those below, raise `FORM` and write both here."""
     stored = (AudioInfo, PartialTranscript, Passage, Transcript, Utterance, Word, Turn, WordProsody, Emotion)
-    assert checkpoint_codec.FORM == 2
+    assert checkpoint_codec.FORM == 3
     assert {each.__name__: " ".join(field.name for field in fields(each)) for each in (*stored, ResultWarning)} == {
         "AudioInfo": "duration_s samples sha256 warnings",
         "PartialTranscript": "chunks language_probability warnings transcripts",
@@ -537,7 +537,7 @@ def test_d5_a_change_of_what_is_saved_raises_the_form():
         "Turn": "start_s end_s speaker",
         "WordProsody": "volume_db pitch_hz voiced",
         "Emotion": "label confidence",
-        "ResultWarning": "code seconds share count language",
+        "ResultWarning": "code seconds share count track language",
     }
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from deployments.types import Audio
 
-DAMAGED = ResultWarning(code=WarningCode.AUDIO_DAMAGED)
+DAMAGED = ResultWarning(code=WarningCode.AUDIO_DAMAGED, seconds=1.5, share=0.1)
 LONGER = ResultWarning(code=WarningCode.AUDIO_LONGER, seconds=1 / 3)
 AUDIO: Audio = np.random.default_rng(1).integers(-32768, 32767, 100_000, np.int16)
 

@@ -149,11 +149,9 @@ def test_ray_stays_at_the_edge():
 
 
 def test_one_door_to_ffmpeg():
-    """The product's ffmpeg runs in one module; the other one only makes the demo's pictures. Children have one, too."""
-    assert users_of("ffmpeg", "imageio_ffmpeg") == {
-        "deployments/extraction/ffmpeg_decoder.py",
-        "deployments/extraction/samples.py",
-    }
+    """One script opens media files, the ffmpeg program only makes the demo's picture. Children have one door, too."""
+    assert users_of("av") == {"deployments/extraction/child/decode.py"}
+    assert users_of("ffmpeg", "imageio_ffmpeg") == {"deployments/extraction/samples.py"}
     assert users_of("subprocess") == {
         "deployments/extraction/limited_process.py",
         "deployments/models/packages.py",

@@ -62,7 +62,7 @@ def test_a_code_is_not_kept_for_nothing(code: WarningCode) -> None:
 @pytest.mark.parametrize("warning", ONE_OF_EACH, ids=lambda warning: warning.code)
 def test_a_warning_is_written_in_both_languages(warning: ResultWarning) -> None:
     """With its amounts as people read them: seconds with a decimal, shares in per cent."""
-    written = {"seconds": "12.3", "share": "26", "count": "3", "language": "fr"}
+    written = {"seconds": "12.3", "share": "26", "count": "3", "track": "2", "language": "fr"}
     for locale in ("ko", "en"):
         text = sentence(warning, locale)  # type: ignore[arg-type]
         assert "{" not in text
