@@ -396,7 +396,7 @@ class Checker:
         times = [posts[0].until, *(got.at for got in self._by_job[job_id] if got.at <= end), end]
         for before, after in pairwise(sorted(times)):
             quiet = after - before > SILENCE_S + HEARTBEAT_SLACK_S
-            if quiet and receiver.well_during(before - 60, after) and self._calm(before, after):
+            if quiet and receiver.well_during(before - 60, after, quick=True) and self._calm(before, after):
                 yield f"nothing for {after - before:.1f} s from {before:.1f}"
 
     def _late_end(self, job_id: str) -> Iterator[str]:

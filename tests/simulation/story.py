@@ -107,7 +107,7 @@ def plan_of(random: Random) -> Plan:
     names = list(FAULTS)
     match kind:
         case "queue":
-            plan.jobs, plan.work_s, limits["running_jobs"] = random.randint(4, 8), (0.5, 4.0), 1
+            plan.jobs, plan.work_s, limits["running_jobs"] = random.randint(10, 16), (0.1, 1.0), 1
             plan.again = plan.bad = 0.0
         case "crowd":
             plan.jobs, plan.bad, plan.work_s = random.randint(20, 40), 0.9, (0.01, 0.05)
