@@ -48,7 +48,7 @@ class Extractor:
         self.kept_jobs = called(self._kept_jobs)
         self.discard_folders = called(self._discard_folders)
 
-    async def _prepare(self, job_id, run, _url, _report):
+    async def _prepare(self, job_id, run, _url, _report, _language="auto"):
         if self.scratch.info(job_id, run) is not None:
             return
         self.fetched.append(job_id)
