@@ -171,9 +171,7 @@ class _Transfer:
         url = self.url
         try:
             for _ in range(self.limits.max_redirects + 1):
-                request = httpx.Request(
-                    "GET", url, headers=self._headers(), extensions={"target": _target(url).encode()}
-                )
+                request = httpx.Request("GET", url, headers=self._headers(), extensions=self._extensions(url))
                 async with exchange(
                     self.transport, request, connect_s=self.limits.connect_s, stall_s=self.limits.stall_s
                 ) as response:
@@ -205,6 +203,10 @@ class _Transfer:
             raise DownloadError(reason="not_allowed") from None
         self._check(target)
         return target
+
+    def _extensions(self, url: str) -> dict[str, bytes]:
+        """Return what has httpcore send the path as it is. A proxy's requests have a target of their own."""
+        return {} if self.policy.proxy else {"target": _target(url).encode()}
 
     def _headers(self) -> dict[str, str]:
         headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
