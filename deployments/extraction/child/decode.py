@@ -194,6 +194,7 @@ class Reading:
         self._chosen = container.streams[track.stream]
         self._chosen.thread_count = 1
         self.streams = [self._chosen, *(stream for stream in container.streams if is_picture(stream))]
+        self._bases = {stream.index: float(stream.time_base or 0) for stream in self.streams}
         self.clock = PacketClock(may_restart=bool(container.format.flags & av.format.Flags.ts_discont.value))
         self.pictures: dict[int, Picture] = defaultdict(Picture)
         self.byte_clock = (
@@ -204,15 +205,16 @@ class Reading:
 
     def place(self, packet: Any) -> bool:
         """Correct the times of a packet, and count it if it is a picture's. Return whether it is of the track."""
-        base = packet.time_base
-        ours = bool(packet.stream.index == self._chosen.index)
+        index = packet.stream.index
+        base = self._bases[index]
+        ours = bool(index == self._chosen.index)
         if packet.dts is None or not base:
             return ours
-        length_s = float((packet.duration or 0) * base)
-        offset_s = self.clock.correction(packet.stream.index, float(packet.dts * base) - self._zero_s, length_s)
+        length_s = (packet.duration or 0) * base
+        offset_s = self.clock.correction(index, packet.dts * base - self._zero_s, length_s)
         if not ours:
-            shown_s = float((packet.dts if packet.pts is None else packet.pts) * base) - self._zero_s + offset_s
-            if self.pictures[packet.stream.index].show(shown_s, length_s) > self._limit_s:
+            shown_s = (packet.dts if packet.pts is None else packet.pts) * base - self._zero_s + offset_s
+            if self.pictures[index].show(shown_s, length_s) > self._limit_s:
                 raise TooLongError
         elif offset_s:
             ticks = round(offset_s / base)
@@ -229,7 +231,7 @@ class Reading:
             if decoded is None or packet.is_corrupt:
                 sound.lose(float((packet.duration or 0) * packet.time_base))
             for frame in decoded or ():
-                at_s = None if frame.pts is None else float(frame.pts * frame.time_base) - self._zero_s
+                at_s = None if frame.time is None else frame.time - self._zero_s
                 sound.add(as_float(frame), frame.sample_rate, low_frequency_channel(frame), at_s)
         elif decoded:
             seconds = sum(frame.samples / frame.sample_rate for frame in decoded)

@@ -151,7 +151,8 @@ class Sound:
     def _mix(self) -> None:
         if not self._buffered:
             return
-        block = np.concatenate(self._block, axis=1)
+        block: Samples = np.concatenate(self._block, axis=1)
+        np.nan_to_num(block, copy=False, posinf=1.0, neginf=-1.0)
         self._block, self._buffered = [], 0
         rate_hz = self._format[1]
         mixed = self._mixer.mix(block, rate_hz)
@@ -181,8 +182,10 @@ def as_float(frame: Any) -> Samples:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
     full_scale = 1.0 if samples.dtype.kind == "f" else float(2 ** (8 * samples.itemsize - 1))
     zero = full_scale if samples.dtype.kind == "u" else 0.0
+    if samples.dtype == np.float32:
+        return samples
     floats: Samples = (samples.astype(np.float32) - np.float32(zero)) / np.float32(full_scale)
-    return np.nan_to_num(floats, copy=False, posinf=1.0, neginf=-1.0)
+    return floats
 
 
 def low_frequency_channel(frame: Any) -> int | None:
