@@ -1,1 +1,1 @@
-"""From a URL to the audio that all stages work on: download, probe, decode, store."""
+"""From a URL to the audio that all stages work on: download, decode, store."""
