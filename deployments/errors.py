@@ -54,10 +54,18 @@ class JobError(MLServerError):
 
     def sentence(self, locale: Locale) -> str:
         """Return the public message in `locale`, with the reason, if there is one, in words."""
-        reason, _, detail = str(self.values.get("reason", "")).partition(" ")
-        in_words = self.REASONS[reason][("ko", "en").index(locale)] if reason in self.REASONS else reason
-        told = ": ".join(filter(None, (in_words.replace("http_", "HTTP "), detail)))
+        reason = str(self.values.get("reason", "")).partition(" ")[0]
+        in_words = _in_words(self.REASONS, reason, locale).replace("http_", "HTTP ")
+        told = ": ".join(filter(None, (in_words, self._detail(locale))))
         return self.sentences[locale].format(**{**self.values, "reason": told})
+
+    def _detail(self, _locale: Locale) -> str:
+        """Return what is told after the reason: the word after its key, where there is one."""
+        return str(self.values.get("reason", "")).partition(" ")[2]
+
+
+def _in_words(words: dict[str, tuple[str, str]], key: str, locale: Locale) -> str:
+    return words[key][("ko", "en").index(locale)] if key in words else key
 
 
 def _rebuild(cls: type[JobError], values: dict[str, str | float]) -> JobError:
@@ -128,8 +136,7 @@ class AudioExtractionError(JobError):
         "unsupported": ("지원하지 않는 코덱", "unsupported codec"),
         "timeout": ("시간 초과", "timed out"),
     }
-
-    FOUND: ClassVar = {
+    FOUND: ClassVar[dict[str, tuple[str, str]]] = {
         "image": ("이미지", "an image"),
         "archive": ("압축 파일", "an archive"),
         "pdf": ("PDF", "a PDF"),
@@ -140,11 +147,8 @@ class AudioExtractionError(JobError):
     def __init__(self, *, reason: str, found: str = "") -> None:
         super().__init__(reason=reason, **({"found": found} if found else {}))
 
-    def sentence(self, locale: Locale) -> str:
-        """Return the public message, with what was found, where that is known."""
-        found = str(self.values.get("found", ""))
-        in_words = self.FOUND[found][("ko", "en").index(locale)] if found in self.FOUND else found
-        return super().sentence(locale).replace(")", f": {in_words})") if in_words else super().sentence(locale)
+    def _detail(self, locale: Locale) -> str:
+        return _in_words(self.FOUND, str(self.values.get("found", "")), locale)
 
 
 class TranscriptionError(JobError):

@@ -27,7 +27,6 @@ DRIVER_GRACE_S = 3.0
 """Added to the heartbeat's interval for a running job: its job actor reports by itself."""
 PRUNED_AT_ONCE = 200
 
-
 _SILENT = (
     select(jobs.c.job_id)
     .where(
@@ -41,6 +40,7 @@ _SILENT = (
     .order_by(jobs.c.told_at)
 )
 """Jobs whose last progress callback lies before or after these epoch seconds; made once, as the manager asks often."""
+_ONE_SILENT = _SILENT.limit(1)
 
 
 class JobQueue:
@@ -90,7 +90,7 @@ class JobQueue:
         now = self._clock()
         times = {"queued": now - since_s, "running": now - since_s - DRIVER_GRACE_S, "future": now + since_s}
         with self._db.read() as db:
-            if db.execute(_SILENT, times).first() is None:
+            if db.execute(_ONE_SILENT, times).first() is None:
                 return []
         with self._db.write(admission=True) as db:
             ids = list(db.execute(_SILENT.limit(limit).with_for_update(), times).scalars())

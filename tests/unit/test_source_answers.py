@@ -162,32 +162,16 @@ KEYS = [
 ]
 
 
-@pytest.mark.parametrize("key", KEYS)
-async def test_keys_are_sent_byte_for_byte(key: str, tmp_path: Path) -> None:
+ENCODED_KEYS = [("/한 글.mp4", "/%ED%95%9C%20%EA%B8%80.mp4"), ("/a<b>.mp4", "/a%3Cb%3E.mp4")]
+"""What no request line may have is encoded, as every client does."""
+
+
+@pytest.mark.parametrize(("given", "sent"), [*((key, key) for key in KEYS), *ENCODED_KEYS])
+async def test_keys_are_sent_byte_for_byte(given: str, sent: str, tmp_path: Path) -> None:
     """A key is sent as it was signed, dots and all."""
-    asked: list[str] = []
-
-    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
-        asked.append(request.target)
-        writer.write(head(200, Content_Length=len(VIDEO)) + VIDEO)
-
-    await fetched(answer, tmp_path, key)
-    assert [path.partition("?")[0] for path in asked] == [key]
-
-
-@pytest.mark.parametrize(
-    ("given", "sent"), [("/한 글.mp4", "/%ED%95%9C%20%EA%B8%80.mp4"), ("/a<b>.mp4", "/a%3Cb%3E.mp4")]
-)
-async def test_what_no_request_may_have_is_encoded(given: str, sent: str, tmp_path: Path) -> None:
-    """Spaces and letters beyond ASCII, as every client does."""
-    asked: list[str] = []
-
-    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
-        asked.append(request.target)
-        writer.write(head(200, Content_Length=len(VIDEO)) + VIDEO)
-
-    await fetched(answer, tmp_path, given)
-    assert [path.partition("?")[0] for path in asked] == [sent]
+    async with serving(whole(VIDEO)) as server:
+        await download(server.url(given), tmp_path / "video", policy=POLICY, limits=LIMITS)
+    assert [request.target.partition("?")[0] for request in server.requests] == [sent]
 
 
 def test_codes_are_words() -> None:
