@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
     from sqlalchemy.engine import ExceptionContext
+    from sqlalchemy.pool import ConnectionPoolEntry
 
     from serve_app.settings import Settings
 
@@ -58,6 +59,7 @@ class Database:
             limits = {"connect_timeout": max(1, BUSY_TIMEOUT_S // len(_hosts(parsed))), **GONE}
             options["connect_args"] = {name: limit for name, limit in limits.items() if name not in parsed.query}
             writing["isolation_level"] = "READ COMMITTED"  # who waited for the lock must see what others committed
+        self._closed = False
         self._engine: Engine = create_engine(parsed, **options, **writing)
         self._reader: Engine = create_engine(parsed, isolation_level="AUTOCOMMIT", **options)
         self._turn = _line(f"{parsed.database}.lock") if self.is_sqlite else nullcontext
@@ -65,6 +67,7 @@ class Database:
             event.listen(engine, "connect", _prepare_sqlite if self.is_sqlite else _prepare_postgresql)
             event.listen(engine, "handle_error", _forget_values)
             event.listen(engine, "handle_error", _leave_broken_connection)
+            event.listen(engine, "checkin", self._close_returned)
         if self.is_sqlite:
             event.listen(self._engine, "begin", _begin_immediate)
 
@@ -108,9 +111,15 @@ class Database:
                 connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; those in use when they come back."""
+        self._closed = True
         self._engine.dispose()
         self._reader.dispose()
+
+    def _close_returned(self, _connection: Any, record: ConnectionPoolEntry) -> None:
+        """`dispose` forgets the connections that are in use: they would stay open until they are collected."""
+        if self._closed:
+            record.invalidate()
 
 
 def _with_driver(url: URL) -> URL:

@@ -6,6 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from deployments.errors import CancelledJobError
+from serve_app.api import service as service_module
 from serve_app.api.app import create_api
 from serve_app.api.service import JobService
 from serve_app.jobs.job import Attempt, Outcome
@@ -84,6 +85,12 @@ def edge(tmp_path):
     edge = Edge(tmp_path)
     yield edge
     edge.database.close()
+
+
+@pytest.fixture(autouse=True)
+def _patient_health(monkeypatch):
+    """A disk that is busy for a second makes /health say so, and is no fault."""
+    monkeypatch.setattr(service_module, "HEALTH_S", 10)
 
 
 def make(tmp_path, request, **overrides):

@@ -62,3 +62,14 @@ def test_d10_a_read_only_server_is_left(postgres_server):
         postgres_server.set_default(url, "default_transaction_read_only", "off")
         assert store.jobs.submit_job(new_job("c")).started
         database.close()
+
+
+def test_a_connection_in_use_is_closed_when_it_comes_back(postgres_server):
+    """`close` of a pool forgets the connections that threads still use; they would stay open on the server."""
+    with postgres_server.database() as url:
+        database = Database(url)
+        with database.read() as reading, database.write() as writing:
+            drivers = [db.connection.driver_connection for db in (reading, writing)]
+            database.close()
+            assert not any(driver.closed for driver in drivers)
+        assert all(driver.closed for driver in drivers)
