@@ -15,7 +15,13 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from deployments.hallucinations.phrases import without_hallucinated_phrases
-from deployments.hallucinations.repetitions import cut_letter_loops, cut_loops, is_speakable, looped_phrases
+from deployments.hallucinations.repetitions import (
+    cut_letter_loops,
+    cut_loops,
+    is_speakable,
+    is_too_fast,
+    looped_phrases,
+)
 from deployments.warnings import WarningCode
 
 if TYPE_CHECKING:
@@ -101,7 +107,10 @@ def best(hypotheses: Sequence[Hypothesis], thresholds: HallucinationThresholds) 
 def filtered(
     hypothesis: Hypothesis, speech_share: float, thresholds: HallucinationThresholds, *, speech_s: float
 ) -> FilteredText:
-    """Cut from the final `hypothesis` what nobody said. `speech_s`: seconds of detected speech in the chunk."""
+    """Cut from the final `hypothesis` what nobody said. `speech_s`: seconds of detected speech in the chunk.
+
+    Of a tenth of a second of speech Whisper makes "Thank you very much.": an unsure text that nobody can say so fast.
+    """
     if not _WORD.search(hypothesis.text):
         return FilteredText(text="")
     verdict = judge(hypothesis, speech_share, thresholds)
@@ -114,12 +123,14 @@ def filtered(
         text = cut
         warnings.append(WarningCode.LOOP_CUT)
     if little_speech or hypothesis.no_speech > thresholds.no_speech:
-        spoken = without_hallucinated_phrases(text)
+        spoken = without_hallucinated_phrases(text, speech_s=speech_s)
         if spoken != text:
             text = spoken
             warnings.append(WarningCode.PHANTOM_DROPPED)
     guessed = verdict is Verdict.DOUBTFUL or hypothesis.temperature > GUESSING
     if text and (guessed or hypothesis.no_speech > thresholds.no_speech):
+        if is_too_fast(text, speech_s):
+            return FilteredText(text="", warnings=(*warnings, WarningCode.SILENT_TEXT_DROPPED))
         warnings.append(WarningCode.SPEECH_UNCERTAIN)
     return FilteredText(text=text, warnings=tuple(warnings))
 

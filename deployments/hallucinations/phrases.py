@@ -1,11 +1,13 @@
 """Phrases that Whisper is known to hallucinate over silence: remains of the subtitles that it was trained on.
 
 People do say "thanks for watching", so callers drop these phrases only where something else speaks against speech.
-"Thank you" alone and "감사합니다" alone, which Whisper hallucinates as well, are missing: too many people say them.
+"Thank you" alone and "감사합니다" alone, which Whisper hallucinates as well, are said by too many people: they count
+only over a sound that is too short for them.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -75,6 +77,10 @@ PHRASES: Final = (
 )
 """Whole sentences; `*` stands for up to 40 characters. Case, spaces and punctuation do not count."""
 
+THANKS: Final = ("thank you", "thank you very much", "thank you so much", "감사합니다", "고맙습니다")
+"""Likewise, over less than `BRIEF_S` of speech: Whisper base wrote them for 0.2-0.5 s that were cut out of a word."""
+BRIEF_S: Final = 0.5
+
 _ANYTHING: Final = ".{0,40}"
 _IGNORED: Final = re.compile(r"[\W_]+")
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?…。])\s+")
@@ -85,6 +91,7 @@ def _plain(text: str) -> str:
 
 
 _HALLUCINATED: Final = re.compile("|".join(_ANYTHING.join(map(_plain, phrase.split("*"))) for phrase in PHRASES))
+_THANKS: Final = frozenset(map(_plain, THANKS))
 
 
 def is_hallucinated_phrase(sentence: str) -> bool:
@@ -92,6 +99,8 @@ def is_hallucinated_phrase(sentence: str) -> bool:
     return _HALLUCINATED.fullmatch(_plain(sentence)) is not None
 
 
-def without_hallucinated_phrases(text: str) -> str:
-    """Return `text` without those of its sentences that are hallucinated phrases."""
+def without_hallucinated_phrases(text: str, *, speech_s: float = math.inf) -> str:
+    """Return `text` without those of its sentences that are hallucinated phrases, for `speech_s` seconds of speech."""
+    if speech_s < BRIEF_S and _plain(text) in _THANKS:
+        return ""
     return " ".join(sentence for sentence in _SENTENCE_END.split(text) if not is_hallucinated_phrase(sentence))

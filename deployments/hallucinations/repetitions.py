@@ -65,7 +65,16 @@ def looped_phrases(text: str) -> frozenset[str]:
 
 def is_speakable(text: str, speech_s: float) -> bool:
     """Return whether people can have said `text` in `speech_s` seconds of speech."""
-    return SLOWEST * speech_s <= sum(map(spoken_letters, text.split())) <= FASTEST * speech_s
+    return SLOWEST * speech_s <= _letters(text) and not is_too_fast(text, speech_s)
+
+
+def is_too_fast(text: str, speech_s: float) -> bool:
+    """Return whether `speech_s` seconds of speech are too short for people to say `text`."""
+    return _letters(text) > FASTEST * speech_s
+
+
+def _letters(text: str) -> int:
+    return sum(map(spoken_letters, text.split()))
 
 
 def drop_repeated_texts(transcripts: Mapping[int, Transcript], speech: Sequence[Span]) -> dict[int, Transcript]:

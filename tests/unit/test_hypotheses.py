@@ -117,6 +117,25 @@ def test_what_is_left_out_is_told(hypothesis: Hypothesis, speech_share: float, t
     assert (left.text, left.warnings) == (text, (warning,))
 
 
+@pytest.mark.parametrize(
+    ("text", "speech_s", "warning"),
+    [
+        ("Thank you very much.", 0.08, WarningCode.PHANTOM_DROPPED),
+        ("Thank you.", 0.31, WarningCode.PHANTOM_DROPPED),
+        ("감사합니다.", 0.3, WarningCode.PHANTOM_DROPPED),
+        ("Plastics.", 0.08, WarningCode.SILENT_TEXT_DROPPED),
+        ("회의를 시작합니다.", 0.2, WarningCode.SILENT_TEXT_DROPPED),
+    ],
+)
+def test_an_unsure_text_that_is_too_long_for_its_sound_goes(text: str, speech_s: float, warning: WarningCode) -> None:
+    """What nobody can say so fast is dropped where the model doubts that there is speech; else, or said slower, not."""
+    unsure = heard(text, no_speech=0.7)
+    left = filtered(unsure, 0.5, GUARD, speech_s=speech_s)
+    assert (left.text, left.warnings) == ("", (warning,))
+    assert filtered(heard(text), 0.5, GUARD, speech_s=speech_s).text == text
+    assert filtered(unsure, 0.5, GUARD, speech_s=0.9).text == text
+
+
 def test_signs_alone_are_no_text() -> None:
     """Dots and notes are left out, and nothing is lost with them."""
     for text in ("", "...", " . ♪ -"):
