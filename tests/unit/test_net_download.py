@@ -19,6 +19,7 @@ from deployments.errors import DownloadError, FileTooLargeError, JobError, OutOf
 from deployments.net.download import Downloaded, download, time_left_s
 from deployments.net.policy import DownloadLimits, VideoPolicy
 from tests.support.servers import (
+    Request,
     Server,
     cutting,
     dripping,
@@ -38,7 +39,7 @@ from tests.support.servers import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.support.servers import Handler, Request
+    from tests.support.servers import Handler
 
 LOCAL = VideoPolicy(schemes={"http"}, networks=("127.0.0.0/8",), ports="*")
 SECRET = "s3cr3t"  # noqa: S105 - stands for the signature of a presigned URL
@@ -314,6 +315,46 @@ def test_m6_twenty_cuts(tmp_path: Path, size: int) -> None:
     assert got.cuts == 20
     assert server.sent_bytes == len(body)
     assert [request.headers.get("if-range") for request in server.requests] == [None] + ['"v1"'] * 20
+
+
+def answering(body: bytes, *, chunked: bool) -> Callable[[Request], bytes]:
+    """All bytes of an honest answer to each request, for one version of `body`; ranges are heeded."""
+
+    def answer(request: Request) -> bytes:
+        start = int(request.headers.get("range", "bytes=0-")[6:-1])
+        part = body[start:]
+        where = {"Content_Range": f"bytes {start}-{len(body) - 1}/{len(body)}"} if start else {}
+        if chunked:
+            pieces = (part[:7], part[7:])
+            sent = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces if piece) + b"0\r\n\r\n"
+            return head(206 if start else 200, Transfer_Encoding="chunked", ETag='"v1"', **where) + sent
+        return head(206 if start else 200, Content_Length=len(part), ETag='"v1"', **where) + part
+
+    return answer
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("how", ["closed", "reset"])
+async def test_m6_a_cut_at_any_byte(how: str, tmp_path: Path, *, chunked: bool) -> None:
+    """M6: wherever the first answer breaks off, in its head, a chunk's size or its body, the file arrives whole."""
+    body = BODY[:24]
+    answer = answering(body, chunked=chunked)
+    cut_at = 0
+
+    async def handle(request: Request, writer: asyncio.StreamWriter) -> None:
+        whole_answer = answer(request)
+        first = len(server.requests) == 1
+        writer.write(whole_answer[: cut_at if first else None])
+        await writer.drain()
+        if first and how == "reset":
+            reset(writer)
+
+    async with serving(handle) as server:
+        for cut_at in range(len(answer(Request("GET", "/", {})))):
+            server.requests.clear()
+            got = await download(server.url(query=QUERY), tmp_path / "v", policy=LOCAL, limits=LIMITS)
+            assert (tmp_path / "v").read_bytes() == body, cut_at
+            assert got.cuts == len(server.requests) - 1, cut_at
 
 
 def test_m6_a_changed_file_fails(tmp_path: Path) -> None:
