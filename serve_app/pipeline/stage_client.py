@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployments import logs
 from deployments.extraction.protocol import AudioMissingError
+from deployments.transcriber.protocol import AUTO
 from serve_app.observability.tracing import UNTRACED
 from serve_app.pipeline.stage_calls import StageCalls
 
@@ -79,6 +80,7 @@ class StageClient:
     async def extract(self) -> AudioInfo:
         """Download the video and decode its audio, unless the extractor still has it, and load it."""
         job = self._job
+        asked = () if job.options.language == AUTO else (job.options.language,)  # the release before takes none
         info: AudioInfo = await self._call(
             "extractor.prepare",
             self._handles.extractor.prepare,
@@ -86,7 +88,7 @@ class StageClient:
             job.run_id,
             job.video_url,
             self._reporter,
-            job.options.language,
+            *asked,
         )
         self._load_audio()
         self._extractions += 1

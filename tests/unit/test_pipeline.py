@@ -15,7 +15,7 @@ from deployments.emotion.config import EmotionConfig
 from deployments.errors import AudioExtractionError, DeviceError, TranscriptionError
 from deployments.extraction.protocol import AudioMissingError
 from deployments.transcriber.config import TranscriberConfig
-from deployments.types import Emotion, Span, Tracks, Transcript, Turn, WordProsody
+from deployments.types import AudioInfo, Emotion, Span, Tracks, Transcript, Turn, WordProsody
 from deployments.warnings import ResultWarning, WarningCode
 from serve_app.jobs.progress import ProgressMeter
 from serve_app.jobs.stages import Stage
@@ -516,3 +516,16 @@ def test_audio_that_stays_gone_fails_the_job():
     """It is extracted again once, and not for ever."""
     with pytest.raises(AudioMissingError):
         run(graph(detector=FakeHandle(detect=fails(AudioMissingError()))))
+
+
+def test_the_extractor_is_told_the_language_that_was_asked_for():
+    """By it a track is chosen. Where none was asked for, a replica of the release before, which takes none, will do."""
+    told = []
+    info = AudioInfo(duration_s=SECONDS + 1, samples=int(SECONDS * 16_000), sha256="")
+
+    def extractor(prepare: Any) -> FakeHandle:
+        return FakeHandle(prepare=prepare, load=lambda *_: None)
+
+    run(graph(extractor=extractor(lambda *args: told.append(args[4:]) or info)), language="ko")
+    assert told == [("ko",)]
+    assert run(graph(extractor=extractor(lambda _job, _run, _url, _reporter: info)))["segments"]
