@@ -73,7 +73,7 @@ def is_too_fast(text: str, speech_s: float) -> bool:
     return _letters(text) > FASTEST * speech_s
 
 
-def _letters(text: str) -> int:
+def _letters(text: str) -> float:
     return sum(map(spoken_letters, text.split()))
 
 

@@ -108,7 +108,7 @@ class JobRunner:
 
     async def _live(self) -> None:
         try:
-            begin = partial(self._attempts.begin_attempt, self._job_id, self._run, self._token)
+            begin = partial(self._attempts.begin_attempt, self._job_id, self._run, self._token, time.time())
             job = await until_stored(self._job_id, begin)
             if job is not None:
                 await self._attempt(job)

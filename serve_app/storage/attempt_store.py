@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from serve_app.jobs.job import Attempt
 from serve_app.jobs.states import JobState
@@ -44,22 +44,25 @@ class AttemptStore:
         self._end_body = end_body
         self._clock = clock
 
-    def begin_attempt(self, job_id: str, run: int, token: str) -> Job | None:
-        """Count an attempt before its work starts; None where the run does not go on, or the server drains."""
+    def begin_attempt(self, job_id: str, run: int, token: str, at: float) -> Job | None:
+        """Count an attempt before its work starts; None where the run does not go on, or the server drains.
+
+        Of several calls with the same `at`, in epoch seconds, one counts: a commit may succeed and its answer be lost.
+        """
+        goes_on = (
+            *(jobs.c.job_id == job_id, jobs.c.run == run, jobs.c.token == token),
+            jobs.c.state == JobState.RUNNING,
+        )
         with self._db.write() as db:
             if is_draining(db):
                 return None
-            changed = db.execute(
-                update(jobs)
-                .where(
-                    *(jobs.c.job_id == job_id, jobs.c.run == run, jobs.c.token == token),
-                    jobs.c.state == JobState.RUNNING,
-                )
-                .values(attempt=jobs.c.attempt + 1)
-            )
-            if not changed.rowcount:
+            counted = timeline.find_attempt(db, job_id, run, at=at)
+            if counted is not None:
+                newest = db.execute(select(jobs.c.attempt).where(*goes_on)).scalar()
+                return fetch(db, job_id) if newest == counted else None
+            if not db.execute(update(jobs).where(*goes_on).values(attempt=jobs.c.attempt + 1)).rowcount:
                 return None
-            timeline.record(db, job_id, EventKind.ATTEMPT, at=self._clock())
+            timeline.record(db, job_id, EventKind.ATTEMPT, at=at)
             return fetch(db, job_id)
 
     def give_back(self, attempt: Attempt, *, spent_s: float, marks: Sequence[Mark] = ()) -> bool:

@@ -70,6 +70,15 @@ class Mark:
     stage: TimedStage
 
 
+def find_attempt(db: Connection, job_id: str, run: int, *, at: float) -> int | None:
+    """Return the number of the attempt that began at `at`, in epoch seconds; None where there is none."""
+    began = select(events.c.attempt).where(
+        *(events.c.job_id == job_id, events.c.run == run, events.c.kind == EventKind.ATTEMPT, events.c.at == at)
+    )
+    number: int | None = db.execute(began).scalar()
+    return number
+
+
 def mark(db: Connection, attempt: Attempt, marks: Sequence[Mark]) -> None:
     """Store the beginnings and ends of an attempt's stages."""
     whose = {"job_id": attempt.job_id, "run": attempt.run, "attempt": attempt.number}

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from tests.simulation.network import NEVER
 from tests.simulation.stages import BAD, text_of
-from tests.simulation.story import PROBE
+from tests.simulation.story import PROBE, QUIET_TURN_S
 from tests.simulation.virtual_time import EPOCH_S
 from tests.simulation.world import ANSWER_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tests.simulation.loop import Process
     from tests.simulation.network import Received
     from tests.simulation.story import Request, Story
 
@@ -35,6 +36,8 @@ CANCEL_S = 18.0
 DEADLINE_SLACK_S = 20.0
 STORED_S = 1.0
 """An answer of a stage is stored within this time."""
+LEARNS_S = 6.5
+"""An actor whose attempt is outdated learns it at its next beat, five seconds later at most."""
 AUDIO_S = 25.0
 """How long audio may lie about after its job's end."""
 ANSWER_BYTES = 90_000
@@ -45,6 +48,8 @@ ENDED = frozenset(("completed", "failed"))
 UNKNOWN = frozenset(("unknown", "SERVICE_UNAVAILABLE"))
 """Outcomes of requests that the server may have carried out all the same."""
 FIRST_WAITS_S = (1.0, 5.0, 30.0, 120.0, 300.0)
+LATER_WAIT_S, FEW_HOURS_S = 1800.0, 7200.0
+"""The longest wait between tries when an end is more than six hours old; the clock may be set forward by hours."""
 BREAKER = 4
 """Failures in a row up to which a receiver is surely not taken for dead."""
 
@@ -86,6 +91,9 @@ class Checker:
             *self._late_probe(),
             *self._late_retries(),
             *self._too_many_at_once(),
+            *self._left_standing(),
+            *self._outdated_work(),
+            *self._neglected(),
         ]
         for job_id in self._requests:
             for rule in (
@@ -97,6 +105,7 @@ class Checker:
                 self._late_end,
                 self._not_cancelled,
                 self._over_deadline,
+                self._failed_needlessly,
             ):
                 found += [Violation(rule.__name__.strip("_").replace("_", " "), job_id, text) for text in rule(job_id)]
         return found
@@ -243,7 +252,7 @@ class Checker:
                 wait_s = FIRST_WAITS_S[min(len(before), len(FIRST_WAITS_S)) - 1] * 1.2
                 if "Retry-After" in self._manner_name(name, got.at):
                     wait_s = max(wait_s, 20.0)
-                due = got.answered_at + wait_s + RETRY_SLACK_S
+                due = got.answered_at + wait_s + RETRY_SLACK_S + (QUIET_TURN_S if self._story.plan.kind == "day" else 0)
                 nxt = next(
                     (each.at for each in receiver.got if each.message_id == got.message_id and each.at > got.at), NEVER
                 )
@@ -258,6 +267,58 @@ class Checker:
                         got.job_id,
                         f"refused at {got.answered_at:.1f}, tried again at {nxt:.1f}, due {due:.1f}",
                     )
+
+    def _left_standing(self) -> Iterator[Violation]:
+        """An actor that stands still is replaced after the lease: another one works, or the job ends."""
+        for stood in self._story.stood:
+            until = stood.at + RECOVERY_S
+            videos = {call.video for call in self._world.stages.calls if call.caller is stood.actor}
+            jobs = {each.job_id for each in self._story.requests if each.kind == "post" and each.video in videos}
+            if stood.until < until or len(jobs) != 1 or not self._calm(stood.at, until, but=("actor", "stage: ")):
+                continue
+            (job_id,) = jobs
+            gone = any(each.kind == "cancel" for each in self._requests[job_id])
+            ended = any(got.ended and got.at <= until for got in self._by_job[job_id])
+            goes_on = any(
+                call.video in videos and call.caller is not stood.actor and stood.at < call.at <= until
+                for call in self._world.stages.calls
+            )
+            if not (gone or ended or goes_on or self._story.strikes[job_id] > 1):
+                yield Violation("left standing", job_id, f"{stood.actor} stood still at {stood.at:.1f}")
+
+    def _outdated_work(self) -> Iterator[Violation]:
+        """The actor of an attempt that no longer counts calls no stage once it has had the time to learn it."""
+        first: dict[tuple[int, Process], float] = {}
+        for call in self._world.stages.calls:
+            if call.caller.name.startswith("job:"):
+                first.setdefault((call.video, call.caller), call.at)
+        for call in self._world.stages.calls:
+            began = first.get((call.video, call.caller))
+            newer = [at for (video, _), at in first.items() if video == call.video and began is not None and at > began]
+            if not newer:
+                continue
+            woken = [stood.until for stood in self._story.stood if stood.actor is call.caller and stood.at < call.at]
+            learned = max(min(newer), *woken) + LEARNS_S if woken else min(newer) + LEARNS_S
+            if call.at > learned and self._calm(learned - LEARNS_S, call.at, but=("actor", "stage: ")):
+                yield Violation(
+                    "outdated work", f"video {call.video}", f"{call.stage} by {call.caller} at {call.at:.1f}"
+                )
+                return
+
+    def _neglected(self) -> Iterator[Violation]:
+        """As long as a receiver is owed an end it is tried, however the clock is set."""
+        for name, receiver in self._receivers.items():
+            owed: set[str] = set()
+            last: Received | None = None
+            for got in [got for got in receiver.got if got.ended]:
+                if last is not None and owed:
+                    longest_s = FIRST_WAITS_S[-1] if got.at < FEW_HOURS_S else LATER_WAIT_S
+                    due = last.answered_at + longest_s * 1.2 + RETRY_SLACK_S + 2 * QUIET_TURN_S
+                    if got.at > due and self._calm(last.at, due, but=("clock",)):
+                        yield Violation("neglected", name, f"tried at {last.at:.1f}, and not before {got.at:.1f}")
+                last = got
+                settled = got.acknowledged or got.status == 410
+                (owed.discard if settled else owed.add)(got.message_id)
 
     def _manner_name(self, receiver: str, at: float) -> str:
         names = [manner.name for begins, manner in self._receivers[receiver].manners if begins <= at]
@@ -305,7 +366,8 @@ class Checker:
             yield "delivered, says the status, but no receiver has acknowledged it"
         if callback["state"] == "undelivered" and not gone:
             yield f"given up: {callback['last_error']}"
-        if callback["state"] in {"none", "pending"} and "dead" not in receivers:
+        may_be_owed = "dead" in receivers and self._story.plan.kind != "day"
+        if callback["state"] in {"none", "pending"} and not may_be_owed:
             yield f"its end is not told: {callback}"
         if told and callback["state"] == "delivered":
             body = max(told, key=lambda got: got.sequence).body
@@ -326,7 +388,8 @@ class Checker:
             first = acknowledged.get(got.message_id)
             if first is not None and got.at > first.answered_at:
                 renewed = any(first.at - 30 <= at <= got.at for at in redelivered)
-                if not renewed and self._calm(first.at - RECOVERY_S, got.at, recovery_s=0):
+                calm = self._calm(first.at - RECOVERY_S, got.at, but=("database", "slow"), recovery_s=0)
+                if not renewed and calm:
                     yield f"told again at {got.at:.1f}, acknowledged at {first.answered_at:.1f}"
             if got.acknowledged and got.answered_at - got.at < 19:
                 acknowledged.setdefault(got.message_id, got)
@@ -446,6 +509,25 @@ class Checker:
         until = began + limit_s + DEADLINE_SLACK_S
         if ended > until and self._calm(began, until, but=("stage", "full", "network", "api"), recovery_s=5):
             yield f"ran for {ended - began:.0f} s, {final.answer.get('error_code')}"
+
+    def _failed_needlessly(self, job_id: str) -> Iterator[str]:
+        """A job of a good video that is not cancelled ends well, unless its actors died as often as attempts permit."""
+        final = self._story.finals.get(job_id)
+        failures = {got.at for got in self._by_job[job_id] if got.body.get("error_code") == "INTERNAL_ERROR"}
+        if final is not None and final.outcome == "found" and final.answer["status"] == "failed":
+            failures.add(datetime.fromisoformat(final.answer["finished_at"]).timestamp() - EPOCH_S)
+        for at in sorted(failures):
+            posts = [each for each in self._posts(job_id) if each.at < at]
+            if not posts or posts[-1].video >= BAD or posts[-1].outcome != "accepted":
+                continue
+            began = min(post.at for post in posts if post.video == posts[-1].video)
+            cancelled = any(each.kind == "cancel" and each.until >= began for each in self._requests[job_id])
+            tolerated = ("database", "slow", "actor", "manager", "server", "ray", "api", "stage: ")
+            strikes = self._story.strikes[job_id] + sum(kind == "server" for *_, kind in self._world.disturbed)
+            spent = strikes >= self._story.plan.limits["attempts"]
+            if not cancelled and not spent and self._calm(began, at, but=tolerated):
+                yield f"at {at:.1f} after {strikes} strikes"
+                return
 
 
 def violations(story: Story) -> Sequence[Violation]:

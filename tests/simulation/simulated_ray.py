@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RaySystemError
 
 from tests.simulation.loop import PROCESS, Process, current
+from tests.simulation.virtual_time import CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -32,6 +33,7 @@ class Reply:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.future: asyncio.Future[Any] = loop.create_future()
+        self.called_at = CLOCK.now
         self.task: asyncio.Task[Any] | None = None
         self.on_cancel: Callable[[], None] | None = None
 

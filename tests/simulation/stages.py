@@ -77,6 +77,7 @@ class Stages:
         self.work_s = self.download_s = (0.05, 2.0)
         """What a call takes, least and most."""
         self.faults: dict[str, float] = {}
+        self._lost_at = 0.0
         self._extractor: Any = None
         self._process: Process | None = None
         MemoryFileSystem.store.clear()
@@ -105,8 +106,9 @@ class Stages:
         return sorted(MemoryFileSystem.store)
 
     def lose_audio(self) -> None:
-        """Delete all of it, as a disk does that is replaced."""
+        """Delete all of it, and what is in memory, as it is with a node that is replaced."""
         MemoryFileSystem.store.clear()
+        self._lost_at = CLOCK.now
 
     def call(self, stage: str, method: str, args: Sequence[Any]) -> Reply:
         """Begin a call, as a handle's `remote` does: it returns at once."""
@@ -134,6 +136,9 @@ class Stages:
         reply.on_cancel = reply.task.cancel
 
     async def _run(self, name: str, args: Sequence[Any], reply: Reply, caller: Process) -> None:
+        if any(isinstance(each, Reply) and each.called_at < self._lost_at for each in args):
+            reply.fail(AudioMissingError())
+            return
         try:
             given = [await each if isinstance(each, Reply) else each for each in args]
         except Exception as error:  # noqa: BLE001 - an argument that could not be had fails the call

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -15,6 +16,7 @@ from deployments.extraction.scratch import folder_name
 from serve_app.api.errors import ApiError, UnavailableError
 from serve_app.api.schemas import ProcessVideoRequest
 from serve_app.jobs.states import ACTOR_PREFIX
+from serve_app.orchestration import manager, manager_client
 from serve_app.orchestration.job_actor import MANAGER_NAME
 from tests.simulation import stages
 from tests.simulation.network import GONE, MANNERS, WELL, Manner
@@ -23,18 +25,23 @@ from tests.simulation.virtual_time import CLOCK
 from tests.simulation.world import RECEIVERS, Unreachable, World
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from pathlib import Path
 
     from serve_app.api.service import JobService
     from tests.simulation.loop import Process
     from tests.simulation.network import Received
 
+DAY_S = 86_400.0
+TURN_S, CHECK_EVERY_S = manager.TURN_S, manager_client.CHECK_EVERY_S
+QUIET_TURN_S = 20.0
+"""Between two turns of the manager, and two looks of the API at it, while nothing happens for a day."""
 SETTLE_S = 900.0
 """The longest that all may take to end once nothing breaks any more."""
 LAST_LOOK_S = 12.0
 """What comes too late, or once too often, still shows."""
 PROBE = "probe"
+OPEN = frozenset(("accepted", "processing"))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,6 +79,15 @@ class Left:
     ended_at: float
 
 
+@dataclass(slots=True, kw_only=True)
+class Stood:
+    """The actor of a job stood still."""
+
+    at: float
+    until: float
+    actor: Process
+
+
 @dataclass(kw_only=True)
 class Plan:
     """What kind of run it is."""
@@ -94,8 +110,10 @@ class Plan:
 KINDS = (("calm", 2), ("queue", 2), ("crowd", 3), ("again", 5), ("stops", 4), ("storm", 6), ("full", 1))
 
 
-def plan_of(random: Random) -> Plan:
+def plan_of(seed: int, random: Random) -> Plan:
+    """Draw what kind of run a seed's is; every hundredth is a day, every tenth has a bad database and nothing else."""
     kind = random.choices([name for name, _ in KINDS], [weight for _, weight in KINDS])[0]
+    kind = {0: "day", 5: "database"}.get(seed % 100 if seed % 10 == 0 else seed % 10, kind)
     limits = {
         "running_jobs": random.choice((1, 2, 3)),
         "queued_jobs": 60,
@@ -131,6 +149,14 @@ def plan_of(random: Random) -> Plan:
             plan.seconds = 130.0
             plan.faults = ["nearly full for long"]
             plan.again = plan.cancels = 0.0
+        case "database":
+            plan.faults = random.choices(
+                ("database away", "database locked", "slow database", "failing database", "silent commits"), k=3
+            )
+            plan.again = plan.cancels = 0.0
+        case "day":
+            plan.jobs = random.randint(6, 12)
+            plan.again = plan.cancels = 0.0
     return plan
 
 
@@ -140,7 +166,7 @@ class Story:
     def __init__(self, seed: int, template: Path) -> None:
         self.seed = seed
         self.random = Random(f"story {seed}")
-        self.plan = plan_of(self.random)
+        self.plan = plan_of(seed, self.random)
         self.world = World(seed, template, **self.plan.limits)
         self.world.stages.work_s, self.world.stages.download_s = self.plan.work_s, self.plan.download_s
         self.requests: list[Request] = []
@@ -151,6 +177,9 @@ class Story:
         self.ended_at: dict[str, float] = {}
         self.finals: dict[str, Request] = {}
         """The last look at each job."""
+        self.stood: list[Stood] = []
+        self.strikes = Counter[str]()
+        """How often the actor of a job was broken."""
         self.healed_at = self.over_at = 0.0
         self._video = 0
         self._again: set[str] = set()
@@ -181,10 +210,31 @@ class Story:
             self._start(self._break(fault))
         await asyncio.sleep(plan.seconds)
         await asyncio.gather(*self._tasks)
+        if plan.kind == "day":
+            await self._quiet_day([*jobs])
         self._heal()
         await self._settle([*jobs, PROBE])
         watcher.cancel()
         self.over_at = CLOCK.now
+
+    async def _quiet_day(self, jobs: list[str]) -> None:
+        """The rest of a day: `dead` is well again at some hour, the clock is set now and then, else nothing happens.
+
+        The manager turns less often, and is looked at less often, for the sake of this machine.
+        """
+        for job_id in jobs:
+            while (await self.look(job_id)).answer.get("status") in OPEN:  # noqa: ASYNC110 - a client polls
+                await asyncio.sleep(5.0)
+        over_at = CLOCK.now + DAY_S
+        dead = next(receiver for receiver in self.world.receivers.values() if receiver.name == "dead")
+        dead.manners.append((CLOCK.now + self.random.uniform(0.1, 0.9) * DAY_S, WELL))
+        manager.TURN_S = manager_client.CHECK_EVERY_S = QUIET_TURN_S
+        try:
+            while CLOCK.now < over_at:
+                await asyncio.sleep(self.random.uniform(0.02, 0.3) * DAY_S)
+                await _set_clock(self, (-3600.0, 3600.0))
+        finally:
+            manager.TURN_S, manager_client.CHECK_EVERY_S = TURN_S, CHECK_EVERY_S
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work))
@@ -251,11 +301,13 @@ class Story:
 
     def new_video(self) -> int:
         self._video += 1
-        share = self.random.random() / self.plan.bad if self.plan.bad else 1.0
-        return self._video if share > 1 else self._video + (BAD if share > 0.5 else MISSING)
+        share = self.random.random()
+        if share >= self.plan.bad:
+            return self._video
+        return self._video + (BAD if share > self.plan.bad / 2 else MISSING)
 
     def _receiver(self) -> str:
-        weights = {"crowd": (2, 2, 4, 8), "queue": (1, 1, 8, 0)}.get(self.plan.kind, (6, 3, 2, 1))
+        weights = {"crowd": (2, 2, 4, 8), "queue": (1, 1, 8, 0), "day": (1, 1, 1, 1)}.get(self.plan.kind, (6, 3, 2, 1))
         return self.random.choices(list(RECEIVERS), weights)[0]
 
     async def post_until_answered(self, job_id: str, video: int, receiver: str) -> None:
@@ -331,12 +383,16 @@ class Story:
         found = self.actors(prefix)
         return self.random.choice(found) if found else None
 
-    def cancel_soon(self, process: Process) -> None:
-        """Have the client of a job whose actor is in trouble give up, now and then, and post another one later."""
+    def strike(self, process: Process) -> None:
+        """Count the trouble of a job's actor, and have the job's client give up, now and then, and post another."""
         actor = self.world.ray.actors.get(process.name)
-        if self.plan.kind == "again" and actor is not None and process.name != MANAGER_NAME:
-            self._again.add(actor.args[0])
-            self._start(self._give_up(actor.args[0]))
+        if actor is None or process.name == MANAGER_NAME:
+            return
+        job_id = actor.args[0]
+        self.strikes[job_id] += 1
+        if self.plan.kind == "again":
+            self._again.add(job_id)
+            self._start(self._give_up(job_id))
 
     async def _give_up(self, job_id: str) -> None:
         await asyncio.sleep(self.random.uniform(0.0, 6.0))
@@ -398,7 +454,9 @@ class Story:
         if look.outcome != "found":
             return look.outcome == "JOB_NOT_FOUND" and look.job_id != PROBE
         callback = look.answer["callback"]["state"]
-        dead = any(each.job_id == look.job_id and each.receiver == "dead" for each in self.requests)
+        dead = self.plan.kind != "day" and any(
+            each.job_id == look.job_id and each.receiver == "dead" for each in self.requests
+        )
         return look.answer["status"] in {"completed", "failed"} and (callback != "pending" or dead)
 
     async def _watch_scratch(self) -> None:
@@ -431,7 +489,7 @@ OUTCOMES: dict[str, Callable[[Any], tuple[str, dict[str, Any]]]] = {
 
 async def _kill(story: Story, prefix: str, kind: str) -> None:
     if process := story.pick(prefix):
-        story.cancel_soon(process)
+        story.strike(process)
         story.world.disturb(kind, CLOCK.now + 5)
         story.note(f"killed {process}")
         story.world.ray.end(process)
@@ -440,9 +498,11 @@ async def _kill(story: Story, prefix: str, kind: str) -> None:
 async def _stop_process(story: Story, prefix: str, kind: str) -> None:
     if process := story.pick(prefix):
         story.note(f"stopped {process}")
-        story.cancel_soon(process)
-        seconds = story.random.choice((story.random.uniform(1, 8), story.random.uniform(8, 50)))
+        story.strike(process)
+        seconds = story.random.choice((story.random.uniform(1, 8), story.random.uniform(8, 90)))
         world = story.world
+        if kind == "actor":
+            story.stood.append(Stood(at=CLOCK.now, until=CLOCK.now + seconds, actor=process))
         await story.during(kind, seconds, lambda: world.ray.stop(process), lambda: world.ray.resume(process))
 
 
@@ -450,13 +510,14 @@ async def _lose(story: Story, prefix: str, kind: str) -> None:
     """Ray takes it for dead, and it runs on: at once or after it stood still, with or without its calls."""
     if process := story.pick(prefix):
         story.note(f"lost {process}")
-        story.cancel_soon(process)
+        story.strike(process)
         world, random = story.world, story.random
         stands_s = random.choice((0.0, random.uniform(5, 40)))
         seconds = random.uniform(5, 60)
         world.disturb(kind, CLOCK.now + stands_s + seconds)
         world.ray.lose(process, cut=random.random() < 0.3)
         if stands_s:
+            story.stood.append(Stood(at=CLOCK.now, until=CLOCK.now + stands_s, actor=process))
             world.ray.stop(process)
             await asyncio.sleep(stands_s)
             world.ray.resume(process)
@@ -468,6 +529,7 @@ async def _lose(story: Story, prefix: str, kind: str) -> None:
 async def _cut_database(story: Story, prefix: str, kind: str) -> None:
     if process := story.pick(prefix):
         story.note(f"{process} does not reach the database")
+        story.strike(process)
         await story.during(
             kind,
             story.random.uniform(3, 50),
@@ -485,9 +547,11 @@ async def _crash_loop(story: Story) -> None:
     until = CLOCK.now + 25
     while CLOCK.now < until and not story._end.is_set():
         actor = story.world.ray.actors.get(name)
-        if actor is not None and actor.process is not None and actor.instance is not None and not actor.process.dead:
+        working = actor.process if actor is not None and actor.instance is not None else None
+        if working is not None and not working.dead:
             await asyncio.sleep(story.random.uniform(0.02, 0.5))
-            story.world.ray.end(actor.process)
+            story.strike(working)
+            story.world.ray.end(working)
         await asyncio.sleep(0.02)
 
 
@@ -521,9 +585,11 @@ async def _stage_fault(story: Story) -> None:
     )
 
 
-async def _set_clock(story: Story) -> None:
+async def _set_clock(story: Story, choices_s: Sequence[float] = (-3600.0, -45.0, 45.0, 3600.0)) -> None:
     story.world.disturb("clock", CLOCK.now + 5)
-    CLOCK.wall_offset_s += story.random.choice((-3600.0, -45.0, 45.0, 3600.0))
+    by_s = story.random.choice(choices_s)
+    story.note(f"set the clock by {by_s:.0f} s")
+    CLOCK.wall_offset_s += by_s
 
 
 async def _drain_a_lost_manager(story: Story) -> None:
@@ -560,12 +626,12 @@ async def _deploy(story: Story) -> None:
 
 
 async def _kill_extractor(story: Story) -> None:
-    story.world.disturb("stage dies", CLOCK.now + 5)
+    story.world.disturb("stage: its replica died", CLOCK.now + 5)
     story.world.stages.kill_extractor()
 
 
 async def _lose_audio(story: Story) -> None:
-    story.world.disturb("stage audio", CLOCK.now + 5)
+    story.world.disturb("stage: its audio is lost", CLOCK.now + 5)
     story.world.stages.lose_audio()
 
 

@@ -32,7 +32,7 @@ def work(arguments: Sequence[str]) -> None:
     template = prepare(Path(folder) / first)
     signal.signal(signal.SIGALRM, _give_up)
     for seed in range(int(first), int(first) + int(count) * int(step), int(step)):
-        if kind in {"", plan_of(Random(f"story {seed}")).kind}:
+        if kind in {"", plan_of(seed, Random(f"story {seed}")).kind}:
             print(json.dumps(run_seed(seed, template, tells=tells == "all")), flush=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 CALLBACK_URL = "http://127.0.0.1:9/result"
 """Where nothing listens."""
+_MOMENTS = itertools.count()
 DONE = Outcome(result=b'{"text":"","segments":[]}', duration_s=1.0, processing_s=2.0)
 BROKEN = Outcome(error_code="DOWNLOAD_ERROR", error_message="no")
 
@@ -28,7 +30,12 @@ def begin(store: Stores, job_id: str = "a") -> Job | None:
     """Count an attempt at the job's present run, as its actor does."""
     job = store.jobs.fetch_job(job_id)
     assert job is not None
-    return store.attempts.begin_attempt(job_id, job.run, job.token)
+    return store.attempts.begin_attempt(job_id, job.run, job.token, moment(store))
+
+
+def moment(store: Stores) -> float:
+    """Now by the store's clock, which may stand still, and never twice the same: by it an attempt is counted once."""
+    return store.attempts._clock() + next(_MOMENTS) * 1e-6
 
 
 def attempt_of(store: Stores, job_id: str, number: int) -> Attempt:

@@ -13,6 +13,7 @@ from serve_app.jobs.job import Attempt, Job
 from serve_app.orchestration.attempt import until_stored
 from serve_app.orchestration.manager import JobManager
 from serve_app.settings import Settings
+from tests.support.jobs import moment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -54,7 +55,7 @@ class ScriptedDrivers:
         task.add_done_callback(lambda _: self.alive.pop(job.job_id, None))
 
     async def _live(self, job: Job) -> None:
-        begin = partial(self._store.attempts.begin_attempt, job.job_id, job.run, job.token)
+        begin = partial(self._store.attempts.begin_attempt, job.job_id, job.run, job.token, moment(self._store))
         begun = await until_stored(job.job_id, begin)
         if begun is not None:
             await self._behaviour(self._store, Attempt.of(begun))

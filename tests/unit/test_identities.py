@@ -53,7 +53,7 @@ def test_d4_a_zombie_of_a_deleted_job_writes_nothing(store, database, again):
     assert not store.attempts.beat(old, spent_s=1.0)
     assert not store.attempts.give_back(old, spent_s=1.0)
     assert not Checkpoints(database).save(old, "transcription", b"of another video")
-    assert store.attempts.begin_attempt("a", old.run, old.token) is None
+    assert store.attempts.begin_attempt("a", old.run, old.token, 1.0) is None
     job = store.jobs.fetch_job("a")
     assert (job.state, job.progress, job.spent_s, job.beats) == (JobState.RUNNING, 0, 0.0, 0)
     assert store.attempts.finish_job(new, DONE) is not None

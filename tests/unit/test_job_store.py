@@ -694,3 +694,16 @@ def test_a_broken_rule_does_not_tell_the_row(store):
         store.jobs.submit_job(new(video_url=signed, fingerprint=None))
     assert "fingerprint" in str(error.value)
     assert "SECRET" not in "".join(traceback.format_exception(error.value))
+
+
+def test_an_attempt_is_counted_once(store):
+    """A commit that succeeds while its answer is lost is asked for again: the attempt counts once."""
+    store.jobs.submit_job(new())
+    store.queue.admit_jobs()
+    job = store.jobs.fetch_job("a")
+    first = [store.attempts.begin_attempt("a", job.run, job.token, 1.5) for _ in range(3)]
+    assert [each.attempt for each in first] == [1, 1, 1]
+    assert store.attempts.begin_attempt("a", job.run, job.token, 2.5).attempt == 2
+    assert store.attempts.begin_attempt("a", job.run, job.token, 1.5) is None
+    store.attempts.finish_job(attempt_of(store, "a", 2), DONE)
+    assert store.attempts.begin_attempt("a", job.run, job.token, 2.5) is None
