@@ -366,7 +366,7 @@ class Checker:
             yield "delivered, says the status, but no receiver has acknowledged it"
         if callback["state"] == "undelivered" and not gone:
             yield f"given up: {callback['last_error']}"
-        may_be_owed = "dead" in receivers and self._story.plan.kind != "day"
+        may_be_owed = "dead" in receivers and not self._story.plan.dead_recovers
         if callback["state"] in {"none", "pending"} and not may_be_owed:
             yield f"its end is not told: {callback}"
         if told and callback["state"] == "delivered":
