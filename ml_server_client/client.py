@@ -130,14 +130,14 @@ class MLServer:
                 await asyncio.sleep(poll_s)
 
     async def cancel(self, job_id: str) -> bool:
-        """Cancel a job. Return True if it will end as failed, with `CANCELLED`; False if it had ended.
-
-        If the job ends between this call's two requests, its data is deleted.
-        """
-        if (await self.status(job_id)).ended:
-            return False
-        answer = await self._once("DELETE", f"/api/upload-video/jobs/{_segment(job_id)}")
-        return answer.status_code == httpx.codes.ACCEPTED
+        """Cancel a job. Return True if it will end as failed, with `CANCELLED`; False if it had ended."""
+        try:
+            await self._once("POST", f"/api/upload-video/jobs/{_segment(job_id)}/cancel")
+        except RefusedError as refusal:
+            if refusal.http_status == httpx.codes.CONFLICT:
+                return False
+            raise
+        return True
 
     async def delete(self, job_id: str) -> None:
         """Delete the data of an ended job for good. A job that has not ended is cancelled instead."""

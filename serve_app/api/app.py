@@ -54,6 +54,7 @@ def create_api(settings: Settings, service: JobService, keys: KeyStore) -> FastA
         redoc_url=None,
     )
     app.include_router(_jobs(settings, service))
+    app.include_router(_one_job(service))
     _add_health(app, service, must_be_guarded=settings.profile == "production")
     if settings.docs:
         pages.mount_docs(app)
@@ -105,8 +106,14 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
         """Send changes of jobs as they happen: server-sent events, for some seconds; then ask again."""
         return EventStream(await job_events.open(), headers={"X-Accel-Buffering": "no"})  # nginx would wait for more
 
+    return router
+
+
+def _one_job(service: JobService) -> APIRouter:
+    router = APIRouter(prefix="/api/upload-video/jobs/{job_id}", tags=["jobs"])
+
     @router.delete(
-        "/jobs/{job_id}",
+        "",
         response_model=schemas.DeletedResponse,
         response_description="An ended job's data is gone",
         responses={
@@ -122,7 +129,17 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
         return JSONResponse(view.model_dump(exclude_none=True), status_code=202)
 
     @router.post(
-        "/jobs/{job_id}/redeliver",
+        "/cancel",
+        status_code=202,
+        response_model_exclude_none=True,
+        responses=refusals(*document.OF_A_JOB, errors.JobConflictError),
+    )
+    async def cancel(job_id: PathJobId) -> schemas.JobView:
+        """Cancel a job that has not ended: it ends as CANCELLED. 409 for one that has; its data stays."""
+        return await service.cancel(job_id)
+
+    @router.post(
+        "/redeliver",
         status_code=202,
         response_model_exclude_none=True,
         responses=refusals(*document.OF_A_JOB, errors.JobConflictError),
@@ -131,13 +148,13 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
         """Send the terminal callback of an ended job again."""
         return await service.redeliver(job_id)
 
-    @router.get("/jobs/{job_id}/timeline", responses=refusals(*document.OF_A_JOB))
+    @router.get("/timeline", responses=refusals(*document.OF_A_JOB))
     async def timeline(job_id: PathJobId) -> schemas.Timeline:
         """Return the job's states, attempts and callbacks, with their times."""
         return await service.timeline(job_id)
 
     @router.get(
-        "/jobs/{job_id}/export",
+        "/export",
         response_class=Response,
         responses={200: document.exported(), **refusals(*document.OF_A_JOB, errors.JobConflictError)},
     )

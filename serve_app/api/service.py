@@ -229,18 +229,24 @@ class JobService:
 
     async def cancel_or_delete(self, job_id: str) -> schemas.JobView | None:
         """Cancel a job that has not ended and return its state; delete one that has ended and return None."""
+        if not (await self._known(job_id)).state.ended:
+            return await self.cancel(job_id)
+        if not await self._write(self._store.delete_job, job_id):
+            raise errors.JobConflictError("A new run of this job has just begun", job_id=job_id)
+        self._signals.discard(job_id)
+        log.info("deleted", extra=logs.about(job_id))
+        return None
+
+    async def cancel(self, job_id: str) -> schemas.JobView:
+        """Cancel a job and return its state. Raises `JobConflictError` for one that has ended."""
         cancelled = CancelledJobError()
         outcome = Outcome(error_code=cancelled.code, error_message=cancelled.sentence(self._settings.locale))
         before = await self._known(job_id)
-        if before.state.ended:
-            if not await self._write(self._store.delete_job, job_id):
-                raise errors.JobConflictError("A new run of this job has just begun", job_id=job_id)
-            self._signals.discard(job_id)
-            log.info("deleted", extra=logs.about(job_id))
-            return None
-        job = await self._write(self._store.cancel_job, job_id, outcome)
-        if job is None:
+        job = None if before.state.ended else await self._write(self._store.cancel_job, job_id, outcome)
+        if job is None and not before.state.ended:
             raise errors.JobNotFoundError(job_id=job_id)
+        if job is None or (job.state.ended and before.state is JobState.RUNNING):
+            raise errors.JobConflictError("This job has ended", job_id=job_id)
         if job.state.ended:
             log_end(job, outcome)
             await self._tracer.ended(job)

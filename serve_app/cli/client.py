@@ -58,14 +58,18 @@ class ServerClient:
         """Return the job's state, with its result if it is completed."""
         return self._call("GET", f"{STATUS_PATH}/{quote(job_id, safe='')}")
 
-    def jobs(self, *, state: str | None, limit: int, after: str | None) -> dict[str, Any]:
-        """Return a page of jobs, newest first."""
-        asked = {"state": state, "limit": limit, "after": after}
+    def jobs(self, *, state: str | None, callback: str | None, limit: int, after: str | None) -> dict[str, Any]:
+        """Return a page of jobs, newest first; `callback` selects by the state of the terminal callback."""
+        asked = {"state": state, "callback": callback, "limit": limit, "after": after}
         return self._call("GET", JOBS_PATH, params={name: value for name, value in asked.items() if value is not None})
 
     def timeline(self, job_id: str) -> dict[str, Any]:
         """Return the job's events."""
         return self._call("GET", f"{JOBS_PATH}/{quote(job_id, safe='')}/timeline")
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """Cancel a job that has not ended; return its state."""
+        return self._call("POST", f"{JOBS_PATH}/{quote(job_id, safe='')}/cancel")
 
     def redeliver(self, job_id: str) -> dict[str, Any]:
         """Have the terminal callback sent again; return the job's state."""

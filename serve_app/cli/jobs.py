@@ -1,4 +1,4 @@
-"""`ml-server jobs`, `jobs show`, `redeliver` and `export`: an operator's requests to a running server."""
+"""`ml-server jobs`, `jobs show`, `cancel`, `redeliver` and `export`: an operator's requests to a running server."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def list_jobs(server_url: str, api_key: str | None, *, state: str | None, limit: int, after: str | None) -> None:
-    """Print a page of jobs, newest first."""
+def list_jobs(
+    server_url: str, api_key: str | None, *, state: str | None, callback: str | None, limit: int, after: str | None
+) -> None:
+    """Print a page of jobs, newest first; `callback` selects by the state of the terminal callback."""
     with connected(server_url, api_key) as client:
-        page = client.jobs(state=state, limit=limit, after=after)
+        page = client.jobs(state=state, callback=callback, limit=limit, after=after)
     console = Console()
     console.print(_jobs_table(page["jobs"]) if page["jobs"] else "No jobs.")
     if page["next_after"]:
@@ -40,6 +42,13 @@ def show_job(server_url: str, api_key: str | None, job_id: str) -> None:
     print_state(shown | {"actor": timeline["actor"]} if timeline.get("actor") else shown, console)
     print_warnings(state.get("result") or {}, console)
     console.print(_timeline_table(timeline["events"]))
+
+
+def cancel(server_url: str, api_key: str | None, job_id: str) -> None:
+    """Cancel a job that has not ended."""
+    with connected(server_url, api_key) as client:
+        state = client.cancel(job_id)
+    Console().print(Text(f"The job ends as CANCELLED ({state['status']})."), soft_wrap=True)
 
 
 def redeliver(server_url: str, api_key: str | None, job_id: str) -> None:

@@ -184,20 +184,32 @@ def status(*, job_id: str, server: str, api_key: str | None) -> None:
 
 @main.group(invoke_without_command=True)
 @click.option("--state", type=click.Choice(["accepted", "processing", "completed", "failed"]), help="Only this state.")
+@click.option(
+    "--callback",
+    type=click.Choice(["pending", "delivered", "undelivered"]),
+    help="Only ended jobs whose terminal callback is in this state.",
+)
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 500), help="Number of jobs.")
 @click.option("--after", metavar="JOB_ID", help="Continue after this job, the last one of the page before.")
 @server_option
 @key_option
 @click.pass_context
 def jobs(
-    context: click.Context, *, state: str | None, limit: int, after: str | None, server: str, api_key: str | None
+    context: click.Context,
+    *,
+    state: str | None,
+    callback: str | None,
+    limit: int,
+    after: str | None,
+    server: str,
+    api_key: str | None,
 ) -> None:
     """List the jobs, newest first; `show` prints the timeline of one."""
     context.default_map = {"show": {"server": server, "api_key": api_key}}
     if context.invoked_subcommand is None:
         from serve_app.cli.jobs import list_jobs
 
-        list_jobs(server, api_key, state=state, limit=limit, after=after)
+        list_jobs(server, api_key, state=state, callback=callback, limit=limit, after=after)
 
 
 @jobs.command()
@@ -209,6 +221,17 @@ def show(*, job_id: str, server: str, api_key: str | None) -> None:
     from serve_app.cli.jobs import show_job
 
     show_job(server, api_key, job_id)
+
+
+@main.command()
+@click.argument("job_id")
+@server_option
+@key_option
+def cancel(*, job_id: str, server: str, api_key: str | None) -> None:
+    """Cancel a job that has not ended; its data stays."""
+    from serve_app.cli.jobs import cancel
+
+    cancel(server, api_key, job_id)
 
 
 @main.command()

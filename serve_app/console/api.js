@@ -55,6 +55,7 @@ export function page({ state, callback, after, limit = 50 }) {
 export const status = (id, signal) => json(new URL(`status/${encodeURIComponent(id)}`, ROOT), { signal });
 export const timeline = (id, signal) => json(jobUrl(id, "/timeline"), { signal });
 export const remove = (id) => json(jobUrl(id), { method: "DELETE" });
+export const cancel = (id) => json(jobUrl(id, "/cancel"), { method: "POST" });
 export const redeliver = (id) => json(jobUrl(id, "/redeliver"), { method: "POST" });
 export const submit = (body) => json(new URL("process-video", ROOT), { method: "POST", body });
 /** The server's health; it has the same body when the status is 503. */

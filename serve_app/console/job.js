@@ -163,10 +163,10 @@ function Actions({ job, announce, refresh }) {
       return false;
     }
   };
-  const cancel = async () => {
-    if (hasEnded((await api.status(id)).status)) throw new Error(t("ended_meanwhile")); // DELETE would delete the job now
-    await api.remove(id);
-  };
+  const cancel = () =>
+    api.cancel(id).catch((problem) => {
+      throw problem.status === 409 ? new Error(t("ended_meanwhile")) : problem;
+    });
   const actions = {
     cancel: () => perform(cancel, t("cancelled")).then(refresh),
     delete: async () => (await perform(() => api.remove(id), t("deleted"))) && (location.hash = "#/jobs"),

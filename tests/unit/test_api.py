@@ -16,7 +16,7 @@ from serve_app.settings import Settings
 from serve_app.storage.api_keys import KeyStore
 from serve_app.storage.database import Database
 from serve_app.storage.outbox import Outbox
-from tests.support.jobs import begin
+from tests.support.jobs import DONE, begin
 from tests.support.stores import set_draining, stores
 
 POST = "/api/upload-video/process-video"
@@ -264,6 +264,7 @@ def test_unknown_places(edge):
     for method, path in [
         ("GET", "status/x"),
         ("DELETE", "jobs/x"),
+        ("POST", "jobs/x/cancel"),
         ("POST", "jobs/x/redeliver"),
         ("GET", "jobs/x/timeline"),
         ("GET", "jobs/x/export"),
@@ -359,6 +360,29 @@ def test_cancel_and_delete(edge):
     assert edge.http.delete("/api/upload-video/jobs/a").status_code == 200
     assert edge.signals.discarded == ["a", "a"]
     assert_refused(edge.http.delete("/api/upload-video/jobs/a"), 404, "JOB_NOT_FOUND", "a")
+
+
+def test_cancel_is_a_verb_of_its_own(edge, monkeypatch):
+    """202 for a job that waits or runs, 409 for one that has ended, also at that moment; no data is deleted."""
+    cancel = "/api/upload-video/jobs/a/cancel"
+    edge.post("a")
+    waiting = edge.http.post(cancel)
+    assert (waiting.status_code, waiting.json()["error_code"]) == (202, CancelledJobError.code)
+    assert_refused(edge.http.post(cancel), 409, "JOB_CONFLICT", "a")
+    assert edge.http.get("/api/upload-video/status/a").json()["status"] == "failed"
+    edge.post("b")
+    edge.run("b")
+    running = edge.http.post(cancel.replace("/a/", "/b/"))
+    assert (running.status_code, running.json()["status"]) == (202, "processing")
+    cancel_job = edge.store.jobs.cancel_job
+
+    def ended_just_before(job_id, outcome):
+        edge.store.attempts.finish_job(Attempt.of(edge.store.jobs.fetch_job(job_id)), DONE)
+        return cancel_job(job_id, outcome)
+
+    monkeypatch.setattr(edge.store.jobs, "cancel_job", ended_just_before)
+    assert_refused(edge.http.post(cancel.replace("/a/", "/b/")), 409, "JOB_CONFLICT", "b")
+    assert edge.http.get("/api/upload-video/status/b").json()["status"] == "completed"
 
 
 def test_redelivery_is_for_ended_jobs(edge):

@@ -128,8 +128,8 @@ def test_e1_a_cancel_that_comes_too_late_deletes_nothing(world, url, page):
     page.wait_for_selector("dialog[open]", state="detached")
     page.goto(f"{url}#/jobs/waiting-2")
     page.click("text=Cancel")
-    ended = {"status": "failed", "error_code": "X", "error_message": "no"}
-    page.route("**/status/waiting-2", lambda route: route.fulfill(json=route.fetch().json() | ended))
+    refusal = {"error": {"code": "JOB_CONFLICT", "message": "no", "job_id": "waiting-2"}, "message": "no"}
+    page.route("**/jobs/waiting-2/cancel", lambda route: route.fulfill(status=409, json=refusal))
     sent = []
     page.on("request", lambda request: sent.append(request.method))
     page.click("dialog[open] >> text=Yes")

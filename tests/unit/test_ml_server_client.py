@@ -167,16 +167,19 @@ def test_wait_tells_a_failure_and_gives_up(monkeypatch):
 
 
 def test_cancel_spares_an_ended_job_and_is_asked_once():
-    """DELETE would delete an ended job's data, so it is sent for a running one only, and never twice."""
-    server, asked = answering(job(DONE))
+    """A verb that the server refuses for an ended job; sent once: a second one would be told of the first."""
+    refusal = {"error": {"code": "JOB_CONFLICT", "message": "no", "job_id": "j"}, "message": "no"}
+    server, asked = answering(httpx.Response(409, json=refusal))
     assert asyncio.run(server.cancel("j")) is False
-    assert [request.method for request in asked] == ["GET"]
-    server, asked = answering(job(RUNNING), job(RUNNING, 202))
+    server, asked = answering(job(RUNNING, 202))
     assert asyncio.run(server.cancel("j")) is True
-    server, asked = answering(job(RUNNING), httpx.ReadError("reset"))
+    server, asked = answering(httpx.ReadError("reset"))
     with pytest.raises(ConnectionFailedError):
         asyncio.run(server.cancel("j"))
-    assert [request.method for request in asked] == ["GET", "DELETE"]
+    assert [(request.method, request.url.path) for request in asked] == [("POST", "/api/upload-video/jobs/j/cancel")]
+    server, _ = answering(httpx.Response(404, json=refusal | {"error": refusal["error"] | {"code": "JOB_NOT_FOUND"}}))
+    with pytest.raises(RefusedError):
+        asyncio.run(server.cancel("j"))
 
 
 def test_settings_come_from_the_parties_names():

@@ -202,6 +202,9 @@ def test_an_operator_sees_the_jobs(world, url):
     assert text.index("job-2") < text.index("job-1") < text.index("There are more: --after job-1")
     assert "job-0" not in text
     assert "job-0 failed 0 DOWNLOAD_ERROR: no" in ask(url, "jobs", "--state", "failed")[1]
+    owed = ask(url, "jobs", "--callback", "pending")[1]
+    assert ("job-0" in owed, "job-1" in owed) == (True, False)
+    assert ask(url, "jobs", "--callback", "delivered") == (0, "No jobs.")
     assert ask(url, "jobs", "--state", "completed") == (0, "No jobs.")
     code, text = ask(url, "jobs", "show", "nothing")
     assert (code, "[JOB_NOT_FOUND]" in text) == (1, True)
@@ -221,6 +224,15 @@ def test_an_operator_sees_what_happened_to_a_job(world, url):
     assert text.index("queued") < text.index("1 1 attempt") < text.index("1 1 callback undelivered try 1: http_410")
     assert "secret" not in text
     assert CliRunner().invoke(main, ["jobs", "--server", url, "show", "a"]).exit_code == 0
+
+
+def test_an_operator_cancels_a_job(world, url):
+    """`cancel` ends a job that waits; of one that has ended nothing is deleted."""
+    world.submit()
+    assert ask(url, "cancel", "a") == (0, "The job ends as CANCELLED (failed).")
+    code, text = ask(url, "cancel", "a")
+    assert (code, "[JOB_CONFLICT]" in text) == (1, True)
+    assert world.store.jobs.fetch_job("a").error_code == "CANCELLED"
 
 
 def test_an_operator_has_the_end_told_once_more(world, url):
