@@ -59,6 +59,8 @@ class WarningCode(StrEnum):
     """There is no aligner for `language`: word times are interpolated in `seconds` of speech."""
     ALIGNMENT_FAILED = "ALIGNMENT_FAILED"
     """Alignment failed: word times are interpolated in `seconds` of speech."""
+    FEWER_SPEAKERS = "FEWER_SPEAKERS"
+    """`count` speakers were told apart, fewer than the job says there are."""
     DIARIZATION_FAILED = "DIARIZATION_FAILED"
     """Diarization failed: the whole video is given to one speaker."""
     PROSODY_FAILED = "PROSODY_FAILED"

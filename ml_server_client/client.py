@@ -79,6 +79,9 @@ class MLServer:
         enable_gpu: bool = True,
         emotion_detection: bool = True,
         max_workers: int = 4,
+        num_speakers: int | None = None,
+        min_speakers: int | None = None,
+        max_speakers: int | None = None,
     ) -> Accepted:
         """Submit a video. A repeated `job_id` starts a new run only if the job has failed.
 
@@ -90,6 +93,9 @@ class MLServer:
             enable_gpu: False prefers CPUs.
             emotion_detection: False leaves emotions out.
             max_workers: 1-16, pieces of the video in flight at once.
+            num_speakers: How many people speak, where that is known.
+            min_speakers: At least so many people speak.
+            max_speakers: At most so many people speak.
         """
         request = {
             "job_id": job_id or str(uuid.uuid4()),
@@ -98,10 +104,13 @@ class MLServer:
             "enable_gpu": enable_gpu,
             "emotion_detection": emotion_detection,
             "max_workers": max_workers,
+            "num_speakers": num_speakers,
+            "min_speakers": min_speakers,
+            "max_speakers": max_speakers,
+            "fastapi_base_url": self._callback_base,
         }
-        if self._callback_base is not None:
-            request["fastapi_base_url"] = self._callback_base
-        return _parsed(Accepted, await self._call("POST", "/api/upload-video/process-video", json=request))
+        given = {name: value for name, value in request.items() if value is not None}
+        return _parsed(Accepted, await self._call("POST", "/api/upload-video/process-video", json=given))
 
     async def status(self, job_id: str) -> JobStatus:
         """Return a job's state, with its result if it is completed."""

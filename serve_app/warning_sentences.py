@@ -111,6 +111,10 @@ SENTENCES: dict[WarningCode, dict[Locale, str]] = {
         "ko": "정렬에 실패하여 말소리 {seconds}초의 단어 시각을 보간했습니다.",
         "en": "Alignment failed: word times are interpolated in {seconds} s of speech.",
     },
+    WarningCode.FEWER_SPEAKERS: {
+        "ko": "요청에 적힌 화자 수보다 적은 {count}명만 구분했습니다. 목소리가 너무 비슷하거나 말이 너무 적습니다.",
+        "en": "Only {count} speaker(s) were told apart, fewer than the request says: voices are too much alike, or one says too little.",
+    },
     WarningCode.DIARIZATION_FAILED: {
         "ko": "화자 식별에 실패하여 영상 전체를 한 화자로 처리했습니다.",
         "en": "Diarization failed: the whole video is given to one speaker.",

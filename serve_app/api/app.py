@@ -81,10 +81,18 @@ def _jobs(settings: Settings, service: JobService) -> APIRouter:
     job_events = JobEvents(service.changes)
     accepted = schemas.ProcessVideoResponseV10 if v10 else schemas.ProcessVideoResponse
 
-    @router.post("/process-video", response_model=accepted, responses=refusals(*document.SUBMITTING))
     async def process_video(request: schemas.ProcessVideoRequest, sent: Request) -> Any:
         """Store a job and answer at once; the work begins when a slot is free."""
         return await service.submit(request, traceparent=sent.headers.get("traceparent"))
+
+    async def process_video_v10(request: schemas.ProcessVideoRequestV10, sent: Request) -> Any:
+        """Store a job and answer at once; the work begins when a slot is free."""
+        return await process_video(schemas.ProcessVideoRequest(**request.model_dump()), sent)
+
+    submitting = router.post(
+        "/process-video", name="process_video", response_model=accepted, responses=refusals(*document.SUBMITTING)
+    )
+    submitting(process_video_v10 if v10 else process_video)
 
     @router.get("/status/{job_id}", response_model=schemas.StatusResponse, responses=refusals(*document.OF_A_JOB))
     async def status(job_id: PathJobId) -> Response:
@@ -224,6 +232,8 @@ def _sentence(error: RequestValidationError) -> str:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return "The request body is not valid JSON"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
     field = ".".join(str(part) for part in first["loc"][1:])
     if not field:
         return "The request body must be a JSON object"

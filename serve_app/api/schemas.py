@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
+from serve_app.jobs.job import MOST_SPEAKERS
 from serve_app.jobs.stages import Stage  # noqa: TC001 - pydantic reads it
 from serve_app.storage.timeline import EventKind  # noqa: TC001 - pydantic reads it
 
@@ -35,8 +36,8 @@ _WARNED = {
 _RESULT = {"text": "hello", "language": "en", "duration": 1.5, "metadata": _WARNED, "segments": []}
 
 
-class ProcessVideoRequest(BaseModel):
-    """POST /api/upload-video/process-video. Unknown fields are ignored; null counts as absent."""
+class ProcessVideoRequestV10(BaseModel):
+    """POST /api/upload-video/process-video, contract 1.0. Unknown fields are ignored; null counts as absent."""
 
     model_config = ConfigDict(
         extra="ignore", json_schema_extra={"examples": [{"job_id": A_JOB, "video_url": A_VIDEO, "language": "auto"}]}
@@ -67,6 +68,25 @@ class ProcessVideoRequest(BaseModel):
         if isinstance(data, dict):
             return {key: value for key, value in data.items() if value is not None}
         return data
+
+
+SpeakerCount = Annotated[StrictInt, Field(ge=1, le=MOST_SPEAKERS)]
+
+
+class ProcessVideoRequest(ProcessVideoRequestV10):
+    """POST /api/upload-video/process-video, contract 1.1: the fields of 1.0, and optional ones."""
+
+    num_speakers: Annotated[SpeakerCount | None, Field(description="How many people speak, where that is known")] = None
+    min_speakers: Annotated[SpeakerCount | None, Field(description="At least so many people speak")] = None
+    max_speakers: Annotated[SpeakerCount | None, Field(description="At most so many people speak")] = None
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> Self:
+        if self.num_speakers and (self.min_speakers or self.max_speakers):
+            raise ValueError("num_speakers is for a known number, min_speakers and max_speakers for an unknown one")
+        if (self.min_speakers or 1) > (self.max_speakers or MOST_SPEAKERS):
+            raise ValueError("min_speakers is more than max_speakers")
+        return self
 
 
 class ProcessVideoResponse(BaseModel):

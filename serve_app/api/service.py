@@ -136,6 +136,9 @@ class JobService:
             emotion_detection=request.emotion_detection,
             max_workers=request.max_workers,
             traceparent=traceparent,
+            num_speakers=request.num_speakers,
+            min_speakers=request.min_speakers,
+            max_speakers=request.max_speakers,
         )
         return NewJob(
             job_id=request.job_id,

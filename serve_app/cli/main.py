@@ -12,6 +12,7 @@ import click
 
 from serve_app import __version__
 from serve_app.exports.options import FORMAT_NAMES, LONGEST_LINE, MOST_LINES, SHORTEST_LINE, ExportOptions
+from serve_app.jobs.job import MOST_SPEAKERS
 from serve_app.settings import DEFAULT_STATE_DIR
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from serve_app.storage.api_keys import KeyStore
 
 EXPORTED = ExportOptions()
+SPEAKER_COUNT = click.IntRange(1, MOST_SPEAKERS)
 ONE_FILE = click.Path(path_type=Path, dir_okay=False)
 NO_KEYS = "This config has auth.mode: none, so the server requires no key."
 
@@ -133,42 +135,29 @@ def up(
 @click.argument("video")
 @click.option("--wait", is_flag=True, help="Show progress until the job ends, then print the transcript.")
 @click.option("--language", default="auto", show_default=True, help="`auto` or a code such as `en`.")
-@click.option("--emotion/--no-emotion", default=True, show_default=True, help="Find the emotion of each segment.")
-@click.option("--gpu/--no-gpu", default=True, show_default=True, help="--no-gpu: use the CPU pool, if there is one.")
+@click.option(
+    "--emotion/--no-emotion",
+    "emotion_detection",
+    default=True,
+    show_default=True,
+    help="Find the emotion of each segment.",
+)
+@click.option(
+    "--gpu/--no-gpu", "enable_gpu", default=True, show_default=True, help="--no-gpu: use the CPU pool, if there is one."
+)
 @click.option("--max-workers", default=4, show_default=True, type=click.IntRange(1, 16), help="Pieces in flight.")
-@click.option("--callback", help="Base URL of a backend that gets the callbacks.")
+@click.option("--num-speakers", type=SPEAKER_COUNT, help="How many people speak, where that is known.")
+@click.option("--min-speakers", type=SPEAKER_COUNT, help="At least so many people speak.")
+@click.option("--max-speakers", type=SPEAKER_COUNT, help="At most so many people speak.")
+@click.option("--callback", "fastapi_base_url", help="Base URL of a backend that gets the callbacks.")
 @click.option("--save", type=ONE_FILE, help="With --wait: write the result to this file.")
 @server_option
 @key_option
-def submit(
-    *,
-    video: str,
-    wait: bool,
-    language: str,
-    emotion: bool,
-    gpu: bool,
-    max_workers: int,
-    callback: str | None,
-    save: Path | None,
-    server: str,
-    api_key: str | None,
-) -> None:
+def submit(*, video: str, wait: bool, save: Path | None, server: str, api_key: str | None, **options: Any) -> None:
     """Submit a VIDEO: a URL, or a local file, which this command serves while the server fetches it."""
     from serve_app.cli.submit import submit
 
-    code = submit(
-        server,
-        video,
-        wait=wait,
-        language=language,
-        emotion_detection=emotion,
-        enable_gpu=gpu,
-        max_workers=max_workers,
-        fastapi_base_url=callback,
-        api_key=api_key,
-        save_to=save,
-    )
-    sys.exit(code)
+    sys.exit(submit(server, video, options, wait=wait, api_key=api_key, save_to=save))
 
 
 @main.command()

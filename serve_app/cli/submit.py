@@ -11,6 +11,7 @@ import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -38,32 +39,21 @@ FETCHED_PROGRESS = 25
 def submit(
     server_url: str,
     video: str,
+    options: Mapping[str, Any] = MappingProxyType({}),
     *,
     wait: bool = False,
-    language: str = "auto",
-    enable_gpu: bool = True,
-    emotion_detection: bool = True,
-    max_workers: int = 4,
-    fastapi_base_url: str | None = None,
     api_key: str | None = None,
     save_to: Path | None = None,
     console: Console | None = None,
 ) -> int:
     """Submit `video`, a URL or a local file, as a new job; return the exit code.
 
+    `options` are fields of the request; None is left out.
     With `wait`: show progress until the job ends, print the transcript, and write the result as JSON to `save_to`.
     Without: return at once for a URL, and for a file as soon as the server has fetched it.
     """
     console = console or Console()
-    request = {
-        "job_id": str(uuid.uuid4()),
-        "language": language,
-        "enable_gpu": enable_gpu,
-        "emotion_detection": emotion_detection,
-        "max_workers": max_workers,
-    }
-    if fastapi_base_url:
-        request["fastapi_base_url"] = fastapi_base_url
+    request = {"job_id": str(uuid.uuid4())} | {name: value for name, value in options.items() if value is not None}
     try:
         with ServerClient(server_url, api_key=api_key) as client, published(video, server_url) as video_url:
             answer = client.process_video(request | {"video_url": video_url})

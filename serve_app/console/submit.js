@@ -16,6 +16,7 @@ export function Submit({ announce }) {
     event.preventDefault();
     const fields = new FormData(event.target);
     const text = (name) => fields.get(name).trim() || undefined;
+    const number = (name) => (fields.get(name) ? Number(fields.get(name)) : undefined);
     setBusy(true);
     setError("");
     try {
@@ -26,7 +27,10 @@ export function Submit({ announce }) {
         language: text("language"),
         enable_gpu: fields.has("enable_gpu"),
         emotion_detection: fields.has("emotion_detection"),
-        max_workers: Number(fields.get("max_workers")),
+        max_workers: number("max_workers"),
+        num_speakers: number("num_speakers"),
+        min_speakers: number("min_speakers"),
+        max_speakers: number("max_speakers"),
       };
       const { job_id, message } = await api.submit(body);
       sources.set(job_id, body.video_url);
@@ -56,6 +60,12 @@ export function Submit({ announce }) {
         <label>${t("workers")}<input name="max_workers" type="number" min="1" max="16" defaultValue="4" required /></label>
       </div>
       <p class="help" id="lang-help">${t("lang_help")}</p>
+      <div class="row">
+        <label>${t("num_speakers")}<input name="num_speakers" type="number" min="1" max="50" aria-describedby="speakers-help" /></label>
+        <label>${t("min_speakers")}<input name="min_speakers" type="number" min="1" max="50" /></label>
+        <label>${t("max_speakers")}<input name="max_speakers" type="number" min="1" max="50" /></label>
+      </div>
+      <p class="help" id="speakers-help">${t("speakers_help")}</p>
       <datalist id="languages">${LANGUAGES.map((code) => html`<option value=${code}></option>`)}</datalist>
       <label class="check"><input type="checkbox" name="enable_gpu" defaultChecked />${t("gpu")}</label>
       <label class="check"><input type="checkbox" name="emotion_detection" defaultChecked />${t("emotions")}</label>

@@ -165,6 +165,10 @@ export const WORDS = {
   gpu: ["On a GPU where there is one", "GPU가 있으면 사용"],
   emotions: ["With emotions", "감정 분석"],
   workers: ["Pieces at once", "동시 처리 조각"],
+  num_speakers: ["Speakers", "화자 수"],
+  min_speakers: ["At least", "최소"],
+  max_speakers: ["At most", "최대"],
+  speakers_help: ["How many people speak: the number if you know it, else bounds, else nothing.", "말하는 사람 수: 알면 그 수를, 모르면 최소와 최대를 적거나 비워 두십시오."],
   send: ["Submit", "제출"],
   new_id: ["New ID", "새 ID"],
   key_ask: [

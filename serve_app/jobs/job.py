@@ -11,6 +11,11 @@ from pydantic import BaseModel, ConfigDict
 from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import ACTOR_PREFIX, JobState
 
+MOST_SPEAKERS = 50
+"""The highest number of speakers that a job may name."""
+FIRST_OPTIONS = {"language", "enable_gpu", "emotion_detection", "max_workers"}
+"""The options of the first release: part of every job's content, given or not."""
+
 
 class JobOptions(BaseModel):
     """The choices of a POST; they are part of the job's content."""
@@ -23,11 +28,29 @@ class JobOptions(BaseModel):
     max_workers: int = 4
     traceparent: str | None = None
     """The trace context that the POST came with; not part of the content."""
+    num_speakers: int | None = None
+    min_speakers: int | None = None
+    max_speakers: int | None = None
 
     @property
     def content(self) -> dict[str, Any]:
-        """The options by which two requests are the same or not."""
-        return self.model_dump(exclude={"traceparent"})
+        """The options by which two requests are the same or not.
+
+        Those that came with a later release count only where they are given: a job of the release before, and one that
+        uses none of them, have the content that they had.
+        """
+        given = self.model_dump(include=FIRST_OPTIONS)
+        return given | self.model_dump(exclude={*FIRST_OPTIONS, "traceparent"}, exclude_defaults=True)
+
+    @property
+    def speaker_counts(self) -> dict[str, int]:
+        """The numbers of speakers that were given."""
+        counts = {
+            "num_speakers": self.num_speakers,
+            "min_speakers": self.min_speakers,
+            "max_speakers": self.max_speakers,
+        }
+        return {name: count for name, count in counts.items() if count is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -221,11 +221,16 @@ class Pipeline:
         )
 
     async def _diarize(self, audio: AudioInfo) -> list[Turn]:
+        counts = self._job.options.speaker_counts
+        source = source_of(self._source, repr(sorted(counts.items()))) if counts else self._source
         turns = await self._optional(
-            self._steps.load_or_run(Step.DIARIZATION, self._source, lambda: self._find_turns(audio)),
+            self._steps.load_or_run(Step.DIARIZATION, source, lambda: self._find_turns(audio)),
             [],
             WarningCode.DIARIZATION_FAILED,
         )
+        found = len({turn.speaker for turn in turns})
+        if turns and found < max(counts.get("num_speakers", 0), counts.get("min_speakers", 0)):
+            self._warnings.append(ResultWarning(code=WarningCode.FEWER_SPEAKERS, count=found))
         self._report_progress(Stage.DIARIZATION, 1)
         return turns
 

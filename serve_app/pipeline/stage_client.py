@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deployments import logs
@@ -136,8 +137,9 @@ class StageClient:
         return self._call_on_audio("diarizer.embed", self._handles.diarizer.embed, segmentation)
 
     def cluster(self, segmentations: Sequence[Segmentation], embeddings: Sequence[Embeddings]) -> Awaitable[list[Turn]]:
-        """Return the turns of the whole video from those of all its pieces."""
-        return self._call("diarizer.cluster", self._handles.diarizer.cluster, segmentations, embeddings)
+        """Return the turns of the whole video from those of all its pieces, of as many speakers as the job says."""
+        counts = self._job.options.speaker_counts
+        return self._call("diarizer.cluster", self._handles.diarizer.cluster, segmentations, embeddings, **counts)
 
     def track_prosody(self, piece: Span) -> Awaitable[Tracks]:
         """Return pitch and level over the time of `piece`."""
@@ -151,9 +153,9 @@ class StageClient:
         """Return the emotion of each segment, None where there is nothing to judge by."""
         return self._call_on_audio("emotion.analyze", self._handles.emotion.analyze, tracks, segments, self._job.job_id)
 
-    async def _call(self, name: str, method: DeploymentHandle[Any], *args: Any) -> Any:
+    async def _call(self, name: str, method: DeploymentHandle[Any], *args: Any, **named: Any) -> Any:
         """Call `method`, which logs, traces and errors call `name`."""
-        return await self._calls.call(method.remote, *args, name=name)
+        return await self._calls.call(partial(method.remote, **named), *args, name=name)
 
     async def _call_on_audio(self, name: str, method: DeploymentHandle[Any], *args: Any, **named: Any) -> Any:
         """Call `method` with the reference to the audio as its first argument."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -8,8 +9,8 @@ from fastapi.testclient import TestClient
 from deployments.errors import CancelledJobError
 from serve_app.api import service as service_module
 from serve_app.api.app import create_api
-from serve_app.api.service import JobService
-from serve_app.jobs.job import Attempt, Outcome
+from serve_app.api.service import JobService, fingerprint
+from serve_app.jobs.job import Attempt, JobOptions, Outcome
 from serve_app.jobs.progress import Progress
 from serve_app.jobs.stages import Stage
 from serve_app.settings import Settings
@@ -158,7 +159,10 @@ def test_a_retry_starts_nothing(edge):
 
 @pytest.mark.parametrize(
     "change",
-    [{"video_url": VIDEO.replace("a%20b", "c")}, {"language": "en"}, {"max_workers": 2}, {"emotion_detection": False}],
+    [
+        *({"video_url": VIDEO.replace("a%20b", "c")}, {"language": "en"}, {"max_workers": 2}),
+        *({"emotion_detection": False}, {"num_speakers": 2}, {"min_speakers": 1}, {"max_speakers": 9}),
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_other_content_is_a_conflict(edge, change):
@@ -197,6 +201,12 @@ def test_a_failed_job_runs_again(edge):
         ({"max_workers": 17}, "max_workers"),
         ({"max_workers": "4"}, "max_workers"),
         ({"max_workers": 2.5}, "max_workers"),
+        ({"num_speakers": 0}, "num_speakers"),
+        ({"num_speakers": 51}, "num_speakers"),
+        ({"min_speakers": "2"}, "min_speakers"),
+        ({"max_speakers": 2.0}, "max_speakers"),
+        ({"min_speakers": 3, "max_speakers": 2}, "min_speakers is more than max_speakers"),
+        ({"num_speakers": 2, "max_speakers": 2}, "num_speakers is for a known number"),
     ],
     ids=str,
 )
@@ -208,6 +218,24 @@ def test_wrong_fields_are_named(edge, fields, words):
     assert answer.json()["error"]["code"] == "INVALID_REQUEST"
     assert words in answer.json()["message"]
     assert edge.store.jobs.count_jobs().queued == 0
+
+
+def test_contract_1_0_ignores_the_fields_of_1_1(tmp_path, request):
+    """Right or wrong, as any unknown field; they are no part of the content, and nothing is made of them."""
+    edge = make(tmp_path, request, contract_version="1.0")
+    assert edge.post(num_speakers="two", max_speakers=-1).status_code == 200
+    assert edge.post(num_speakers=3).status_code == 200
+    assert edge.store.jobs.fetch_job("a").options.speaker_counts == {}
+
+
+def test_the_content_of_a_job_of_the_release_before_is_what_it_was():
+    """Its row has a fingerprint without the newer fields: the same request again is no conflict."""
+    before = '["http", "127.0.0.1:9000", "/a.mp4", "http://b/result", {"emotion_detection": true, "enable_gpu": true,'
+    before += ' "language": "auto", "max_workers": 4}]'
+    digest = hashlib.sha256(before.encode()).hexdigest()
+    assert fingerprint("http://127.0.0.1:9000/a.mp4?signed=1", "http://b/result", JobOptions()) == digest
+    options = JobOptions(num_speakers=2)
+    assert fingerprint("http://127.0.0.1:9000/a.mp4?signed=1", "http://b/result", options) != digest
 
 
 def test_languages_are_those_of_the_engine_that_will_hear_the_job(tmp_path):

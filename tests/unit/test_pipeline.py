@@ -518,6 +518,28 @@ def test_audio_that_stays_gone_fails_the_job():
         run(graph(detector=FakeHandle(detect=fails(AudioMissingError()))))
 
 
+@pytest.mark.parametrize(
+    ("asked", "fewer"),
+    [
+        ({"num_speakers": 2}, False),
+        ({"num_speakers": 3}, True),
+        ({"min_speakers": 3}, True),
+        ({"max_speakers": 3}, False),
+    ],
+)
+def test_the_diarizer_is_told_how_many_speakers_there_are(asked, fewer):
+    """What the job says reaches the clustering; where fewer are found than it says, the result tells how many."""
+    told = []
+    turns = [Turn(start_s=0, end_s=9, speaker=7), Turn(start_s=9, end_s=20, speaker=4)]
+    diarizer = FakeHandle(
+        segment=lambda *_: "s", embed=lambda *_: "e", cluster=lambda *_, **counts: told.append(counts) or turns
+    )
+    result = run(graph(diarizer=diarizer), **asked)
+    assert told == [asked]
+    warnings = [each for each in result["metadata"]["warning_codes"] if each["code"] == "FEWER_SPEAKERS"]
+    assert warnings == ([{"code": "FEWER_SPEAKERS", "count": 2}] if fewer else [])
+
+
 def test_the_extractor_is_told_the_language_that_was_asked_for():
     """By it a track is chosen. Where none was asked for, a replica of the release before, which takes none, will do."""
     told = []

@@ -48,7 +48,8 @@ def test_a_local_file_is_fetched_and_the_transcript_printed(video: Path, console
     script = Script(queue_positions=(2, 1))
     saved = tmp_path / "result.json"
     with serving(create_app(script)) as url:
-        code = submit(url, str(video), wait=True, language="en", max_workers=2, save_to=saved, console=console)
+        options = {"language": "en", "max_workers": 2, "enable_gpu": True, "fastapi_base_url": None}
+        code = submit(url, str(video), options, wait=True, save_to=saved, console=console)
     request = script.requests[0]
     assert code == EXIT_OK
     assert script.fetched_sha256 == [hashlib.sha256(video.read_bytes()).hexdigest()]
@@ -67,7 +68,7 @@ def test_a_url_without_wait_returns_at_once(console: Screen) -> None:
     looks: list[str] = []
     script = Script(on_status=looks.append)
     with serving(create_app(script)) as url:
-        code = submit(url, URL, fastapi_base_url="http://127.0.0.1:9", console=console)
+        code = submit(url, URL, {"fastapi_base_url": "http://127.0.0.1:9"}, console=console)
     assert (code, looks) == (EXIT_OK, [])
     assert script.requests[0]["video_url"] == URL
     assert script.requests[0]["fastapi_base_url"] == "http://127.0.0.1:9"
