@@ -113,7 +113,8 @@ SENTENCES: dict[WarningCode, dict[Locale, str]] = {
     },
     WarningCode.FEWER_SPEAKERS: {
         "ko": "요청에 적힌 화자 수보다 적은 {count}명만 구분했습니다. 목소리가 너무 비슷하거나 말이 너무 적습니다.",
-        "en": "Only {count} speaker(s) were told apart, fewer than the request says: voices are too much alike, or one says too little.",
+        "en": "Only {count} speaker(s) were told apart, fewer than the request says: voices are too much alike, or one"
+        " says too little.",
     },
     WarningCode.DIARIZATION_FAILED: {
         "ko": "화자 식별에 실패하여 영상 전체를 한 화자로 처리했습니다.",

@@ -45,12 +45,7 @@ class JobOptions(BaseModel):
     @property
     def speaker_counts(self) -> dict[str, int]:
         """The numbers of speakers that were given."""
-        counts = {
-            "num_speakers": self.num_speakers,
-            "min_speakers": self.min_speakers,
-            "max_speakers": self.max_speakers,
-        }
-        return {name: count for name, count in counts.items() if count is not None}
+        return self.model_dump(include={"num_speakers", "min_speakers", "max_speakers"}, exclude_none=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
