@@ -82,6 +82,8 @@ class MLServer:
         num_speakers: int | None = None,
         min_speakers: int | None = None,
         max_speakers: int | None = None,
+        custom_metadata: Mapping[str, Any] | None = None,
+        callback_headers: Mapping[str, str] | None = None,
     ) -> Accepted:
         """Submit a video. A repeated `job_id` starts a new run only if the job has failed.
 
@@ -96,6 +98,8 @@ class MLServer:
             num_speakers: How many people speak, where that is known.
             min_speakers: At least so many people speak.
             max_speakers: At most so many people speak.
+            custom_metadata: JSON of at most 4,096 bytes, repeated in every callback and the status.
+            callback_headers: At most 8 headers of every callback, such as a gateway's token; kept secret.
         """
         request = {
             "job_id": job_id or str(uuid.uuid4()),
@@ -107,6 +111,8 @@ class MLServer:
             "num_speakers": num_speakers,
             "min_speakers": min_speakers,
             "max_speakers": max_speakers,
+            "custom_metadata": custom_metadata,
+            "callback_headers": callback_headers,
             "fastapi_base_url": self._callback_base,
         }
         given = {name: value for name, value in request.items() if value is not None}

@@ -129,6 +129,8 @@ class JobStatus(_FromServer):
     result: Result | None = None
     callback: dict[str, Any] | None = None
     """The state of the terminal callback: `state`, `attempts`, `last_error`."""
+    custom_metadata: dict[str, Any] | None = None
+    """As `submit` was given it."""
 
     @property
     def ended(self) -> bool:
@@ -146,6 +148,8 @@ class Callback(_FromServer):
     result: Result | None = None
     error_code: str | None = None
     error_message: str | None = None
+    custom_metadata: dict[str, Any] | None = None
+    """As `submit` was given it."""
 
     @property
     def ended(self) -> bool:

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    field_validator,
+    model_validator,
+)
 
+from serve_app.api.callback_headers import checked
+from serve_app.callbacks.payloads import dump
 from serve_app.jobs.job import MOST_SPEAKERS
 from serve_app.jobs.stages import Stage  # noqa: TC001 - pydantic reads it
 from serve_app.storage.timeline import EventKind  # noqa: TC001 - pydantic reads it
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}$"
 MAX_URL_LENGTH = 8192
+MOST_METADATA = 4096
 A_JOB = "550e8400-e29b-41d4-a716-446655440000"
 A_VIDEO = "https://ecg-bucket.s3.ap-northeast-2.amazonaws.com/videos/talk.mp4?X-Amz-Signature=0123"
 
@@ -80,6 +92,25 @@ class ProcessVideoRequest(ProcessVideoRequestV10):
     min_speakers: Annotated[SpeakerCount | None, Field(description="At least so many people speak")] = None
     max_speakers: Annotated[SpeakerCount | None, Field(description="At most so many people speak")] = None
 
+    custom_metadata: Annotated[
+        dict[str, Any] | None, Field(description=f"Repeated in every callback and the status; {MOST_METADATA} bytes")
+    ] = None
+    callback_headers: Annotated[
+        dict[str, StrictStr] | None, Field(description="Headers of every callback, such as a gateway's token; secrets")
+    ] = None
+
+    @field_validator("custom_metadata")
+    @classmethod
+    def _metadata_is_small(cls, metadata: dict[str, Any]) -> dict[str, Any]:
+        if len(dump(metadata)) > MOST_METADATA:
+            raise ValueError(f"custom_metadata has more than {MOST_METADATA} bytes")
+        return metadata
+
+    @field_validator("callback_headers")
+    @classmethod
+    def _headers_are_allowed(cls, headers: dict[str, str]) -> dict[str, str]:
+        return checked(headers)
+
     @model_validator(mode="after")
     def _counts_agree(self) -> Self:
         if self.num_speakers and (self.min_speakers or self.max_speakers):
@@ -144,6 +175,7 @@ class JobView(BaseModel):
     finished_at: str | None = None
     error_code: str | None = None
     error_message: str | None = None
+    custom_metadata: dict[str, Any] | None = Field(default=None, description="As the POST gave it")
 
 
 class StatusResponse(JobView):

@@ -28,7 +28,7 @@ from serve_app import __version__
 from serve_app.api import errors, schemas
 from serve_app.callbacks.payloads import dump, status_url
 from serve_app.exports.formats import export
-from serve_app.jobs.job import CallbackState, Counts, Job, JobOptions, NewJob, Outcome
+from serve_app.jobs.job import CallbackExtras, CallbackState, Counts, Job, JobOptions, NewJob, Outcome
 from serve_app.jobs.progress import SENTENCES
 from serve_app.jobs.states import JobState
 from serve_app.observability.canonical_log import log_end
@@ -147,6 +147,10 @@ class JobService:
             callback_url=callback_url,
             options=options,
             fingerprint=fingerprint(request.video_url, callback_url, options),
+            extras=CallbackExtras(
+                custom_metadata=None if request.custom_metadata is None else dump(request.custom_metadata).decode(),
+                headers=request.callback_headers,
+            ),
         )
 
     def _accepted(self, job: Job, *, started: bool, estimate_s: float | None) -> dict[str, object]:
@@ -228,6 +232,7 @@ class JobService:
             "finished_at": job.finished_at and iso(job.finished_at),
             "error_code": job.error_code,
             "error_message": job.error_message,
+            "custom_metadata": None if job.custom_metadata is None else json.loads(job.custom_metadata),
         }
 
     async def cancel_or_delete(self, job_id: str) -> schemas.JobView | None:

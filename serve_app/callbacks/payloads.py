@@ -22,9 +22,17 @@ def progress(job_id: str, now: Progress, *, locale: Locale) -> bytes:
 
 def end_body(job: Job, outcome: Outcome, *, locale: Locale, max_bytes: int) -> bytes:
     """Return the body that reports the end of a run."""
-    if outcome.result is not None:
-        return completed(job.job_id, outcome.result, locale=locale, max_bytes=max_bytes)
-    return failed(job.job_id, job.progress, code=str(outcome.error_code), message=str(outcome.error_message))
+    if outcome.result is None:
+        body = failed(job.job_id, job.progress, code=str(outcome.error_code), message=str(outcome.error_message))
+    else:
+        room = max_bytes - len(with_metadata(b"", job.custom_metadata))
+        body = completed(job.job_id, outcome.result, locale=locale, max_bytes=room)
+    return with_metadata(body, job.custom_metadata)
+
+
+def with_metadata(body: bytes, custom_metadata: str | None) -> bytes:
+    """Return a body with the caller's own JSON, where there is any."""
+    return body if custom_metadata is None else body[:-1] + b',"custom_metadata":' + custom_metadata.encode() + b"}"
 
 
 def failed(job_id: str, percent: int, *, code: str, message: str) -> bytes:

@@ -13,13 +13,15 @@ from standardwebhooks import Webhook
 
 from deployments import logs
 from deployments.net.client import Answer, CallbackClient, NetError
+from serve_app.callbacks.payloads import with_metadata
 from serve_app.callbacks.retry_schedule import RetrySchedule
 from serve_app.observability.tracing import untraced
 from serve_app.storage.outbox import origin_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from serve_app.jobs.job import CallbackExtras
     from serve_app.observability.tracing import Trace
     from serve_app.storage.outbox import Outbox
 
@@ -49,10 +51,12 @@ class Sender:
         self._trace_of = trace_of
         self._webhooks = [Webhook(secret) for secret in secrets]
 
-    async def _try(self, url: str, body: bytes, *, message_id: str, sequence: int) -> tuple[Answer | None, str | None]:
-        """Post once; return the answer, if there is one, and the kind of the error, if there is one."""
+    async def _try(
+        self, url: str, body: bytes, own: Mapping[str, str] | None, *, message_id: str, sequence: int
+    ) -> tuple[Answer | None, str | None]:
+        """Post once, with the caller's `own` headers; return the answer and the error's kind, if there is one."""
         try:
-            answer = await self._client.post(url, body, self._headers(body, message_id, sequence))
+            answer = await self._client.post(url, body, {**(own or {}), **self._headers(body, message_id, sequence)})
         except NetError as failure:
             return None, failure.kind
         return answer, None if 200 <= answer.status < 300 else f"http_{answer.status}"  # noqa: PLR2004 - 2xx
@@ -86,7 +90,7 @@ class Sender:
             return False
         with trace.span("terminal callback", parent_id=trace.post_id, number=callback.attempts) as span:
             answer, error = await self._try(
-                callback.url, callback.body, message_id=callback.id, sequence=callback.sequence
+                callback.url, callback.body, callback.headers, message_id=callback.id, sequence=callback.sequence
             )
             span["error"] = error
         if error is None:
@@ -119,16 +123,20 @@ class Sender:
         """Try a progress callback once, unless a newer one exists; return False where it should be tried again."""
         trace = await self._trace_of(job_id)
         origin = origin_of(url)
-        if not await asyncio.to_thread(self._may_send_progress, origin, job_id, sequence):
+        extras = await asyncio.to_thread(self._extras_of_progress, origin, job_id, sequence)
+        if extras is None:
             return True  # dropped
+        body = with_metadata(body, extras.custom_metadata)
         with trace.span("progress callback", sequence=sequence) as span:
-            answer, error = await self._try(url, body, message_id=message_id, sequence=sequence)
+            answer, error = await self._try(url, body, extras.headers, message_id=message_id, sequence=sequence)
             span["error"] = error
         await self._record(origin, error, progress=True)
         return error is None or (answer is not None and answer.status == GONE)
 
-    def _may_send_progress(self, origin: str, job_id: str, sequence: int) -> bool:
-        return self._outbox.is_newest(job_id, sequence) and self._outbox.breaker.acquire_for_progress(origin)
+    def _extras_of_progress(self, origin: str, job_id: str, sequence: int) -> CallbackExtras | None:
+        """Return what the caller adds to a progress callback; None where it is not to be sent."""
+        extras = self._outbox.extras_of_newest(job_id, sequence)
+        return extras if extras and self._outbox.breaker.acquire_for_progress(origin) else None
 
     async def _record(self, origin: str, error: str | None, *, progress: bool = False) -> None:
         breaker = self._outbox.breaker

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import ACTOR_PREFIX, JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MOST_SPEAKERS = 50
 """The highest number of speakers that a job may name."""
@@ -49,6 +52,19 @@ class JobOptions(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackExtras:
+    """What the caller adds to its job's callbacks. No part of the job's content: a repeated POST may replace it."""
+
+    custom_metadata: str | None = None
+    """JSON that every callback, and the status, repeat."""
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+    """Of every callback. The values are secrets."""
+
+
+NO_EXTRAS = CallbackExtras()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A checked request, ready to be stored."""
 
@@ -58,6 +74,7 @@ class NewJob:
     callback_url: str | None
     options: JobOptions
     fingerprint: str
+    extras: CallbackExtras = NO_EXTRAS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +149,8 @@ class DueCallback:
     due_since: float
     age_s: float
     """Since `due_since`, at the time of the claim."""
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+    """The caller's own; their values are secrets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +181,8 @@ class Job:
     cancel_requested: bool
     prefetch: Prefetch
     beats: int
+    custom_metadata: str | None = None
+    callback_headers: Mapping[str, str] | None = field(default=None, repr=False)
 
     @property
     def actor_name(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, case, delete, func, insert, or_, select, tuple_, update
 
-from serve_app.jobs.job import CallbackState, Counts, Job, NewJob, Outcome, Prefetch
+from serve_app.jobs.job import CallbackExtras, CallbackState, Counts, Job, NewJob, Outcome, Prefetch
 from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import JobState, check
 from serve_app.storage import timeline
@@ -86,6 +86,7 @@ class JobStore:
                 return Submission(job=known, conflict=True)
             if known and known.state is not JobState.FAILED:
                 self._renew_url(db, known, new)
+                self._renew_extras(db, known, new.extras)
                 return Submission(job=known)
             if is_draining(db):
                 return Submission(job=None, draining=True)
@@ -104,6 +105,8 @@ class JobStore:
             "video_url": new.video_url,
             "video_expires_at": new.video_expires_at,
             "callback_url": new.callback_url,
+            "custom_metadata": new.extras.custom_metadata,
+            "callback_headers": new.extras.headers,
             "options": new.options.model_dump(exclude_none=True),
             "stage": Stage.QUEUED,
             "progress": 0,
@@ -143,6 +146,14 @@ class JobStore:
                     prefetch=case((jobs.c.prefetch == Prefetch.FAILED, Prefetch.NONE), else_=jobs.c.prefetch),
                 )
             )
+
+    def _renew_extras(self, db: Connection, known: Job, extras: CallbackExtras) -> None:
+        """Take what a repeated POST adds to the callbacks that are still to come, such as a token that was renewed."""
+        before = CallbackExtras(custom_metadata=known.custom_metadata, headers=known.callback_headers)
+        renewed = {"custom_metadata": extras.custom_metadata, "callback_headers": extras.headers}
+        renewed = {name: value for name, value in renewed.items() if value is not None}
+        if renewed and not known.state.ended and extras != before:
+            db.execute(update(jobs).where(jobs.c.job_id == known.job_id).values(**renewed))
 
     def fetch_job(self, job_id: str) -> Job | None:
         """Return a job, None where there is none of this id."""

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Integer, bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from serve_app.jobs.job import CallbackState, CallbackStatus, DueCallback
+from serve_app.jobs.job import CallbackExtras, CallbackState, CallbackStatus, DueCallback
 from serve_app.storage import timeline
 from serve_app.storage.tables import callbacks, has_ended, jobs, receivers
 from serve_app.storage.timeline import EventKind
@@ -108,10 +108,11 @@ class Outbox:
                 .mappings()
                 .one_or_none()
             )
-        if row is None:
-            return None
+            if row is None:
+                return None
+            headers = db.execute(select(jobs.c.callback_headers).where(jobs.c.job_id == row["job_id"])).scalar()
         columns = {name: row[name] for name in DueCallback.__dataclass_fields__ if name in row}
-        return DueCallback(**columns, age_s=now - row["due_since"])
+        return DueCallback(**columns, age_s=now - row["due_since"], headers=headers)
 
     def mark_delivered(self, callback: DueCallback) -> None:
         """Record that the receiver has acknowledged the callback (2xx)."""
@@ -157,10 +158,14 @@ class Outbox:
             timeline.record(db, job_id, EventKind.CALLBACK_RENEWED, at=now)
             return True
 
-    def is_newest(self, job_id: str, sequence: int) -> bool:
-        """Return whether the job has no callback with a higher number than `sequence`."""
+    def extras_of_newest(self, job_id: str, sequence: int) -> CallbackExtras | None:
+        """Return what the caller adds to callback `sequence`, None where the job has one with a higher number."""
         with self._db.read() as db:
-            return db.execute(select(jobs.c.sequence).where(jobs.c.job_id == job_id)).scalar() == sequence
+            newest = select(jobs.c.custom_metadata, jobs.c.callback_headers).where(
+                jobs.c.job_id == job_id, jobs.c.sequence == sequence
+            )
+            row = db.execute(newest).one_or_none()
+        return row and CallbackExtras(custom_metadata=row.custom_metadata, headers=row.callback_headers)
 
     def status(self, job_id: str) -> CallbackStatus:
         """Return how far the newest terminal callback of a job is; `NONE` for a job that has not ended."""

@@ -51,6 +51,8 @@ jobs = Table(
     Column("error_message", Text),
     Column("cancel_requested", Boolean, nullable=False),
     Column("beats", Integer, nullable=False, server_default="0", doc="Rises while the job actor lives: its lease"),
+    Column("custom_metadata", Text, doc="JSON that every callback and the status repeat"),
+    Column("callback_headers", JSON(none_as_null=True), doc="Of every callback; values are secrets"),
     Column("prefetch", String(16), nullable=False, doc="`Prefetch`: audio extracted before the job has a slot"),
 )
 Index("jobs_by_state", jobs.c.state, jobs.c.queued_at)
