@@ -207,6 +207,28 @@ def test_a_failed_job_runs_again(edge):
         ({"max_speakers": 2.0}, "max_speakers"),
         ({"min_speakers": 3, "max_speakers": 2}, "min_speakers is more than max_speakers"),
         ({"num_speakers": 2, "max_speakers": 2}, "num_speakers is for a known number"),
+        ({"custom_metadata": []}, "custom_metadata"),
+        ({"custom_metadata": {"a": "가" * 1400}}, "custom_metadata has more than 4096 bytes"),
+        ({"callback_headers": {"x-a": 1}}, "callback_headers"),
+        ({"callback_headers": {f"x-{n}": "a" for n in range(9)}}, "more than 8"),
+        ({"callback_headers": {"X-A": "a", "x-a": "b"}}, "a name twice"),
+        ({"callback_headers": {"x a": "a"}}, "a name that HTTP does not allow"),
+        ({"callback_headers": {"": "a"}}, "a name that HTTP does not allow"),
+        ({"callback_headers": {"x-a": "CANARY\r\nx-b: c"}}, "a value that HTTP does not allow, of x-a"),
+        ({"callback_headers": {"x-a": "가"}}, "a value that HTTP does not allow"),
+        ({"callback_headers": {"x-a": "a" * 2049}}, "a value that HTTP does not allow"),
+        *[
+            ({"callback_headers": {name: "a"}}, f"callback_headers may not set {name.lower()}")
+            for name in (
+                "Host",
+                "Content-Length",
+                "Transfer-Encoding",
+                "TE",
+                "webhook-id",
+                "X-ML-Sequence",
+                "Connection",
+            )
+        ],
     ],
     ids=str,
 )
@@ -217,7 +239,23 @@ def test_wrong_fields_are_named(edge, fields, words):
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "INVALID_REQUEST"
     assert words in answer.json()["message"]
+    assert "CANARY" not in answer.text
     assert edge.store.jobs.count_jobs().queued == 0
+
+
+def test_what_the_caller_adds_is_no_content(edge):
+    """A repeated POST with another token is the same job; the status repeats the metadata, nothing the headers."""
+    first = {"custom_metadata": {"order": 7}, "callback_headers": {"Authorization": "Bearer CANARY-1"}}
+    assert edge.post("a", **first).status_code == 200
+    again = edge.post("a", callback_headers={"Authorization": "Bearer CANARY-2"})
+    assert again.status_code == 200
+    job = edge.store.jobs.fetch_job("a")
+    assert job.callback_headers == {"authorization": "Bearer CANARY-2"}
+    answers = [edge.http.get(f"/api/upload-video/{path}") for path in ("status/a", "jobs", "jobs/a/timeline")]
+    assert [answer.json().get("custom_metadata") for answer in answers] == [{"order": 7}, None, None]
+    assert answers[1].json()["jobs"][0]["custom_metadata"] == {"order": 7}
+    assert "CANARY" not in "".join(answer.text for answer in answers)
+    assert "CANARY" not in repr(job)
 
 
 def test_contract_1_0_ignores_the_fields_of_1_1(tmp_path, request):

@@ -20,7 +20,7 @@ from serve_app.callbacks import payloads
 from serve_app.callbacks import sender as sender_module
 from serve_app.callbacks.retry_schedule import HOUR_S, JITTER, MINUTE_S
 from serve_app.callbacks.sender import Sender
-from serve_app.jobs.job import Attempt, CallbackState, Outcome
+from serve_app.jobs.job import Attempt, CallbackExtras, CallbackState, Outcome
 from serve_app.jobs.progress import Progress
 from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import JobState
@@ -391,3 +391,36 @@ async def test_w5_acknowledgements_and_deletions_do_not_deadlock(database, datab
     database.close()
     if not database.is_sqlite:
         assert postgres.deadlocks(database_url) == 0
+
+
+async def test_what_the_caller_adds_is_in_every_callback(store, outbox):
+    """Its JSON in the body, its headers beside ours, in progress and end; a repeated POST replaces both meanwhile."""
+    extras = CallbackExtras(custom_metadata='{"가":[1]}', headers={"authorization": "Bearer 1", "x-tenant": "t"})
+    attempt = started(store, "a", URL, extras=extras)
+    receiver = Receiver(answer=lambda post: 200 if post.headers["authorization"] == "Bearer 3" else 500)
+    sender = Sender(receiver, outbox)
+    await told(sender, "a", store.attempts.save_progress(attempt, HALF, spent_s=0))
+    renewed = CallbackExtras(custom_metadata='{"b":2}', headers={"authorization": "Bearer 2"})
+    store.jobs.submit_job(new_job("a", URL, extras=renewed))
+    ending = store.attempts.finish_job(attempt, DONE)
+    store.jobs.submit_job(new_job("a", URL, extras=CallbackExtras(headers={"authorization": "Bearer 3"})))
+    await sender.deliver(ending.callback_id)
+    progress, end = receiver.posts
+    assert (json.loads(progress.body)["custom_metadata"], progress.headers["x-tenant"]) == ({"가": [1]}, "t")
+    assert json.loads(end.body)["custom_metadata"] == {"b": 2}
+    assert json.loads(end.body)["result"] == json.loads(DONE.result)
+    assert [post.headers["authorization"] for post in receiver.posts] == ["Bearer 1", "Bearer 2"]  # ended: as it was
+    assert all(post.headers["content-type"] == "application/json" for post in receiver.posts)
+
+
+def test_metadata_counts_in_the_size_of_a_callback(store):
+    """The body with it is no larger than the limit: the result gives way."""
+    job = store.jobs.fetch_job(started(store, "a", URL, extras=CallbackExtras(custom_metadata='{"m":"x"}')).job_id)
+    segments = [{"words": [{"confidence": 0.5}] * 50}]
+    result = payloads.dump({"text": "", "segments": segments})
+    outcome = Outcome(result=result, duration_s=1.0, processing_s=1.0)
+    whole = payloads.end_body(job, outcome, locale="en", max_bytes=100_000)
+    tight = payloads.end_body(job, outcome, locale="en", max_bytes=len(whole) - 1)
+    assert json.loads(whole)["result"]["segments"] == segments
+    assert len(tight) < len(whole)
+    assert json.loads(tight)["custom_metadata"] == {"m": "x"}
