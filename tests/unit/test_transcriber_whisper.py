@@ -307,7 +307,7 @@ def hypothesis(text: str, logprob: float = -0.1, no_speech: float = 0.0) -> Hypo
 
 def numbered(count: int) -> list[Chunk]:
     """Chunks that a `ScriptedModel` knows by their first sample, each with a language of its own."""
-    return [Chunk(audio=np.full(160, 1000 + i, np.int16), start_s=0, language=f"l{i}") for i in range(count)]
+    return [Chunk(audio=np.full(SAMPLE_RATE_HZ, 1000 + i, np.int16), start_s=0, language=f"l{i}") for i in range(count)]
 
 
 def test_only_failing_items_are_tried_again() -> None:
@@ -333,7 +333,7 @@ def test_when_every_temperature_fails_the_best_text_stands() -> None:
     model = ScriptedModel([{0.0: hypothesis("good")}, doubtful])
     _, heard = WhisperRecognizer(model, HallucinationThresholds()).transcribe(numbered(2))  # type: ignore[arg-type]
     assert isinstance(heard, Transcript)
-    told = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=0.01)
+    told = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=1.0)
     assert (text_of(heard), heard.warnings) == ("best", (told,))
     assert heard.utterances[0].confidence == pytest.approx(np.exp(-1.5))
     assert model.encoded == [[0, 1]]
