@@ -325,3 +325,24 @@ def test_very_short_files(name: str, seconds: float, tmp_path: Path) -> None:
     """They have their length."""
     run_ffmpeg("-i", write(tmp_path / "source.wav", voice(seconds)), tmp_path / name)
     assert decoded(tmp_path / name).duration_s == pytest.approx(seconds, abs=0.07)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-c:a", "pcm_s16le", "-metadata", "title=a", "a.wav"),
+        ("-c:a", "aac", "-ar", "44100", "-bsf:a", "setts=ts=floor(N/2)*2048", "a.flv"),
+    ],
+    ids=["broken metadata", "jitter"],
+)
+def test_what_stands_around_the_sound_costs_none(options: tuple[str, ...], clip: Path, tmp_path: Path) -> None:
+    """A title that is no UTF-8, frames that are stamped in pairs: the voice is whole, and nothing is told."""
+    path = tmp_path / options[-1]
+    run_ffmpeg("-i", clip, *options[:-1], path)
+    if path.suffix == ".wav":
+        path.write_bytes(path.read_bytes().replace(b"INAM\x02\x00\x00\x00a\x00", b"INAM\x02\x00\x00\x00\xb0\x00"))
+        assert b"\xb0\x00" in path.read_bytes()
+    got = decoded(path)
+    assert got.warnings == ()
+    assert got.duration_s == pytest.approx(SECONDS, abs=0.2)
+    assert level_db(got.audio) == pytest.approx(level_db(ONE), abs=1)
