@@ -330,13 +330,14 @@ def test_very_short_files(name: str, seconds: float, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
+        ("-c:a", "aac", "-ar", "48000", "a.avi"),
         ("-c:a", "pcm_s16le", "-metadata", "title=a", "a.wav"),
         ("-c:a", "aac", "-ar", "44100", "-bsf:a", "setts=ts=floor(N/2)*2048", "a.flv"),
     ],
-    ids=["broken metadata", "jitter"],
+    ids=["codec by number", "broken metadata", "jitter"],
 )
 def test_what_stands_around_the_sound_costs_none(options: tuple[str, ...], clip: Path, tmp_path: Path) -> None:
-    """A title that is no UTF-8, frames that are stamped in pairs: the voice is whole, and nothing is told."""
+    """A codec that is a number, a title that is no UTF-8, frames that are stamped in pairs: the voice is whole."""
     path = tmp_path / options[-1]
     run_ffmpeg("-i", clip, *options[:-1], path)
     if path.suffix == ".wav":
