@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
 BACKWARDS_S = 1.0
 """A larger step backwards is a jump of the clock; a smaller one is an overlap."""
@@ -123,18 +123,19 @@ class Place:
     drop: int = 0
 
 
-def steady_time_s(position_s: float, frames: Sequence[tuple[float | None, float]]) -> float | None:
+def steady_time_s(position_s: float, frames: Iterable[tuple[float | None, float]]) -> float | None:
     """Return when the first of `frames` begins, None where its own timestamp is to be ignored.
 
     `frames` are times and durations; `position_s` is where the sound before them ends. A clock that is off stays off:
     the frames that follow are late, or early, by as much. A timestamp that jitters says nothing of the sound, as those
     of live streams do, which bear the times at which packets arrived.
     """
-    time_s = frames[0][0]
+    following = iter(frames)
+    time_s, duration_s = next(following)
     if time_s is None or not TOLERANCE_S < abs(time_s - position_s) <= BACKWARDS_S:
         return time_s
-    steps, end_s = [], position_s
-    for each_s, duration_s in frames:
+    steps, end_s = [time_s - position_s], position_s + duration_s
+    for each_s, duration_s in following:
         if each_s is not None:
             steps.append(each_s - end_s)
         end_s += duration_s

@@ -141,7 +141,7 @@ class Sound:
 
     def _place_next(self) -> None:
         frame = self._waiting[0]
-        time_s = steady_time_s(self._placer.position_s, [(each.time_s, each.duration_s) for each in self._waiting])
+        time_s = steady_time_s(self._placer.position_s, ((each.time_s, each.duration_s) for each in self._waiting))
         self._waiting.popleft()
         self._waiting_s -= frame.duration_s
         samples, rate_hz, lfe = frame.samples, frame.rate_hz, frame.lfe
