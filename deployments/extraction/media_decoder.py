@@ -139,7 +139,7 @@ def _tags(language: str) -> list[str]:
 def _report(ended: limited_process.Ended, path: Path, limits: MediaLimits, *, has_sound: bool) -> dict[str, Any]:
     """Return what the child has found. Raises the error that it tells, or that its death means."""
     try:
-        found: dict[str, Any] = json.loads(ended.stderr)
+        found: dict[str, Any] = json.loads(ended.stderr.rpartition("\n")[2])
     except ValueError:
         found = {"error": "died"}
     if "error" not in found and not found["samples"]:
@@ -152,7 +152,8 @@ def _report(ended: limited_process.Ended, path: Path, limits: MediaLimits, *, ha
     if reason == "too_long":
         raise VideoTooLongError(limit_min=limits.max_duration_s / 60)
     if reason == "died":  # a child that was killed must not count as the end of the audio
-        raise AudioExtractionError(reason="unsupported" if has_sound else "not_media")
+        crashed = has_sound or ended.returncode == -signal.SIGABRT
+        raise AudioExtractionError(reason="unsupported" if crashed else "not_media")
     what = file_kind.container_name(container) if container else file_kind.look(path)
     raise AudioExtractionError(reason=reason, found=what)
 
@@ -184,15 +185,17 @@ def _warnings(found: dict[str, Any], length_s: float) -> list[ResultWarning]:
 def _compare(found: dict[str, Any], length_s: float) -> list[ResultWarning]:
     """Return a warning where the decoded length differs from the declared one, which is no more than a hint."""
     declared_s = found["declared_s"]
-    if not declared_s or (found["container"] in GUESSED_DURATION) or found["tracks"] > 1:
+    if not declared_s or found["container"] in GUESSED_DURATION:
         return []
     by_track = found["declared_by_track"]
     missing_s = declared_s - max(0.0, found["jumped_s"]) - length_s
-    if abs(missing_s) <= max(SHORT_S, SHORT_SHARE * declared_s):
+    least_s = max(SHORT_S, SHORT_SHARE * declared_s)
+    if abs(missing_s) <= least_s:
         return []
     if missing_s < 0:
         return [ResultWarning(code=WarningCode.AUDIO_LONGER, seconds=-missing_s)] if by_track else []
-    if by_track or missing_s > max(LOST_SHARE * declared_s, declared_s - found["picture_s"]):
+    picture_ends_early = 0 < found["picture_s"] < declared_s - max(0.0, found["jumped_s"]) - least_s
+    if by_track or picture_ends_early or missing_s > max(LOST_SHARE * declared_s, declared_s - found["picture_s"]):
         share = missing_s / declared_s
         return [ResultWarning(code=WarningCode.AUDIO_INCOMPLETE, seconds=missing_s, share=share)]
     return []

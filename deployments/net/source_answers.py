@@ -69,6 +69,10 @@ def is_page(head: bytes, content_type: str) -> bool:
     return "json" in content_type.lower() and head.lstrip()[:1] in {b"{", b"["}
 
 
+REGISTERED = frozenset(("gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress", "dcb", "dcz", "exi"))
+"""Encodings in IANA's registry that change the bytes."""
+
+
 class Decoder(Protocol):
     """Decodes a body piece by piece."""
 
@@ -82,10 +86,11 @@ class Decoder(Protocol):
 def decoder(content_encoding: str) -> Decoder | None:
     """Return the decoder of a Content-Encoding, None where the body is as it is. Raises UnknownEncodingError.
 
-    `aws-chunked` is what S3 stores of an upload's transfer; its bodies come without it.
+    Words that are no encoding of HTTP's say nothing of the body, and browsers ignore them: `aws-chunked`, which S3
+    stores of an upload's transfer; `base64`, `utf-8` or `binary`, which uploads have copied from examples.
     """
     words = [word.strip().lower() for word in content_encoding.split(",")]
-    encodings = [word for word in words if word not in {"", "identity", "aws-chunked"}]
+    encodings = [word for word in words if word in REGISTERED]
     if not encodings:
         return None
     if len(encodings) > 1 or encodings[0] not in {"gzip", "x-gzip", "deflate"}:

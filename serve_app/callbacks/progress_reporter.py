@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PROGRESS_TRIES = 3
 MIN_INTERVAL_S = 1.0
+IN_FLIGHT_S = 0.5
 
 log = logs.get_logger("callbacks")
 
@@ -44,6 +45,7 @@ class ProgressReporter:
         self._changed = asyncio.Event()
         self._fresh = asyncio.Event()
         self._newest: tuple[Progress, int] | None = None
+        self._posting: asyncio.Task[bool] | None = None
         self._tasks = [asyncio.create_task(self._store())]
         if self.url is not None:
             self._tasks.append(asyncio.create_task(self._send(self.url)))
@@ -53,7 +55,10 @@ class ProgressReporter:
         self._changed.set()
 
     async def close(self) -> None:
-        """Stop, a try in flight included, so that the end of the job need not wait."""
+        """Stop. A try in flight has a moment to arrive before the job's end, which waits no longer."""
+        self._tasks[0].cancel()
+        if self._posting is not None:
+            await asyncio.wait({self._posting}, timeout=IN_FLIGHT_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -72,6 +77,7 @@ class ProgressReporter:
                 sequence = await self.report(now)
             except SQLAlchemyError:
                 log.exception("progress not stored", extra=logs.about(self.job_id))
+                stored = None  # or its answer was lost: the manager would wait as if it had been sent
             else:
                 if sequence is None:
                     return
@@ -102,10 +108,11 @@ class ProgressReporter:
         message_id = new_message_id()
         for _ in range(PROGRESS_TRIES):
             spacing = asyncio.create_task(asyncio.sleep(MIN_INTERVAL_S))
+            self._posting = asyncio.create_task(
+                self.sender.send_progress(self.job_id, url, body, message_id=message_id, sequence=sequence)
+            )
             try:
-                taken = await self.sender.send_progress(
-                    self.job_id, url, body, message_id=message_id, sequence=sequence
-                )
+                taken = await self._posting
             except SQLAlchemyError:
                 taken = False
             await spacing

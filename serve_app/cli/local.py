@@ -393,12 +393,19 @@ def _drain(hurry: threading.Event) -> bool:
 
     deadline = time.monotonic() + DRAIN_S
     try:
-        waiting = [ray.get_actor(MANAGER_NAME, NAMESPACE).drain.remote()]
+        drained: Any = ray.get_actor(MANAGER_NAME, NAMESPACE).drain.remote()
     except ValueError:  # there is none
         return False
+    waiting = [drained]
     while waiting and not hurry.is_set() and time.monotonic() < deadline:
         _, waiting = ray.wait(waiting, timeout=POLL_S)
-    return not waiting
+    if waiting:
+        return False
+    try:
+        ray.get(drained)
+    except ray.exceptions.RayError:  # it has died, or failed
+        return False
+    return True
 
 
 def _stop_proxies() -> None:

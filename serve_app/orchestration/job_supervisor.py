@@ -151,4 +151,4 @@ class JobSupervisor:
         if await asyncio.to_thread(self.stores.attempts.finish_job, attempt, outcome):
             log_end(job, outcome, seconds=job.spent_s)
             await self.tracer.ended(job)
-            await self.extractor.discard.remote(job.job_id)
+            await self.extractor.discard.remote(job.job_id, job.run_id)

@@ -22,6 +22,7 @@ from serve_app.callbacks.sender import Sender
 from serve_app.jobs.progress import Progress
 from serve_app.observability import job_metrics
 from serve_app.observability.tracing import Tracer
+from serve_app.orchestration.attempt import until_stored
 from serve_app.orchestration.background import BackgroundTasks
 from serve_app.orchestration.job_actor import MANAGER_NAME, JobActors
 from serve_app.orchestration.job_supervisor import JobSupervisor
@@ -131,15 +132,18 @@ class JobManager:
         Their jobs go on with a new server. This manager stays and does nothing, so that no other is made. One that
         stands by has nothing to drain.
         """
-        left: Sequence[Job] = []
-        if self._leads and await asyncio.to_thread(set_draining, self._database, draining=True, lease=self._lease):
-            left = await asyncio.to_thread(self._stores.queue.fetch_running_jobs)
+        left: Sequence[Job] = await until_stored("", self._begin_drain) if self._leads else []
         await self._stop()
         for job in left:
             await self._actors.give_back(job)
         while left := [job for job in left if await self._actors.exists(job)]:  # noqa: ASYNC110 - Ray has no event
             await asyncio.sleep(GATHER_S)
         await self._tracer.close()
+
+    def _begin_drain(self) -> Sequence[Job]:
+        """Have no new attempt begin; return the jobs that run, none where another manager leads."""
+        drains = set_draining(self._database, draining=True, lease=self._lease)
+        return self._stores.queue.fetch_running_jobs() if drains else []
 
     async def discard(self, job_id: str) -> None:
         """Stop fetching an ended job's video, and delete its audio."""

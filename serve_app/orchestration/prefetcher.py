@@ -57,7 +57,8 @@ class Prefetcher:
             return
         if not counts.queued:
             self._tries.clear()
-        for job in await asyncio.to_thread(self.stores.queue.select_jobs_to_prefetch, free):
+        found = await asyncio.to_thread(self.stores.queue.select_jobs_to_prefetch, limits.prefetches)
+        for job in [job for job in found if not self.tasks.is_running("fetch", job.job_id)][:free]:
             await asyncio.to_thread(self.stores.queue.set_prefetch, job, Prefetch.RUNNING)
             self.tasks.start("fetch", self._fetch(job), key=job.job_id)
 
@@ -100,6 +101,6 @@ class Prefetcher:
                 state = Prefetch.NONE  # fetch again: the URL may expire before the job's turn
         finally:
             if state is not Prefetch.NONE:
-                del self._tries[run]
+                self._tries.pop(run, None)
             await asyncio.to_thread(self.stores.queue.set_prefetch, job, state)
             self.wake()  # the next fetch need not wait for a turn

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select, update
+from sqlalchemy import update
 
 from serve_app.jobs.job import Attempt
 from serve_app.jobs.states import JobState
@@ -49,19 +49,16 @@ class AttemptStore:
 
         Of several calls with the same `at`, in epoch seconds, one counts: a commit may succeed and its answer be lost.
         """
-        goes_on = (
-            *(jobs.c.job_id == job_id, jobs.c.run == run, jobs.c.token == token),
-            jobs.c.state == JobState.RUNNING,
-        )
         with self._db.write() as db:
-            if is_draining(db):
+            job = fetch(db, job_id, lock=True)  # a commit that is under way is over then
+            if job is None or (job.run, job.token, job.state) != (run, token, JobState.RUNNING):
                 return None
             counted = timeline.find_attempt(db, job_id, run, at=at)
             if counted is not None:
-                newest = db.execute(select(jobs.c.attempt).where(*goes_on)).scalar()
-                return fetch(db, job_id) if newest == counted else None
-            if not db.execute(update(jobs).where(*goes_on).values(attempt=jobs.c.attempt + 1)).rowcount:
+                return job if job.attempt == counted else None
+            if is_draining(db):
                 return None
+            db.execute(update(jobs).where(jobs.c.job_id == job_id).values(attempt=jobs.c.attempt + 1))
             timeline.record(db, job_id, EventKind.ATTEMPT, at=at)
             return fetch(db, job_id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, bindparam, delete, exists, or_, select, update
+from sqlalchemy import and_, bindparam, case, delete, exists, or_, select, update
 
 from serve_app.jobs.job import CallbackState, Job, Prefetch
 from serve_app.jobs.stages import Stage
@@ -98,16 +98,21 @@ class JobQueue:
             return [job for job_id in ids if (job := fetch(db, job_id))]
 
     def select_jobs_to_prefetch(self, limit: int) -> Sequence[Job]:
-        """Return waiting jobs whose audio is not fetched ahead yet, the URL that expires first in front."""
-        waiting = (jobs.c.state == JobState.QUEUED, jobs.c.prefetch == Prefetch.NONE)
+        """Return waiting jobs whose audio is not fetched ahead yet, the URL that expires first in front.
+
+        Also those of which it is stored that they are being fetched: the caller knows whether they are.
+        """
+        waiting = (jobs.c.state == JobState.QUEUED, jobs.c.prefetch.in_((Prefetch.NONE, Prefetch.RUNNING)))
         with self._db.read() as db:
             return _all(db, select(jobs).where(*waiting).order_by(jobs.c.video_expires_at).limit(limit))
 
     def set_prefetch(self, job: Job, state: Prefetch) -> None:
-        """Store how far fetching ahead is, unless a new run has begun."""
+        """Store how far fetching ahead is, unless a new run has begun. What failed with an older URL has not begun."""
         whose = (jobs.c.job_id == job.job_id, jobs.c.run == job.run, jobs.c.token == job.token)
         with self._db.write() as db:
-            db.execute(update(jobs).where(*whose).values(prefetch=state))
+            same_url = case((jobs.c.video_url == job.video_url, state), else_=Prefetch.NONE)
+            new = same_url if state is Prefetch.FAILED else state
+            db.execute(update(jobs).where(*whose).values(prefetch=new))
 
     def reset_prefetch(self) -> None:
         """Have what an earlier manager was fetching fetched again."""

@@ -15,7 +15,7 @@ from sqlalchemy import make_url, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from serve_app.callbacks.retry_schedule import GIVE_UP_AFTER_S, RetrySchedule
-from serve_app.jobs.job import Attempt, CallbackState, NewJob, Outcome
+from serve_app.jobs.job import Attempt, CallbackState, NewJob, Outcome, Prefetch
 from serve_app.jobs.progress import Progress
 from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import TRANSITIONS, IllegalTransitionError, JobState, check
@@ -478,13 +478,22 @@ def test_a_waiting_job_is_told_of_at_most_once_per_interval(store, clock):
 
 
 def test_d13_least_time_left_is_fetched_first(store):
-    """D13: prefetching prefers the URL that expires first and takes each job once."""
+    """D13: prefetching prefers the URL that expires first; what failed with an older URL is fetched with the new one.
+
+    One that is being fetched is returned as well: only the manager knows whether it is, or an answer was lost.
+    """
     store.jobs.submit_job(new("a"))
     store.jobs.submit_job(new("b", video_expires_at=1.0))
     first, second = store.queue.select_jobs_to_prefetch(5)
     assert (first.job_id, second.job_id) == ("b", "a")
-    store.queue.set_prefetch(first, "running")
-    assert [job.job_id for job in store.queue.select_jobs_to_prefetch(5)] == ["a"]
+    store.queue.set_prefetch(first, Prefetch.RUNNING)
+    assert [job.job_id for job in store.queue.select_jobs_to_prefetch(5)] == ["b", "a"]
+    store.queue.set_prefetch(second, Prefetch.FAILED)
+    store.jobs.submit_job(new("b", video_url="https://v/1.mp4?sig=2"))
+    store.queue.set_prefetch(first, Prefetch.FAILED)
+    assert [job.job_id for job in store.queue.select_jobs_to_prefetch(5)] == ["b"]
+    store.queue.set_prefetch(store.jobs.fetch_job("b"), Prefetch.DONE)
+    assert store.queue.select_jobs_to_prefetch(5) == []
 
 
 def test_w5_a_claimed_callback_is_nobody_elses(store, outbox, clock):

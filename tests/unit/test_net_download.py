@@ -349,10 +349,11 @@ async def test_m6_a_cut_at_any_byte(how: str, tmp_path: Path, *, chunked: bool) 
         if first and how == "reset":
             reset(writer)
 
+    limits = LIMITS.model_copy(update={"stall_s": 10, "deadline_s": 60, "pace_window_s": 10})
     async with serving(handle) as server:
         for cut_at in range(len(answer(Request("GET", "/", {})))):
             server.requests.clear()
-            got = await download(server.url(query=QUERY), tmp_path / "v", policy=LOCAL, limits=LIMITS)
+            got = await download(server.url(query=QUERY), tmp_path / "v", policy=LOCAL, limits=limits)
             assert (tmp_path / "v").read_bytes() == body, cut_at
             assert got.cuts == len(server.requests) - 1, cut_at
 

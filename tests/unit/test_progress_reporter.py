@@ -101,3 +101,28 @@ def test_an_untaken_progress_is_tried_three_times(monkeypatch):
     receiver = Receiver(taken=False)
     asyncio.run(run(receiver, 0.18))
     assert receiver.sequences == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("slow_s", "arrives"), [(0.2, True), (60.0, False)])
+def test_a_progress_in_flight_arrives_before_the_end(slow_s, arrives):
+    """Closing waits a moment for the receiver's answer: cut off, its handler could run after that of the job's end."""
+    answered = []
+
+    class Slow(Receiver):
+        async def send_progress(self, *args, **named) -> bool:
+            taken = await super().send_progress(*args, **named)
+            answered.append(named["sequence"])
+            return taken
+
+    async def closes_s() -> float:
+        receiver = Slow(slow_s=slow_s)
+        about = {"job_id": "a", "url": "http://b", "locale": "ko", "now": lambda: NOW, "heartbeat_s": 30}
+        reporter = ProgressReporter(receiver, **about, report=lambda _: asyncio.sleep(0, 1))
+        while not receiver.sequences:  # noqa: ASYNC110 - a stand-in has no event
+            await asyncio.sleep(0.01)
+        began = asyncio.get_running_loop().time()
+        await reporter.close()
+        return asyncio.get_running_loop().time() - began
+
+    assert asyncio.run(closes_s()) < 5
+    assert answered == ([1] if arrives else [])

@@ -23,6 +23,7 @@ from deployments.transcriber.whisper import WhisperRecognizer
 from deployments.transcriber.whisper_model import Whisper, load
 from deployments.types import SAMPLE_RATE_HZ, Transcript
 from deployments.warnings import ResultWarning, WarningCode
+from tests.support import sounds
 
 if TYPE_CHECKING:
     from deployments.types import Audio
@@ -307,7 +308,8 @@ def hypothesis(text: str, logprob: float = -0.1, no_speech: float = 0.0) -> Hypo
 
 def numbered(count: int) -> list[Chunk]:
     """Chunks that a `ScriptedModel` knows by their first sample, each with a language of its own."""
-    return [Chunk(audio=np.full(160, 1000 + i, np.int16), start_s=0, language=f"l{i}") for i in range(count)]
+    sound = sounds.syllables_of_noise(1.0)[1:]
+    return [Chunk(audio=np.append(np.int16(1000 + i), sound), start_s=0, language=f"l{i}") for i in range(count)]
 
 
 def test_only_failing_items_are_tried_again() -> None:
@@ -333,7 +335,7 @@ def test_when_every_temperature_fails_the_best_text_stands() -> None:
     model = ScriptedModel([{0.0: hypothesis("good")}, doubtful])
     _, heard = WhisperRecognizer(model, HallucinationThresholds()).transcribe(numbered(2))  # type: ignore[arg-type]
     assert isinstance(heard, Transcript)
-    told = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=0.01)
+    told = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=1.0)
     assert (text_of(heard), heard.warnings) == ("best", (told,))
     assert heard.utterances[0].confidence == pytest.approx(np.exp(-1.5))
     assert model.encoded == [[0, 1]]

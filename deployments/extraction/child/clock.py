@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 BACKWARDS_S = 1.0
 """A larger step backwards is a jump of the clock; a smaller one is an overlap."""
@@ -75,9 +79,17 @@ class ByteClock:
     _end: int | None = None
     _lost_s: float = 0.0
 
-    def lost_s(self, position: int, size: int, seconds: float) -> float:
-        """Return how much sound was lost before a packet at the byte `position` that has `seconds` of sound."""
-        before = 0 if self._end is None else max(0, position - self._end)
+    @property
+    def end(self) -> int | None:
+        """Return the byte at which the packets so far end."""
+        return self._end
+
+    def lost_s(self, position: int, size: int, seconds: float, *, tags: int = 0) -> float:
+        """Return how much sound was lost before a packet at the byte `position` that has `seconds` of sound.
+
+        `tags`: so many of the bytes before it are no sound.
+        """
+        before = 0 if self._end is None else max(0, position - self._end - tags)
         usual = self._bytes // self._packets if self._packets else size
         self._end = position + size
         if size > self.longest_bytes:
@@ -89,6 +101,11 @@ class ByteClock:
         lost_s = lost_s if lost_s > seconds else 0.0
         self._lost_s += lost_s
         return lost_s
+
+    def skip(self, position: int, size: int) -> None:
+        """Take note of a packet that holds no sound."""
+        self._begin = position if self._begin is None else self._begin
+        self._end = position + size
 
     def rest_s(self, file_bytes: int) -> float:
         """Return how much more was lost in a damaged file: demuxers skip bytes without a trace in positions."""
@@ -104,6 +121,27 @@ class Place:
 
     silence: int = 0
     drop: int = 0
+
+
+def steady_time_s(position_s: float, frames: Iterable[tuple[float | None, float]]) -> float | None:
+    """Return when the first of `frames` begins, None where its own timestamp is to be ignored.
+
+    `frames` are times and durations; `position_s` is where the sound before them ends. A clock that is off stays off:
+    the frames that follow are late, or early, by as much. A timestamp that jitters says nothing of the sound, as those
+    of live streams do, which bear the times at which packets arrived.
+    """
+    following = iter(frames)
+    time_s, duration_s = next(following)
+    if time_s is None or not TOLERANCE_S < abs(time_s - position_s) <= BACKWARDS_S:
+        return time_s
+    steps, end_s = [time_s - position_s], position_s + duration_s
+    for each_s, duration_s in following:
+        if each_s is not None:
+            steps.append(each_s - end_s)
+        end_s += duration_s
+    least = min(steps, key=abs)
+    same_sign = all((step > 0) == (least > 0) for step in steps)
+    return position_s + least if same_sign and abs(least) > TOLERANCE_S else None
 
 
 class Placer:

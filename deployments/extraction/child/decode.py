@@ -16,7 +16,9 @@ import math
 import os
 import signal
 import sys
+import warnings
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +43,7 @@ from deployments.extraction.child.tracks import ENVELOPE_HZ, Track, by_tags, spe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
 MAX_RATE_HZ = 768_000
 MAX_CHANNELS = 64
@@ -51,6 +54,10 @@ WITHOUT_TIMES = frozenset({"mp3", "aac", "ac3", "eac3", "amr", "amrnb", "amrwb"}
 """Containers that are the bare stream: times of packets are counted by the demuxer."""
 LONGEST_BYTES = {"mp3": 1441}
 """Of a frame of MP3: 320 kbit/s at 32 kHz, padded."""
+AMR_FRAME_S, AMR_PAUSE_BYTES = 0.02, 7
+"""A frame of AMR, and the size up to which it holds a pause (3GPP TS 26.101: SID and NO_DATA)."""
+ID3_HEAD, APE_HEAD = 10, 32
+"""Bytes of the head of a tag."""
 READ_ERRORS = 20
 """So many in a row end the file."""
 PROTECTED = frozenset({"enca", "encv", "drms", "drmi"})
@@ -59,6 +66,10 @@ PROTECTED = frozenset({"enca", "encv", "drms", "drmi"})
 
 class RefusedError(Exception):
     """The file is not decoded; the message is the reason, and the container."""
+
+
+class GrownError(Exception):
+    """Streams have appeared that were not there at first. PyAV says so at the end of the file, by an IndexError."""
 
 
 class File:
@@ -70,7 +81,34 @@ class File:
 
     def open(self) -> Any:
         """Open the file; use it as a context."""
-        return av.open(self._path, options={"protocol_whitelist": "file", "format_whitelist": self._demuxers})
+        options = {"protocol_whitelist": "file", "format_whitelist": self._demuxers}
+        return av.open(self._path, options=options, metadata_errors="replace")
+
+    def tag_bytes(self, position: int) -> int:
+        """Return how many bytes of tags (ID3v2, APEv2) begin at a byte of the file: joined MP3s have them inside."""
+        with Path(self._path.removeprefix("file:")).open("rb") as raw:
+            found = 0
+            while size := tag_size(_read_at(raw, position + found)):
+                found += size
+        return found
+
+
+def _read_at(raw: BinaryIO, position: int) -> bytes:
+    raw.seek(position)
+    return raw.read(32)
+
+
+def tag_size(head: bytes) -> int:
+    """Return the size of the tag whose first 32 bytes are `head`; 0: it is none."""
+    if head[:3] == b"ID3" and len(head) >= ID3_HEAD:
+        size = 0
+        for byte in head[6:10]:
+            size = size << 7 | byte & 0x7F
+        return size + ID3_HEAD * (2 if head[5] & 0x10 else 1)
+    if head[:8] == b"APETAGEX" and len(head) == APE_HEAD:
+        has_head = 1 if head[23] & 0x80 else 0
+        return int.from_bytes(head[12:16], "little") + APE_HEAD * has_head
+    return 0
 
 
 def tracks_of(container: Any) -> list[Track]:
@@ -97,7 +135,10 @@ def tracks_of(container: Any) -> list[Track]:
 def tag_of(stream: Any) -> str:
     """Return the four characters that the container calls the codec."""
     codec = stream.codec_context
-    return "" if codec is None else str(codec.codec_tag)
+    try:
+        return "" if codec is None else str(codec.codec_tag)
+    except UnicodeDecodeError:  # PyAV: a number, as AVI has, and no four characters
+        return ""
 
 
 def is_decodable(stream: Any) -> bool:
@@ -124,7 +165,7 @@ def zero_s(container: Any) -> float:
 
 
 def packets(container: Any, streams: list[Any]) -> Iterator[Any]:
-    """Return the packets of some streams, also those behind a place that cannot be read."""
+    """Return the packets of some streams, also those behind a place that cannot be read. Raises GrownError."""
     errors = 0
     while errors < READ_ERRORS:
         try:
@@ -135,6 +176,8 @@ def packets(container: Any, streams: list[Any]) -> Iterator[Any]:
             if isinstance(error, av.EOFError):
                 return
             errors += 1
+        except IndexError:
+            raise GrownError from None
         else:
             return
 
@@ -150,17 +193,19 @@ def frames(packet: Any) -> list[Any] | None:
 def listen(file: File, tracks: list[Track]) -> Track:
     """Decode all tracks and return the one with most speech; of equals the first."""
     envelopes: dict[int, list[np.ndarray[Any, np.dtype[np.float32]]]] = defaultdict(list)
+    rests: dict[int, np.ndarray[Any, np.dtype[np.float32]]] = defaultdict(lambda: np.zeros(0, np.float32))
     with file.open() as container:
         streams = [container.streams[track.stream] for track in tracks]
         for stream in streams:
             stream.thread_count = 1
-        for packet in packets(container, streams):
-            for frame in frames(packet) or ():
-                power = (as_float(frame) ** 2).mean(axis=0)
-                hop = max(1, frame.sample_rate // ENVELOPE_HZ)
-                count = max(1, round(len(power) / hop))
-                means = [part.mean() for part in np.array_split(power, count)]
-                envelopes[packet.stream.index].append(np.sqrt(np.array(means, np.float32)))
+        with suppress(GrownError):
+            for packet in packets(container, streams):
+                for frame in frames(packet) or ():
+                    index, hop = packet.stream.index, max(1, round(frame.sample_rate / ENVELOPE_HZ))
+                    power = np.concatenate([rests[index], (as_float(frame) ** 2).mean(axis=0)])
+                    whole = len(power) - len(power) % hop
+                    rests[index] = power[whole:]
+                    envelopes[index].append(np.sqrt(power[:whole].reshape(-1, hop).mean(axis=1)))
     speech = [speech_s(np.concatenate(envelopes[t.stream])) if envelopes[t.stream] else 0.0 for t in tracks]
     return tracks[int(np.argmax(speech))]
 
@@ -170,10 +215,13 @@ def decode(file: File, track: Track, report: Report, *, limit_s: float, waits: b
     output = Output(waits=waits)
     sound = Sound(output, report, limit_s=limit_s)
     with file.open() as container:
-        reading = Reading(container, track, limit_s=limit_s)
-        for packet in packets(container, reading.streams):
-            if reading.place(packet):
-                reading.decode(packet, sound)
+        reading = Reading(file, container, track, limit_s=limit_s)
+        try:
+            for packet in packets(container, reading.streams):
+                if reading.place(packet):
+                    reading.decode(packet, sound)
+        except GrownError:
+            sound.lose(reading.unread_s(container.size, sound.position_s))
         if reading.byte_clock is not None:
             sound.lose(reading.byte_clock.rest_s(container.size))
     sound.close()
@@ -187,8 +235,10 @@ def decode(file: File, track: Track, report: Report, *, limit_s: float, waits: b
 class Reading:
     """One pass over a file: the packets of a track and of the pictures beside it."""
 
-    def __init__(self, container: Any, track: Track, *, limit_s: float) -> None:
+    def __init__(self, file: File, container: Any, track: Track, *, limit_s: float) -> None:
+        self._file = file
         self._container = container
+        self._read_bytes = 0
         self._zero_s = zero_s(container)
         self._limit_s = limit_s
         self._chosen = container.streams[track.stream]
@@ -206,6 +256,7 @@ class Reading:
     def place(self, packet: Any) -> bool:
         """Correct the times of a packet, and count it if it is a picture's. Return whether it is of the track."""
         index = packet.stream.index
+        self._read_bytes = max(self._read_bytes, (packet.pos or 0) + packet.size)
         base = self._bases[index]
         ours = bool(index == self._chosen.index)
         if packet.dts is None or not base:
@@ -222,12 +273,19 @@ class Reading:
             packet.pts = None if packet.pts is None else packet.pts + ticks
         return ours
 
+    def unread_s(self, file_bytes: int, read_s: float) -> float:
+        """Return how much sound may be behind the last packet: in joined files the same track may have a new number."""
+        unread_bytes = max(0, file_bytes - self._read_bytes)
+        return read_s * unread_bytes / self._read_bytes if self._read_bytes else 0.0
+
     def decode(self, packet: Any, sound: Sound) -> None:
         """Decode a packet of the track."""
         if packet.has_sidedata("encryption_info"):
             raise RefusedError(f"protected {self._container.format.name}")
         decoded = frames(packet)
-        if self.byte_clock is None:
+        if decoded is None and self._is_pause(packet):
+            self._add_pause(packet, sound)
+        elif self.byte_clock is None:
             if decoded is None or packet.is_corrupt:
                 sound.lose(float((packet.duration or 0) * packet.time_base))
             for frame in decoded or ():
@@ -235,12 +293,31 @@ class Reading:
                 sound.add(as_float(frame), frame.sample_rate, low_frequency_channel(frame), at_s)
         elif decoded:
             seconds = sum(frame.samples / frame.sample_rate for frame in decoded)
-            lost_s = self.byte_clock.lost_s(packet.pos or 0, packet.size, seconds) if packet.size else 0.0
+            lost_s = self._lost_s(self.byte_clock, packet, seconds) if packet.size else 0.0
             sound.lose(lost_s)
             for frame in decoded:
                 at_s = sound.position_s + lost_s if lost_s else None
                 sound.add(as_float(frame), frame.sample_rate, low_frequency_channel(frame), at_s)
                 lost_s = 0.0
+
+    def _lost_s(self, clock: ByteClock, packet: Any, seconds: float) -> float:
+        position = packet.pos or 0
+        tags = 0 if clock.end is None or position <= clock.end else self._file.tag_bytes(clock.end)
+        return clock.lost_s(position, packet.size, seconds, tags=tags)
+
+    def _is_pause(self, packet: Any) -> bool:
+        """Return whether a packet of AMR says that nobody speaks, which ffmpeg's own decoder takes for an error."""
+        return 0 < packet.size <= AMR_PAUSE_BYTES and self._chosen.codec_context.name in {"amrnb", "amrwb"}
+
+    def _add_pause(self, packet: Any, sound: Sound) -> None:
+        rate_hz = self._chosen.codec_context.sample_rate
+        silence = np.zeros((1, round(AMR_FRAME_S * rate_hz)), np.float32)
+        if self.byte_clock is not None:
+            self.byte_clock.skip(packet.pos or 0, packet.size)
+            sound.add(silence, rate_hz, None, None)
+        else:
+            at_s = None if packet.pts is None else float(packet.pts * packet.time_base) - self._zero_s
+            sound.add(silence, rate_hz, None, at_s)
 
 
 @dataclass(slots=True)
@@ -296,7 +373,8 @@ def extract(file: File, *, languages: frozenset[str], limit_s: float, opening_s:
             tracks = tracks_of(container)
         except RefusedError as refused:
             raise RefusedError(f"{refused} {container.format.name}") from None
-        report.declared_s, report.declared_by_track = declared_s(container, container.streams[tracks[0].stream])
+        declared = {each.number: declared_s(container, container.streams[each.stream]) for each in tracks}
+        report.declared_s = declared[tracks[0].number][0]
         report.tracks = len(container.streams.audio)
     signal.setitimer(signal.ITIMER_REAL, 0)
     expected = min(report.declared_s or 0.0, limit_s) * RATE_HZ
@@ -304,11 +382,14 @@ def extract(file: File, *, languages: frozenset[str], limit_s: float, opening_s:
     sys.stdout.buffer.flush()
     order = tracks
     if len(tracks) > 1:
-        preferred = by_tags(tracks, languages) or [listen(file, tracks)]
-        order = [*preferred, *(track for track in tracks if track not in preferred)]
+        preferred = by_tags(tracks, languages) or tracks
+        best = preferred[0] if len(preferred) == 1 else listen(file, preferred)
+        first = [best, *(track for track in preferred if track is not best)]
+        order = [*first, *(track for track in tracks if track not in first)]
     silent: list[tuple[Report, Output]] = []
     for track in order:
         found = Report(**asdict(report))
+        found.declared_s, found.declared_by_track = declared[track.number]
         output = decode(file, track, found, limit_s=limit_s, waits=len(order) > 1)
         if not output.silent:
             return found
@@ -321,6 +402,7 @@ def extract(file: File, *, languages: frozenset[str], limit_s: float, opening_s:
 
 def main() -> None:
     """Write the sound, then the report."""
+    warnings.simplefilter("ignore")  # of numpy, over broken numbers: they would stand before the report
     path, demuxers, languages, limit_s, opening_s = sys.argv[1:]
     asked = frozenset(languages.split(",")) - {""}
     told: dict[str, Any]

@@ -82,7 +82,7 @@ class Mixer:
 def clipped_share(block: Samples) -> float:
     """Return the share of a block's samples that are in a row of `CLIPPED_IN_A_ROW` or more at full scale."""
     full = np.abs(block) >= CLIPPED
-    if not full.any():
+    if full.shape[1] < CLIPPED_IN_A_ROW or not full.any():
         return 0.0
     rows = full[:, 2:] & full[:, 1:-1] & full[:, :-2]
     return float(rows.any(axis=0).mean())

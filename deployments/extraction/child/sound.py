@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -10,12 +11,14 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from deployments.extraction.child.clock import Placer
+from deployments.extraction.child.clock import Placer, steady_time_s
 from deployments.extraction.child.mixing import Mixer, Samples, clipped_share
 
 RATE_HZ = 16_000
 BLOCK_S = 1.0
 """Sound is mixed by this length."""
+AHEAD_S = 0.25
+"""So much sound waits for what follows it: only then it shows whether a timestamp jitters or the clock is off."""
 SILENT_PEAK = 3
 """Of int16: what is not louder (-80 dBFS) is silence."""
 
@@ -76,6 +79,22 @@ class Output:
         sys.stdout.buffer.write(bytes(2 * (self.samples % RATE_HZ)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """Decoded sound; `lost_s` of sound before it could not be decoded."""
+
+    samples: Samples
+    rate_hz: int
+    lfe: int | None
+    time_s: float | None
+    lost_s: float
+
+    @property
+    def duration_s(self) -> float:
+        """Return its length."""
+        return float(self.samples.shape[1] / self.rate_hz)
+
+
 class Sound:
     """Takes the frames of a track, of whatever rates and channels, one after the other."""
 
@@ -96,11 +115,16 @@ class Sound:
         """Samples of the present rate that were mixed."""
         self._lost_s = 0.0
         """Not decoded since the latest frame."""
+        self._waiting: deque[Frame] = deque()
+        self._waiting_s = 0.0
 
     @property
     def position_s(self) -> float:
-        """Return where the sound so far ends."""
-        return self._placer.position_s
+        """Return where the sound so far ends, by the timestamps of what waits."""
+        end_s = self._placer.position_s
+        for frame in self._waiting:
+            end_s = (end_s if frame.time_s is None else max(end_s, frame.time_s)) + frame.duration_s
+        return end_s
 
     def lose(self, seconds: float) -> None:
         """Note that so much could not be decoded."""
@@ -108,14 +132,26 @@ class Sound:
 
     def add(self, samples: Samples, rate_hz: int, lfe: int | None, time_s: float | None) -> None:
         """Add a frame that begins at `time_s`, None: where the one before ended. Raises TooLongError."""
+        frame = Frame(samples=samples, rate_hz=rate_hz, lfe=lfe, time_s=time_s, lost_s=self._lost_s)
+        self._lost_s = 0.0
+        self._waiting.append(frame)
+        self._waiting_s += frame.duration_s
+        while self._waiting_s > AHEAD_S:
+            self._place_next()
+
+    def _place_next(self) -> None:
+        frame = self._waiting[0]
+        time_s = steady_time_s(self._placer.position_s, ((each.time_s, each.duration_s) for each in self._waiting))
+        self._waiting.popleft()
+        self._waiting_s -= frame.duration_s
+        samples, rate_hz, lfe = frame.samples, frame.rate_hz, frame.lfe
         begins = self._placer.position_s == 0
         place = self._placer.place(time_s, samples.shape[1], rate_hz)
         if self._placer.position_s > self._limit_s:
             raise TooLongError
         gap_s = place.silence / rate_hz
-        if self._lost_s:
-            self._report.damaged_s += max(self._lost_s, gap_s)
-            self._lost_s = 0.0
+        if frame.lost_s:
+            self._report.damaged_s += max(frame.lost_s, gap_s)
         elif gap_s and not begins:
             self._report.gaps += 1
             self._report.gaps_s += gap_s
@@ -125,7 +161,9 @@ class Sound:
         self._push(samples[:, place.drop :])
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is left. Raises TooLongError."""
+        while self._waiting:
+            self._place_next()
         self._report.damaged_s += self._lost_s
         self._mix()
         self._end_rate()
