@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -24,7 +24,7 @@ from ml_server_client.errors import (
 from ml_server_client.models import Accepted, JobStatus, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 USER_AGENT = "ECS-FastAPI-Backend/1.0"
 TIMEOUT_S = 300.0
@@ -82,6 +82,12 @@ class MLServer:
         num_speakers: int | None = None,
         min_speakers: int | None = None,
         max_speakers: int | None = None,
+        vocabulary: Sequence[str] = (),
+        languages: Sequence[str] = (),
+        audio_track: int | str | None = None,
+        channels: Literal["mix", "separate"] = "mix",
+        start_s: float | None = None,
+        end_s: float | None = None,
         custom_metadata: Mapping[str, Any] | None = None,
         callback_headers: Mapping[str, str] | None = None,
     ) -> Accepted:
@@ -98,6 +104,12 @@ class MLServer:
             num_speakers: How many people speak, where that is known.
             min_speakers: At least so many people speak.
             max_speakers: At most so many people speak.
+            vocabulary: Up to 100 names and terms that the recogniser should know.
+            languages: The only languages that are looked for, where `language` is `auto`.
+            audio_track: Which audio track to listen to: its number, from 1, or its language.
+            channels: `separate` where each channel has one speaker, as of a telephone.
+            start_s: Only the part of the video from here on. Times of the result count from the video's start.
+            end_s: Only the part of the video until here.
             custom_metadata: JSON of at most 4,096 bytes, repeated in every callback and the status.
             callback_headers: At most 8 headers of every callback, such as a gateway's token; kept secret.
         """
@@ -111,6 +123,12 @@ class MLServer:
             "num_speakers": num_speakers,
             "min_speakers": min_speakers,
             "max_speakers": max_speakers,
+            "vocabulary": list(vocabulary) or None,
+            "languages": list(languages) or None,
+            "audio_track": audio_track,
+            "channels": None if channels == "mix" else channels,
+            "start_s": start_s,
+            "end_s": end_s,
             "custom_metadata": custom_metadata,
             "callback_headers": callback_headers,
             "fastapi_base_url": self._callback_base,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -9,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictBool,
+    StrictFloat,
     StrictInt,
     StrictStr,
     field_validator,
@@ -24,6 +27,7 @@ from serve_app.storage.timeline import EventKind  # noqa: TC001 - pydantic reads
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}$"
 MAX_URL_LENGTH = 8192
 MOST_METADATA = 4096
+LEAST_PART_S = 0.1
 A_JOB = "550e8400-e29b-41d4-a716-446655440000"
 A_VIDEO = "https://ecg-bucket.s3.ap-northeast-2.amazonaws.com/videos/talk.mp4?X-Amz-Signature=0123"
 
@@ -83,6 +87,9 @@ class ProcessVideoRequestV10(BaseModel):
 
 
 SpeakerCount = Annotated[StrictInt, Field(ge=1, le=MOST_SPEAKERS)]
+Term = Annotated[StrictStr, Field(min_length=1, max_length=80)]
+LanguageCode = Annotated[StrictStr, Field(pattern=r"^[A-Za-z]{2,3}$")]
+VideoSecond = Annotated[StrictFloat, Field(ge=0, le=86_400, allow_inf_nan=False)]
 
 
 class ProcessVideoRequest(ProcessVideoRequestV10):
@@ -91,13 +98,40 @@ class ProcessVideoRequest(ProcessVideoRequestV10):
     num_speakers: Annotated[SpeakerCount | None, Field(description="How many people speak, where that is known")] = None
     min_speakers: Annotated[SpeakerCount | None, Field(description="At least so many people speak")] = None
     max_speakers: Annotated[SpeakerCount | None, Field(description="At most so many people speak")] = None
-
+    vocabulary: Annotated[
+        tuple[Term, ...], Field(max_length=100, description="Names and terms that the recogniser should know")
+    ] = ()
+    languages: Annotated[
+        tuple[LanguageCode, ...], Field(max_length=10, description="The only languages that are looked for")
+    ] = ()
+    audio_track: Annotated[
+        Annotated[StrictInt, Field(ge=1, le=64)] | LanguageCode | None,
+        Field(description="Which audio track: its number, from 1, or its language"),
+    ] = None
+    channels: Annotated[
+        Literal["mix", "separate"], Field(description="`separate`: each channel has one speaker, as of a telephone")
+    ] = "mix"
+    start_s: Annotated[VideoSecond | None, Field(description="Only the part of the video from here on, seconds")] = None
+    end_s: Annotated[VideoSecond | None, Field(description="Only the part of the video until here, seconds")] = None
     custom_metadata: Annotated[
         dict[str, Any] | None, Field(description=f"Repeated in every callback and the status; {MOST_METADATA} bytes")
     ] = None
     callback_headers: Annotated[
         dict[str, StrictStr] | None, Field(description="Headers of every callback, such as a gateway's token; secrets")
     ] = None
+
+    @field_validator("vocabulary")
+    @classmethod
+    def _terms_are_text(cls, vocabulary: tuple[str, ...]) -> tuple[str, ...]:
+        terms = [" ".join(unicodedata.normalize("NFC", term).split()) for term in vocabulary]
+        if any(not _has_letters(term) for term in terms):
+            raise ValueError("vocabulary has a term without letters or digits, or with control characters")
+        return tuple(dict.fromkeys(terms))
+
+    @field_validator("languages")
+    @classmethod
+    def _in_order(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted({language.lower() for language in languages}))
 
     @field_validator("custom_metadata")
     @classmethod
@@ -112,12 +146,22 @@ class ProcessVideoRequest(ProcessVideoRequestV10):
         return checked(headers)
 
     @model_validator(mode="after")
-    def _counts_agree(self) -> Self:
+    def _fields_agree(self) -> Self:
+        if self.languages and self.language.lower() != "auto":
+            raise ValueError("languages is for speech whose language is looked for: leave language at auto")
+        if self.channels == "separate" and (self.num_speakers or self.min_speakers or self.max_speakers):
+            raise ValueError("channels: separate has one speaker per channel, so a number of speakers contradicts it")
+        if self.end_s is not None and self.end_s - (self.start_s or 0) < LEAST_PART_S:
+            raise ValueError(f"end_s must be at least {LEAST_PART_S} s after start_s")
         if self.num_speakers and (self.min_speakers or self.max_speakers):
             raise ValueError("num_speakers is for a known number, min_speakers and max_speakers for an unknown one")
         if (self.min_speakers or 1) > (self.max_speakers or MOST_SPEAKERS):
             raise ValueError("min_speakers is more than max_speakers")
         return self
+
+
+def _has_letters(term: str) -> bool:
+    return term.isprintable() and bool(re.search(r"\w", term))
 
 
 class ProcessVideoResponse(BaseModel):

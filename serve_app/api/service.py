@@ -113,11 +113,11 @@ class JobService:
         settings = self._settings
         language = request.language.lower()
         spoken = languages(settings.on(enable_gpu=request.enable_gpu).transcriber)
-        if language != "auto" and language not in spoken:
-            known = ", ".join(["auto", *sorted(spoken)])
-            raise errors.InvalidRequestError(
-                f"language is not one that this server can do: {known}", job_id=request.job_id
-            )
+        wrong = [{language} - {"auto"} - spoken, set(getattr(request, "languages", ())) - spoken]
+        if any(wrong):
+            which = "language is not one that" if wrong[0] else "languages has one that is not what"
+            known = ", ".join((["auto"] if wrong[0] else []) + sorted(spoken))
+            raise errors.InvalidRequestError(f"{which} this server can do: {known}", job_id=request.job_id)
         try:
             check_video_url(request.video_url, settings.extractor.net)
         except AddressRefusedError as refusal:
@@ -131,14 +131,9 @@ class JobService:
                 raise errors.CallbackNotAllowedError(job_id=request.job_id) from refusal
         now = time.time()
         options = JobOptions(
+            **request.model_dump(include=set(JobOptions.model_fields), exclude={"language"}),
             language=language,
-            enable_gpu=request.enable_gpu,
-            emotion_detection=request.emotion_detection,
-            max_workers=request.max_workers,
             traceparent=traceparent,
-            num_speakers=request.num_speakers,
-            min_speakers=request.min_speakers,
-            max_speakers=request.max_speakers,
         )
         return NewJob(
             job_id=request.job_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from datetime import UTC, datetime
@@ -38,6 +39,45 @@ class ConfigFile(click.Path):
         if Path(value).name == "demo.yaml" and not Path(value).exists():
             self.fail("configs/demo.yaml is gone: name configs/local.yaml, which `ml-server demo` runs", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class AudioTrack(click.ParamType[Any]):
+    """A track's number, or a language code."""
+
+    name = "track"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
+        """Return the number as an int; the server judges the rest."""
+        return int(value) if value.isdecimal() else value
+
+
+class JsonObject(click.ParamType[Any]):
+    """A JSON object."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the object."""
+        try:
+            content = json.loads(value)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            self.fail("is no JSON object", param, ctx)
+        return content
+
+
+class HeaderLine(click.ParamType[Any]):
+    """A header as HTTP writes it."""
+
+    name = "header"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return name and value."""
+        name, colon, content = value.partition(":")
+        if not colon:
+            self.fail("is no header: write 'Name: value'", param, ctx)
+        return name.strip(), content.strip()
 
 
 def default_config() -> Path:
@@ -149,6 +189,21 @@ def up(
 @click.option("--num-speakers", type=SPEAKER_COUNT, help="How many people speak, where that is known.")
 @click.option("--min-speakers", type=SPEAKER_COUNT, help="At least so many people speak.")
 @click.option("--max-speakers", type=SPEAKER_COUNT, help="At most so many people speak.")
+@click.option("--vocabulary", multiple=True, metavar="TERM", help="A name or term that is said; several times.")
+@click.option("--languages", multiple=True, metavar="CODE", help="Look for this language only; several times.")
+@click.option("--audio-track", type=AudioTrack(), help="Which audio track: its number, from 1, or its language.")
+@click.option("--channels", type=click.Choice(["mix", "separate"]), help="separate: one speaker per channel.")
+@click.option("--start", "start_s", type=click.FloatRange(0), help="Only from this second of the video on.")
+@click.option("--end", "end_s", type=click.FloatRange(0), help="Only until this second of the video.")
+@click.option("--metadata", "custom_metadata", type=JsonObject(), help="JSON that callbacks and status repeat.")
+@click.option(
+    "--callback-header",
+    "callback_headers",
+    type=HeaderLine(),
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    help="A header of every callback; several times.",
+)
 @click.option("--callback", "fastapi_base_url", help="Base URL of a backend that gets the callbacks.")
 @click.option("--save", type=ONE_FILE, help="With --wait: write the result to this file.")
 @server_option
@@ -157,6 +212,7 @@ def submit(*, video: str, wait: bool, save: Path | None, server: str, api_key: s
     """Submit a VIDEO: a URL, or a local file, which this command serves while the server fetches it."""
     from serve_app.cli.submit import submit
 
+    options["callback_headers"] = dict(options["callback_headers"])
     sys.exit(submit(server, video, options, wait=wait, api_key=api_key, save_to=save))
 
 

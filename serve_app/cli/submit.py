@@ -48,12 +48,13 @@ def submit(
 ) -> int:
     """Submit `video`, a URL or a local file, as a new job; return the exit code.
 
-    `options` are fields of the request; None is left out.
+    `options` are fields of the request; None and what is empty is left out.
     With `wait`: show progress until the job ends, print the transcript, and write the result as JSON to `save_to`.
     Without: return at once for a URL, and for a file as soon as the server has fetched it.
     """
     console = console or Console()
-    request = {"job_id": str(uuid.uuid4())} | {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value not in (None, (), {})}
+    request = {"job_id": str(uuid.uuid4())} | given
     try:
         with ServerClient(server_url, api_key=api_key) as client, published(video, server_url) as video_url:
             answer = client.process_video(request | {"video_url": video_url})

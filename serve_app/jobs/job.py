@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,6 +34,15 @@ class JobOptions(BaseModel):
     num_speakers: int | None = None
     min_speakers: int | None = None
     max_speakers: int | None = None
+    vocabulary: tuple[str, ...] = ()
+    """Names and terms that the recogniser should know."""
+    languages: tuple[str, ...] = ()
+    """The only languages that are looked for; empty: all."""
+    audio_track: int | str | None = None
+    """A track's number, from 1, or its language's code."""
+    channels: Literal["mix", "separate"] = "mix"
+    start_s: float | None = None
+    end_s: float | None = None
 
     @property
     def content(self) -> dict[str, Any]:
