@@ -26,7 +26,7 @@ from serve_app.storage.timeline import EventKind  # noqa: TC001 - pydantic reads
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}$"
 MAX_URL_LENGTH = 8192
-MOST_METADATA = 4096
+MOST_METADATA, DEEPEST_METADATA = 4096, 16
 LEAST_PART_S = 0.1
 A_JOB = "550e8400-e29b-41d4-a716-446655440000"
 A_VIDEO = "https://ecg-bucket.s3.ap-northeast-2.amazonaws.com/videos/talk.mp4?X-Amz-Signature=0123"
@@ -136,8 +136,14 @@ class ProcessVideoRequest(ProcessVideoRequestV10):
     @field_validator("custom_metadata")
     @classmethod
     def _metadata_is_small(cls, metadata: dict[str, Any]) -> dict[str, Any]:
-        if len(dump(metadata)) > MOST_METADATA:
+        try:
+            size = len(dump(metadata))
+        except ValueError:  # such as infinity, or half a surrogate pair
+            raise ValueError("custom_metadata has something that JSON in UTF-8 cannot write") from None
+        if size > MOST_METADATA:
             raise ValueError(f"custom_metadata has more than {MOST_METADATA} bytes")
+        if _depth(metadata) > DEEPEST_METADATA:
+            raise ValueError(f"custom_metadata is nested more than {DEEPEST_METADATA} levels deep")
         return metadata
 
     @field_validator("callback_headers")
@@ -158,6 +164,15 @@ class ProcessVideoRequest(ProcessVideoRequestV10):
         if (self.min_speakers or 1) > (self.max_speakers or MOST_SPEAKERS):
             raise ValueError("min_speakers is more than max_speakers")
         return self
+
+
+def _depth(value: Any) -> int:
+    """Return how many objects and arrays are inside each other. Of `DEEPEST_METADATA` levels it looks at all."""
+    level, depth = [value], 0
+    while depth <= DEEPEST_METADATA and (level := [each for each in level if isinstance(each, dict | list)]):
+        depth += 1
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+    return depth
 
 
 def _has_letters(term: str) -> bool:

@@ -113,7 +113,7 @@ class JobService:
         settings = self._settings
         language = request.language.lower()
         spoken = languages(settings.on(enable_gpu=request.enable_gpu).transcriber)
-        wrong = [{language} - {"auto"} - spoken, set(getattr(request, "languages", ())) - spoken]
+        wrong = [{language} - {"auto"} - spoken, set(request.languages) - spoken]
         if any(wrong):
             which = "language is not one that" if wrong[0] else "languages has one that is not what"
             known = ", ".join((["auto"] if wrong[0] else []) + sorted(spoken))

@@ -181,6 +181,11 @@ def test_a_failed_job_runs_again(edge):
     assert edge.store.jobs.fetch_job("a").run == 2
 
 
+def nested(depth: int) -> dict:
+    """An object of `depth` levels."""
+    return {"a": nested(depth - 1)} if depth > 1 else {}
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -229,6 +234,10 @@ def test_a_failed_job_runs_again(edge):
         ({"end_s": 90_000}, "end_s"),
         ({"custom_metadata": []}, "custom_metadata"),
         ({"custom_metadata": {"a": "가" * 1400}}, "custom_metadata has more than 4096 bytes"),
+        ({"custom_metadata": nested(17)}, "custom_metadata is nested more than 16 levels deep"),
+        ({"custom_metadata": nested(600)}, "custom_metadata is nested more than 16 levels deep"),
+        ({"custom_metadata": {"a": float("inf")}}, "custom_metadata has something that JSON in UTF-8 cannot write"),
+        ({"custom_metadata": {"a": "\ud800"}}, "custom_metadata has something that JSON in UTF-8 cannot write"),
         ({"callback_headers": {"x-a": 1}}, "callback_headers"),
         ({"callback_headers": {f"x-{n}": "a" for n in range(9)}}, "more than 8"),
         ({"callback_headers": {"X-A": "a", "x-a": "b"}}, "a name twice"),
@@ -255,12 +264,21 @@ def test_a_failed_job_runs_again(edge):
 def test_wrong_fields_are_named(edge, fields, words):
     """Missing, wrong, empty and huge fields: 400 that names the field, and nothing stored."""
     content = {"job_id": "a", "video_url": VIDEO} | fields
-    answer = edge.http.post(POST, json={key: value for key, value in content.items() if value is not None})
+    body = json.dumps({key: value for key, value in content.items() if value is not None})
+    answer = edge.http.post(POST, content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "INVALID_REQUEST"
     assert words in answer.json()["message"]
     assert "CANARY" not in answer.text
     assert edge.store.jobs.count_jobs().queued == 0
+
+
+def test_the_deepest_metadata_comes_back(edge):
+    """Sixteen levels, with null inside, stand in status and list as they were given."""
+    given = nested(16) | {"b": None}
+    assert edge.post("a", custom_metadata=given).status_code == 200
+    assert edge.http.get("/api/upload-video/status/a").json()["custom_metadata"] == given
+    assert edge.http.get("/api/upload-video/jobs").json()["jobs"][0]["custom_metadata"] == given
 
 
 def test_what_the_caller_adds_is_no_content(edge):
