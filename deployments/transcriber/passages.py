@@ -26,21 +26,23 @@ VOTERS: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caution:
-    """What a passage needs that is not in the main language."""
+    """What a passage needs, above all one that is not in the main language."""
 
     near_s: float
     """Spans with a shorter pause between them are one window: people pause where they change the language."""
     sure: float
     """Least probability of its language in its surest window, 0-1."""
+    main_sure: float
+    """The same where it is in the main language."""
     least_s: float
     """Least speech."""
     confirmed: float
     """Least probability that the detection over the whole passage must give; below, its language is in doubt."""
 
 
-AMONG_ALL: Final = Caution(near_s=0.3, sure=0.9, least_s=2.0, confirmed=0.8)
+AMONG_ALL: Final = Caution(near_s=0.3, sure=0.9, main_sure=0.0, least_s=2.0, confirmed=0.8)
 """Of 352 short windows of English none was `sure` of another language (docs/decisions.md)."""
-AMONG_NAMED: Final = Caution(near_s=0.0, sure=0.8, least_s=1.0, confirmed=0.5)
+AMONG_NAMED: Final = Caution(near_s=0.0, sure=0.8, main_sure=0.8, least_s=1.0, confirmed=0.5)
 """Where the job names the languages, the probabilities are shared out among these alone (docs/decisions.md)."""
 MIXED: Final = 0.9
 """A window that gives its likeliest language less may hold two of them."""
@@ -183,9 +185,10 @@ def _runs(labels: Sequence[str]) -> list[_Run]:
 def _is_firm(
     run: _Run, main: str, spans: Sequence[Span], probabilities: Sequence[Mapping[str, float]], caution: Caution
 ) -> bool:
-    """Return whether a run is long enough and one of its windows is sure; the main language need not be sure."""
+    """Return whether a run is long enough and one of its windows is sure enough."""
     own = [each for each in probabilities[run.first : run.end] if each and likeliest(each) == run.language]
-    sure = max((each[run.language] for each in own), default=0.0) >= (0.0 if run.language == main else caution.sure)
+    needed = caution.main_sure if run.language == main else caution.sure
+    sure = max((each[run.language] for each in own), default=0.0) >= needed
     return bool(own) and sure and sum(each.duration_s for each in spans[run.first : run.end]) >= caution.least_s
 
 
