@@ -30,6 +30,8 @@ class Caution:
 
     near_s: float
     """Spans with a shorter pause between them are one window: people pause where they change the language."""
+    window_s: float
+    """Longest window."""
     sure: float
     """Least probability of its language in its surest window, 0-1."""
     main_sure: float
@@ -40,9 +42,9 @@ class Caution:
     """Least probability that the detection over the whole passage must give; below, its language is in doubt."""
 
 
-AMONG_ALL: Final = Caution(near_s=0.3, sure=0.9, main_sure=0.0, least_s=2.0, confirmed=0.8)
+AMONG_ALL: Final = Caution(near_s=0.3, window_s=BRIEF_S, sure=0.9, main_sure=0.0, least_s=2.0, confirmed=0.8)
 """Of 352 short windows of English none was `sure` of another language (docs/decisions.md)."""
-AMONG_NAMED: Final = Caution(near_s=0.0, sure=0.8, main_sure=0.8, least_s=1.0, confirmed=0.5)
+AMONG_NAMED: Final = Caution(near_s=0.0, window_s=4.0, sure=0.8, main_sure=0.8, least_s=1.0, confirmed=0.5)
 """Where the job names the languages, the probabilities are shared out among these alone (docs/decisions.md)."""
 MIXED: Final = 0.9
 """A window that gives its likeliest language less may hold two of them."""
@@ -98,11 +100,15 @@ def among(probabilities: Mapping[str, float], languages: Iterable[str]) -> dict[
     return {language: probability / total for language, probability in kept.items()} if total > 0 else {}
 
 
-def windows(speech: Iterable[Span], near_s: float = AMONG_ALL.near_s) -> list[Span]:
-    """Return the windows for language detection: spans of `speech`, near ones joined, none longer than `BRIEF_S`."""
+def windows(speech: Iterable[Span], caution: Caution = AMONG_ALL) -> list[Span]:
+    """Return the windows for language detection: spans of `speech`, near ones joined, long ones cut."""
     found: list[Span] = []
-    for span in (part for whole in speech for part in parts(whole, BRIEF_S)):
-        if found and span.start_s - found[-1].end_s <= near_s and span.end_s - found[-1].start_s <= BRIEF_S:
+    for span in (part for whole in speech for part in parts(whole, caution.window_s)):
+        if (
+            found
+            and span.start_s - found[-1].end_s <= caution.near_s
+            and span.end_s - found[-1].start_s <= caution.window_s
+        ):
             found[-1] = Span(start_s=found[-1].start_s, end_s=span.end_s)
         else:
             found.append(span)

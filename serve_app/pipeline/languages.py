@@ -67,7 +67,7 @@ async def plan_languages(
     `named`: the only languages that are looked for; all, if empty.
     """
     caution = AMONG_NAMED if named else AMONG_ALL
-    looked_at = windows(speech, caution.near_s)
+    looked_at = windows(speech, caution)
     glanced = _among(await detect(looked_at, brief=True), named)
     if named:
         looked_at, glanced = await _divided(looked_at, glanced, detect, named)

@@ -12,7 +12,10 @@ import jiwer
 import numpy as np
 import pytest
 
-from deployments.types import SAMPLE_RATE_HZ, Span
+from deployments.transcriber.config import TranscriberConfig
+from deployments.transcriber.protocol import Chunk
+from deployments.transcriber.registry import create
+from deployments.types import SAMPLE_RATE_HZ, Span, Transcript
 from tests.support import real_models, sounds
 from tests.support.real_graph import RealGraph, text_of, words_of
 from tests.support.word_errors import word_error_rate
@@ -80,16 +83,34 @@ def test_terms_that_nobody_says_change_hardly_a_word(ears: RealGraph, voices: li
     assert np.median(apart) <= 0.05
 
 
-@pytest.mark.parametrize("name", ["silence", "pink noise", "melody", "syllables of noise"])
+NOBODY = {
+    "silence": np.zeros(20 * SAMPLE_RATE_HZ, np.int16),
+    "pink noise": sounds.noise(20, slope=0.5),
+    "melody": sounds.melody(20),
+    "syllables of noise": sounds.syllables_of_noise(20),
+    "siren": sounds.siren(20),
+}
+
+
+@pytest.mark.parametrize("name", NOBODY)
 def test_nothing_of_a_vocabulary_is_written_where_nobody_speaks(ears: RealGraph, name: str) -> None:
     """Whisper copies the text before over silence and noise; of a long list no word is left."""
-    audio = {
-        "silence": lambda: np.zeros(20 * SAMPLE_RATE_HZ, np.int16),
-        "pink noise": lambda: sounds.noise(20, slope=0.5),
-        "melody": lambda: sounds.as_int16(sounds.melody(20)),
-        "syllables of noise": lambda: sounds.as_int16(sounds.syllables_of_noise(20)),
-    }[name]()
-    assert text_of(ears.hear(audio, language="en", vocabulary=UNSAID)) == ""
+    assert text_of(ears.hear(NOBODY[name], language="en", vocabulary=UNSAID)) == ""
+
+
+def test_nothing_is_copied_where_the_detector_hears_speech() -> None:
+    """Noise that it takes for speech from end to end, 2 s and 20 s of it: no term is written there, either."""
+    model = create(TranscriberConfig(model=str(real_models.part("whisper-base")), device="cpu", threads=1))
+    chunks = [
+        Chunk(audio=audio[: seconds * SAMPLE_RATE_HZ], start_s=0.0, language="en", vocabulary=UNSAID)
+        for audio in NOBODY.values()
+        for seconds in (2, 20)
+    ]
+    for chunk in chunks:
+        [heard] = model.transcribe([chunk])
+        assert isinstance(heard, Transcript)
+        text = " ".join(each.text for each in heard.utterances)
+        assert not [term for term in UNSAID if term.lower() in text.lower()], text
 
 
 def alternating(voices: list[Audio], korean: list[tuple[Audio, str]], pause_s: float) -> tuple[Audio, list[Span]]:

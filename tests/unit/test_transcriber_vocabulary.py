@@ -14,12 +14,13 @@ import soundfile
 from deployments.hallucinations.config import HallucinationThresholds
 from deployments.hallucinations.hypotheses import Hypothesis, filtered
 from deployments.hallucinations.recitations import is_recited
+from deployments.transcriber.batch_word_times import Untimed, with_words
 from deployments.transcriber.config import TranscriberConfig
 from deployments.transcriber.protocol import Chunk
 from deployments.transcriber.vocabulary import MOST_TOKENS, text_before
 from deployments.transcriber.whisper import WhisperRecognizer
 from deployments.transcriber.whisper_model import Whisper, load
-from deployments.types import SAMPLE_RATE_HZ, Transcript
+from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance
 from deployments.warnings import ResultWarning, WarningCode
 from tests.support import sounds
 
@@ -116,6 +117,29 @@ def test_a_batch_is_one_call_for_each_length_of_prompt(
     model.write(encoded, [[*model.text_before(each).ids, *model.prompt("en")] for each in terms])
     assert len(asked) == calls
     assert (asked[0] is encoded) == (calls == 1)
+
+
+@pytest.mark.parametrize(("words", "told"), [(3, True), (420, False)])
+def test_words_are_timed_after_what_they_were_written_after(
+    model: Whisper, chunks: list[Chunk], monkeypatch: pytest.MonkeyPatch, words: int, *, told: bool
+) -> None:
+    """The vocabulary's words are as likely as they were to the decoder; one call per language and vocabulary.
+
+    Where text and vocabulary are too long together the text has the room.
+    """
+    asked: list[tuple[list[int], int]] = []
+    monkeypatch.setattr(
+        model, "attend", lambda _encoded, prompt, texts, _durations_s: asked.append((prompt, len(texts))) or ["-"]
+    )
+    monkeypatch.setattr("deployments.transcriber.batch_word_times._timed", lambda each, *_: (each.utterance, True))
+    said = Utterance(start_s=0.0, end_s=3.0, text="a " * words)
+    written = [
+        Untimed(item=0, chunk=replace(chunks[0], vocabulary=vocabulary), language="en", utterance=said)
+        for vocabulary in (TERMS, ())
+    ]
+    with_words(model, model.encode([model.features(chunks[0].audio)]), written)
+    plain = model.prompt("en")
+    assert asked == [([*model.text_before(TERMS).ids, *plain] if told else plain, 1), (plain, 1)]
 
 
 class Scripted:
