@@ -117,10 +117,14 @@ def test_of_named_languages_no_other_is_found() -> None:
 
 
 def test_between_named_languages_a_short_stretch_is_enough() -> None:
-    """One sentence, of which the detection is not sure among all languages; without names it is overheard."""
-    ear = Bilingual((20, 25), doubt=0.3)
-    assert parts(named_plan_of(ear, "en", "ko")) == [(0, 19, "en"), (20, 24, "ko"), (25, 59, "en")]
-    assert parts(plan_of(ear)) == [(0, 59, "en")]
+    """An answer of 1.5 s, of which the detection is not sure among all languages; without names it is overheard."""
+    ear = Bilingual((20, 21.5), doubt=0.3)
+    speech = [*SPEECH[:4], Span(start_s=20, end_s=21.5), Span(start_s=21.6, end_s=24), *SPEECH[5:]]
+    named, plain = (asyncio.run(plan_languages(speech, 30, ear, names)) for names in (("en", "ko"), ()))
+    assert named
+    assert plain
+    assert parts(named) == [(0, 19, "en"), (20, 21.5, "ko"), (21.6, 59, "en")]
+    assert parts(plain) == [(0, 59, "en")]
 
 
 def test_two_languages_without_a_pause_are_told_apart() -> None:
