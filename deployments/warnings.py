@@ -39,6 +39,8 @@ class WarningCode(StrEnum):
     """`language` was detected with a low `share` of the votes."""
     OTHER_LANGUAGE = "OTHER_LANGUAGE"
     """`seconds` of speech, `share` of all, are not in the main language and were transcribed in `language`."""
+    VOCABULARY_CUT = "VOCABULARY_CUT"
+    """The last `count` terms of the vocabulary were left out: the recogniser takes no more."""
     SPEECH_TOO_QUIET = "SPEECH_TOO_QUIET"
     """`seconds` that may be speech are too quiet and were not transcribed."""
     NOT_SPEECH = "NOT_SPEECH"
@@ -73,6 +75,10 @@ class WarningCode(StrEnum):
     """There is no word list for `language`: emotions in `seconds` of speech are judged by voice only."""
 
 
+OF_EVERY_CHUNK = frozenset({WarningCode.VOCABULARY_CUT})
+"""Codes that each chunk of a job has with the same amounts."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultWarning:
     """A warning. Each code's docstring says which amounts it has; the others are None."""
@@ -97,12 +103,14 @@ class ResultWarning:
 def merged(warnings: Iterable[ResultWarning]) -> list[ResultWarning]:
     """Merge the `warnings` of many chunks: seconds and counts are added up, in the order of first appearance.
 
-    Warnings that differ in another amount, such as the language, stay apart.
+    Warnings that differ in another amount, such as the language, stay apart. Those of `OF_EVERY_CHUNK` are told once.
     """
     found: dict[ResultWarning, ResultWarning] = {}
     for warning in warnings:
         kind = replace(warning, seconds=None, count=None)
         before = found.get(kind, kind)
+        if before != kind and warning.code in OF_EVERY_CHUNK:
+            continue
         found[kind] = replace(
             kind, seconds=_sum(before.seconds, warning.seconds), count=_sum(before.count, warning.count)
         )

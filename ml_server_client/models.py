@@ -62,6 +62,8 @@ class Segment(_FromServer):
     words: tuple[Word, ...] = ()
     confidence: float | None = None
     emotion: Emotion | None = None
+    language: str | None = None
+    """A code such as `ko`, where the job named `languages`."""
 
 
 class ResultWarning(_FromServer):

@@ -63,6 +63,10 @@ SENTENCES: dict[WarningCode, dict[Locale, str]] = {
         "ko": "말소리 {seconds}초({share}%)는 다른 언어({language})여서 그 언어로 인식했습니다.",
         "en": "Speech of {seconds} s ({share} %) is in another language ({language}), and was recognised in it.",
     },
+    WarningCode.VOCABULARY_CUT: {
+        "ko": "인식기가 받을 수 있는 길이를 넘어 용어 목록의 마지막 {count}개를 사용하지 못했습니다.",
+        "en": "The last {count} term(s) of the vocabulary were left out: it is longer than the recogniser can take.",
+    },
     WarningCode.SPEECH_TOO_QUIET: {
         "ko": "말소리일 수도 있는 소리 {seconds}초는 너무 작아 알아들을 수 없어 적지 않았습니다.",
         "en": "Some sound that may be speech ({seconds} s) is too quiet for words to be made out: nothing was written"

@@ -15,6 +15,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from deployments.hallucinations.phrases import without_hallucinated_phrases
+from deployments.hallucinations.recitations import is_recited
 from deployments.hallucinations.repetitions import (
     cut_letter_loops,
     cut_loops,
@@ -105,17 +106,25 @@ def best(hypotheses: Sequence[Hypothesis], thresholds: HallucinationThresholds) 
 
 
 def filtered(
-    hypothesis: Hypothesis, speech_share: float, thresholds: HallucinationThresholds, *, speech_s: float
+    hypothesis: Hypothesis,
+    speech_share: float,
+    thresholds: HallucinationThresholds,
+    *,
+    speech_s: float,
+    vocabulary: Sequence[str] = (),
 ) -> FilteredText:
     """Cut from the final `hypothesis` what nobody said. `speech_s`: seconds of detected speech in the chunk.
 
     Of a tenth of a second of speech Whisper makes "Thank you very much.": an unsure text that nobody can say so fast.
+    A list of terms of the `vocabulary` needs a sure text and enough speech: Whisper copies it over noise.
     """
     if not _WORD.search(hypothesis.text):
         return FilteredText(text="")
     verdict = judge(hypothesis, speech_share, thresholds)
     little_speech = speech_share < thresholds.little_speech
-    if verdict is Verdict.SILENT or (verdict is Verdict.DOUBTFUL and little_speech):
+    unsure = verdict is Verdict.DOUBTFUL or little_speech or hypothesis.no_speech > thresholds.no_speech
+    recited = is_recited(hypothesis.text, vocabulary) and (unsure or is_too_fast(hypothesis.text, speech_s))
+    if verdict is Verdict.SILENT or (verdict is Verdict.DOUBTFUL and little_speech) or recited:
         return FilteredText(text="", warnings=(WarningCode.SILENT_TEXT_DROPPED,))
     text, warnings = " ".join(hypothesis.text.split()), []
     cut = cut_letter_loops(text) if _is_repeated(hypothesis, verdict, speech_s, thresholds) else cut_loops(text)

@@ -1,6 +1,7 @@
 """Times the words of a batch of chunks by the recogniser's attention and the sound.
 
-Knows nothing of Ray or jobs. Chunks of a batch may be of several languages: each language is one call of the model.
+Knows nothing of Ray or jobs. Chunks of a batch may be of several languages and vocabularies: each pair of
+them is one call of the model.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from deployments.aligner.proportional import timed
 from deployments.aligner.vocabulary import LANGUAGES_WITHOUT_SPACES, words_of
 from deployments.batch_backoff import in_halves
 from deployments.transcriber.attention import attended_words
+from deployments.transcriber.whisper_model import LONGEST_TEXT
 from deployments.transcriber.word_times import place, silences
 from deployments.types import SAMPLE_RATE_HZ, Span, Word
 
@@ -45,11 +47,11 @@ def with_words(model: Whisper, encoded: object, written: Sequence[Untimed]) -> l
     Raises what fails the whole batch: a lack of memory, a dead device.
     """
     answers = {number: (each.utterance, True) for number, each in enumerate(written)}
-    by_language: dict[str, list[int]] = defaultdict(list)
+    by_prompt: dict[tuple[str, tuple[str, ...]], list[int]] = defaultdict(list)
     for number, each in enumerate(written):
         if words_of(each.utterance.text, each.language):
-            by_language[each.language].append(number)
-    for language, numbers in by_language.items():
+            by_prompt[each.language, each.chunk.vocabulary].append(number)
+    for (language, _), numbers in by_prompt.items():
         spaced = language not in LANGUAGES_WITHOUT_SPACES
         texts = [(written[n], model.tokenized(written[n].utterance.text, spaced=spaced)) for n in numbers]
         attended = in_halves(partial(_attend, model, encoded), texts)
@@ -59,13 +61,20 @@ def with_words(model: Whisper, encoded: object, written: Sequence[Untimed]) -> l
 
 
 def _attend(model: Whisper, encoded: object, texts: Sequence[tuple[Untimed, Tokenized]]) -> list[Attended]:
-    """Return the attention of chunks of one language."""
+    """Return the attention of chunks of one language and vocabulary."""
     return model.attend(
         model.chosen(encoded, [each.item for each, _ in texts]),
-        model.prompt(texts[0][0].language),
+        _prompt(model, texts[0][0], max(len(text.ids) for _, text in texts)),
         [text for _, text in texts],
         [len(each.chunk.audio) / SAMPLE_RATE_HZ for each, _ in texts],
     )
+
+
+def _prompt(model: Whisper, each: Untimed, longest: int) -> list[int]:
+    """Return what the text was written after; without the vocabulary where it leaves no room for `longest` tokens."""
+    prompt = model.prompt(each.language)
+    before = model.text_before(each.chunk.vocabulary).ids if each.chunk.vocabulary else ()
+    return [*before, *prompt] if before and len(before) + len(prompt) + longest < LONGEST_TEXT else prompt
 
 
 def _timed(each: Untimed, text: Tokenized, attended: Attended | Exception) -> tuple[Utterance, bool]:

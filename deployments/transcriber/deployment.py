@@ -49,13 +49,14 @@ class Transcriber:
         job_id: str,
         speech: Sequence[Span] | None = None,
         *,
+        vocabulary: Sequence[str] = (),
         alone: bool = False,
     ) -> Transcript:
         """Transcribe `chunk` of the whole video's `audio`. Times are seconds from the video's start.
 
         `language`: a code of `config.languages`, or `auto`. `speech`: the detected speech inside the chunk; None where
-        it is not known. Words have times, except those of languages that the Aligner times. Jobs are served in turn;
-        `alone`: in a batch of its own.
+        it is not known. `vocabulary`: names and terms that may be said. Words have times, except those of languages
+        that the Aligner times. Jobs are served in turn; `alone`: in a batch of its own.
 
         Raises:
             TranscriptionError: The engine failed; the log has the cause.
@@ -68,6 +69,7 @@ class Transcriber:
             language=language,
             speech_share=1.0 if speech is None else speech_share(chunk, speech),
             speech=None if speech is None else tuple(speech),
+            vocabulary=tuple(vocabulary),
         )
         transcript: Transcript = await self._answer(job_id, Question(chunk=piece), alone=alone)
         return transcript

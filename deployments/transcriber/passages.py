@@ -22,14 +22,34 @@ if TYPE_CHECKING:
 
 VOTERS: Final = 5
 """Most chunks that vote; each costs a run of the encoder."""
-NEAR_S: Final = 0.3
-"""Spans with a shorter pause between them are one window: people pause where they change the language."""
-SURE: Final = 0.9
-"""Of 352 short windows of English none was taken for another language with this probability (docs/decisions.md)."""
-LEAST_S: Final = 2.0
-"""Least speech of a passage."""
-CONFIRMED: Final = 0.8
-"""Least probability that the detection over the whole passage must give; below, its language is in doubt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caution:
+    """What a passage needs, above all one that is not in the main language."""
+
+    near_s: float
+    """Spans with a shorter pause between them are one window: people pause where they change the language."""
+    window_s: float
+    """Longest window."""
+    sure: float
+    """Least probability of its language in its surest window, 0-1."""
+    main_sure: float
+    """The same where it is in the main language."""
+    least_s: float
+    """Least speech."""
+    confirmed: float
+    """Least probability that the detection over the whole passage must give; below, its language is in doubt."""
+
+
+AMONG_ALL: Final = Caution(near_s=0.3, window_s=BRIEF_S, sure=0.9, main_sure=0.0, least_s=2.0, confirmed=0.8)
+"""Of 352 short windows of English none was `sure` of another language (docs/decisions.md)."""
+AMONG_NAMED: Final = Caution(near_s=0.0, window_s=4.0, sure=0.8, main_sure=0.8, least_s=1.0, confirmed=0.5)
+"""Where the job names the languages, the probabilities are shared out among these alone (docs/decisions.md)."""
+MIXED: Final = 0.9
+"""A window that gives its likeliest language less may hold two of them."""
+PART_S: Final = 2.0
+"""Longest part of such a window that is looked at again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,18 +93,41 @@ def vote(probabilities: Sequence[Mapping[str, float]], durations_s: Sequence[flo
     return winner, votes[winner] / voting_s
 
 
-def windows(speech: Iterable[Span]) -> list[Span]:
-    """Return the windows for language detection: spans of `speech`, near ones joined, none longer than `BRIEF_S`."""
+def among(probabilities: Mapping[str, float], languages: Iterable[str]) -> dict[str, float]:
+    """Return the probabilities of `languages` alone, so that they add up to 1; empty where all are 0."""
+    kept = {language: probabilities.get(language, 0.0) for language in languages}
+    total = sum(kept.values())
+    return {language: probability / total for language, probability in kept.items()} if total > 0 else {}
+
+
+def windows(speech: Iterable[Span], caution: Caution = AMONG_ALL) -> list[Span]:
+    """Return the windows for language detection: spans of `speech`, near ones joined, long ones cut."""
     found: list[Span] = []
-    for span in (part for whole in speech for part in parts(whole, BRIEF_S)):
-        if found and span.start_s - found[-1].end_s <= NEAR_S and span.end_s - found[-1].start_s <= BRIEF_S:
+    for span in (part for whole in speech for part in parts(whole, caution.window_s)):
+        if (
+            found
+            and span.start_s - found[-1].end_s <= caution.near_s
+            and span.end_s - found[-1].start_s <= caution.window_s
+        ):
             found[-1] = Span(start_s=found[-1].start_s, end_s=span.end_s)
         else:
             found.append(span)
     return found
 
 
-def passages(spans: Sequence[Span], probabilities: Sequence[Mapping[str, float]]) -> list[Passage]:
+def parts_of_mixed(spans: Sequence[Span], probabilities: Sequence[Mapping[str, float]]) -> list[tuple[int, list[Span]]]:
+    """Return, by number, the windows that may hold two languages, each in equal parts of at most `PART_S`."""
+    numbered = enumerate(zip(spans, probabilities, strict=True))
+    return [
+        (number, parts(window, PART_S))
+        for number, (window, each) in numbered
+        if window.duration_s > PART_S and 0 < max(each.values(), default=0.0) < MIXED
+    ]
+
+
+def passages(
+    spans: Sequence[Span], probabilities: Sequence[Mapping[str, float]], caution: Caution = AMONG_ALL
+) -> list[Passage]:
     """Return the passages of the windows at `spans`, in order; none where no window has probabilities.
 
     Only the main language (the likeliest over all windows) and languages of which a window is sure are considered.
@@ -93,9 +136,11 @@ def passages(spans: Sequence[Span], probabilities: Sequence[Mapping[str, float]]
     main = vote(probabilities, [window.duration_s for window in spans])
     if main is None:
         return []
-    languages = sorted({main[0]} | {likeliest(each) for each in probabilities if max(each.values(), default=0) >= SURE})
+    languages = sorted(
+        {main[0]} | {likeliest(each) for each in probabilities if max(each.values(), default=0) >= caution.sure}
+    )
     labels = [max(languages, key=lambda language: each.get(language, 0.0)) for each in probabilities]
-    firm = [run for run in _runs(labels) if _is_firm(run, main[0], spans, probabilities)]
+    firm = [run for run in _runs(labels) if _is_firm(run, main[0], spans, probabilities, caution)]
     labels = _filled(firm, spans, probabilities) if firm else [main[0]] * len(spans)
     return [
         Passage(start_s=spans[run.first].start_s, end_s=spans[run.end - 1].end_s, language=run.language)
@@ -143,11 +188,14 @@ def _runs(labels: Sequence[str]) -> list[_Run]:
     return [_Run(labels[group[0]], group[0], group[-1] + 1) for group in groups]
 
 
-def _is_firm(run: _Run, main: str, spans: Sequence[Span], probabilities: Sequence[Mapping[str, float]]) -> bool:
-    """Return whether a run is long enough and one of its windows is sure; the main language need not be sure."""
+def _is_firm(
+    run: _Run, main: str, spans: Sequence[Span], probabilities: Sequence[Mapping[str, float]], caution: Caution
+) -> bool:
+    """Return whether a run is long enough and one of its windows is sure enough."""
     own = [each for each in probabilities[run.first : run.end] if each and likeliest(each) == run.language]
-    sure = max((each[run.language] for each in own), default=0.0) >= (0.0 if run.language == main else SURE)
-    return bool(own) and sure and sum(each.duration_s for each in spans[run.first : run.end]) >= LEAST_S
+    needed = caution.main_sure if run.language == main else caution.sure
+    sure = max((each[run.language] for each in own), default=0.0) >= needed
+    return bool(own) and sure and sum(each.duration_s for each in spans[run.first : run.end]) >= caution.least_s
 
 
 def _filled(firm: Sequence[_Run], spans: Sequence[Span], probabilities: Sequence[Mapping[str, float]]) -> list[str]:

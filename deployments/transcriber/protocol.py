@@ -30,6 +30,8 @@ class Chunk:
     """Share of the chunk that the detector found to be speech, 0-1."""
     speech: tuple[Span, ...] | None = None
     """Detected speech inside the chunk, in seconds of the video; None where it is not known."""
+    vocabulary: tuple[str, ...] = ()
+    """Names and terms that may be said, the most important ones first."""
 
 
 class Recognizer(Protocol):

@@ -7,14 +7,16 @@ Knows nothing of Ray or jobs.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
 from deployments.audio_checks import amplified, is_quiet, is_steady, is_tonal
 from deployments.hallucinations.hypotheses import Hypothesis, Verdict, best, filtered, judge
+from deployments.hallucinations.recitations import is_recited
 from deployments.transcriber.batch_word_times import Untimed, with_words
 from deployments.transcriber.protocol import AUTO, BRIEF_S, Chunk
+from deployments.transcriber.vocabulary import TextBefore
 from deployments.transcriber.whisper_model import WINDOW_S
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance
 from deployments.warnings import ResultWarning, WarningCode
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from deployments.transcriber.whisper_model import Whisper
 
 Answer = TypeVar("Answer")
+
+LIKE_LONG: Final = 0.5
+"""Terms that somebody says are heard without the vocabulary, too, if otherwise: in at least so many letters for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +110,11 @@ class WhisperRecognizer:
                 max(probabilities, key=probabilities.__getitem__) if language == AUTO else language
                 for language, probabilities in zip(languages, found, strict=True)
             ]
-        written = self._write(prepared, encoded, [self._model.prompt(language) for language in languages])
+        before = [self._text_before(each.chunk) for each in prepared]
+        written = self._write(prepared, encoded, [self._model.prompt(language) for language in languages], before)
         transcripts = [
-            self._transcript(each.chunk, language, hypothesis)
-            for each, language, hypothesis in zip(prepared, languages, written, strict=True)
+            self._transcript(each.chunk, language, hypothesis, cut=told.cut)
+            for each, language, hypothesis, told in zip(prepared, languages, written, before, strict=True)
         ]
         return self._with_words(prepared, encoded, transcripts)
 
@@ -128,9 +134,19 @@ class WhisperRecognizer:
             answers[each.item] = replace(answers[each.item], utterances=(utterance,), warnings=warnings)
         return answers
 
-    def _write(self, prepared: Sequence[_Prepared], encoded: object, prompts: list[list[int]]) -> Iterable[Hypothesis]:
-        """Return a hypothesis per chunk. Doubtful ones, and no others, are decoded again at rising temperatures."""
-        tries = [[first] for first in self._model.write(encoded, prompts)]
+    def _text_before(self, chunk: Chunk) -> TextBefore:
+        return self._model.text_before(chunk.vocabulary) if chunk.vocabulary else TextBefore()
+
+    def _write(
+        self, prepared: Sequence[_Prepared], encoded: object, prompts: list[list[int]], before: Sequence[TextBefore]
+    ) -> Iterable[Hypothesis]:
+        """Return a hypothesis per chunk. Doubtful ones, and no others, are decoded again at rising temperatures.
+
+        That is done without the vocabulary, as Whisper does: what it copied from there is not copied again.
+        """
+        full = [[*told.ids, *prompt] if told.ids else prompt for told, prompt in zip(before, prompts, strict=True)]
+        tries = [[first] for first in self._model.write(encoded, full)]
+        self._doubt_recitals(prepared, encoded, prompts, tries)
         doubtful = self._doubtful(prepared, tries, range(len(prepared)))
         for temperature in self._thresholds.temperatures:
             if not doubtful:
@@ -142,6 +158,22 @@ class WhisperRecognizer:
             doubtful = self._doubtful(prepared, tries, doubtful)
         return [best(tried, self._thresholds) if i in doubtful else tried[-1] for i, tried in enumerate(tries)]
 
+    def _doubt_recitals(
+        self,
+        prepared: Sequence[_Prepared],
+        encoded: object,
+        prompts: Sequence[list[int]],
+        tries: Sequence[list[Hypothesis]],
+    ) -> None:
+        """Take what is written without the vocabulary in place of mere terms of it that are far longer: copied ones."""
+        recited = [i for i, each in enumerate(prepared) if is_recited(tries[i][0].text, each.chunk.vocabulary)]
+        if not recited:
+            return
+        again = self._model.write(self._model.chosen(encoded, recited), [prompts[i] for i in recited])
+        for i, hypothesis in zip(recited, again, strict=True):
+            if len(hypothesis.text) < LIKE_LONG * len(tries[i][0].text):
+                tries[i][:] = [hypothesis]
+
     def _doubtful(
         self, prepared: Sequence[_Prepared], tries: Sequence[Sequence[Hypothesis]], among: Iterable[int]
     ) -> list[int]:
@@ -151,8 +183,14 @@ class WhisperRecognizer:
             if judge(tries[i][-1], prepared[i].chunk.speech_share, self._thresholds) is Verdict.DOUBTFUL
         ]
 
-    def _transcript(self, chunk: Chunk, language: str, hypothesis: Hypothesis) -> Transcript:
-        left = filtered(hypothesis, chunk.speech_share, self._thresholds, speech_s=_speech_s(chunk))
+    def _transcript(self, chunk: Chunk, language: str, hypothesis: Hypothesis, *, cut: int) -> Transcript:
+        left = filtered(
+            hypothesis,
+            chunk.speech_share,
+            self._thresholds,
+            speech_s=_speech_s(chunk),
+            vocabulary=chunk.vocabulary,
+        )
         utterance = Utterance(
             start_s=chunk.start_s,
             end_s=chunk.start_s + len(chunk.audio) / SAMPLE_RATE_HZ,
@@ -163,8 +201,12 @@ class WhisperRecognizer:
             language=language,
             device=self._model.device,
             utterances=(utterance,) if left.text else (),
-            warnings=tuple(_warning(code, chunk) for code in left.warnings),
+            warnings=(*(_warning(code, chunk) for code in left.warnings), *((_cut(cut),) if cut else ())),
         )
+
+
+def _cut(terms: int) -> ResultWarning:
+    return ResultWarning(code=WarningCode.VOCABULARY_CUT, count=terms)
 
 
 def _warning(code: WarningCode, chunk: Chunk) -> ResultWarning:

@@ -7,7 +7,8 @@ with a prompt per item.
 
 from __future__ import annotations
 
-from itertools import accumulate, pairwise
+from dataclasses import replace
+from itertools import accumulate, groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ from deployments.errors import ModelLoadError
 from deployments.hallucinations.hypotheses import Hypothesis
 from deployments.transcriber.attention import Attended, Tokenized
 from deployments.transcriber.config import EVERY_MODELS
+from deployments.transcriber.vocabulary import TextBefore, text_before
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,8 +125,28 @@ class Whisper:
             raise ValueError(f"the model does not know the language {language!r}")
         return [token("<|startoftranscript|>"), *asked, token("<|notimestamps|>")]
 
+    def text_before(self, vocabulary: Sequence[str]) -> TextBefore:
+        """Return the tokens that come before a prompt and tell the terms of `vocabulary`; none without a vocabulary."""
+        found = text_before(vocabulary, self._encoding.encode_ordinary)
+        begin: int = self._model.hf_tokenizer.token_to_id("<|startofprev|>")
+        return replace(found, ids=(begin, *found.ids)) if found.ids else found
+
     def write(self, encoded: Any, prompts: list[list[int]], *, temperature: float = 0.0) -> list[Hypothesis]:
         """Return the decoder's text for each item after its prompt: by beam search, or sampled above temperature 0.
+
+        Prompts of one length share a call: CTranslate2 wants the start of the transcript at one place in all of them.
+        """
+        numbers = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
+        written: dict[int, Hypothesis] = {}
+        for _, group in groupby(numbers, key=lambda number: len(prompts[number])):
+            alike = list(group)
+            asked = [prompts[number] for number in alike]
+            found = self._write_alike(self.chosen(encoded, alike), asked, temperature)
+            written |= zip(alike, found, strict=True)
+        return [written[number] for number in range(len(prompts))]
+
+    def _write_alike(self, encoded: Any, prompts: list[list[int]], temperature: float) -> list[Hypothesis]:
+        """Return the texts after prompts of one length.
 
         CTranslate2 samples with a generator of its own, so that texts of temperatures above 0 cannot be reproduced.
         """

@@ -130,7 +130,7 @@ class View {
 
   #segment(n) {
     const { segments, speaker, first, words } = this.score;
-    const { start_time, emotion } = segments[n];
+    const { start_time, emotion, language } = segments[n];
     const item = make("li", `segment s${speaker[n] % 8}`);
     item.style.containIntrinsicBlockSize = `auto ${2.1 + 1.6 * Math.ceil((first[n + 1] - first[n]) / WORDS_PER_LINE)}rem`;
     const at = make("button", "at", clock(start_time, 1));
@@ -140,8 +140,10 @@ class View {
       emotion && make("span", `mood ${emotion.label}`, `${t(emotion.label)} ${Math.round(100 * emotion.confidence)} %`);
     const head = make("div", "about");
     head.append(at, make("b", "who", t("speaker_n", speaker[n] + 1)), mood ?? "");
+    if (language && language !== this.list.lang) head.append(make("span", "muted language", language));
     head.lang = document.documentElement.lang;
     const text = make("p", "");
+    if (language) text.lang = language;
     for (let i = first[n]; i < first[n + 1]; i++) {
       const word = make("span", shade(words.sure[i]), words.text[i]);
       word.word = i;

@@ -59,6 +59,8 @@ class Cue:
     end_ms: int
     speaker: str
     lines: tuple[str, ...]
+    language: str = ""
+    """A code, where the result tells each segment's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,30 +82,31 @@ class _Frame:
 
 def cues_of(segments: Iterable[ExportSegment], options: ExportOptions, *, labelled: bool) -> list[Cue]:
     """Return the cues in order of time. `labelled`: each begins with its speaker's name, which takes columns."""
-    drafts = [draft for segment in segments for draft in _drafts(segment, options, labelled=labelled)]
+    drafts = [(segment, *draft) for segment in segments for draft in _drafts(segment, options, labelled=labelled)]
     drafts.sort(key=lambda draft: draft[1][0].start_s)  # stable: cues with equal starts keep the result's order
     cues = []
     free_ms = 0
-    for (speaker, tokens, lines), following in zip(drafts, [*drafts[1:], None], strict=False):
+    for (segment, tokens, lines), following in zip(drafts, [*drafts[1:], None], strict=False):
         start_ms = max(free_ms, _ms(tokens[0].start_s))
         spoken_ms = min(_ms(_end_s(tokens)), start_ms + _ms(LONGEST_S))
         next_ms = math.inf if following is None else max(_ms(following[1][0].start_s), start_ms + SHORTEST_MS)
         free_ms = int(min(max(spoken_ms, start_ms + _ms(SHORT_S)), next_ms))
-        cues.append(Cue(start_ms=start_ms, end_ms=free_ms, speaker=speaker, lines=lines))
+        speaker, language = segment.speaker, segment.language
+        cues.append(Cue(start_ms=start_ms, end_ms=free_ms, speaker=speaker, lines=lines, language=language))
     return cues
 
 
 def _drafts(
     segment: ExportSegment, options: ExportOptions, *, labelled: bool
-) -> Iterator[tuple[str, Tokens, tuple[str, ...]]]:
-    """Yield cues without times: speaker, tokens, lines."""
+) -> Iterator[tuple[Tokens, tuple[str, ...]]]:
+    """Yield cues without times: tokens, lines."""
     columns, lines = options.line_length, options.lines_per_cue
     head = f"{segment.speaker}: " if labelled else ""
     frame = _Frame(columns=columns, lines=lines, head=head)
     tokens = tokens_of(segment.words, columns if lines > 1 else max(1, columns - columns_of(head)))
     for sentence in _sentences(tokens, frame):
         for part in _parts(sentence, frame):
-            yield segment.speaker, part, tuple(balanced(part, columns, head))
+            yield part, tuple(balanced(part, columns, head))
 
 
 def _sentences(tokens: Iterable[Token], frame: _Frame) -> list[Tokens]:

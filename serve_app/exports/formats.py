@@ -50,6 +50,8 @@ def _vtt(segments: Sequence[ExportSegment], options: ExportOptions, _job_id: str
     for cue in cues_of(segments, options, labelled=False):
         voice = f"<v {html.escape(cue.speaker, quote=False)}>" if options.speakers else ""
         text = html.escape("\n".join(cue.lines), quote=False)
+        if cue.language:
+            text = f"<lang {html.escape(cue.language, quote=False)}>{text}</lang>"
         yield f"\n{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{voice}{text}\n"
 
 
@@ -73,15 +75,19 @@ def _txt(segments: Sequence[ExportSegment], options: ExportOptions, _job_id: str
 
 
 def _tsv(segments: Sequence[ExportSegment], options: ExportOptions, _job_id: str) -> Iterator[str]:
-    """Write Whisper's columns, times in milliseconds, and the speaker as the last column.
+    """Write Whisper's columns, times in milliseconds, then the speaker, and the language where the result tells it.
 
     A spreadsheet would take a text like `=1+1` for a formula: such texts begin with an apostrophe (OWASP, "CSV
     injection").
     """
-    yield "start\tend\ttext\tspeaker\n" if options.speakers else "start\tend\ttext\n"
+    tells_languages = any(segment.language for segment in segments)
+    names = ["start", "end", "text", *["speaker"] * options.speakers, *["language"] * tells_languages]
+    yield "\t".join(names) + "\n"
     for segment in segments:
         speaker = f"\t{segment.speaker}" if options.speakers else ""
-        yield f"{segment.start_s * 1000:.0f}\t{segment.end_s * 1000:.0f}\t{_as_cell(segment.text)}{speaker}\n"
+        language = f"\t{segment.language}" if tells_languages else ""
+        times = f"{segment.start_s * 1000:.0f}\t{segment.end_s * 1000:.0f}"
+        yield f"{times}\t{_as_cell(segment.text)}{speaker}{language}\n"
 
 
 def _as_cell(text: str) -> str:

@@ -23,6 +23,8 @@ class ExportSegment(Span):
 
     speaker: str
     words: tuple[Word, ...]
+    language: str = ""
+    """A code, where the result tells each segment's."""
 
     @property
     def text(self) -> str:
@@ -50,6 +52,7 @@ def _segment_of(segment: Mapping[str, Any]) -> ExportSegment:
         start_s=segment["start_time"],
         end_s=segment["end_time"],
         speaker=plain(segment["speaker"]["speaker_id"]).replace(" ", "_"),
+        language=plain(segment.get("language") or ""),
         words=tuple(_timed(said, Span(start_s=segment["start_time"], end_s=segment["end_time"]))),
     )
 

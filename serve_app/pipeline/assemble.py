@@ -29,6 +29,7 @@ def result_of(
     language: str,
     language_probability: float | None,
     segments: Sequence[Segment],
+    tells_languages: bool = False,
     prosody: Sequence[Sequence[WordProsody]],
     emotions: Sequence[Emotion | None] | None,
     filename: str,
@@ -41,8 +42,10 @@ def result_of(
     """Return the contract's `result` object, with the sentences of its warnings in `locale`.
 
     `language_probability`: of the detected `language`, 0-1; None where the request names the language. `emotions`: one
-    for each segment; None where the request wants none or the stage failed.
+    for each segment; None where the request wants none or the stage failed. `tells_languages`: whether each segment
+    has its `language`.
     """
+    languages = [segment.language if tells_languages else "" for segment in segments]
     return {
         "text": joined(segment.text for segment in segments),
         "language": language,
@@ -61,12 +64,15 @@ def result_of(
             **({} if language_probability is None else {"language_probability": _rounded(language_probability)}),
         },
         "segments": [
-            _segment_object(*each) for each in zip(segments, prosody, emotions or [None] * len(segments), strict=True)
+            _segment_object(*each)
+            for each in zip(segments, prosody, emotions or [None] * len(segments), languages, strict=True)
         ],
     }
 
 
-def _segment_object(segment: Segment, prosody: Sequence[WordProsody], emotion: Emotion | None) -> dict[str, Any]:
+def _segment_object(
+    segment: Segment, prosody: Sequence[WordProsody], emotion: Emotion | None, language: str
+) -> dict[str, Any]:
     content: dict[str, Any] = {
         "start_time": _rounded(segment.start_s),
         "end_time": _rounded(segment.end_s),
@@ -76,6 +82,8 @@ def _segment_object(segment: Segment, prosody: Sequence[WordProsody], emotion: E
     }
     if segment.confidence is not None and math.isfinite(segment.confidence):
         content["confidence"] = _rounded(segment.confidence)
+    if language:
+        content["language"] = language
     if emotion is not None:
         content["emotion"] = {"label": emotion.label, "confidence": _rounded(emotion.confidence)}
     return content

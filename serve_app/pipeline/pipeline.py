@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from deployments.diarizer.protocol import Embeddings, Segmentation
     from deployments.transcriber.passages import Passage
     from deployments.types import Emotion, Segment, Turn, Utterance, WordProsody
-    from serve_app.jobs.job import Job
+    from serve_app.jobs.job import Job, JobOptions
     from serve_app.observability.tracing import Trace
     from serve_app.pipeline.checkpoint_writer import CheckpointWriter
     from serve_app.pipeline.languages import Probabilities
@@ -118,16 +118,17 @@ class Pipeline:
         )
         transcripts = list(spoken.transcripts.values())
         self._warnings += [*spoken.warnings, *(warning for each in transcripts for warning in each.warnings)]
-        segments = _segments(transcripts, turns)
+        segments = _segments(transcripts, turns, by_language=bool(self._job.options.languages))
         prosody, emotions = await self._analyse(segments, tracks)
         self._report_progress(Stage.ANALYSIS, 1)
         with self._trace.span("assembly"):
             result = result_of(
                 self._settings.locale,
                 duration_s=audio.duration_s,
-                language=_main_language(transcripts, attrgetter("duration_s")) or self._job.options.language,
+                language=_main_language(transcripts, attrgetter("duration_s")) or _asked_language(self._job.options),
                 language_probability=spoken.language_probability,
                 segments=segments,
+                tells_languages=bool(self._job.options.languages),
                 prosody=prosody,
                 emotions=emotions,
                 filename=filename_of(self._job.video_url),
@@ -161,23 +162,27 @@ class Pipeline:
         return audio
 
     async def _transcribe(self, audio: AudioInfo) -> PartialTranscript:
-        transcript: PartialTranscript | None = await self._steps.load(Step.TRANSCRIPTION, self._source)
+        source = self._transcription_source()
+        transcript: PartialTranscript | None = await self._steps.load(Step.TRANSCRIPTION, source)
         if transcript is None:
             speech = await self._steps.load_or_run(Step.DETECTION, self._source, lambda: self._detect_speech(audio))
             self._report_progress(Stage.DETECTION, 1)
-            transcript = await self._steps.run(
-                Step.TRANSCRIPTION, self._source, lambda: self._transcribe_chunks(speech)
-            )
+            transcript = await self._steps.run(Step.TRANSCRIPTION, source, lambda: self._transcribe_chunks(speech))
         self._report_progress(Stage.DETECTION, 1)
         self._report_progress(Stage.TRANSCRIPTION, 1)
         return transcript
+
+    def _transcription_source(self) -> str:
+        """Return what the transcription is computed from: without these options the same as in the release before."""
+        asked = self._job.options.model_dump(include={"vocabulary", "languages"}, exclude_defaults=True)
+        return source_of(self._source, repr(sorted(asked.items()))) if asked else self._source
 
     async def _detect_speech(self, audio: AudioInfo) -> list[Span]:
         todo = list(pieces(_audio_s(audio), DETECTION_PIECE_S))
         return join_spans(await self._map(Stage.DETECTION, self._stages.detect_speech, todo))
 
     async def _transcribe_chunks(self, speech: Sequence[Span]) -> PartialTranscript:
-        source = source_of(self._source, spans_as_bytes(speech))
+        source = source_of(self._transcription_source(), spans_as_bytes(speech))
         saved: PartialTranscript | None = await self._steps.load(Step.PARTIAL_TRANSCRIPT, source)
         begun = saved or await self._plan_chunks(speech)
         transcripts = dict(begun.transcripts)
@@ -208,11 +213,12 @@ class Pipeline:
         async def detect(spans: Sequence[Span], *, brief: bool) -> list[Probabilities]:
             return await self._stages.map(partial(self._stages.detect_language, brief=brief), spans)
 
-        config, language = self._settings.transcriber, self._job.options.language
-        plan = None
+        config, options = self._settings.transcriber, self._job.options
+        language, plan = _asked_language(options), None
         if language == AUTO and detects_language(config):
-            plan = await plan_languages(speech, config.max_chunk_s, detect)
-        passages = plan.passages if plan else whole(speech, language)
+            plan = await plan_languages(speech, config.max_chunk_s, detect, options.languages)
+        undetected = options.languages[0] if language == AUTO and options.languages else language
+        passages = plan.passages if plan else whole(speech, undetected)
         return PartialTranscript(
             chunks=with_margins(chunks_of(passages, speech, config.max_chunk_s), config.max_chunk_s),
             language_probability=plan.probability if plan else None,
@@ -350,11 +356,18 @@ class Pipeline:
         return answer
 
 
-def _segments(transcripts: Sequence[Transcript], turns: Sequence[Turn]) -> list[Segment]:
-    utterances = (utterance for transcript in transcripts for utterance in transcript.utterances)
+def _asked_language(options: JobOptions) -> str:
+    """Return the language that the request names, also as the only one of its `languages`; else `auto`."""
+    return options.languages[0] if len(options.languages) == 1 else options.language
+
+
+def _segments(transcripts: Sequence[Transcript], turns: Sequence[Turn], *, by_language: bool) -> list[Segment]:
+    """Return the segments, each with its language. `by_language`: a change of language ends a segment."""
+    spoken = [(utterance, each.language) for each in transcripts for utterance in each.utterances]
+    languages = [language for _, language in spoken] if by_language else ()
     return [
         replace(segment, language=_main_language(transcripts, segment.overlap_s) or "")
-        for segment in segments_of(utterances, turns)
+        for segment in segments_of([utterance for utterance, _ in spoken], turns, languages)
     ]
 
 

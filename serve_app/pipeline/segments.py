@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, zip_longest
 from typing import TYPE_CHECKING
 
 from deployments.sentence_ends import ends_clause, ends_sentence
@@ -29,14 +29,19 @@ CLAUSE_BONUS_S = 0.3
 Words = tuple["Word", ...]
 
 
-def segments_of(utterances: Iterable[Utterance], turns: Sequence[Turn]) -> list[Segment]:
-    """Return segments in order of time, with the speakers of `turns`, numbered in order of their first speech."""
-    words = [word for each in sorted(utterances, key=lambda each: each.start_s) for word in each.words]
-    spoken = zip(assign_word_speakers(words, Turns(turns)), words, strict=True)
+def segments_of(utterances: Iterable[Utterance], turns: Sequence[Turn], languages: Sequence[str] = ()) -> list[Segment]:
+    """Return segments in order of time, with the speakers of `turns`, numbered in order of their first speech.
+
+    `languages`: of each utterance, where a change of language is to end a segment.
+    """
+    pairs = sorted(zip_longest(utterances, languages), key=lambda pair: pair[0].start_s)
+    words = [word for each, _ in pairs for word in each.words]
+    spoken_in = [language for each, language in pairs for _ in each.words]
+    spoken = zip(assign_word_speakers(words, Turns(turns)), spoken_in, words, strict=True)
     segments = [
         _segment(speaker, part)
-        for speaker, run in groupby(spoken, key=lambda pair: pair[0])
-        for part in parts_of([word for _, word in run])
+        for (speaker, _), run in groupby(spoken, key=lambda each: each[:2])
+        for part in parts_of([word for *_, word in run])
     ]
     order = list(dict.fromkeys(each.speaker for each in segments))
     return [replace(each, speaker=order.index(each.speaker)) for each in segments]

@@ -111,6 +111,8 @@ class StageClient:
 
     def transcribe(self, chunk: Passage, speech: Sequence[Span]) -> Awaitable[Transcript]:
         """Return the text of `chunk` in the chunk's language. `speech` is what was detected inside the chunk."""
+        vocabulary = self._job.options.vocabulary
+        known = {"vocabulary": vocabulary} if vocabulary else {}  # the release before takes none
         return self._call_on_audio(
             "transcriber.transcribe",
             self._handles.transcriber.transcribe,
@@ -118,6 +120,7 @@ class StageClient:
             chunk.language,
             self._job.job_id,
             speech,
+            **known,
         )
 
     async def align(self, transcript: Transcript) -> Transcript:

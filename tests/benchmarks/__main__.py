@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks [NAME …]
 
-NAME is one of server, load, length, whisperx, overhead, durability, diarization, quality, segments, words, prosody;
-numbers after `length` and `overhead` are their minutes, so `length 1 10` leaves the hour out. `whisperx`, `segments`
-and `words` need what `ML_SERVER_REAL_MODELS` names. Without any name: all of them, more than an hour on two cores.
+NAME is one of server, load, length, whisperx, overhead, durability, diarization, quality, segments, words, prosody,
+vocabulary; numbers after `length` and `overhead` are their minutes, so `length 1 10` leaves the hour out. `whisperx`,
+`segments`, `words` and `vocabulary` need what `ML_SERVER_REAL_MODELS` names. Without any name: all of them, more than
+an hour on two cores.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ BENCHES: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "segments": ("Who said what, in whole sentences", _script("bench_segments")),
     "words": ("Word times from Whisper's attention", _script("bench_word_times")),
     "prosody": ("Pitch beside other trackers", _script("bench_prosody")),
+    "vocabulary": ("Vocabulary", _script("bench_vocabulary")),
 }
 
 

@@ -185,6 +185,26 @@ def test_e1_a_job_is_read_and_acted_upon(world, url, page):
     assert world.store.jobs.fetch_job("waiting-3") is None
 
 
+def test_e1_a_segments_language_is_told(world, url, page):
+    """Its words are marked as its language for readers of the screen; another than the result's is written beside."""
+    result = json.loads(world.store.jobs.fetch_result("completed"))
+    for number, each in enumerate(result["segments"]):
+        each["language"] = "ko" if number == 1 else result["language"]
+
+    def answer(route):
+        response = route.fetch()
+        route.fulfill(response=response, json={**response.json(), "result": result})
+
+    page.route("**/status/completed", answer)
+    page.goto(f"{url}#/jobs/completed")
+    page.wait_for_selector(".segments[data-complete]")
+    assert page.locator(".segment p[lang=ko]").count() == 1
+    assert page.locator(".segment >> nth=1").locator("p[lang=ko]").count() == 1
+    assert page.locator(".segment .language").all_inner_texts() == ["ko"]
+    assert page.locator(f".segment p[lang={result['language']}]").count() == len(result["segments"]) - 1
+    page.unroute_all(behavior="ignoreErrors")
+
+
 def test_e1_warnings_are_told_in_the_readers_language(world, url, browser):
     """E1: with their amounts, whatever the server wrote; its own sentences for unknown codes and for older results."""
     codes = [{"code": each.code, **each.amounts} for each in ONE_OF_EACH]

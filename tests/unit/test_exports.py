@@ -284,6 +284,23 @@ def test_nothing_said_is_an_empty_file(said):
     assert by_webvtt(empty["vtt"], "vtt") == []
 
 
+def test_a_segments_language_is_told_where_a_format_has_a_place_for_it():
+    """WebVTT's own tag, which its parsers read, and a table's last column; nothing without it or elsewhere."""
+    korean, english = segment(0.0, "안녕하세요 여러분"), segment(5.0, "Good <morning>")
+    told, plain = of(korean | {"language": "ko"}, english | {"language": "en"}), of(korean, english)
+    vtt = written(told, "vtt")
+    assert "<v SPEAKER_00><lang ko>안녕하세요 여러분</lang>" in vtt
+    assert "<lang en>Good &lt;morning&gt;</lang>" in vtt
+    assert len(read(vtt, "vtt")) == 2
+    shown = [[each.text for each in webvtt.WebVTT.from_string(written(of_, "vtt")).captions] for of_ in (told, plain)]
+    assert shown[0] == shown[1]
+    rows = list(csv.reader(io.StringIO(written(told, "tsv")), delimiter="\t", quoting=csv.QUOTE_NONE))
+    assert [row[-1] for row in rows] == ["language", "ko", "en"]
+    for name in ("srt", "txt", "rttm"):
+        assert written(told, name) == written(plain, name)
+    assert not {"lang", "language"} & set(re.findall(r"\w+", written(plain, "vtt") + written(plain, "tsv")))
+
+
 def test_the_other_formats():
     """JSON is the result to the byte; a turn goes on over touching segments; times pass the hour."""
     result = of(segment(3599.5, ["Hello", "there."]), segment(3600.15, ["Yes."]), segment(3601.0, ["네."], speaker=1))

@@ -38,6 +38,12 @@ def plan_of(ear: Ear) -> LanguagePlan:
     return plan
 
 
+def named_plan_of(ear: Ear, *named: str) -> LanguagePlan:
+    plan = asyncio.run(plan_languages(SPEECH, 30, ear, named))
+    assert plan is not None
+    return plan
+
+
 def parts(plan: LanguagePlan) -> list[tuple[float, float, str]]:
     return [(each.start_s, each.end_s, each.language) for each in plan.passages]
 
@@ -87,3 +93,54 @@ def test_where_no_language_can_be_told_there_is_no_plan() -> None:
     assert asyncio.run(plan_languages([], 30, Ear({}))) is None
     assert asyncio.run(plan_languages(SPEECH, 30, Ear({}))) is None
     assert asyncio.run(plan_languages(SPEECH, 30, Ear({"en": (0, 60)}, {}))) is None
+
+
+class Bilingual(Ear):
+    """Hears who speaks by the second; a span with both languages leaves it in doubt."""
+
+    def __init__(self, korean: tuple[float, float], *, doubt: float = 0.0) -> None:
+        super().__init__({})
+        self._korean = Span(start_s=korean[0], end_s=korean[1])
+        self._doubt = doubt
+
+    def _glance(self, span: Span) -> dict[str, float]:
+        share = span.overlap_s(self._korean) / span.duration_s
+        return {"ja": self._doubt, "ko": (1 - self._doubt) * share, "en": (1 - self._doubt) * (1 - share)}
+
+
+def test_of_named_languages_no_other_is_found() -> None:
+    """What sounds most like Japanese is taken for the likelier one of those that are named."""
+    ear = Ear({"ja": (0, 60), "ko": (0, 60)})
+    assert parts(named_plan_of(ear, "en", "ko")) == [(0, 59, "ko")]
+    assert named_plan_of(ear, "en", "ko").probability == 1
+    assert asyncio.run(plan_languages(SPEECH, 30, Ear({"ja": (0, 60)}), ("en", "ko"))) is None
+
+
+def test_between_named_languages_a_short_stretch_is_enough() -> None:
+    """An answer of 1.5 s, of which the detection is not sure among all languages; without names it is overheard."""
+    ear = Bilingual((20, 21.5), doubt=0.3)
+    speech = [*SPEECH[:4], Span(start_s=20, end_s=21.5), Span(start_s=21.6, end_s=24), *SPEECH[5:]]
+    named, plain = (asyncio.run(plan_languages(speech, 30, ear, names)) for names in (("en", "ko"), ()))
+    assert named
+    assert plain
+    assert parts(named) == [(0, 19, "en"), (20, 21.5, "ko"), (21.6, 59, "en")]
+    assert parts(plain) == [(0, 59, "en")]
+
+
+def test_two_languages_without_a_pause_are_told_apart() -> None:
+    """A window that is unsure of its language is looked at again in parts of 2 s at most."""
+    ear = Bilingual((22, 29))
+    assert parts(named_plan_of(ear, "en", "ko")) == [(0, 22, "en"), (22, 29, "ko"), (30, 59, "en")]
+    again = [spans for spans, brief in ear.asked if brief][1]
+    assert [(each.start_s, each.end_s) for each in again] == [(20, 22), (22, 24)]
+
+
+def test_named_languages_are_no_surprise() -> None:
+    """No warning tells of a second one; but where what is spoken is probably none of them, that is told."""
+    plan = named_plan_of(Bilingual((20, 40)), "en", "ko")
+    assert language_warnings(plan, SPEECH) == []
+    foreign = named_plan_of(Ear({"en": (0, 60)}, {"fr": 0.8, "en": 0.19, "ko": 0.01}), "en", "ko")
+    assert foreign.probability == pytest.approx(0.95)
+    assert language_warnings(foreign, SPEECH) == [
+        ResultWarning(code=WarningCode.LANGUAGE_UNCERTAIN, language="en", share=pytest.approx(0.19))
+    ]

@@ -107,6 +107,24 @@ async def test_two_jobs_of_different_languages_get_their_own_words(start: Any) -
     assert repr(transcriber) == "Transcriber(whisperx-asr)"
 
 
+async def test_a_chunk_has_its_jobs_vocabulary(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none where the job, perhaps of the release before, gives none."""
+
+    class Listening(Engine):
+        def transcribe(self, chunks: Sequence[Chunk]) -> list[Transcript | Exception]:
+            self.vocabularies = [chunk.vocabulary for chunk in chunks]
+            return super().transcribe(chunks)
+
+    engine = Listening()
+    monkeypatch.setattr(deployment, "create", lambda *_: engine)
+    transcriber = start(WHISPER)
+    audio, chunk = np.zeros(SAMPLE_RATE_HZ, np.int16), Span(start_s=0, end_s=1)
+    await transcriber.transcribe(audio, chunk, "en", "job", [chunk], vocabulary=["Sejong-daero", "GraphQL"])
+    assert engine.vocabularies == [("Sejong-daero", "GraphQL")]
+    await transcriber.transcribe(audio, chunk, "en", "job")
+    assert engine.vocabularies == [()]
+
+
 async def test_chunks_that_wait_together_are_computed_together(
     start: Any, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
