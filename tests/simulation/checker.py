@@ -402,10 +402,10 @@ class Checker:
                 each.at for each in self._requests[job_id] if each.kind in {*RUNS, "cancel"} if each.at > request.at
             ]
             until = min(later, default=NEVER)
-            for call in self._world.stages.calls:
-                if call.video == request.video and request.until < call.at < until and call.stage in LISTENING:
-                    if self._calm(request.at - 60, call.at):
-                        yield f"{call.stage} at {call.at:.1f}, for a rerun of {request.at:.1f}"
+            calls = [each for each in self._world.stages.calls if each.video == request.video]
+            for call in [each for each in calls if request.until < each.at < until and each.stage in LISTENING]:
+                if self._calm(request.at - 60, call.at):
+                    yield f"{call.stage} at {call.at:.1f}, for a rerun of {request.at:.1f}"
 
     def _doubled(self, job_id: str) -> Iterator[str]:
         told = [got for got in self._by_job[job_id] if got.ended]

@@ -65,7 +65,7 @@ class Request:
     receiver: str = ""
     until: float = float("inf")
     outcome: str = "unknown"
-    """accepted (also of a rerun), found, ending, deleted, redelivered, or the code of the error; unknown: no answer came."""
+    """accepted, found, ending, deleted, redelivered, or the code of the error; unknown: no answer came."""
     answer: dict[str, Any] = field(default_factory=dict)
     changes: dict[str, Any] = field(default_factory=dict)
     """Of a rerun: the body."""

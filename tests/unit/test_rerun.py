@@ -7,11 +7,15 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import select, update
 
 from deployments.types import AudioInfo, Turn
+from ml_server_client import JobFailedError, MLServer, RefusedError
 from serve_app.api.schemas import RerunRequest
+from serve_app.cli.main import main
 from serve_app.jobs.job import CallbackExtras, CallbackState, JobOptions, Outcome, Prefetch, Rerun
 from serve_app.jobs.stages import Step
 from serve_app.jobs.states import JobState
@@ -26,6 +30,7 @@ from serve_app.storage.tables import checkpoints as rows
 from serve_app.testing import FakeHandle
 from tests.support.fake_graph import EARS, SECONDS, fails, graph, heard, job
 from tests.support.jobs import BROKEN, CALLBACK_URL, DONE, begun, new_job, started
+from tests.support.live_server import serving
 from tests.support.stores import set_draining, stores
 from tests.unit.test_api import VIDEO, Edge
 
@@ -477,3 +482,41 @@ def test_every_option_can_be_changed():
     """The body has all options of a POST that may change what is computed, and its callbacks' extras."""
     options = set(JobOptions.model_fields) - {"traceparent"}
     assert set(RerunRequest.model_fields) == options | {"video_url", "custom_metadata", "callback_headers"}
+
+
+# Who asks for it
+
+
+async def test_the_client_waits_for_the_new_result(tmp_path):
+    """`rerun` is sent once and tells a refusal; `wait` then returns no old result, and raises when the run fails."""
+    edge = Edge(tmp_path)
+    complete(edge)
+    async with MLServer("http://localhost", transport=httpx.ASGITransport(edge.http.app)) as server:
+        with pytest.raises(RefusedError) as refused:
+            await server.rerun("a", num_speakers=2)
+        assert (refused.value.http_status, refused.value.code) == (400, "INVALID_REQUEST")
+        assert (await server.rerun("a", num_speakers=2, video_url=FRESH)).status == "processing"
+        waiting = await server.status("a")
+        assert (waiting.status, waiting.result is None) == ("accepted", False)
+        with pytest.raises(TimeoutError):
+            await server.wait("a", timeout_s=0.2, poll_s=0.01)
+        edge.run(outcome=BROKEN)
+        with pytest.raises(JobFailedError):
+            await server.wait("a")
+    edge.database.close()
+
+
+def test_the_command_sends_what_is_given(tmp_path):
+    """`ml-server rerun` sends options that were named, and null for those that are reset; a refusal ends it with 1."""
+    edge = Edge(tmp_path)
+    complete(edge, min_speakers=2, vocabulary=["Kim"])
+    with serving(edge.http.app) as url:
+        command = ["rerun", "a", "--server", url]
+        refused = CliRunner().invoke(main, [*command, "--num-speakers", "3", "--reset", "min_speakers"])
+        assert refused.exit_code == 1
+        options = ["--video-url", FRESH, "--num-speakers", "3", "--no-emotion", "--reset", "min_speakers"]
+        assert CliRunner().invoke(main, [*command, *options]).exit_code == 0
+    stored = edge.store.jobs.fetch_job("a").options
+    assert (stored.num_speakers, stored.min_speakers, stored.emotion_detection) == (3, None, False)
+    assert (stored.vocabulary, stored.language, stored.max_workers) == (("Kim",), "auto", 4)
+    edge.database.close()
