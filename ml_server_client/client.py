@@ -136,13 +136,27 @@ class MLServer:
         given = {name: value for name, value in request.items() if value is not None}
         return _parsed(Accepted, await self._call("POST", "/api/upload-video/process-video", json=given))
 
+    async def rerun(self, job_id: str, **options: Any) -> Accepted:
+        """Run a job that has ended again with other options; what these do not touch is not computed again.
+
+        An option that is not given keeps the job's present value, None is its default. The old result stays in `status`
+        until the new run is completed. Never sent twice: if no answer comes, look whether the job is being processed.
+
+        Args:
+            job_id: Of a job that is completed or has failed. One that has not ended raises `RefusedError` (409).
+            options: As of `submit`, without `job_id`. A newly signed `video_url` of the same video is needed wherever
+                the run has to listen to it; without one the server raises `RefusedError` (400).
+        """
+        path = f"/api/upload-video/jobs/{_segment(job_id)}/rerun"
+        return _parsed(Accepted, await self._once("POST", path, json=options))
+
     async def status(self, job_id: str) -> JobStatus:
-        """Return a job's state, with its result if it is completed."""
+        """Return a job's state, with the result of its newest completed run."""
         answer = await self._call("GET", f"/api/upload-video/status/{_segment(job_id)}")
         return await asyncio.to_thread(_parsed, JobStatus, answer)
 
     async def wait(self, job_id: str, *, timeout_s: float | None = None, poll_s: float = 2.0) -> Result:
-        """Wait for the result: for scripts, and for backends that callbacks cannot reach.
+        """Wait for the result of the present run: for scripts, and for backends that callbacks cannot reach.
 
         Raises `JobFailedError`, and TimeoutError after `timeout_s`. Retries while the server is unreachable or busy.
         """
@@ -156,7 +170,7 @@ class MLServer:
                     if time.monotonic() - answered_s > PATIENCE_S:
                         raise
                 else:
-                    if job.result is not None:
+                    if job.result is not None and job.status == "completed":
                         return job.result
                     if job.ended:
                         raise JobFailedError(job.error_message or job.message, code=job.error_code or "INTERNAL_ERROR")

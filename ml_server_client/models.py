@@ -15,7 +15,7 @@ class _FromServer(BaseModel):
 
 
 class Accepted(_FromServer):
-    """The response to `submit`. For a repeated `job_id` it has the job's present status."""
+    """The response to `submit` and `rerun`. For a repeated `job_id` it has the job's present status."""
 
     job_id: str
     status: Status
@@ -116,7 +116,7 @@ class Result(_FromServer):
 
 
 class JobStatus(_FromServer):
-    """A job's state, with its result if it is completed."""
+    """A job's state. `result` is that of its newest completed run, also while a rerun goes on, or has failed."""
 
     job_id: str
     status: Status

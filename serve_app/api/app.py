@@ -55,6 +55,8 @@ def create_api(settings: Settings, service: JobService, keys: KeyStore) -> FastA
     )
     app.include_router(_jobs(settings, service))
     app.include_router(_one_job(service))
+    if settings.contract_version != "1.0":
+        app.include_router(_rerun(service))
     _add_health(app, service, must_be_guarded=settings.profile == "production")
     if settings.docs:
         pages.mount_docs(app)
@@ -179,6 +181,23 @@ def _one_job(service: JobService) -> APIRouter:
     return router
 
 
+def _rerun(service: JobService) -> APIRouter:
+    """Return the route that contract 1.0 does not have."""
+    router = APIRouter(prefix="/api/upload-video/jobs/{job_id}", tags=["jobs"])
+
+    @router.post(
+        "/rerun",
+        status_code=202,
+        response_model=schemas.ProcessVideoResponse,
+        responses=refusals(*document.SUBMITTING, errors.JobNotFoundError, errors.NotFoundError),
+    )
+    async def rerun(job_id: PathJobId, request: schemas.RerunRequest, sent: Request) -> Any:
+        """Run an ended job again with changed options; what the change does not touch is not computed again."""
+        return await service.rerun(job_id, request, traceparent=sent.headers.get("traceparent"))
+
+    return router
+
+
 def _add_health(app: FastAPI, service: JobService, *, must_be_guarded: bool) -> None:
     @app.get(
         HEALTH,
@@ -203,7 +222,9 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return _refusal(errors.InvalidRequestError(_sentence(error), job_id=_job_id(error.body)))
+        first = error.errors()[0]
+        sentence = errors.sentence(first, first["loc"][1:])
+        return _refusal(errors.InvalidRequestError(sentence, job_id=_job_id(error.body)))
 
     @app.exception_handler(HTTPException)
     async def framework(_: Request, error: HTTPException) -> JSONResponse:
@@ -225,21 +246,6 @@ def _answer_errors(app: FastAPI) -> None:
 def _refusal(error: errors.ApiError) -> JSONResponse:
     content = errors.body(error.code, str(error), error.job_id)
     return JSONResponse(content, status_code=error.status, headers=error.headers)
-
-
-def _sentence(error: RequestValidationError) -> str:
-    """Return which field is wrong and why, without repeating what was sent."""
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        return "The request body is not valid JSON"
-    if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
-    field = ".".join(str(part) for part in first["loc"][1:])
-    if not field:
-        return "The request body must be a JSON object"
-    if first["type"] == "missing":
-        return f"{field} is required"
-    return f"{field} is invalid: {first['msg']}"
 
 
 def _job_id(sent: Any) -> str | None:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from deployments.errors import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from starlette.types import Message, Scope, Send
 
@@ -187,6 +187,20 @@ class UnavailableError(ApiError):
 def body(code: str, message: str, job_id: str | None) -> dict[str, Any]:
     """Return the contract's error object: v1.0 reads `error.message`, v1.1's backend reads the top-level `message`."""
     return {"error": {"code": code, "message": message, "job_id": job_id}, "message": message}
+
+
+def sentence(error: Mapping[str, Any], place: Iterable[object]) -> str:
+    """Return which field is wrong and why, without repeating what was sent: of pydantic's `error` at `place`."""
+    if error["type"] == "json_invalid":
+        return "The request body is not valid JSON"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    field = ".".join(str(part) for part in place)
+    if not field:
+        return "The request body must be a JSON object"
+    if error["type"] == "missing":
+        return f"{field} is required"
+    return f"{field} is invalid: {error['msg']}"
 
 
 def messages(refusal: ApiError, *, headers: Iterable[tuple[bytes, bytes]] = ()) -> tuple[Message, Message]:

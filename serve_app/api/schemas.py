@@ -166,6 +166,44 @@ class ProcessVideoRequest(ProcessVideoRequestV10):
         return self
 
 
+class RerunRequest(BaseModel):
+    """POST /api/upload-video/jobs/{job_id}/rerun. An absent field keeps the job's present value, null is the default.
+
+    The merged fields are checked as a `ProcessVideoRequest` is.
+    """
+
+    model_config = ConfigDict(
+        extra="ignore", json_schema_extra={"examples": [{"num_speakers": 3, "video_url": A_VIDEO}, {"language": None}]}
+    )
+
+    video_url: Annotated[
+        Annotated[StrictStr, Field(min_length=1, max_length=MAX_URL_LENGTH)] | None,
+        Field(
+            description="The same video, newly signed; required where the run has to listen to it", examples=[A_VIDEO]
+        ),
+    ] = None
+    language: Annotated[StrictStr, Field(min_length=1, max_length=16)] | None = None
+    enable_gpu: StrictBool | None = None
+    emotion_detection: StrictBool | None = None
+    max_workers: Annotated[StrictInt, Field(ge=1, le=16)] | None = None
+    num_speakers: SpeakerCount | None = None
+    min_speakers: SpeakerCount | None = None
+    max_speakers: SpeakerCount | None = None
+    vocabulary: Annotated[tuple[Term, ...], Field(max_length=100)] | None = None
+    languages: Annotated[tuple[LanguageCode, ...], Field(max_length=10)] | None = None
+    audio_track: Annotated[StrictInt, Field(ge=1, le=64)] | LanguageCode | None = None
+    channels: Literal["mix", "separate"] | None = None
+    start_s: VideoSecond | None = None
+    end_s: VideoSecond | None = None
+    custom_metadata: dict[str, Any] | None = None
+    callback_headers: dict[str, StrictStr] | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields that the body has, null included."""
+        return self.model_dump(include=self.model_fields_set)
+
+
 def _depth(value: Any) -> int:
     """Return how many objects and arrays are inside each other. Of `DEEPEST_METADATA` levels it looks at all."""
     level, depth = [value], 0
@@ -247,7 +285,9 @@ class StatusResponse(JobView):
         callback={"state": "delivered", "attempts": 2, "last_error": "http_500"},
     )
 
-    result: dict[str, Any] | None = Field(default=None, description="As in the terminal callback: see docs/api.md")
+    result: dict[str, Any] | None = Field(
+        default=None, description="As in the terminal callback: see docs/api.md. After a rerun that of the run before"
+    )
     callback: CallbackView
 
 
@@ -280,7 +320,7 @@ class EventView(BaseModel):
 
     at: str = Field(description="ISO 8601, UTC")
     event: EventKind
-    run: int = Field(description="Rises when a failed job is posted again")
+    run: int = Field(description="Rises when a failed job is posted again, and with each rerun")
     attempt: int = Field(description="Of that run; 0 before the first")
     detail: str | None
 

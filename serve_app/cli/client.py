@@ -75,6 +75,10 @@ class ServerClient:
         """Have the terminal callback sent again; return the job's state."""
         return self._call("POST", f"{JOBS_PATH}/{quote(job_id, safe='')}/redeliver")
 
+    def rerun(self, job_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Run an ended job again with these fields changed; return the response."""
+        return self._call("POST", f"{JOBS_PATH}/{quote(job_id, safe='')}/rerun", json=dict(changes))
+
     def export(self, job_id: str, options: Mapping[str, Any]) -> bytes:
         """Return the job's result as a file; `options` are those of the route."""
         response = self._send("GET", f"{JOBS_PATH}/{quote(job_id, safe='')}/export", params=dict(options))

@@ -13,7 +13,7 @@ import click
 
 from serve_app import __version__
 from serve_app.exports.options import FORMAT_NAMES, LONGEST_LINE, MOST_LINES, SHORTEST_LINE, ExportOptions
-from serve_app.jobs.job import MOST_SPEAKERS
+from serve_app.jobs.job import MOST_SPEAKERS, JobOptions
 from serve_app.settings import DEFAULT_STATE_DIR
 
 if TYPE_CHECKING:
@@ -112,6 +112,57 @@ lock_option = click.option(
 )
 
 
+def job_options(*, keep: bool) -> Callable[[click.decorators.FC], click.decorators.FC]:
+    """Return the options that say how a job is processed. `keep`: one that is not given has no value."""
+
+    def default(value: object) -> dict[str, Any]:
+        return {} if keep else {"default": value, "show_default": True}
+
+    options = (
+        click.option("--language", **default("auto"), help="`auto` or a code such as `en`."),
+        click.option(
+            "--emotion/--no-emotion",
+            "emotion_detection",
+            **({"default": None} if keep else default(True)),
+            help="Find the emotion of each segment.",
+        ),
+        click.option(
+            "--gpu/--no-gpu",
+            "enable_gpu",
+            **({"default": None} if keep else default(True)),
+            help="--no-gpu: use the CPU pool, if there is one.",
+        ),
+        click.option("--max-workers", **default(4), type=click.IntRange(1, 16), help="Pieces in flight."),
+        click.option("--num-speakers", type=SPEAKER_COUNT, help="How many people speak, where that is known."),
+        click.option("--min-speakers", type=SPEAKER_COUNT, help="At least so many people speak."),
+        click.option("--max-speakers", type=SPEAKER_COUNT, help="At most so many people speak."),
+        click.option("--vocabulary", multiple=True, metavar="TERM", help="A name or term that is said; several times."),
+        click.option("--languages", multiple=True, metavar="CODE", help="Look for this language only; several times."),
+        click.option(
+            "--audio-track", type=AudioTrack(), help="Which audio track: its number, from 1, or its language."
+        ),
+        click.option("--channels", type=click.Choice(["mix", "separate"]), help="separate: one speaker per channel."),
+        click.option("--start", "start_s", type=click.FloatRange(0), help="Only from this second of the video on."),
+        click.option("--end", "end_s", type=click.FloatRange(0), help="Only until this second of the video."),
+        click.option("--metadata", "custom_metadata", type=JsonObject(), help="JSON that callbacks and status repeat."),
+        click.option(
+            "--callback-header",
+            "callback_headers",
+            type=HeaderLine(),
+            multiple=True,
+            metavar="'NAME: VALUE'",
+            help="A header of every callback; several times.",
+        ),
+    )
+
+    def decorate(command: click.decorators.FC) -> click.decorators.FC:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="ml-server")
 def main() -> None:
@@ -124,6 +175,7 @@ def main() -> None:
     Look up a job:        ml-server status JOB_ID
     List the jobs:        ml-server jobs, ml-server jobs show JOB_ID
     Repeat its callback:  ml-server redeliver JOB_ID
+    Run it again:         ml-server rerun JOB_ID --num-speakers 3
     Export subtitles:     ml-server export JOB_ID --format vtt
     Create an API key:    ml-server keys add NAME
 
@@ -174,36 +226,7 @@ def up(
 @main.command()
 @click.argument("video")
 @click.option("--wait", is_flag=True, help="Show progress until the job ends, then print the transcript.")
-@click.option("--language", default="auto", show_default=True, help="`auto` or a code such as `en`.")
-@click.option(
-    "--emotion/--no-emotion",
-    "emotion_detection",
-    default=True,
-    show_default=True,
-    help="Find the emotion of each segment.",
-)
-@click.option(
-    "--gpu/--no-gpu", "enable_gpu", default=True, show_default=True, help="--no-gpu: use the CPU pool, if there is one."
-)
-@click.option("--max-workers", default=4, show_default=True, type=click.IntRange(1, 16), help="Pieces in flight.")
-@click.option("--num-speakers", type=SPEAKER_COUNT, help="How many people speak, where that is known.")
-@click.option("--min-speakers", type=SPEAKER_COUNT, help="At least so many people speak.")
-@click.option("--max-speakers", type=SPEAKER_COUNT, help="At most so many people speak.")
-@click.option("--vocabulary", multiple=True, metavar="TERM", help="A name or term that is said; several times.")
-@click.option("--languages", multiple=True, metavar="CODE", help="Look for this language only; several times.")
-@click.option("--audio-track", type=AudioTrack(), help="Which audio track: its number, from 1, or its language.")
-@click.option("--channels", type=click.Choice(["mix", "separate"]), help="separate: one speaker per channel.")
-@click.option("--start", "start_s", type=click.FloatRange(0), help="Only from this second of the video on.")
-@click.option("--end", "end_s", type=click.FloatRange(0), help="Only until this second of the video.")
-@click.option("--metadata", "custom_metadata", type=JsonObject(), help="JSON that callbacks and status repeat.")
-@click.option(
-    "--callback-header",
-    "callback_headers",
-    type=HeaderLine(),
-    multiple=True,
-    metavar="'NAME: VALUE'",
-    help="A header of every callback; several times.",
-)
+@job_options(keep=False)
 @click.option("--callback", "fastapi_base_url", help="Base URL of a backend that gets the callbacks.")
 @click.option("--save", type=ONE_FILE, help="With --wait: write the result to this file.")
 @server_option
@@ -214,6 +237,30 @@ def submit(*, video: str, wait: bool, save: Path | None, server: str, api_key: s
 
     options["callback_headers"] = dict(options["callback_headers"])
     sys.exit(submit(server, video, options, wait=wait, api_key=api_key, save_to=save))
+
+
+@main.command()
+@click.argument("job_id")
+@click.option("--video-url", help="The same video, newly signed: needed where the run has to listen to it.")
+@job_options(keep=True)
+@click.option(
+    "--reset",
+    multiple=True,
+    type=click.Choice(sorted({*JobOptions.model_fields, "custom_metadata", "callback_headers"} - {"traceparent"})),
+    help="Back to its default; several times.",
+)
+@click.option("--wait", is_flag=True, help="Show progress until the run ends, then print the transcript.")
+@server_option
+@key_option
+def rerun(*, job_id: str, reset: tuple[str, ...], wait: bool, server: str, api_key: str | None, **options: Any) -> None:
+    """Run an ended job again with other options; what is not given stays as it was.
+
+    What the change does not touch is not computed again. The old result stays until the new run is completed.
+    """
+    from serve_app.cli.submit import rerun
+
+    options["callback_headers"] = dict(options["callback_headers"])
+    sys.exit(rerun(server, job_id, options, reset=reset, wait=wait, api_key=api_key))
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""`ml-server submit` and `ml-server status`: submit one video to a running server, and look up its job.
+"""`ml-server submit`, `rerun` and `status`: submit one video to a running server, run its job again, and look it up.
 
 A local file is served to the server on loopback for as long as the server needs it.
 """
@@ -24,7 +24,7 @@ from serve_app.cli.progress_bar import ProgressBar, words_of
 from serve_app.cli.render import plain, render_result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -65,6 +65,36 @@ def submit(
                 return EXIT_OK
             state = _follow(client, job_id, console, until=has_ended if wait else is_fetched, served=served)
             return _conclude(console, state, wait=wait, save_to=save_to)
+    except ClientError as error:
+        return complain(error)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def rerun(
+    server_url: str,
+    job_id: str,
+    options: Mapping[str, Any],
+    *,
+    reset: Sequence[str] = (),
+    wait: bool = False,
+    api_key: str | None = None,
+    console: Console | None = None,
+) -> int:
+    """Run an ended job again; return the exit code.
+
+    `options` are fields to change, None and what is empty keeps its value; those in `reset` return to their defaults.
+    With `wait`: show progress until the run ends, and print the transcript.
+    """
+    console = console or Console()
+    changes = {name: value for name, value in options.items() if value not in (None, (), {})}
+    try:
+        with ServerClient(server_url, api_key=api_key) as client:
+            _announce(console, client, client.rerun(job_id, changes | dict.fromkeys(reset)))
+            if not wait:
+                return EXIT_OK
+            state = _follow(client, job_id, console, until=has_ended, served=False)
+            return _conclude(console, state, wait=True, save_to=None)
     except ClientError as error:
         return complain(error)
     except KeyboardInterrupt:

@@ -57,6 +57,7 @@ export const timeline = (id, signal) => json(jobUrl(id, "/timeline"), { signal }
 export const remove = (id) => json(jobUrl(id), { method: "DELETE" });
 export const cancel = (id) => json(jobUrl(id, "/cancel"), { method: "POST" });
 export const redeliver = (id) => json(jobUrl(id, "/redeliver"), { method: "POST" });
+export const rerun = (id, body) => json(jobUrl(id, "/rerun"), { method: "POST", body });
 export const submit = (body) => json(new URL("process-video", ROOT), { method: "POST", body });
 /** The server's health; it has the same body when the status is 503. */
 export const health = async () => (await fetch(HEALTH, { cache: "no-store" })).json();

@@ -2,8 +2,10 @@
 
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
 import * as api from "./api.js";
+import { Fields, requestOf } from "./fields.js";
 import { clock, length, moment, number, t, warnings } from "./i18n.js";
 import { Bar, Confirm, news, speed, State } from "./parts.js";
+import { sources } from "./sources.js";
 import { Callbacks, Events, Stages } from "./timeline.js";
 import { Transcript } from "./transcript.js";
 
@@ -85,6 +87,8 @@ export function Job({ id, announce }) {
       <section class="card" aria-labelledby="callbacks"><h2 id="callbacks">${t("callbacks")}</h2><${Callbacks} callback=${job.callback} events=${events} /></section>
     </div>
     <${Events} events=${events} />
+    ${hasEnded(now.status) && html`<${Rerun} id=${id} announce=${announce} refresh=${() => shown.current.refresh()} />`}
+    ${job.result && now.status !== "completed" && html`<p class="help">${t("old_result")}</p>`}
     ${job.result ? html`<${Transcript} id=${id} result=${job.result} />` : html`<p class="empty">${t("no_result")}</p>`}
   `;
 }
@@ -145,6 +149,41 @@ function Summary({ job, summary, events }) {
       <dl>${facts.filter(([, value]) => value != null && value !== "").map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
       ${meta?.warnings.length > 0 && html`<div class="warnings"><b>${t("warned", meta.warnings.length)}</b><ul>${warnings(meta).map((text) => html`<li>${text}</li>`)}</ul></div>`}
     </section>
+  `;
+}
+
+/** The form that runs an ended job again. */
+function Rerun({ id, announce, refresh }) {
+  const [error, setError] = useState("");
+  const [busy, setBusy] = useState(false);
+  const send = async (event) => {
+    event.preventDefault();
+    const form = event.target;
+    const url = new FormData(form).get("video_url").trim();
+    setBusy(true);
+    setError("");
+    try {
+      const { message } = await api.rerun(id, { video_url: url || undefined, ...requestOf(form, { keep: true }) });
+      if (url) sources.set(id, url);
+      announce(message);
+      refresh();
+    } catch (problem) {
+      setError(problem.message);
+    }
+    setBusy(false);
+  };
+  return html`
+    <details class="card">
+      <summary>${t("rerun")}</summary>
+      <form class="fields" onSubmit=${send}>
+        <p class="help">${t("rerun_help")}</p>
+        <label>${t("video_url")}<input name="video_url" type="url" maxlength="8192" spellcheck="false" aria-describedby="rerun-url-help" /></label>
+        <p class="help" id="rerun-url-help">${t("rerun_url_help")}</p>
+        <${Fields} keep />
+        ${error && html`<p role="alert" class="bad">${error}</p>`}
+        <p class="actions"><button class="main" disabled=${busy}>${t("run_again")}</button></p>
+      </form>
+    </details>
   `;
 }
 

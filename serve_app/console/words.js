@@ -72,6 +72,18 @@ export const WORDS = {
   cancel: ["Cancel", "취소"],
   delete: ["Delete", "삭제"],
   redeliver: ["Send the callback again", "콜백 다시 보내기"],
+  rerun: ["Run again with other settings", "다른 설정으로 다시 실행"],
+  rerun_help: [
+    "What you leave empty stays as it was. What the change does not touch is not computed again; the old result stays until the new one is there.",
+    "비워 둔 항목은 이전 설정을 그대로 씁니다. 변경과 관계없는 부분은 다시 계산하지 않으며, 새 결과가 나올 때까지 이전 결과가 남아 있습니다.",
+  ],
+  rerun_url_help: [
+    "The same video, newly signed. Needed unless emotions are only turned off.",
+    "같은 영상을 새로 서명한 URL입니다. 감정 분석을 끄기만 하는 경우가 아니면 필요합니다.",
+  ],
+  run_again: ["Run again", "다시 실행"],
+  as_it_was: ["as it was", "이전 그대로"],
+  old_result: ["This is the result of an earlier run.", "이전 실행의 결과입니다."],
   download: ["Download", "내려받기"],
   cancel_ask: ["Cancel this job? It ends as CANCELLED.", "이 작업을 취소할까요? CANCELLED로 끝납니다."],
   delete_ask: [
@@ -168,7 +180,10 @@ export const WORDS = {
   num_speakers: ["Speakers", "화자 수"],
   min_speakers: ["At least", "최소"],
   max_speakers: ["At most", "최대"],
-  speakers_help: ["How many people speak: the number if you know it, else bounds, else nothing.", "말하는 사람 수: 알면 그 수를, 모르면 최소와 최대를 적거나 비워 두십시오."],
+  speakers_help: [
+    "How many people speak: the number if you know it, else bounds, else nothing.",
+    "말하는 사람 수: 알면 그 수를, 모르면 최소와 최대를 적거나 비워 두십시오.",
+  ],
   more_fields: ["More", "더 보기"],
   vocabulary: ["Names and terms, one a line", "고유명사와 용어, 한 줄에 하나"],
   vocabulary_help: [

@@ -87,6 +87,22 @@ class NewJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rerun:
+    """A checked request for a new run of a job that has ended."""
+
+    job: Job
+    """As it was when the request was checked: another run must not have begun since."""
+    video_url: str
+    video_expires_at: float
+    options: JobOptions
+    extras: CallbackExtras
+    needs_sound: bool
+    """The run has to fetch the video: some of its answers are not stored."""
+    changed: tuple[str, ...]
+    """The names of the options that differ from those of the run before, for the timeline."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One attempt at a run. Its writes count only while the job runs and has these numbers: they are the fence."""
 
@@ -109,7 +125,7 @@ class Prefetch(StrEnum):
           ▲         ├──────▶ FAILED ──┐
           └─────────┴─────────────────┘
 
-    A run begins at NONE.
+    A run begins at NONE, or at DONE where all answers about its audio are stored.
     """
 
     NONE = "none"
@@ -117,7 +133,7 @@ class Prefetch(StrEnum):
     RUNNING = "running"
     """The manager has begun. Back to NONE where it may be tried again, or where that manager has ended."""
     DONE = "done"
-    """The extractor has the audio."""
+    """The extractor has the audio, or the run needs none."""
     FAILED = "failed"
     """Not tried again, unless a POST brings a new URL: back to NONE."""
 

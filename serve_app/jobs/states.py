@@ -3,7 +3,8 @@
     POST ──▶ QUEUED ──▶ RUNNING ──▶ COMPLETED
                │           └──────▶ FAILED ◀─┐
                └─────────(cancelled)─────────┘
-             FAILED ──▶ QUEUED   the same job POSTed again: a new run
+             FAILED ──▶ QUEUED   the same job POSTed again, or a rerun: a new run
+          COMPLETED ──▶ QUEUED   a rerun, with other options
 
 Knows nothing of the database.
 """
@@ -24,9 +25,9 @@ class JobState(StrEnum):
     RUNNING = "running"
     """Has a slot; a job actor works on it, or is about to be started."""
     COMPLETED = "completed"
-    """The result is stored. Final."""
+    """The result is stored. Final for this run; a rerun starts another."""
     FAILED = "failed"
-    """Ended with an error code. Final for this run; a new POST starts another."""
+    """Ended with an error code. Final for this run; a new POST, or a rerun, starts another."""
 
     @property
     def ended(self) -> bool:
@@ -47,7 +48,7 @@ class JobState(StrEnum):
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED}),
     JobState.RUNNING: frozenset({JobState.COMPLETED, JobState.FAILED}),
-    JobState.COMPLETED: frozenset(),
+    JobState.COMPLETED: frozenset({JobState.QUEUED}),
     JobState.FAILED: frozenset({JobState.QUEUED}),
 }
 

@@ -16,7 +16,7 @@ from serve_app.pipeline.checkpoint_codec import decode, encode
 if TYPE_CHECKING:
     from serve_app.jobs.job import Attempt
     from serve_app.jobs.stages import Step
-    from serve_app.storage.checkpoints import Checkpoints
+    from serve_app.storage.checkpoints import Checkpoints, Saved
 
 log = logs.get_logger("checkpoints")
 
@@ -30,13 +30,13 @@ class CheckpointWriter:
         self._writing = asyncio.Lock()
         self._writes: set[asyncio.Task[None]] = set()
 
-    async def steps(self) -> frozenset[str]:
-        """Return the steps of which earlier attempts have saved something; none where the database fails."""
+    async def sources(self) -> dict[str, Saved]:
+        """Return the steps of which earlier attempts and runs have saved an answer; none where the database fails."""
         try:
-            return await asyncio.to_thread(self._checkpoints.stages, self._attempt.job_id, self._attempt.run)
+            return await asyncio.to_thread(self._checkpoints.sources, self._attempt.job_id)
         except SQLAlchemyError as error:
             self._warn("checkpoints cannot be read", error)
-            return frozenset()
+            return {}
 
     async def load(self, step: Step, source: str) -> Any:
         """Return the answer of `step` computed from `source`, None where there is none that can be used."""
@@ -47,7 +47,7 @@ class CheckpointWriter:
             return None
 
     def _read(self, step: Step, source: str) -> Any:
-        body = self._checkpoints.load(self._attempt.job_id, self._attempt.run, step)
+        body = self._checkpoints.load(self._attempt.job_id, step)
         if body is None:
             return None
         saved_source, _, answer = body.partition(b"\n")

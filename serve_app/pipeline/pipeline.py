@@ -4,8 +4,8 @@
                  ├─ segment ─ embed ─ cluster ──────────┼─ segments ─┬─ measure prosody
                  └─ track prosody ──────────────────────┘            └─ classify emotions ─ assemble
 
-A step whose answer an earlier attempt has saved is not run again; a step that failed saves nothing. Knows nothing of
-Ray, the database or callbacks.
+A step whose answer an earlier attempt or run has saved is not run again, where it is computed from the same
+(`reuse.py`); a step that failed saves nothing. Knows nothing of Ray, the database or callbacks.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from serve_app.observability.tracing import UNTRACED
 from serve_app.pipeline.assemble import check_finite, filename_of, result_of
 from serve_app.pipeline.checkpoint_codec import PartialTranscript, source_of, spans_as_bytes
 from serve_app.pipeline.languages import language_warnings, plan_languages
+from serve_app.pipeline.reuse import audio_source, diarization_source, extraction_source, transcription_source
 from serve_app.pipeline.segments import segments_of
 from serve_app.pipeline.stage_calls import together
 from serve_app.pipeline.stage_client import StageClient
@@ -112,7 +113,7 @@ class Pipeline:
         await self._steps.open()
         self._report_progress(Stage.STARTING, 1)
         audio = await self._extract()
-        self._source = source_of(audio.sha256, self._settings.model_version)
+        self._source = audio_source(audio, self._job.options, self._settings.model_version)
         spoken, turns, tracks = await together(
             self._transcribe(audio), self._diarize(audio), self._track_prosody(audio)
         )
@@ -148,21 +149,38 @@ class Pipeline:
 
     async def _extract(self) -> AudioInfo:
         """Return what is known of the audio; extract it unless the answers of all that listen to it are saved."""
-        listening = {Step.TRANSCRIPTION, Step.DIARIZATION, Step.TRACKS}
-        if self._job.options.emotion_detection:
-            listening.add(Step.EMOTION)
-        source = source_of("run")  # checkpoints of other runs are never looked at
+        source = extraction_source(self._job.options)
         audio: AudioInfo | None = None
-        if self._steps.has_saved(*listening):
+        if self._steps.has_saved(Step.EXTRACTION, source):
             audio = await self._steps.load(Step.EXTRACTION, source)
-        if audio is None:
+        if audio is None or not self._has_saved_all_about(audio):
             audio = await self._steps.run(Step.EXTRACTION, source, self._stages.extract)
         self._warnings += audio.warnings
         self._report_progress(Stage.EXTRACTION, 1)
         return audio
 
+    def _has_saved_all_about(self, audio: AudioInfo) -> bool:
+        """Return whether no step has to listen to `audio`.
+
+        Emotions count whatever segments they are of: if of others, the audio is extracted when they are asked for.
+        """
+        options = self._job.options
+        source = audio_source(audio, options, self._settings.model_version)
+        return (
+            self._steps.has_saved(Step.TRANSCRIPTION, self._transcription_source(source))
+            and self._steps.has_saved(Step.DIARIZATION, diarization_source(source, options))
+            and self._steps.has_saved(Step.TRACKS, source)
+            and (not options.emotion_detection or self._steps.has_saved(Step.EMOTION))
+        )
+
+    def _transcription_source(self, source: str) -> str:
+        """Return the source of the transcripts; `source` itself where the release before has saved them in this run."""
+        if self._steps.has_saved(Step.TRANSCRIPTION, source, run=self._job.run):
+            return source
+        return transcription_source(source, self._job.options)
+
     async def _transcribe(self, audio: AudioInfo) -> PartialTranscript:
-        source = self._transcription_source()
+        source = self._transcription_source(self._source)
         transcript: PartialTranscript | None = await self._steps.load(Step.TRANSCRIPTION, source)
         if transcript is None:
             speech = await self._steps.load_or_run(Step.DETECTION, self._source, lambda: self._detect_speech(audio))
@@ -172,17 +190,15 @@ class Pipeline:
         self._report_progress(Stage.TRANSCRIPTION, 1)
         return transcript
 
-    def _transcription_source(self) -> str:
-        """Return what the transcription is computed from: without these options the same as in the release before."""
-        asked = self._job.options.model_dump(include={"vocabulary", "languages"}, exclude_defaults=True)
-        return source_of(self._source, repr(sorted(asked.items()))) if asked else self._source
-
     async def _detect_speech(self, audio: AudioInfo) -> list[Span]:
         todo = list(pieces(_audio_s(audio), DETECTION_PIECE_S))
         return join_spans(await self._map(Stage.DETECTION, self._stages.detect_speech, todo))
 
     async def _transcribe_chunks(self, speech: Sequence[Span]) -> PartialTranscript:
-        source = source_of(self._transcription_source(), spans_as_bytes(speech))
+        source, spans = transcription_source(self._source, self._job.options), spans_as_bytes(speech)
+        if self._steps.has_saved(Step.PARTIAL_TRANSCRIPT, source_of(self._source, spans), run=self._job.run):
+            source = self._source  # of the release before, where a language is named
+        source = source_of(source, spans)
         saved: PartialTranscript | None = await self._steps.load(Step.PARTIAL_TRANSCRIPT, source)
         begun = saved or await self._plan_chunks(speech)
         transcripts = dict(begun.transcripts)
@@ -228,7 +244,7 @@ class Pipeline:
 
     async def _diarize(self, audio: AudioInfo) -> list[Turn]:
         counts = self._job.options.speaker_counts
-        source = source_of(self._source, repr(sorted(counts.items()))) if counts else self._source
+        source = diarization_source(self._source, self._job.options)
         turns = await self._optional(
             self._steps.load_or_run(Step.DIARIZATION, source, lambda: self._find_turns(audio)),
             [],

@@ -1,4 +1,4 @@
-"""Runs each step of a job once over all attempts: its answer is the one that an earlier attempt saved, or a new one.
+"""Runs each step of a job once over all attempts and runs: its answer is one that was saved before, or a new one.
 
 Also times the stages that the steps belong to. Knows nothing of what the steps do.
 """
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from serve_app.jobs.stages import Step, TimedStage
     from serve_app.pipeline.checkpoint_writer import CheckpointWriter
+    from serve_app.storage.checkpoints import Saved
 
 Answer = TypeVar("Answer")
 
@@ -63,17 +64,18 @@ class StepRunner:
     def __init__(self, checkpoints: CheckpointWriter | None, timer: StageTimer) -> None:
         self._checkpoints = checkpoints
         self._timer = timer
-        self._saved: frozenset[str] = frozenset()
+        self._saved: dict[str, Saved] = {}
         self._saved_at = time.monotonic()
 
     async def open(self) -> None:
-        """Look up which steps earlier attempts have saved."""
+        """Look up which steps earlier attempts and runs have saved."""
         if self._checkpoints is not None:
-            self._saved = await self._checkpoints.steps()
+            self._saved = await self._checkpoints.sources()
 
-    def has_saved(self, *steps: Step) -> bool:
-        """Return whether there are checkpoints of all `steps`, usable or not."""
-        return self._saved.issuperset(steps)
+    def has_saved(self, step: Step, source: str | None = None, *, run: int | None = None) -> bool:
+        """Return whether there is a checkpoint of `step`, if given of this `source` and by this `run`."""
+        saved = self._saved.get(step)
+        return saved is not None and source in {None, saved.source} and run in {None, saved.run}
 
     async def load(self, step: Step, source: str) -> Any:
         """Return the saved answer, None where there is none that can be used."""

@@ -1,14 +1,16 @@
-"""Checkpoints: the answers of finished steps, stored so that the next attempt of a run need not work them out again.
+"""Checkpoints: the answers of finished steps, stored so that later attempts and runs need not work them out again.
 
-A row lives as long as its job's run. Knows rows and digests; knows nothing of what is in a body.
+Of each step the newest answer is kept, as long as its job. Knows rows and digests, and of a body only that its first
+line is its source: 64 characters that say what the answer was computed from.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import LargeBinary, delete, func, insert, select
 
 from deployments import logs
 from serve_app.storage.job_rows import fence
@@ -18,7 +20,17 @@ if TYPE_CHECKING:
     from serve_app.jobs.job import Attempt
     from serve_app.storage.database import Database
 
+SOURCE_CHARACTERS = 64
+
 log = logs.get_logger("checkpoints")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A checkpoint without its answer: the run that saved it, and what the answer was computed from."""
+
+    run: int
+    source: str
 
 
 class Checkpoints:
@@ -29,24 +41,29 @@ class Checkpoints:
 
     def save(self, attempt: Attempt, stage: str, body: bytes) -> bool:
         """Store `body` in place of an earlier one. False: the attempt no longer counts, and nothing is stored."""
-        row = {"job_id": attempt.job_id, "run": attempt.run, "stage": stage}
+        row = {"job_id": attempt.job_id, "stage": stage}
         with self._db.write() as db:
             if db.execute(select(jobs.c.job_id).where(fence(attempt)).with_for_update()).first() is None:
                 return False
             db.execute(delete(checkpoints).filter_by(**row))
-            db.execute(insert(checkpoints).values(**row, digest=_digest(body), body=body))
+            db.execute(insert(checkpoints).values(**row, run=attempt.run, digest=_digest(body), body=body))
             return True
 
-    def stages(self, job_id: str, run: int) -> frozenset[str]:
-        """Return the stages that have a checkpoint."""
+    def sources(self, job_id: str) -> dict[str, Saved]:
+        """Return the stages that have a checkpoint, with what it was computed from."""
+        source = func.substr(checkpoints.c.body, 1, SOURCE_CHARACTERS, type_=LargeBinary).label("source")
+        query = select(checkpoints.c.stage, checkpoints.c.run, source).where(checkpoints.c.job_id == job_id)
         with self._db.read() as db:
-            return frozenset(db.execute(select(checkpoints.c.stage).filter_by(job_id=job_id, run=run)).scalars())
+            return {
+                row.stage: Saved(run=row.run, source=bytes(row.source or b"").decode("ascii", "replace"))
+                for row in db.execute(query.order_by(checkpoints.c.run))
+            }
 
-    def load(self, job_id: str, run: int, stage: str) -> bytes | None:
-        """Return the body of a checkpoint, None where there is none or it is damaged."""
+    def load(self, job_id: str, stage: str) -> bytes | None:
+        """Return the body of the newest checkpoint, None where there is none or it is damaged."""
+        query = select(checkpoints.c.digest, checkpoints.c.body).filter_by(job_id=job_id, stage=stage)
         with self._db.read() as db:
-            query = select(checkpoints.c.digest, checkpoints.c.body)
-            row = db.execute(query.filter_by(job_id=job_id, run=run, stage=stage)).one_or_none()
+            row = db.execute(query.order_by(checkpoints.c.run.desc()).limit(1)).one_or_none()
         if row is None:
             return None
         if _digest(row.body) != row.digest:

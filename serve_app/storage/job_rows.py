@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import and_, delete, func, insert, select, update
 
 from serve_app.jobs.job import Counts, Job
-from serve_app.jobs.stages import Stage
+from serve_app.jobs.stages import Stage, Step
 from serve_app.jobs.states import JobState, check
 from serve_app.storage import timeline
 from serve_app.storage.outbox import enqueue
@@ -54,7 +54,11 @@ def count_by_state(db: Connection) -> Counts:
 
 
 def end_run(db: Connection, job: Job, outcome: Outcome, *, end_body: EndBody, now: float) -> str | None:
-    """Store the end of a run with its result; return the id of its callback, None where the job has no URL for one."""
+    """Store the end of a run with its result; return the id of its callback, None where the job has no URL for one.
+
+    The result of an earlier run stays where this one has none. Checkpoints stay for further runs, but for what a whole
+    transcript has made useless.
+    """
     check(job.state, outcome.state)
     completed = outcome.state is JobState.COMPLETED
     db.execute(
@@ -71,9 +75,10 @@ def end_run(db: Connection, job: Job, outcome: Outcome, *, end_body: EndBody, no
             sequence=jobs.c.sequence + 1,
         )
     )
-    db.execute(delete(checkpoints).where(checkpoints.c.job_id == job.job_id))
-    db.execute(delete(results).where(results.c.job_id == job.job_id))
     if outcome.result is not None:
+        partial = {"job_id": job.job_id, "stage": Step.PARTIAL_TRANSCRIPT}
+        db.execute(delete(checkpoints).filter_by(**partial))
+        db.execute(delete(results).where(results.c.job_id == job.job_id))
         row = {"job_id": job.job_id, "body": outcome.result, "duration_s": outcome.duration_s}
         row |= {"processing_s": outcome.processing_s, "warnings": outcome.warnings}
         db.execute(insert(results).values(**row))

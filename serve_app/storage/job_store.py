@@ -1,4 +1,4 @@
-"""The HTTP edge's side of the job table: submit, look up, list, cancel, delete. Blocking: call it from a thread."""
+"""The HTTP edge's side of the job table: submit, rerun, look up, list, cancel, delete. Blocking: call in a thread."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, case, delete, func, insert, or_, select, tuple_, update
 
-from serve_app.jobs.job import CallbackExtras, CallbackState, Counts, Job, NewJob, Outcome, Prefetch
+from serve_app.jobs.job import CallbackExtras, CallbackState, Counts, Job, NewJob, Outcome, Prefetch, Rerun
 from serve_app.jobs.stages import Stage
 from serve_app.jobs.states import JobState, check
 from serve_app.storage import timeline
+from serve_app.storage.checkpoints import Checkpoints
 from serve_app.storage.job_rows import count_by_state, end_run, fetch
 from serve_app.storage.server_state import deleted_sequence, is_draining, note_deletion
 from serve_app.storage.tables import callbacks, checkpoints, events, has_ended, has_not_ended, jobs, results
@@ -35,14 +36,14 @@ LOOK_BACK = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """The result of a POST."""
+    """The result of a POST, also of one for a rerun."""
 
     job: Job | None
     """The job as it is now; None where the queue is full, or the server drains."""
     started: bool = False
     """This POST began a run."""
     conflict: bool = False
-    """The id is known with other content."""
+    """The id is known with other content; or the job has not ended, or has been run again meanwhile."""
     draining: bool = False
     """The server is about to stop, and takes no new job."""
 
@@ -74,6 +75,7 @@ class JobStore:
     ) -> None:
         self._db = database
         self.job_list = JobList(database)
+        self.checkpoints = Checkpoints(database)
         self._limits = limits
         self._end_body = end_body
         self._clock = clock
@@ -88,26 +90,60 @@ class JobStore:
                 self._renew_url(db, known, new)
                 self._renew_extras(db, known, new.extras)
                 return Submission(job=known)
-            if is_draining(db):
-                return Submission(job=None, draining=True)
-            counts = count_by_state(db)
-            if counts.running + counts.queued >= self._limits.running_jobs + self._limits.queued_jobs:
-                return Submission(job=None)
+            if (refusal := self._refusal(db)) is not None:
+                return refusal
             self._queue(db, known, new)
             return Submission(job=fetch(db, new.job_id), started=True)
 
+    def rerun_job(self, rerun: Rerun) -> Submission:
+        """Begin a new run of an ended job with other options; durable when this returns.
+
+        Its result and its checkpoints stay, and so does the content by which a repeated POST is recognised.
+        """
+        with self._db.write(admission=True) as db:
+            known = fetch(db, rerun.job.job_id, lock=True)
+            if known is None or not known.state.ended or known.run_id != rerun.job.run_id:
+                return Submission(job=known, conflict=True)
+            if (refusal := self._refusal(db)) is not None:
+                return refusal
+            now = self._clock()
+            fresh = self._fresh(rerun, now) | {"prefetch": Prefetch.NONE if rerun.needs_sound else Prefetch.DONE}
+            self._begin_next_run(db, known, fresh)
+            detail = " ".join(("rerun", *rerun.changed))
+            timeline.record(db, known.job_id, EventKind.QUEUED, at=now, detail=detail)
+            return Submission(job=fetch(db, known.job_id), started=True)
+
+    def _refusal(self, db: Connection) -> Submission | None:
+        """Return why no run can begin now: the server drains, or the queue is full. None where one can."""
+        if is_draining(db):
+            return Submission(job=None, draining=True)
+        counts = count_by_state(db)
+        full = counts.running + counts.queued >= self._limits.running_jobs + self._limits.queued_jobs
+        return Submission(job=None) if full else None
+
     def _queue(self, db: Connection, known: Job | None, new: NewJob) -> None:
         now = self._clock()
-        fresh: dict[str, Any] = {
+        fresh = self._fresh(new, now) | {"callback_url": new.callback_url}
+        if known:
+            self._begin_next_run(db, known, fresh)
+            db.execute(delete(checkpoints).where(checkpoints.c.job_id == new.job_id))  # the video may be another now
+        else:
+            row = {"job_id": new.job_id, "fingerprint": new.fingerprint, "run": 1, "created_at": now}
+            db.execute(insert(jobs).values(**row, **fresh, sequence=deleted_sequence(db)))
+        timeline.record(db, new.job_id, EventKind.QUEUED, at=now)
+
+    @staticmethod
+    def _fresh(asked: NewJob | Rerun, now: float) -> dict[str, Any]:
+        """Return the values of a job's row at the beginning of a run."""
+        return {
             "state": JobState.QUEUED,
             "token": secrets.token_hex(8),
             "attempt": 0,
-            "video_url": new.video_url,
-            "video_expires_at": new.video_expires_at,
-            "callback_url": new.callback_url,
-            "custom_metadata": new.extras.custom_metadata,
-            "callback_headers": new.extras.headers,
-            "options": new.options.model_dump(exclude_none=True),
+            "video_url": asked.video_url,
+            "video_expires_at": asked.video_expires_at,
+            "custom_metadata": asked.extras.custom_metadata,
+            "callback_headers": asked.extras.headers,
+            "options": asked.options.model_dump(exclude_none=True),
             "stage": Stage.QUEUED,
             "progress": 0,
             "queued_at": now,
@@ -120,19 +156,17 @@ class JobStore:
             "cancel_requested": False,
             "prefetch": Prefetch.NONE,
         }
-        if known:
-            check(known.state, JobState.QUEUED)
-            db.execute(update(jobs).where(jobs.c.job_id == new.job_id).values(run=known.run + 1, **fresh))
-            db.execute(delete(checkpoints).where(checkpoints.c.job_id == new.job_id))
-            db.execute(
-                update(callbacks)
-                .where(callbacks.c.job_id == new.job_id, callbacks.c.state == CallbackState.PENDING)
-                .values(state=CallbackState.UNDELIVERED, last_error="a new run began")
-            )
-        else:
-            row = {"job_id": new.job_id, "fingerprint": new.fingerprint, "run": 1, "created_at": now}
-            db.execute(insert(jobs).values(**row, **fresh, sequence=deleted_sequence(db)))
-        timeline.record(db, new.job_id, EventKind.QUEUED, at=now)
+
+    @staticmethod
+    def _begin_next_run(db: Connection, known: Job, fresh: dict[str, Any]) -> None:
+        """Put an ended job back into the queue; the end of its last run is not told any more."""
+        check(known.state, JobState.QUEUED)
+        db.execute(update(jobs).where(jobs.c.job_id == known.job_id).values(run=known.run + 1, **fresh))
+        db.execute(
+            update(callbacks)
+            .where(callbacks.c.job_id == known.job_id, callbacks.c.state == CallbackState.PENDING)
+            .values(state=CallbackState.UNDELIVERED, last_error="a new run began")
+        )
 
     def _renew_url(self, db: Connection, known: Job, new: NewJob) -> None:
         """Take the newly signed URL of a repeated POST, for a download that is still to come."""
@@ -188,6 +222,7 @@ class JobStore:
         newest = (
             select(results.c.processing_s)
             .join(jobs, jobs.c.job_id == results.c.job_id)
+            .where(jobs.c.state == JobState.COMPLETED)  # a run that follows has no end yet, and the result of the last
             .order_by(jobs.c.finished_at.desc())
             .limit(RATE_SAMPLE)
             .subquery()

@@ -24,7 +24,7 @@ def test_one_trace_over_all_processes_and_a_killed_driver(sources, short, backen
         database = Database(f"sqlite:///{server.state_dir / 'ml-server.db'}")
         with held_still(server.replicas("EmotionAnalyzer")):
             job_id = server.start(sources.file(short), fastapi_base_url=backend.url)
-            until(lambda: Checkpoints(database).stages(job_id, 1) >= KEPT)
+            until(lambda: Checkpoints(database).sources(job_id).keys() >= KEPT)
             (driver,) = server.drivers
             os.kill(driver, signal.SIGKILL)
         backend.wait_end(job_id, within_s=120)

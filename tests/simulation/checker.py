@@ -45,6 +45,11 @@ ANSWER_BYTES = 90_000
 PER_RECEIVER = 5
 PROBE_S = 90.0
 ENDED = frozenset(("completed", "failed"))
+RUNS = frozenset(("post", "rerun"))
+"""The kinds of requests that may begin a run."""
+LISTENING = frozenset(
+    ("prepare", "download", "detector.detect", "transcriber.transcribe", "diarizer.segment", "prosody.tracks")
+)
 UNKNOWN = frozenset(("unknown", "SERVICE_UNAVAILABLE"))
 """Outcomes of requests that the server may have carried out all the same."""
 FIRST_WAITS_S = (1.0, 5.0, 30.0, 120.0, 300.0)
@@ -98,6 +103,8 @@ class Checker:
         for job_id in self._requests:
             for rule in (
                 self._lost,
+                self._result_gone,
+                self._run_needlessly,
                 self._doubled,
                 self._foreign,
                 self._disordered,
@@ -149,7 +156,7 @@ class Checker:
         seen = set()
         for left in self._story.left:
             later = [
-                each for each in self._requests[left.job_id] if each.kind == "post" and each.until > left.ended_at - 1
+                each for each in self._requests[left.job_id] if each.kind in RUNS and each.until > left.ended_at - 1
             ]
             known = any(each.at < left.at for each in later)
             if left.job_id in seen or known or left.at - left.ended_at < AUDIO_S:
@@ -188,7 +195,7 @@ class Checker:
 
     def _ran_at(self, video: int, at: float, caller: object) -> bool:
         """Whether that process worked on this run until then: nothing else began it anew, nobody posted it again."""
-        posts = [each for each in self._story.requests if each.kind == "post" and each.video == video]
+        posts = [each for each in self._story.requests if each.kind in RUNS and each.video == video]
         others = {call.caller for call in self._world.stages.calls if call.video == video and call.at < at}
         job_id = posts[0].job_id
         ended = any(got.ended and got.at < at for got in self._by_job[job_id])
@@ -206,7 +213,7 @@ class Checker:
             posts = [
                 each
                 for each in self._story.requests
-                if each.kind == "post" and each.video == video and each.outcome in {"accepted", *UNKNOWN}
+                if each.kind in RUNS and each.video == video and each.outcome in {"accepted", *UNKNOWN}
             ]
             most = self._story.plan.limits["attempts"] * len(posts) + len(self._story.stops)
             if len(actors) > most:
@@ -257,7 +264,7 @@ class Checker:
                     (each.at for each in receiver.got if each.message_id == got.message_id and each.at > got.at), NEVER
                 )
                 gone = any(
-                    each.kind in {"cancel", "post", "redeliver"} and each.until > got.at - 60
+                    each.kind in {"cancel", "post", "rerun", "redeliver"} and each.until > got.at - 60
                     for each in self._requests[got.job_id]
                 )
                 fine = receiver.well_during(got.answered_at + 0.5, due)
@@ -328,9 +335,7 @@ class Checker:
 
     def _posts(self, job_id: str) -> list[Request]:
         """Those that the server has taken, or may have."""
-        return [
-            each for each in self._requests[job_id] if each.kind == "post" and each.outcome in {"accepted", *UNKNOWN}
-        ]
+        return [each for each in self._requests[job_id] if each.kind in RUNS and each.outcome in {"accepted", *UNKNOWN}]
 
     def _deleted(self, job_id: str) -> list[Request]:
         return [each for each in self._requests[job_id] if each.kind == "cancel" and each.outcome == "deleted"]
@@ -371,8 +376,36 @@ class Checker:
             yield f"its end is not told: {callback}"
         if told and callback["state"] == "delivered":
             body = max(told, key=lambda got: got.sequence).body
-            if body["status"] != final.answer["status"] or body.get("result") != final.answer.get("result"):
+            other = body["status"] == "completed" and body["result"] != final.answer.get("result")
+            if body["status"] != final.answer["status"] or other:
                 yield "the callback and the status tell different ends"
+
+    def _result_gone(self, job_id: str) -> Iterator[str]:
+        """Once a run is completed the job has a result, whatever later runs do, until the job is deleted."""
+        completed = [got.at for got in self._by_job[job_id] if got.body["status"] == "completed"]
+        completed += [
+            each.until for each in self._requests[job_id] if each.answer.get("status") == "completed" and each.answer
+        ]
+        deletes = [each for each in self._requests[job_id] if each.kind == "cancel"]
+        for look in self._requests[job_id]:
+            if look.kind != "status" or look.outcome != "found" or look.answer.get("result"):
+                continue
+            if any(at < look.at and not any(at - 60 < each.until for each in deletes) for at in completed):
+                yield f"at {look.at:.1f} {look.answer['status']}, without the result that it had"
+
+    def _run_needlessly(self, job_id: str) -> Iterator[str]:
+        """A rerun that was taken without a URL makes no stage listen, and ends well."""
+        for request in self._requests[job_id]:
+            if request.kind != "rerun" or request.outcome != "accepted" or "video_url" in request.changes:
+                continue
+            later = [
+                each.at for each in self._requests[job_id] if each.kind in {*RUNS, "cancel"} if each.at > request.at
+            ]
+            until = min(later, default=NEVER)
+            calls = [each for each in self._world.stages.calls if each.video == request.video]
+            for call in [each for each in calls if request.until < each.at < until and each.stage in LISTENING]:
+                if self._calm(request.at - 60, call.at):
+                    yield f"{call.stage} at {call.at:.1f}, for a rerun of {request.at:.1f}"
 
     def _doubled(self, job_id: str) -> Iterator[str]:
         told = [got for got in self._by_job[job_id] if got.ended]

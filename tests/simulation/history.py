@@ -15,7 +15,8 @@ def lines(story: Story) -> list[str]:
     for receiver in story.world.receivers.values():
         found += [(at, f"  ! {receiver.name} {manner.name}") for at, manner in receiver.manners]
     for request in story.requests:
-        about = f" video {request.video} for {request.receiver}" if request.kind == "post" else ""
+        about = f" video {request.video} for {request.receiver}" if request.video else ""
+        about += f" {request.changes}" if request.changes else ""
         outcome = request.outcome + (f" {request.answer.get('status', '')}" if request.answer else "")
         found.append((request.at, f"> {request.kind} {request.job_id}{about}: {outcome} at {request.until:.3f}"))
     for receiver in story.world.receivers.values():

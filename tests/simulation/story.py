@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from deployments.extraction.scratch import folder_name
 from serve_app.api.errors import ApiError, UnavailableError
-from serve_app.api.schemas import ProcessVideoRequest
+from serve_app.api.schemas import ProcessVideoRequest, RerunRequest
 from serve_app.jobs.states import ACTOR_PREFIX
 from serve_app.orchestration import manager, manager_client
 from serve_app.orchestration.job_actor import MANAGER_NAME
@@ -42,6 +42,15 @@ LAST_LOOK_S = 12.0
 """What comes too late, or once too often, still shows."""
 PROBE = "probe"
 OPEN = frozenset(("accepted", "processing"))
+RERUNS: tuple[dict[str, Any], ...] = (
+    {},
+    {"emotion_detection": False},
+    {"emotion_detection": True},
+    {"num_speakers": 2},
+    {"num_speakers": None},
+    {"start_s": 0.5},
+)
+"""What reruns change."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,7 +58,7 @@ class Request:
     """A request of a client and what came of it."""
 
     kind: str
-    """post, status, cancel (DELETE), redeliver."""
+    """post, rerun, status, cancel (DELETE), redeliver."""
     job_id: str
     at: float
     video: int = 0
@@ -58,6 +67,8 @@ class Request:
     outcome: str = "unknown"
     """accepted, found, ending, deleted, redelivered, or the code of the error; unknown: no answer came."""
     answer: dict[str, Any] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Of a rerun: the body."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -105,6 +116,8 @@ class Plan:
     again: float = 0.3
     """The share of jobs that are deleted and posted again, with another video, as soon as their end is told."""
     cancels: float = 0.15
+    reruns: float = 0.2
+    """The share of jobs that are run again with other options when their end is told."""
     dead_recovers: bool = False
     """The receiver that is dead is well again before the end."""
 
@@ -134,13 +147,14 @@ def plan_of(seed: int, random: Random) -> Plan:
     match kind:
         case "queue":
             plan.jobs, plan.work_s, limits["running_jobs"] = random.randint(10, 16), (0.1, 1.0), 1
-            plan.again = plan.bad = 0.0
+            plan.again = plan.bad = plan.reruns = 0.0
         case "crowd":
             plan.jobs, plan.bad, plan.work_s = random.randint(20, 40), 0.9, (0.01, 0.05)
             limits["running_jobs"] = 3
             plan.again = plan.cancels = 0.05
         case "again":
             plan.again, plan.cancels, plan.jobs = 0.9, 0.6, random.randint(1, 3)
+            plan.reruns = 0.0
             plan.work_s, plan.download_s = (0.5, 6.0), (0.5, 20.0)
             limits["attempts"] = 3
             plan.faults = random.choices(("lose an actor", "kill an actor", "stop an actor"), k=3)
@@ -156,7 +170,7 @@ def plan_of(seed: int, random: Random) -> Plan:
             limits["processing_s"] = 40.0
             plan.seconds = 130.0
             plan.faults = ["nearly full for long"]
-            plan.again = plan.cancels = 0.0
+            plan.again = plan.cancels = plan.reruns = 0.0
         case "database":
             plan.faults = random.choices(
                 ("database away", "database locked", "slow database", "failing database", "silent commits"), k=3
@@ -164,7 +178,7 @@ def plan_of(seed: int, random: Random) -> Plan:
             plan.again = plan.cancels = 0.0
         case "day":
             plan.jobs, plan.dead_recovers = random.randint(6, 12), True
-            plan.again = plan.cancels = 0.0
+            plan.again = plan.cancels = plan.reruns = 0.0
     return plan
 
 
@@ -191,6 +205,9 @@ class Story:
         self.healed_at = self.over_at = 0.0
         self._video = 0
         self._again: set[str] = set()
+        self._rerun: set[str] = set()
+        self._posted: dict[str, tuple[int, str]] = {}
+        """The newest video and receiver of each job."""
         self._stopping = asyncio.Lock()
         self._tasks: list[asyncio.Task[Any]] = []
         self._end = asyncio.Event()
@@ -291,8 +308,18 @@ class Story:
             language="en",
             emotion_detection=video % 4 == 0,
         )
+        self._posted[job_id] = (video, receiver)
         request = Request(kind="post", job_id=job_id, video=video, receiver=receiver, at=0.0)
         return await self._ask(request, lambda service: service.submit(body))
+
+    async def rerun(self, job_id: str, changes: dict[str, Any], *, signed: bool) -> Request:
+        """Ask for another run; `signed`: with a fresh URL, without which only what needs no sound is taken."""
+        video, receiver = self._posted[job_id]
+        if signed:
+            changes = changes | {"video_url": video_url(video, self.random.getrandbits(32))}
+        body = RerunRequest(**changes)
+        request = Request(kind="rerun", job_id=job_id, video=video, receiver=receiver, changes=changes, at=0.0)
+        return await self._ask(request, lambda service: service.rerun(job_id, body))
 
     async def look(self, job_id: str) -> Request:
         return await self._ask(Request(kind="status", job_id=job_id, at=0.0), lambda service: service.status(job_id))
@@ -333,6 +360,8 @@ class Story:
         video, receiver = self.new_video(), self._receiver()
         if random.random() < plan.again:
             self._again.add(job_id)
+        elif random.random() < plan.reruns:
+            self._rerun.add(job_id)
         await self.post_until_answered(job_id, video, receiver)
         for _ in range(random.choice((0, 0, 1, 2))):
             await asyncio.sleep(random.uniform(0.0, 12.0))
@@ -354,6 +383,8 @@ class Story:
         if not got.ended:
             return 0.0
         self.ended_at[got.job_id] = CLOCK.now
+        if got.job_id in self._rerun:
+            self._start(self._run_again(got.job_id))
         if got.job_id not in self._again:
             return 0.0
         if self.random.random() < 0.5:
@@ -361,6 +392,19 @@ class Story:
         inside = self.random.choice((True, False))
         self._start(self._delete_and_post(got.job_id, name, 0.0 if inside else self.random.uniform(0.02, 1.0)))
         return self.random.uniform(0.0, 2.0) if inside else 0.0
+
+    async def _run_again(self, job_id: str) -> None:
+        """Ask for a rerun inside the callback's handler or later, and look at it; now and then once more."""
+        random = self.random
+        if random.random() < 0.6:
+            self._rerun.discard(job_id)
+        await asyncio.sleep(random.choice((0.0, random.uniform(0.0, 5.0))))
+        changes = random.choice(RERUNS)
+        request = await self.rerun(job_id, changes, signed=random.random() < 0.6)
+        if request.outcome == "INVALID_REQUEST":
+            await self.rerun(job_id, changes, signed=True)
+        await asyncio.sleep(random.uniform(0.0, 3.0))
+        await self.look(job_id)
 
     async def _delete_and_post(self, job_id: str, receiver: str, after_s: float) -> None:
         await asyncio.sleep(after_s)
@@ -485,6 +529,7 @@ def _found(answer: Any) -> tuple[str, dict[str, Any]]:
 
 OUTCOMES: dict[str, Callable[[Any], tuple[str, dict[str, Any]]]] = {
     "post": lambda answer: ("accepted", answer),
+    "rerun": lambda answer: ("accepted", answer),
     "status": _found,
     "cancel": lambda answer: ("deleted", {}) if answer is None else ("ending", answer.model_dump()),
     "redeliver": lambda _: ("redelivered", {}),

@@ -173,6 +173,21 @@ def test_other_content_is_a_conflict(edge, change):
     assert_refused(edge.post(**change), 409, "JOB_CONFLICT", "a")
 
 
+def test_every_option_is_taken(edge):
+    """A POST with all of them is answered; the part of the video and the words, too, which spans call otherwise."""
+    fields = {
+        "vocabulary": ["Kim"],
+        "languages": ["ko"],
+        "audio_track": 2,
+        "start_s": 1.5,
+        "end_s": 9,
+        "max_speakers": 3,
+    }
+    assert edge.post(**fields).status_code == 200
+    options = edge.store.jobs.fetch_job("a").options
+    assert (options.start_s, options.end_s, options.vocabulary) == (1.5, 9.0, ("Kim",))
+
+
 def test_a_failed_job_runs_again(edge):
     """The same job_id after a failure starts a new run."""
     edge.post()

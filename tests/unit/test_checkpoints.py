@@ -94,16 +94,16 @@ def kept_rows(database) -> list[tuple[str, int, str]]:
 
 
 def test_d5_what_is_kept_is_found(database):
-    """A stage's newest bytes come back as they were, per job, run and stage; nothing else does."""
+    """A stage's newest bytes come back as they were, per job and stage; nothing else does."""
     store, checkpoints = store_of(database), Checkpoints(database)
     mine = started(store)
     body = np.random.default_rng(1).bytes(3_000_000)
     assert checkpoints.save(mine, "tracks", b"old")
     assert checkpoints.save(mine, "tracks", body)
-    assert checkpoints.load("a", 1, "tracks") == body
-    assert checkpoints.stages("a", 1) == {"tracks"}
-    for job_id, run, stage in (("b", 1, "tracks"), ("a", 2, "tracks"), ("a", 1, "emotion")):
-        assert checkpoints.load(job_id, run, stage) is None
+    assert checkpoints.load("a", "tracks") == body
+    assert checkpoints.sources("a").keys() == {"tracks"}
+    for job_id, stage in (("b", "tracks"), ("a", "emotion")):
+        assert checkpoints.load(job_id, stage) is None
 
 
 def test_d5_an_attempt_that_no_longer_counts_keeps_nothing(database):
@@ -114,26 +114,27 @@ def test_d5_an_attempt_that_no_longer_counts_keeps_nothing(database):
     assert checkpoints.save(now, "tracks", b"mine")
     assert not checkpoints.save(old, "tracks", b"stale")
     assert not checkpoints.save(replace(now, job_id="b"), "tracks", b"x")
-    assert checkpoints.load("a", 1, "tracks") == b"mine"
+    assert checkpoints.load("a", "tracks") == b"mine"
     store.attempts.finish_job(now, DONE)
     assert not checkpoints.save(now, "tracks", b"late")
-    assert kept_rows(database) == []
+    assert checkpoints.load("a", "tracks") == b"mine"
 
 
-@pytest.mark.parametrize("outcome", [DONE, BROKEN])
-def test_d12_nothing_is_kept_after_the_end(database, outcome):
-    """The end of a run takes its checkpoints with it, and only its own."""
+@pytest.mark.parametrize(("outcome", "gone"), [(DONE, {Step.PARTIAL_TRANSCRIPT}), (BROKEN, set())])
+def test_answers_stay_for_further_runs(database, outcome, gone):
+    """The end of a run keeps its checkpoints, but for the partial transcript where there is a whole one."""
     store, checkpoints = store_of(database), Checkpoints(database)
     mine, other = started(store), started(store, "b")
     for each in (mine, other):
         for step in Step:
             checkpoints.save(each, step, b"x")
     store.attempts.finish_job(mine, outcome)
-    assert {job_id for job_id, _, _ in kept_rows(database)} == {"b"}
+    assert {stage for job_id, _, stage in kept_rows(database) if job_id == "a"} == set(Step) - gone
+    assert {stage for job_id, _, stage in kept_rows(database) if job_id == "b"} == set(Step)
 
 
-def test_d12_a_write_on_its_way_does_not_outlive_the_end(database, monkeypatch):
-    """A checkpoint that is being written while the job ends is gone with it: nobody ends a job past the fence."""
+def test_a_write_on_its_way_is_stored_before_the_end(database, monkeypatch):
+    """A job does not end while a checkpoint is being written: nobody ends a job past the fence."""
     store, checkpoints = store_of(database), Checkpoints(database)
     mine = started(store)
     within, go_on, ended = threading.Event(), threading.Event(), threading.Event()
@@ -150,22 +151,21 @@ def test_d12_a_write_on_its_way_does_not_outlive_the_end(database, monkeypatch):
     writer.start()
     assert within.wait(20)
     ender.start()
-    ended.wait(0.5)  # it ends only now where the fence does not hold
+    assert not ended.wait(0.5)
     go_on.set()
     writer.join()
     ender.join()
     assert ended.is_set()
-    assert kept_rows(database) == []
+    assert kept_rows(database) == [("a", 1, "tracks")]
 
 
-def test_d5_a_new_run_starts_from_nothing(database):
-    """Rows of another run, should there be any, are neither found nor left when the job is posted again."""
+def test_d5_a_failed_job_that_is_posted_again_starts_from_nothing(database):
+    """The video at its URL may be another now: no answer of the run before is left."""
     store, checkpoints = store_of(database), Checkpoints(database)
-    store.attempts.finish_job(started(store), BROKEN)
-    with database.write() as db:
-        stray = {"job_id": "a", "run": 1, "stage": "tracks", "body": b"x", "digest": hashlib.sha256(b"x").hexdigest()}
-        db.execute(rows.insert().values(**stray))
-    assert checkpoints.stages("a", 2) == frozenset()
+    mine = started(store)
+    checkpoints.save(mine, "tracks", b"x")
+    store.attempts.finish_job(mine, BROKEN)
+    assert kept_rows(database) == [("a", 1, "tracks")]
     store.jobs.submit_job(new_job())
     assert kept_rows(database) == []
 
@@ -343,7 +343,7 @@ class Story:
                 await keeper.work
 
         asyncio.run(work())
-        return self.checkpoints.stages(self._job_id, 1)
+        return self.checkpoints.sources(self._job_id).keys()
 
     def ends(self, stages, *, settings: Settings | None = None) -> dict[str, Any]:
         """The result of an attempt that nobody disturbs, without what may differ."""
@@ -509,12 +509,13 @@ def test_d5_checkpoints_in_the_form_of_the_release_before_are_not_read(sqlite_da
         SOURCES_BEFORE[made(*parts)] = digest.hexdigest().encode()
         return made(*parts)
 
-    monkeypatch.setattr("serve_app.pipeline.pipeline.source_of", source_of)
+    for module in ("pipeline", "reuse"):
+        monkeypatch.setattr(f"serve_app.pipeline.{module}.source_of", source_of)
     monkeypatch.setattr("serve_app.pipeline.pipeline.SAVE_PARTIAL_EVERY_S", -1)
     story = Story(sqlite_database)
     story.ends(voices())
     in_the_form_before(story.database)
-    assert "hearing" in story.checkpoints.stages("a", 1)
+    assert "hearing" in story.checkpoints.sources("a")
     stages = voices()
     assert story.ends(stages) == undisturbed
     assert calls(stages) >= set.union(*WORK.values())
@@ -574,7 +575,7 @@ def test_d5_a_failed_emotion_stage_is_tried_again(story, undisturbed):
     assert story.ends(voices()) == undisturbed
 
 
-@pytest.mark.parametrize("method", ["save", "load", "stages"])
+@pytest.mark.parametrize("method", ["save", "load", "sources"])
 def test_d5_a_database_that_fails_costs_no_job(story, undisturbed, method, monkeypatch, caplog):
     """Checkpoints that cannot be written or read cost time and a line in the log; the result is the same."""
     if method != "save":

@@ -8,11 +8,13 @@ import wave
 from contextlib import contextmanager
 
 import pytest
+from sqlalchemy import update
 
 from serve_app.api import event_stream
 from serve_app.jobs.job import Outcome
 from serve_app.jobs.stages import Stage
 from serve_app.storage.api_keys import KeyStore
+from serve_app.storage.tables import jobs
 from serve_app.warning_sentences import sentence
 from tests.support import console_pictures
 from tests.support.console_world import WARNING, World, a_talk
@@ -275,6 +277,27 @@ def test_e1_a_job_is_submitted(world, url, page):
     page.wait_for_selector("h1 >> text=by-hand")
     job = world.store.jobs.fetch_job("by-hand")
     assert (job.options.emotion_detection, job.options.enable_gpu, job.options.language) == (False, True, "auto")
+
+
+def test_e1_a_job_is_run_again(world, url, page):
+    """E1: the form on an ended job's page sends what was filled in, shows a refusal, and keeps the old transcript."""
+    with world.database.write() as db:
+        db.execute(update(jobs).where(jobs.c.job_id == "completed").values(callback_url=None))
+    page.goto(f"{url}#/jobs/completed")
+    page.wait_for_selector(".segments[data-complete]")
+    page.click("text=Run again with other settings")
+    page.fill("details [name=num_speakers]", "2")
+    page.select_option("details [name=emotion_detection]", "false")
+    page.click("form >> text=Run again")
+    assert "video_url is required" in text(page, "details [role=alert]")
+    stored = world.store.jobs.fetch_job("completed")
+    page.fill("details [name=video_url]", f"{stored.video_url}?X-Amz-Signature=s")
+    page.click("form >> text=Run again")
+    page.wait_for_selector("text=This is the result of an earlier run.")
+    job = world.store.jobs.fetch_job("completed")
+    assert (job.run, job.options.num_speakers, job.options.emotion_detection) == (stored.run + 1, 2, False)
+    assert job.options.enable_gpu == stored.options.enable_gpu
+    assert page.locator(".segments p span").count() == WORDS
 
 
 def test_e1_the_key_stays_in_the_tab(database, browser):

@@ -54,6 +54,7 @@ def test_only_the_drawn_arrows_are_legal(before, after):
         ("running", "completed"),
         ("running", "failed"),
         ("failed", "queued"),
+        ("completed", "queued"),
     }
     if (before, after) in legal:
         check(before, after)

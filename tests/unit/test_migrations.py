@@ -134,7 +134,7 @@ def test_0006_takes_the_servers_state_from_the_leases(opened, draining):
     assert store.jobs.fetch_result("ended") == b"{}"
     assert store.outbox.claim("msg_1").sequence == 2
     assert not store.outbox.breaker.acquire("http://b").granted
-    assert Checkpoints(opened).load("waits", 1, "vad") == b"kept"
+    assert Checkpoints(opened).load("waits", "vad") == b"kept"
 
 
 def a_new_job():

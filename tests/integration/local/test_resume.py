@@ -31,7 +31,7 @@ def test_d5_a_killed_driver_goes_on_after_the_transcription(server, sources, sho
     kept = Checkpoints(database)
     with held_still(server.replicas("EmotionAnalyzer")):
         job_id = server.start(url)
-        until(lambda: kept.stages(job_id, 1) >= KEPT)
+        until(lambda: kept.sources(job_id).keys() >= KEPT)
         (driver,) = server.drivers
         os.kill(driver, signal.SIGKILL)
         until(lambda: attempts(database, job_id) == 2)
