@@ -5,7 +5,7 @@
 Prints markdown. From a file to the result as in a job: extraction, detection, Whisper base, diarization, prosody, as in
 configs/local.yaml. Recordings: real ones of known text (known_texts.py), real meetings (AMI) and speakers (VCTK), whose
 text is what the same engines hear of them unspoilt. The thresholds were chosen on those of `TUNED_ON` and on no other.
-"right" is a verdict `good` for an error rate up to `USABLE`, or `poor` for one from `USELESS` on; `doubtful` is between.
+Wrong is a verdict `good` for an error rate above `USABLE`, and `poor` for one up to it; `doubtful` is never wrong.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,6 @@ os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
 
 from deployments.diarizer.config import DiarizerConfig  # noqa: E402
 from deployments.prosody.config import ProsodyConfig  # noqa: E402
@@ -110,7 +109,13 @@ def measured(stages: RealGraph, *, quick: bool = False) -> Iterator[Heard]:
             other = "en" if recording.language == "ko" else "de"
             audio = heard_through(SPOILT["clean"], recording.audio, noise, path)
             yield _heard(recording, f"as {other}", stages.hear(audio.audio, warnings=audio.warnings, language=other))
-        for name, share in (("voices A", 0.0), ("voices A", 0.2), ("voices A", 0.6), ("voices B", 0.2), ("voices B", 0.6)):
+        for name, share in (
+            ("voices A", 0.0),
+            ("voices A", 0.2),
+            ("voices A", 0.6),
+            ("voices B", 0.2),
+            ("voices B", 0.6),
+        ):
             said = [_voice(each) for each in HALVES[name]]
             whole = _unspoilt(stages, name, in_a_row(*said))
             audio = heard_through(SPOILT["clean"], overlapped(said, share), noise, path)
@@ -159,7 +164,9 @@ def _summary(group: str, found: list[Heard]) -> str:
     verdicts = Counter(str(each.quality["verdict"]) for each in found)
     wrong = Counter(each.wrong for each in found if each.wrong)
     told = ", ".join(f"{verdict} {number}" for verdict, number in verdicts.most_common())
-    return f"\n{group}: {len(found)} ({told}); " + ("; ".join(f"{why}: {n}" for why, n in wrong.items()) or "none wrong")
+    return f"\n{group}: {len(found)} ({told}); " + (
+        "; ".join(f"{why}: {n}" for why, n in wrong.items()) or "none wrong"
+    )
 
 
 if __name__ == "__main__":

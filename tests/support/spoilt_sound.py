@@ -1,4 +1,4 @@
-"""Recordings made worse on purpose, as files and back: noise, clipping, thin codecs, damaged bytes, several voices at once."""
+"""Recordings made worse on purpose, as files and back: noise, clipping, thin codecs, damaged bytes, voices at once."""
 
 from __future__ import annotations
 

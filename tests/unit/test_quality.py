@@ -162,7 +162,9 @@ def test_confidence_is_weighted_by_time() -> None:
 def test_a_figure_that_is_no_number_is_an_error() -> None:
     """JSON does not know it: the result has to go without."""
     with pytest.raises(ValueError, match="finite"):
-        reported(tracks=tracks(background_dbfs=float("nan"), speech_dbfs=float("nan")), language_probability=float("inf"))
+        reported(
+            tracks=tracks(background_dbfs=float("nan"), speech_dbfs=float("nan")), language_probability=float("inf")
+        )
 
 
 # The limits
@@ -256,7 +258,10 @@ def test_an_hour_takes_milliseconds() -> None:
 def test_the_console_and_the_command_line_say_the_same() -> None:
     """Each verdict and reason has the same Korean and English in words.js and in Python."""
     words = (ROOT / "serve_app/console/words.js").read_text(encoding="utf-8")
-    told = {key: {"en": en, "ko": ko} for key, en, ko in re.findall(r'^  (\w+): \["(.*?)", "(.*?)"\],$', words, re.M)}
+    told = {
+        key: {"en": en, "ko": ko}
+        for key, en, ko in re.findall(r'^  (\w+): \["(.*?)", "(.*?)"\],$', words, re.MULTILINE)
+    }
     assert {verdict: told[f"verdict_{verdict}"] for verdict in Verdict} == VERDICTS
     assert {reason: told[reason] for reason in Reason} == REASONS
 
@@ -274,7 +279,9 @@ def test_a_reason_is_called_as_its_warning_is() -> None:
 def test_a_line_for_the_terminal() -> None:
     """The verdict and its reasons in the reader's language; codes of a later release stay codes."""
     both = {"verdict": "doubtful", "reasons": ["LOW_SNR", "OVERLAPPED"]}
-    assert quality_line(both, "en") == "doubtful (the speech is hardly louder than the noise, people often speak at once)"
+    assert (
+        quality_line(both, "en") == "doubtful (the speech is hardly louder than the noise, people often speak at once)"
+    )
     assert quality_line({"verdict": "good", "reasons": []}, "ko") == "좋음"
     assert quality_line({"verdict": "superb", "reasons": ["NEW"]}, "en") == "superb (NEW)"
     assert json.loads(json.dumps(reported()))["verdict"] == "good"
