@@ -93,6 +93,8 @@ class Quality(_FromServer):
     """By how many dB the speech is louder than the background."""
     speech_share: float | None = None
     """Of the audio, 0-1: where somebody speaks."""
+    wordless_share: float | None = None
+    """Of that speech, 0-1: where no word is written."""
     overlap_share: float | None = None
     """Of the speech, 0-1: where several speak at once."""
     mean_confidence: float | None = None

@@ -36,6 +36,8 @@ class Reason(StrEnum):
     """The recogniser was not sure of its words."""
     SPEECH_UNCERTAIN = WarningCode.SPEECH_UNCERTAIN.value
     """Much of the speech was hard to understand."""
+    SPEECH_UNWRITTEN = "SPEECH_UNWRITTEN"
+    """In much of what sounds like speech no word is written."""
     TEXT_DROPPED = "TEXT_DROPPED"
     """Much invented text was left out; more may have stayed."""
     LANGUAGE_UNCERTAIN = WarningCode.LANGUAGE_UNCERTAIN.value
@@ -62,6 +64,10 @@ REASONS: dict[Reason, dict[Locale, str]] = {
         "en": "the recogniser was unsure of its words",
     },
     Reason.SPEECH_UNCERTAIN: {"ko": "알아듣기 어려운 말이 많습니다", "en": "much of the speech was hard to understand"},
+    Reason.SPEECH_UNWRITTEN: {
+        "ko": "말소리로 들리지만 단어를 적지 못한 곳이 많습니다",
+        "en": "much that sounds like speech has no words",
+    },
     Reason.TEXT_DROPPED: {"ko": "지어낸 텍스트를 여러 번 뺐습니다", "en": "much invented text was left out"},
     Reason.LANGUAGE_UNCERTAIN: {"ko": "언어가 확실하지 않습니다", "en": "the language is uncertain"},
     Reason.LOW_SNR: {"ko": "말소리가 주변 소음에 묻혀 있습니다", "en": "the speech is hardly louder than the noise"},

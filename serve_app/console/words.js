@@ -204,6 +204,7 @@ export const WORDS = {
   NO_SPEECH: ["no word was understood", "알아들은 말이 없습니다"],
   LOW_CONFIDENCE: ["the recogniser was unsure of its words", "인식기가 확신하지 못한 단어가 많습니다"],
   SPEECH_UNCERTAIN: ["much of the speech was hard to understand", "알아듣기 어려운 말이 많습니다"],
+  SPEECH_UNWRITTEN: ["much that sounds like speech has no words", "말소리로 들리지만 단어를 적지 못한 곳이 많습니다"],
   TEXT_DROPPED: ["much invented text was left out", "지어낸 텍스트를 여러 번 뺐습니다"],
   LANGUAGE_UNCERTAIN: ["the language is uncertain", "언어가 확실하지 않습니다"],
   LOW_SNR: ["the speech is hardly louder than the noise", "말소리가 주변 소음에 묻혀 있습니다"],

@@ -36,6 +36,8 @@ SNR_DB = (-10.0, 60.0)
 """Least and most: beyond, the difference is one of measurement."""
 ACTIVE = 0.5
 """Score above which a local speaker of the diarizer's windows speaks."""
+BESIDE_S = 0.3
+"""Around a word: speech there counts as written, since words' times and the detector's edges differ."""
 SHORT_S = 0.01
 """What a word counts at least in the mean confidence."""
 DIGITS = 3
@@ -71,6 +73,7 @@ LIMITS = (
     Limit(reason=Reason.NO_SPEECH, doubtful=0.0, poor=5.0),
     Limit(reason=Reason.LOW_CONFIDENCE, doubtful=0.8, poor=0.6, is_least=True),
     Limit(reason=Reason.SPEECH_UNCERTAIN, doubtful=0.1, poor=0.5),
+    Limit(reason=Reason.SPEECH_UNWRITTEN, doubtful=0.15, poor=0.5),
     Limit(reason=Reason.TEXT_DROPPED, doubtful=1.0, poor=4.0),
     Limit(reason=Reason.LANGUAGE_UNCERTAIN, doubtful=0.5),
     Limit(reason=Reason.LOW_SNR, doubtful=8.0, is_least=True),
@@ -96,6 +99,7 @@ class Quality:
     clipped_share: float
     snr_db: float | None
     speech_share: float | None
+    wordless_share: float | None
     overlap_share: float | None
     mean_confidence: float | None
     language_doubt: float | None
@@ -122,6 +126,7 @@ def report(
         clipped_share=sum((each.share or 0.0 for each in warnings if each.code is WarningCode.AUDIO_CLIPPED), 0.0),
         snr_db=snr_db(tracks, speech) if tracks else None,
         speech_share=min(1.0, sum(each.duration_s for each in speech) / audio_s) if audio_s else None,
+        wordless_share=wordless_share(speech, segments, audio_s),
         overlap_share=overlap.share if overlap else None,
         mean_confidence=mean_confidence(segments),
         language_doubt=None if language_probability is None else 1.0 - language_probability,
@@ -143,8 +148,8 @@ def snr_db(tracks: Tracks, speech: Sequence[Span]) -> float | None:
     without speech, and where less than `LEAST_BACKGROUND_S` beside it is more than digital silence.
     """
     levels = tracks.level_dbfs
-    spoken = levels[_covered(speech, tracks, 0.0)]
-    background = levels[~_covered(speech, tracks, EDGE_S)]
+    spoken = levels[_covered(speech, levels.size, start_s=tracks.start_s)]
+    background = levels[~_covered(speech, levels.size, start_s=tracks.start_s, edge_s=EDGE_S)]
     spoken, background = spoken[spoken > SILENT_DBFS], background[background > SILENT_DBFS]
     if not spoken.size or background.size < LEAST_BACKGROUND_S * FRAMES_PER_S:
         return None
@@ -154,14 +159,24 @@ def snr_db(tracks: Tracks, speech: Sequence[Span]) -> float | None:
     return min(10 * float(np.log10(ratio)), SNR_DB[1])
 
 
-def _covered(spans: Sequence[Span], tracks: Tracks, edge_s: float) -> NDArray[np.bool_]:
-    """Return which frames of `tracks` lie inside `spans` or within `edge_s` of one: shape (frames,)."""
-    steps = np.zeros(tracks.level_dbfs.size + 1, np.int32)
+def wordless_share(speech: Sequence[Span], segments: Sequence[Segment], audio_s: float) -> float | None:
+    """Return the share of the detected speech in which no word is written, 0-1; None without speech."""
+    frames = math.ceil(audio_s * FRAMES_PER_S)
+    spoken = _covered(speech, frames)
+    written = _covered([word for segment in segments for word in segment.words], frames, edge_s=BESIDE_S)
+    total = int(np.count_nonzero(spoken))
+    return int(np.count_nonzero(spoken & ~written)) / total if total else None
+
+
+def _covered(spans: Sequence[Span], frames: int, *, start_s: float = 0.0, edge_s: float = 0.0) -> NDArray[np.bool_]:
+    """Return which of the frames from `start_s` on lie inside `spans` or within `edge_s` of one: shape (frames,)."""
+    steps = np.zeros(frames + 1, np.int32)
     edges_s = np.array([(each.start_s - edge_s, each.end_s + edge_s) for each in spans]).reshape(-1, 2)
-    first, last = np.clip(np.round((edges_s - tracks.start_s) * FRAMES_PER_S).astype(int), 0, steps.size - 1).T
+    first, last = np.clip(np.round((edges_s - start_s) * FRAMES_PER_S).astype(int), 0, frames).T
     np.add.at(steps, first, 1)
     np.add.at(steps, last, -1)
-    return np.cumsum(steps[:-1]) > 0
+    covered: NDArray[np.bool_] = np.cumsum(steps[:-1]) > 0
+    return covered
 
 
 def overlap_of(segmentations: Sequence[Segmentation]) -> Overlap:
@@ -215,6 +230,7 @@ def _evidence(quality: Quality, audio_s: float, uncertain_s: float, *, has_words
     return {
         Reason.NO_SPEECH: None if has_words else speech_s,
         Reason.SPEECH_UNCERTAIN: min(1.0, uncertain_s / speech_s) if speech_s else None,
+        Reason.SPEECH_UNWRITTEN: quality.wordless_share,
         Reason.LOW_CONFIDENCE: quality.mean_confidence,
         Reason.LANGUAGE_UNCERTAIN: quality.language_doubt,
         Reason.TEXT_DROPPED: 60 * quality.dropped_texts / speech_s if speech_s else None,

@@ -4,7 +4,8 @@
 
 NAME is one of server, load, length, whisperx, overhead, durability, diarization, quality, trust, segments, words,
 prosody; numbers after `length` and `overhead` are their minutes, so `length 1 10` leaves the hour out. `whisperx`,
-`trust`, `segments` and `words` need what `ML_SERVER_REAL_MODELS` names. Without any name: all of them, more than an hour on two cores.
+`trust`, `segments` and `words` need what `ML_SERVER_REAL_MODELS` names. Without any name: all of them, more than an
+hour on two cores.
 """
 
 from __future__ import annotations

@@ -49,7 +49,17 @@ HALVES = {
     "voices B": ("australian_male", "canadian_female", "english_female", "south_african_female"),
 }
 BABBLERS = ("northern_irish_female", *HALVES["voices A"], *HALVES["voices B"])
-FIGURES = ("damaged_s", "clipped_share", "snr_db", "speech_share", "overlap_share", "mean_confidence", "language_doubt")
+OVERLAPS = (("voices A", 0.0), ("voices A", 0.2), ("voices A", 0.6), ("voices B", 0.2), ("voices B", 0.6))
+FIGURES = (
+    "damaged_s",
+    "clipped_share",
+    "snr_db",
+    "speech_share",
+    "wordless_share",
+    "overlap_share",
+    "mean_confidence",
+    "language_doubt",
+)
 HEAD = ("recording", "condition", "WER %", *FIGURES, "dropped_texts", "verdict", "reasons")
 
 
@@ -109,13 +119,7 @@ def measured(stages: RealGraph, *, quick: bool = False) -> Iterator[Heard]:
             other = "en" if recording.language == "ko" else "de"
             audio = heard_through(SPOILT["clean"], recording.audio, noise, path)
             yield _heard(recording, f"as {other}", stages.hear(audio.audio, warnings=audio.warnings, language=other))
-        for name, share in (
-            ("voices A", 0.0),
-            ("voices A", 0.2),
-            ("voices A", 0.6),
-            ("voices B", 0.2),
-            ("voices B", 0.6),
-        ):
+        for name, share in OVERLAPS:
             said = [_voice(each) for each in HALVES[name]]
             whole = _unspoilt(stages, name, in_a_row(*said))
             audio = heard_through(SPOILT["clean"], overlapped(said, share), noise, path)

@@ -66,6 +66,7 @@ class Quality(BaseModel):
     clipped_share: float = Field(ge=0, le=1)
     snr_db: float = Field(default=0.0, ge=-10, le=60)
     speech_share: float = Field(default=0.0, ge=0, le=1)
+    wordless_share: float = Field(default=0.0, ge=0, le=1)
     overlap_share: float = Field(default=0.0, ge=0, le=1)
     mean_confidence: float = Field(default=0.0, ge=0, le=1)
     language_doubt: float = Field(default=0.0, ge=0, le=1)

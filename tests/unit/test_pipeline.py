@@ -562,6 +562,7 @@ def test_quality_is_in_the_result_and_under_contract_1_0_nothing_else_is_changed
         "damaged_s": 0.0,
         "clipped_share": 0.0,
         "speech_share": 0.8,
+        "wordless_share": 0.0,
         "mean_confidence": 0.5,
         "dropped_texts": 0,
     }

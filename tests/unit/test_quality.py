@@ -25,6 +25,7 @@ GOOD = quality.Quality(
     clipped_share=0.0,
     snr_db=30.0,
     speech_share=0.6,
+    wordless_share=0.0,
     overlap_share=0.0,
     mean_confidence=0.95,
     language_doubt=0.0,
@@ -53,7 +54,7 @@ def reported(**changed: Any) -> dict[str, Any]:
         "speech": SPEECH,
         "tracks": tracks(),
         "overlap": Overlap(share=0.05),
-        "segments": [said((1.0, 0.9))],
+        "segments": [said((100.0, 0.9))],
         "language_probability": 0.97,
         "warnings": (),
     }
@@ -69,6 +70,7 @@ def test_a_good_result() -> None:
         "clipped_share": 0.0,
         "snr_db": pytest.approx(30.0, abs=0.01),
         "speech_share": 0.6,
+        "wordless_share": 0.0,
         "overlap_share": 0.05,
         "mean_confidence": 0.9,
         "language_doubt": 0.012,
@@ -78,8 +80,16 @@ def test_a_good_result() -> None:
 
 def test_what_is_not_known_is_left_out_and_speaks_for_nothing() -> None:
     """Without prosody, diarization, confidences and detection of the language there are the other figures."""
-    found = reported(tracks=None, overlap=None, segments=[said((1.0, None))], language_probability=None)
-    assert set(found) == {"verdict", "reasons", "damaged_s", "clipped_share", "speech_share", "dropped_texts"}
+    found = reported(tracks=None, overlap=None, segments=[said((100.0, None))], language_probability=None)
+    assert set(found) == {
+        "verdict",
+        "reasons",
+        "damaged_s",
+        "clipped_share",
+        "speech_share",
+        "wordless_share",
+        "dropped_texts",
+    }
     assert (found["verdict"], found["reasons"]) == ("good", [])
     assert "overlap_share" not in reported(overlap=Overlap(share=None))
 
@@ -137,6 +147,19 @@ def test_tracks_that_begin_later() -> None:
     assert quality.snr_db(later, [*moved, Span(start_s=95, end_s=500)]) == pytest.approx(30.0, abs=0.01)
 
 
+def test_speech_without_words() -> None:
+    """Of 60 s of speech, words cover 29.4 s and 0.3 s on either side; outside of the speech they count for nothing."""
+    words = Segment(
+        start_s=0,
+        end_s=1,
+        speaker=0,
+        words=(Word(start_s=10.3, end_s=39.7, text="w"), Word(start_s=41, end_s=58, text="w")),
+    )
+    assert quality.wordless_share(SPEECH, [words], AUDIO_S) == pytest.approx(0.5)
+    assert quality.wordless_share(SPEECH, [], AUDIO_S) == 1.0
+    assert quality.wordless_share([], [words], AUDIO_S) is None
+
+
 def test_overlap_is_that_of_the_speakers_time() -> None:
     """Frames of several speakers among those of any, over all windows; soft scores count from one half."""
     scores = np.zeros((2, 10, 3), np.float32)
@@ -171,6 +194,7 @@ def test_a_figure_that_is_no_number_is_an_error() -> None:
 
 FIGURE_OF: dict[Reason, str] = {
     Reason.LOW_CONFIDENCE: "mean_confidence",
+    Reason.SPEECH_UNWRITTEN: "wordless_share",
     Reason.LANGUAGE_UNCERTAIN: "language_doubt",
     Reason.LOW_SNR: "snr_db",
     Reason.AUDIO_CLIPPED: "clipped_share",
