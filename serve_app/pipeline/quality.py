@@ -70,15 +70,15 @@ class Limit:
 
 
 LIMITS = (
-    Limit(reason=Reason.NO_SPEECH, doubtful=0.0, poor=5.0),
-    Limit(reason=Reason.LOW_CONFIDENCE, doubtful=0.8, poor=0.6, is_least=True),
+    Limit(reason=Reason.NO_SPEECH, doubtful=0.0),
+    Limit(reason=Reason.LOW_CONFIDENCE, doubtful=0.85, poor=0.65, is_least=True),
     Limit(reason=Reason.SPEECH_UNCERTAIN, doubtful=0.1, poor=0.5),
-    Limit(reason=Reason.SPEECH_UNWRITTEN, doubtful=0.15, poor=0.5),
-    Limit(reason=Reason.TEXT_DROPPED, doubtful=1.0, poor=4.0),
+    Limit(reason=Reason.SPEECH_UNWRITTEN, doubtful=0.1, poor=0.5),
+    Limit(reason=Reason.TEXT_DROPPED, doubtful=2.0),
     Limit(reason=Reason.LANGUAGE_UNCERTAIN, doubtful=0.5),
-    Limit(reason=Reason.LOW_SNR, doubtful=8.0, is_least=True),
-    Limit(reason=Reason.AUDIO_CLIPPED, doubtful=0.02),
-    Limit(reason=Reason.AUDIO_DAMAGED, doubtful=0.05, poor=0.5),
+    Limit(reason=Reason.LOW_SNR, doubtful=6.0, is_least=True),
+    Limit(reason=Reason.AUDIO_CLIPPED, doubtful=0.2),
+    Limit(reason=Reason.AUDIO_DAMAGED, doubtful=0.05, poor=0.3),
     Limit(reason=Reason.OVERLAPPED, doubtful=0.2),
 )
 """What each is a limit of, and why it is this value: docs/api.md."""
@@ -228,9 +228,9 @@ def _evidence(quality: Quality, audio_s: float, uncertain_s: float, *, has_words
     """Return the value that each reason is judged by; None where it is not known."""
     speech_s = (quality.speech_share or 0.0) * audio_s
     return {
-        Reason.NO_SPEECH: None if has_words else speech_s,
+        Reason.NO_SPEECH: None if has_words else 1.0,
         Reason.SPEECH_UNCERTAIN: min(1.0, uncertain_s / speech_s) if speech_s else None,
-        Reason.SPEECH_UNWRITTEN: quality.wordless_share,
+        Reason.SPEECH_UNWRITTEN: quality.wordless_share if has_words else None,
         Reason.LOW_CONFIDENCE: quality.mean_confidence,
         Reason.LANGUAGE_UNCERTAIN: quality.language_doubt,
         Reason.TEXT_DROPPED: 60 * quality.dropped_texts / speech_s if speech_s else None,

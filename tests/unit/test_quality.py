@@ -134,8 +134,8 @@ def test_no_ratio_without_background() -> None:
 def test_digital_silence_hides_no_noise() -> None:
     """A gated or padded file has the ratio of the sound that is there."""
     padded = tracks(background_dbfs=-35.0)
-    padded.level_dbfs[:900] = -120.0
-    padded.level_dbfs[4500:5500] = -120.0
+    padded.level_dbfs[:970] = -120.0
+    padded.level_dbfs[4100:5600] = -120.0  # more than half of what is beside the speech
     assert quality.snr_db(padded, SPEECH) == pytest.approx(quality.snr_db(tracks(background_dbfs=-35.0), SPEECH))
 
 
@@ -217,7 +217,7 @@ def judged_at(reason: Reason, value: float) -> tuple[Verdict, list[Reason]]:
         given["uncertain_s"] = value * 0.6 * AUDIO_S
     else:
         assert reason is Reason.NO_SPEECH
-        given["has_words"], figures["speech_share"] = False, value / AUDIO_S
+        given["has_words"], figures["wordless_share"] = False, 1.0
     return quality.judged(quality.Quality(**figures), **given)
 
 
@@ -233,9 +233,22 @@ def test_each_limit_holds_at_its_border_and_not_before(limit: Limit) -> None:
         assert judged_at(limit.reason, limit.poor * good) == (Verdict.DOUBTFUL, [limit.reason])
 
 
+def _section(head: str) -> str:
+    return (ROOT / "docs/api.md").read_text(encoding="utf-8").partition(f"\n{head}\n")[2].partition("\n### ")[0]
+
+
+def _told(limit: Limit, value: float | None) -> str:
+    """A limit as docs/api.md has it."""
+    if limit.reason is Reason.NO_SPEECH:
+        return "-" if value is None else "no word"
+    return "-" if value is None else f"{'≤' if limit.is_least else '≥'} {value:g}"
+
+
 def test_each_reason_has_one_limit_and_its_poor_side_lies_further_out() -> None:
-    """Nothing on the list is without a rule."""
+    """Nothing on the list is without a rule, and docs/api.md has the rules."""
     assert [limit.reason for limit in LIMITS] == list(Reason)
+    rows = re.findall(r"^\| `([A-Z_]+)` \| [^|]+ \| ([^|]+) \| ([^|]+) \|", _section("### Quality"), re.MULTILINE)
+    assert rows == [(limit.reason, _told(limit, limit.doubtful), _told(limit, limit.poor)) for limit in LIMITS]
     for limit in LIMITS:
         if limit.poor is not None:
             assert limit.passed(limit.poor, limit.doubtful)
