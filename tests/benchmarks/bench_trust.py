@@ -42,8 +42,7 @@ if TYPE_CHECKING:
 
 USABLE, USELESS = 0.2, 0.6
 """Error rates."""
-TUNED_ON = ("dev00", "trn01", "trn02", "sample", "fv01_t01_s01", "voices A")
-LONGEST_S = 30
+TUNED_ON = ("sample", "voices A")
 HALVES = {
     "voices A": ("american_female", "english_male", "irish_male", "indian_female"),
     "voices B": ("australian_male", "canadian_female", "english_female", "south_african_female"),

@@ -9,8 +9,8 @@ import pytest
 from deployments.diarizer.config import DiarizerConfig
 from deployments.prosody.config import ProsodyConfig
 from tests.support import real_models
+from tests.support.process import ROOT
 from tests.support.real_graph import RealGraph
-from tests.support.sounds import in_a_row
 from tests.support.spoilt_sound import SPOILT, babble, heard_through, nobody, overlapped
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from deployments.types import Audio
 
 pytestmark = real_models.needs("whisper-base", "voices")
+
+READING = ROOT / "examples" / "media" / "read.ogg"
+"""A LibriVox reader; no limit was chosen on it."""
 
 SPEAKERS = ("canadian_female", "australian_male", "english_female", "south_african_female")
 BABBLERS = ("american_female", "english_male", "irish_male", "indian_female", "northern_irish_female")
@@ -45,19 +48,18 @@ def quality_of(
     return quality
 
 
-@pytest.mark.parametrize("condition", ["clean", "white 30 dB", "telephone"])
+@pytest.mark.parametrize("condition", ["clean", "white 10 dB", "babble 10 dB"])
 def test_what_is_understood_is_good(graph: RealGraph, tmp_path: Path, condition: str) -> None:
-    """Clean speech, with faint noise, and over the telephone: no reason against it."""
-    found = quality_of(graph, in_a_row(*voices(SPEAKERS)), tmp_path, condition, language="en")
+    """Clean speech, and noise in spite of which nine words of ten are right: no reason against it."""
+    found = quality_of(graph, real_models.sound(READING), tmp_path, condition, language="en")
     assert (found["verdict"], found["reasons"]) == ("good", [])
 
 
 @pytest.mark.parametrize(
     ("condition", "reasons"),
     [
-        ("white 0 dB", {"LOW_SNR", "LOW_CONFIDENCE"}),
-        ("babble 0 dB", {"LOW_SNR", "LOW_CONFIDENCE", "OVERLAPPED"}),
-        ("clipped 20 dB", {"AUDIO_CLIPPED"}),
+        ("white 0 dB", {"LOW_CONFIDENCE"}),
+        ("babble 0 dB", {"LOW_CONFIDENCE", "OVERLAPPED", "SPEECH_UNWRITTEN"}),
         ("20 % damaged", {"AUDIO_DAMAGED"}),
     ],
 )
@@ -65,14 +67,14 @@ def test_what_is_hardly_understood_is_not_good(
     graph: RealGraph, tmp_path: Path, condition: str, reasons: set[str]
 ) -> None:
     """And the reason names what is the matter."""
-    found = quality_of(graph, in_a_row(*voices(SPEAKERS)), tmp_path, condition, language="en")
+    found = quality_of(graph, real_models.sound(READING), tmp_path, condition, language="en")
     assert found["verdict"] in {"doubtful", "poor"}
     assert reasons & set(found["reasons"])
 
 
 def test_another_language_than_is_spoken_is_not_good(graph: RealGraph, tmp_path: Path) -> None:
-    """English that the request calls Korean."""
-    assert quality_of(graph, in_a_row(*voices(SPEAKERS)), tmp_path, language="ko")["verdict"] != "good"
+    """English that the request calls German."""
+    assert quality_of(graph, real_models.sound(READING), tmp_path, language="de")["verdict"] != "good"
 
 
 @pytest.mark.parametrize("name", ["silence", "white noise", "music"])
