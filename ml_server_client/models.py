@@ -80,6 +80,33 @@ class ResultWarning(_FromServer):
     language: str | None = None
 
 
+class Quality(_FromServer):
+    """How far the result can be trusted: a verdict, its reasons, and figures, None where one is not known."""
+
+    verdict: str
+    """`good`, `doubtful` or `poor`."""
+    reasons: tuple[str, ...] = ()
+    """What speaks against it: codes of the list in docs/api.md, what weighs most first."""
+    damaged_s: float = 0.0
+    """Seconds that are damaged, without sound, or missing."""
+    clipped_share: float = 0.0
+    """Of the audio, 0-1; 0 where hardly anything is clipped."""
+    snr_db: float | None = None
+    """By how many dB the speech is louder than the background."""
+    speech_share: float | None = None
+    """Of the audio, 0-1: where somebody speaks."""
+    wordless_share: float | None = None
+    """Of that speech, 0-1: where no word is written."""
+    overlap_share: float | None = None
+    """Of the speech, 0-1: where several speak at once."""
+    mean_confidence: float | None = None
+    """Of the words, 0-1."""
+    language_doubt: float | None = None
+    """0-1: the probability that the language is another one, if `auto` detected it."""
+    dropped_texts: int = 0
+    """Texts that the recogniser had invented and that were left out or cut."""
+
+
 class Metadata(_FromServer):
     """About the result."""
 
@@ -100,6 +127,8 @@ class Metadata(_FromServer):
     """The same warnings in the same order, as codes. Empty in results of earlier releases."""
     language_probability: float | None = None
     """0-1, if `auto` detected the language."""
+    quality: Quality | None = None
+    """Absent under contract 1.0 and in results of earlier releases."""
 
 
 class Result(_FromServer):

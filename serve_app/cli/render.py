@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from serve_app.verdicts import quality_line
 from serve_app.warning_sentences import sentences_of
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def metadata_table(result: Mapping[str, Any]) -> Table:
         "speakers": metadata.get("unique_speakers"),
         "segments": metadata.get("total_segments"),
         "device": metadata.get("device"),
+        "quality": quality_line(quality, locale_of(os.environ)) if (quality := metadata.get("quality")) else None,
         "stages": ", ".join(f"{name} {_seconds(value)}" for name, value in (metadata.get("stages") or {}).items()),
     }
     for name, value in rows.items():

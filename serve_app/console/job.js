@@ -10,6 +10,7 @@ import { Callbacks, Events, Stages } from "./timeline.js";
 import { Transcript } from "./transcript.js";
 
 const FORMATS = ["srt", "vtt", "txt", "json", "tsv", "rttm"];
+const VERDICTS = ["good", "doubtful", "poor"];
 const hasEnded = (status) => status === "completed" || status === "failed";
 const REFRESH_MS = 1500; // one request for all changes of this time
 
@@ -133,6 +134,7 @@ function Summary({ job, summary, events }) {
     ],
     [t("speakers"), meta?.unique_speakers],
     [t("words"), meta && number(result.segments.reduce((sum, segment) => sum + segment.words.length, 0))],
+    [t("quality"), meta?.quality && verdict(meta.quality)],
     [t("device"), meta?.device],
     [t("model"), meta?.model_version],
   ];
@@ -185,6 +187,12 @@ function Rerun({ id, announce, refresh }) {
       </form>
     </details>
   `;
+}
+
+/** The verdict of a result and its reasons in the reader's language; a code that has no text stays as it is. */
+function verdict({ verdict: code, reasons = [] }) {
+  const known = VERDICTS.includes(code) ? t(`verdict_${code}`) : code;
+  return reasons.length ? `${known} (${reasons.map((reason) => t(reason)).join(", ")})` : known;
 }
 
 function Actions({ job, announce, refresh }) {

@@ -6,7 +6,7 @@
     starting
     extraction   extraction       extraction
     detection    detection        detection
-    diarization  diarization      diarization
+    diarization  diarization      overlap, diarization
     transcription transcription   partial_transcript, transcription
     analysis     prosody          tracks
                  analysis         prosody, emotion
@@ -56,6 +56,8 @@ class Step(StrEnum):
     """The chunks transcribed so far of a transcription that is under way."""
     TRANSCRIPTION = "transcription"
     DIARIZATION = "diarization"
+    OVERLAP = "overlap"
+    """The share of overlapped speech; saved before the diarization's own answer."""
     TRACKS = "tracks"
     PROSODY = "prosody"
     EMOTION = "emotion"
@@ -72,6 +74,7 @@ _TIMED_AS = {
     Step.PARTIAL_TRANSCRIPT: TimedStage.TRANSCRIPTION,
     Step.TRANSCRIPTION: TimedStage.TRANSCRIPTION,
     Step.DIARIZATION: TimedStage.DIARIZATION,
+    Step.OVERLAP: TimedStage.DIARIZATION,
     Step.TRACKS: TimedStage.PROSODY,
     Step.PROSODY: TimedStage.ANALYSIS,
     Step.EMOTION: TimedStage.ANALYSIS,

@@ -38,12 +38,14 @@ def result_of(
     processing_s: float,
     stages_s: Mapping[TimedStage, float],
     warnings: Sequence[ResultWarning],
+    quality: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the contract's `result` object, with the sentences of its warnings in `locale`.
 
     `language_probability`: of the detected `language`, 0-1; None where the request names the language. `emotions`: one
     for each segment; None where the request wants none or the stage failed. `tells_languages`: whether each segment
-    has its `language`.
+    has its `language`. `quality`: see
+    `pipeline/quality.py`.
     """
     languages = [segment.language if tells_languages else "" for segment in segments]
     return {
@@ -62,6 +64,7 @@ def result_of(
             "warnings": [sentence(warning, locale) for warning in warnings],
             "warning_codes": [_warning_object(warning) for warning in warnings],
             **({} if language_probability is None else {"language_probability": _rounded(language_probability)}),
+            **({} if quality is None else {"quality": quality}),
         },
         "segments": [
             _segment_object(*each)

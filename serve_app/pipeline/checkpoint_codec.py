@@ -14,6 +14,7 @@ from deployments.transcriber.passages import Passage  # noqa: TC001  pydantic re
 from deployments.types import AudioInfo, Emotion, Segment, Span, Tracks, Transcript, Turn, WordProsody
 from deployments.warnings import ResultWarning  # noqa: TC001
 from serve_app.jobs.stages import Step
+from serve_app.pipeline.quality import Overlap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,7 @@ _TYPES: dict[Step, Any] = {
     Step.PARTIAL_TRANSCRIPT: PartialTranscript,
     Step.TRANSCRIPTION: PartialTranscript,
     Step.DIARIZATION: list[Turn],
+    Step.OVERLAP: Overlap,
     Step.PROSODY: list[tuple[WordProsody, ...]],
     Step.EMOTION: list[Emotion | None],
 }

@@ -34,6 +34,7 @@ from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcrip
 from deployments.warnings import ResultWarning, WarningCode, merged
 from serve_app.jobs.stages import Stage, Step
 from serve_app.observability.tracing import UNTRACED
+from serve_app.pipeline import quality
 from serve_app.pipeline.assemble import check_finite, filename_of, result_of
 from serve_app.pipeline.checkpoint_codec import PartialTranscript, source_of, spans_as_bytes
 from serve_app.pipeline.languages import language_warnings, plan_languages
@@ -103,6 +104,10 @@ class Pipeline:
         self._warnings: list[ResultWarning] = []
         self._source = ""
         """What all answers about the audio are computed from: its samples and the engines."""
+        self._speech: list[Span] | None = None
+        """What this attempt detected, or loaded to transcribe it."""
+        self._overlap: quality.Overlap | None = None
+        """What this attempt measured beside the diarization."""
 
     async def run(self, *, spent_s: float) -> dict[str, Any]:
         """Return the contract's `result`. Raises JobError if a stage failed without which there is no transcript.
@@ -121,6 +126,15 @@ class Pipeline:
         self._warnings += [*spoken.warnings, *(warning for each in transcripts for warning in each.warnings)]
         segments = _segments(transcripts, turns, by_language=bool(self._job.options.languages))
         prosody, emotions = await self._analyse(segments, tracks)
+        warnings = merged(self._warnings)
+        trust = await self._quality(
+            audio,
+            tracks=tracks,
+            turns=turns,
+            segments=segments,
+            language_probability=spoken.language_probability,
+            warnings=warnings,
+        )
         self._report_progress(Stage.ANALYSIS, 1)
         with self._trace.span("assembly"):
             result = result_of(
@@ -137,7 +151,8 @@ class Pipeline:
                 device="+".join(sorted({each.device for each in transcripts})) or self._settings.transcriber.device,
                 processing_s=spent_s + time.monotonic() - started,
                 stages_s=self._timer.seconds,
-                warnings=merged(self._warnings),
+                warnings=warnings,
+                quality=trust,
             )
         self._report_progress(Stage.ASSEMBLY, 1)
         return result
@@ -183,12 +198,15 @@ class Pipeline:
         source = self._transcription_source(self._source)
         transcript: PartialTranscript | None = await self._steps.load(Step.TRANSCRIPTION, source)
         if transcript is None:
-            speech = await self._steps.load_or_run(Step.DETECTION, self._source, lambda: self._detect_speech(audio))
+            self._speech = speech = await self._load_or_detect_speech(audio)
             self._report_progress(Stage.DETECTION, 1)
             transcript = await self._steps.run(Step.TRANSCRIPTION, source, lambda: self._transcribe_chunks(speech))
         self._report_progress(Stage.DETECTION, 1)
         self._report_progress(Stage.TRANSCRIPTION, 1)
         return transcript
+
+    async def _load_or_detect_speech(self, audio: AudioInfo) -> list[Span]:
+        return await self._steps.load_or_run(Step.DETECTION, self._source, lambda: self._detect_speech(audio))
 
     async def _detect_speech(self, audio: AudioInfo) -> list[Span]:
         todo = list(pieces(_audio_s(audio), DETECTION_PIECE_S))
@@ -263,6 +281,7 @@ class Pipeline:
 
         todo = list(pieces(_audio_s(audio), DIARIZATION_PIECE_S))
         embedded = await self._map(Stage.DIARIZATION, embed, todo, total=len(todo) + 1)  # clustering counts as a piece
+        await self._measure_overlap([pair[0] for pair in embedded])
         return await self._stages.cluster([pair[0] for pair in embedded], [pair[1] for pair in embedded])
 
     async def _track_prosody(self, audio: AudioInfo) -> Tracks | None:
@@ -327,6 +346,53 @@ class Pipeline:
         if emotions is not None:
             self._warnings += emotion_config.warnings(config, segments)
         return emotions
+
+    async def _measure_overlap(self, segmentations: Sequence[Segmentation]) -> None:
+        """Save the share of overlapped speech, which an attempt that loads the turns cannot tell from them."""
+
+        async def measure() -> quality.Overlap:
+            return quality.overlap_of(segmentations)
+
+        if self._has_quality:
+            try:
+                self._overlap = await self._steps.run(Step.OVERLAP, self._source, measure)
+            except Exception as error:
+                log.warning("overlap was not measured", exc_info=error, extra=logs.about(self._job.job_id))
+
+    async def _quality(
+        self,
+        audio: AudioInfo,
+        *,
+        tracks: Tracks | None,
+        turns: Sequence[Turn],
+        segments: Sequence[Segment],
+        language_probability: float | None,
+        warnings: Sequence[ResultWarning],
+    ) -> dict[str, Any] | None:
+        """Return the result's `quality`; None under contract 1.0, and where it fails: no transcript is lost for it."""
+        if not self._has_quality:
+            return None
+        try:
+            speech = self._speech  # None where an earlier attempt transcribed it
+            if speech is None:
+                speech = await self._load_or_detect_speech(audio)
+            overlap = self._overlap or await self._steps.load(Step.OVERLAP, self._source)
+            return quality.report(
+                audio_s=_audio_s(audio),
+                speech=speech,
+                tracks=tracks,
+                overlap=overlap if turns else None,
+                segments=segments,
+                language_probability=language_probability,
+                warnings=warnings,
+            )
+        except Exception as error:
+            log.warning("quality was not measured", exc_info=error, extra=logs.about(self._job.job_id))
+            return None
+
+    @property
+    def _has_quality(self) -> bool:
+        return self._settings.contract_version != "1.0"
 
     async def _map(
         self,

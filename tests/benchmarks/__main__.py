@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks [NAME …]
 
-NAME is one of server, load, length, whisperx, overhead, durability, diarization, quality, segments, words, prosody,
-vocabulary; numbers after `length` and `overhead` are their minutes, so `length 1 10` leaves the hour out. `whisperx`,
-`segments`, `words` and `vocabulary` need what `ML_SERVER_REAL_MODELS` names. Without any name: all of them, more than
-an hour on two cores.
+NAME is one of server, load, length, whisperx, overhead, durability, diarization, quality, trust, segments, words,
+prosody, vocabulary; numbers after `length` and `overhead` are their minutes, so `length 1 10` leaves the hour out.
+`whisperx`, `trust`, `segments`, `words` and `vocabulary` need what `ML_SERVER_REAL_MODELS` names. Without any name: all
+of them, more than an hour on two cores.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ BENCHES: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "durability": ("What durability costs", bench_durability.main),
     "diarization": ("Diarization and speech detection", _script("bench_diarization")),
     "quality": ("Words, times and speakers on held-out recordings", _script("bench_quality")),
+    "trust": ("How often the verdict of a result is right", _script("bench_trust")),
     "segments": ("Who said what, in whole sentences", _script("bench_segments")),
     "words": ("Word times from Whisper's attention", _script("bench_word_times")),
     "prosody": ("Pitch beside other trackers", _script("bench_prosody")),

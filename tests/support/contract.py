@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.warnings import WarningCode
+from serve_app.verdicts import Reason, Verdict
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 SPEAKER = r"^SPEAKER_\d\d$"
@@ -57,6 +58,21 @@ class WarningObject(BaseModel):
     language: str | None = None
 
 
+class Quality(BaseModel):
+    model_config = STRICT
+    verdict: str = Field(pattern=f"^({'|'.join(Verdict)})$")
+    reasons: list[Annotated[str, Field(pattern=f"^({'|'.join(Reason)})$")]]
+    damaged_s: float = Field(ge=0)
+    clipped_share: float = Field(ge=0, le=1)
+    snr_db: float = Field(default=0.0, ge=-10, le=60)
+    speech_share: float = Field(default=0.0, ge=0, le=1)
+    wordless_share: float = Field(default=0.0, ge=0, le=1)
+    overlap_share: float = Field(default=0.0, ge=0, le=1)
+    mean_confidence: float = Field(default=0.0, ge=0, le=1)
+    language_doubt: float = Field(default=0.0, ge=0, le=1)
+    dropped_texts: int = Field(ge=0)
+
+
 class Metadata(BaseModel):
     model_config = STRICT
     filename: str
@@ -70,6 +86,7 @@ class Metadata(BaseModel):
     warnings: list[str]
     warning_codes: list[WarningObject]
     language_probability: float = Field(default=1.0, ge=0, le=1)
+    quality: Quality | None = None
 
 
 class Result(BaseModel):

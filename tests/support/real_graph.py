@@ -11,6 +11,7 @@ from deployments import replica
 from deployments.aligner.deployment import Aligner
 from deployments.diarizer.deployment import Diarizer
 from deployments.models.config import ModelsConfig
+from deployments.prosody.deployment import ProsodyAnalyzer
 from deployments.speech_detector.deployment import SpeechDetector
 from deployments.transcriber.config import TranscriberConfig
 from deployments.transcriber.deployment import Transcriber
@@ -21,6 +22,8 @@ from serve_app.testing import FakeHandle, fake_stages
 from tests.support.fake_graph import job
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from deployments.types import Audio, Segment, Word
     from deployments.warnings import ResultWarning
 
@@ -31,12 +34,13 @@ class Analysis(SimpleNamespace):
     segments: list[Segment]
     language: str
     warnings: list[ResultWarning]
+    quality: dict[str, Any] | None
 
 
 class RealGraph:
     """The detector and the recogniser with its `model`, loaded; the other stages where `settings` name them.
 
-    Prosody is the shipped fake, and nobody judges emotions. All compute on one thread of the CPU.
+    Prosody is the shipped fake unless they name it, and nobody judges emotions. All compute on one thread of the CPU.
     """
 
     def __init__(self, model: object, *, max_chunk_s: float = 30.0, **settings: Any) -> None:
@@ -52,6 +56,8 @@ class RealGraph:
             }
             if "aligner" in settings:
                 stages["aligner"] = Aligner.func_or_class(config.aligner, models)
+            if "prosody" in settings:
+                stages["prosody"] = ProsodyAnalyzer.func_or_class(config.prosody)
             if "diarizer" in settings:
                 stages["diarizer"] = Diarizer.func_or_class(config.diarizer, models)
         methods = {name: {each: getattr(of, each) for each in dir(of)} for name, of in stages.items()}
@@ -65,9 +71,10 @@ class RealGraph:
         self.turns = await self._cluster(*embedded)
         return self.turns
 
-    def hear(self, audio: Audio, **options: Any) -> Analysis:
-        """What a job with `options` makes of `audio`."""
-        info = AudioInfo(duration_s=len(audio) / SAMPLE_RATE_HZ, samples=len(audio), sha256="")
+    def hear(self, audio: Audio, *, warnings: Sequence[ResultWarning] = (), **options: Any) -> Analysis:
+        """What a job with `options` makes of `audio`, of which extraction gave `warnings`."""
+        duration_s = len(audio) / SAMPLE_RATE_HZ
+        info = AudioInfo(duration_s=duration_s, samples=len(audio), sha256="", warnings=tuple(warnings))
         extractor = FakeHandle(prepare=lambda *_: info, load=lambda *_: audio)
         stages = fake_stages(**{"extractor": extractor, "aligner": None} | self._handles)
         asked = job(**{"emotion_detection": False, "max_workers": 16} | options)

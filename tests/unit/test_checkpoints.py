@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import OperationalError
 
+from deployments.diarizer.protocol import Segmentation
 from deployments.emotion.config import EmotionConfig
 from deployments.prosody import words as words_module
 from deployments.transcriber.config import TranscriberConfig
@@ -37,6 +38,7 @@ from serve_app.pipeline import checkpoint_codec
 from serve_app.pipeline.checkpoint_codec import PartialTranscript, decode, encode
 from serve_app.pipeline.checkpoint_writer import CheckpointWriter
 from serve_app.pipeline.pipeline import Pipeline
+from serve_app.pipeline.quality import Overlap
 from serve_app.settings import Settings
 from serve_app.storage import checkpoints as checkpoints_module
 from serve_app.storage.checkpoints import Checkpoints
@@ -50,6 +52,7 @@ from tests.support.stores import stores
 if TYPE_CHECKING:
     from serve_app.jobs.job import Attempt
     from serve_app.orchestration.opening import Stores
+    from serve_app.pipeline.stage_client import StageHandles
 
 TRACKS = Tracks(start_s=0, f0_hz=np.array([1, np.nan, 3], np.float32), level_dbfs=np.array([0.1, -2, -3], np.float32))
 UNSURE = ResultWarning(code=WarningCode.SPEECH_UNCERTAIN, seconds=0.1 + 0.2)
@@ -201,6 +204,7 @@ def answers() -> dict[Step, Any]:
         Step.DETECTION: [Span(start_s=dice.random(), end_s=dice.random()) for _ in range(1000)],
         Step.PARTIAL_TRANSCRIPT: hearing,
         Step.TRANSCRIPTION: replace(hearing, language_probability=None),
+        Step.OVERLAP: Overlap(share=dice.random()),
         Step.DIARIZATION: [Turn(start_s=dice.random(), end_s=9.0, speaker=3)],
         Step.TRACKS: TRACKS,
         Step.PROSODY: [(WordProsody(volume_db=-dice.random(), pitch_hz=dice.random(), voiced=True),), ()],
@@ -476,9 +480,58 @@ def test_d5_one_damaged_checkpoint_costs_one_stage(story, undisturbed, step):
     stages = voices()
     assert story.ends(stages) == undisturbed
     again = {*WORK[step]} if step is Step.PROSODY else {*WORK[step], *WORK[Step.EXTRACTION]}
-    if step is Step.DETECTION:  # of which nobody asks, once the transcripts are there
-        again = set()
     assert calls(stages) == again
+
+
+def measurable() -> StageHandles:
+    """A graph whose quality has every figure."""
+    levels = np.full(2000, -50, np.float32)
+    levels[:800] = levels[1000:1800] = -20
+    tracks = Tracks(start_s=0, f0_hz=np.full(2000, np.nan, np.float32), level_dbfs=levels)
+    scores = np.random.default_rng(4).random((7, 11, 3), np.float32)
+    turns = [Turn(start_s=0, end_s=20, speaker=0)]
+    return voices(
+        prosody=FakeHandle(tracks=lambda *_: tracks, measure=measure),
+        diarizer=FakeHandle(
+            segment=lambda *_: Segmentation(first_window=0, duration_s=SECONDS, scores=scores),
+            embed=lambda *_: "e",
+            cluster=lambda *_: turns,
+        ),
+    )
+
+
+@pytest.mark.parametrize("last", STEPS)
+def test_a_resumed_attempt_measures_the_same_quality(story, tmp_path, last):
+    """Whatever it loads and whatever it computes: each figure is there, and is that of an attempt nobody disturbed."""
+    for database in opened(f"sqlite:///{tmp_path / 'undisturbed.db'}"):
+        whole = Story(database).ends(measurable())["metadata"]["quality"]
+    assert {"snr_db", "speech_share", "overlap_share", "mean_confidence"} < set(whole)
+    story.dies_after(last, measurable())
+    assert story.ends(measurable())["metadata"]["quality"] == whole
+
+
+def test_without_the_saved_overlap_the_other_figures_stay(story):
+    """Of a job of the release before, which saved its turns only: its share of overlap is not known, and not zero."""
+    whole = story.ends(measurable())["metadata"]["quality"]
+    with story.database.write() as db:
+        db.execute(delete(rows).where(rows.c.stage == Step.OVERLAP))
+    stages = measurable()
+    del whole["overlap_share"]
+    whole["reasons"].remove("OVERLAPPED")
+    assert story.ends(stages)["metadata"]["quality"] == whole
+    assert calls(stages) == set()
+
+
+def test_under_contract_1_0_nothing_is_measured(story):
+    """No quality in the result, no checkpoint for it, and no detection again where its checkpoint is damaged."""
+    settings = BY_EAR.model_copy(update={"contract_version": "1.0"})
+    assert "quality" not in story.ends(measurable(), settings=settings)["metadata"]
+    assert Step.OVERLAP not in story.checkpoints.stages("a", 1)
+    with story.database.write() as db:
+        db.execute(update(rows).where(rows.c.stage == Step.DETECTION).values(body=b"x"))
+    stages = measurable()
+    story.ends(stages, settings=settings)
+    assert calls(stages) == set()
 
 
 def in_the_form_before(database) -> None:
@@ -526,7 +579,7 @@ def test_d5_checkpoints_in_the_form_of_the_release_before_are_not_read(sqlite_da
 
 def test_d5_a_change_of_what_is_saved_raises_the_form():
     """Where the fields differ from those below, raise `FORM` and write both here."""
-    stored = (AudioInfo, PartialTranscript, Passage, Transcript, Utterance, Word, Turn, WordProsody, Emotion)
+    stored = (AudioInfo, PartialTranscript, Passage, Transcript, Utterance, Word, Overlap, Turn, WordProsody, Emotion)
     assert checkpoint_codec.FORM == 3
     assert {each.__name__: " ".join(field.name for field in fields(each)) for each in (*stored, ResultWarning)} == {
         "AudioInfo": "duration_s samples sha256 warnings",
@@ -535,6 +588,7 @@ def test_d5_a_change_of_what_is_saved_raises_the_form():
         "Transcript": "language device utterances warnings dropped",
         "Utterance": "start_s end_s text words confidence",
         "Word": "start_s end_s text probability alignment_score interpolated",
+        "Overlap": "share",
         "Turn": "start_s end_s speaker",
         "WordProsody": "volume_db pitch_hz voiced",
         "Emotion": "label confidence",

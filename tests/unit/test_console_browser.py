@@ -241,6 +241,32 @@ def test_e1_warnings_are_told_in_the_readers_language(world, url, browser):
         assert shown(results["new"]) == shown(results["old"]) == ["one", "two"]
 
 
+def test_the_quality_is_told_in_the_readers_language(url, browser):
+    """The verdict with its reasons in words; a code of a later release as it is; nothing where a result has none."""
+    with tab(browser, locale="ko-KR") as page:
+
+        def shown(quality):
+            def answer(route):
+                body = route.fetch().json()
+                body["result"]["metadata"] |= {"quality": quality} if quality else {}
+                route.fulfill(json=body)
+
+            page.unroute_all()
+            page.route("**/status/completed", answer)
+            page.goto(f"{url}?{len(str(quality))}#/jobs/completed")
+            page.wait_for_selector(".segments[data-complete]")
+            return text(page, ".summary dl")
+
+        told = shown({"verdict": "doubtful", "reasons": ["LOW_SNR", "NEW_CODE"]})
+        assert "품질 확인 필요 (말소리가 주변 소음에 묻혀 있습니다, NEW_CODE)" in told
+        page.click("text=English")
+        page.wait_for_selector("text=What ran when")
+        told = text(page, ".summary dl")
+        assert "Quality doubtful (the speech is hardly louder than the noise, NEW_CODE)" in told
+        assert "Quality good Device" in shown({"verdict": "good", "reasons": []})
+        assert "Quality" not in shown(None)
+
+
 def test_e1_a_file_is_heard_where_the_playhead_is(url, page, tmp_path):
     """E1: a chosen file plays and takes the playhead along; a dead URL is told; nothing is sent anywhere."""
     with wave.open(str(tmp_path / "talk.wav"), "wb") as sound:

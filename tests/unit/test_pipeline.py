@@ -551,3 +551,39 @@ def test_the_extractor_is_told_the_language_that_was_asked_for():
     run(graph(extractor=extractor(lambda *args: told.append(args[4:]) or info)), language="ko")
     assert told == [("ko",)]
     assert run(graph(extractor=extractor(lambda _job, _run, _url, _reporter: info)))["segments"]
+
+
+def test_quality_is_in_the_result_and_under_contract_1_0_nothing_else_is_changed():
+    """`metadata.quality` of the fake graph: 16 of 20 s are speech, with words up to 0.2 s before their ends. Under 1.0 the result is the same without it."""
+    found = run(graph())
+    assert found["metadata"]["quality"] == {
+        "verdict": "poor",
+        "reasons": ["LOW_CONFIDENCE"],
+        "damaged_s": 0.0,
+        "clipped_share": 0.0,
+        "speech_share": 0.8,
+        "wordless_share": 0.025,
+        "mean_confidence": 0.5,
+        "dropped_texts": 0,
+    }
+    before = run(graph(), settings=Settings(profile="local", transcriber=EARS, contract_version="1.0"))
+    for result in (found, before):
+        del result["metadata"]["processing_time"], result["metadata"]["stages"]
+    del found["metadata"]["quality"]
+    assert before == found
+
+
+@pytest.mark.parametrize("part", ["report", "overlap_of"])
+def test_quality_that_fails_costs_nothing_else(monkeypatch, caplog, part):
+    """A fault in it is logged, and the result is there: without `quality`, or without the one figure."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise ValueError("x")
+
+    monkeypatch.setattr(f"serve_app.pipeline.quality.{part}", fail)
+    result = run(graph())
+    assert result["text"]
+    assert codes(result) == ["EMOTION_BY_RULES"]
+    assert "quality" not in result["metadata"] or "overlap_share" not in result["metadata"]["quality"]
+    assert ("quality" in result["metadata"]) == (part == "overlap_of")
+    assert "was not measured" in caplog.text

@@ -62,6 +62,18 @@ def test_figures_and_warnings_are_shown() -> None:
     assert "Warning: this is a fake" in output
 
 
+def test_the_quality_is_one_line_in_the_terminals_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verdict with what speaks against the result; no line for results without it."""
+    result = result_for("http://h/a.mp4")
+    monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
+    assert "quality" not in printed(result)
+    result["metadata"]["quality"] = {"verdict": "poor", "reasons": ["LOW_CONFIDENCE", "NEW"], "damaged_s": 0.0}
+    shown = " ".join(line_with("quality", printed(result)).split())
+    assert shown == "quality poor (the recogniser was unsure of its words, NEW)"
+    monkeypatch.setenv("LC_ALL", "ko_KR.UTF-8")
+    assert "나쁨 (인식기가 확신하지 못한 단어가 많습니다, NEW)" in printed(result)
+
+
 @pytest.mark.parametrize("warning", ONE_OF_EACH, ids=lambda warning: warning.code)
 def test_warnings_are_shown_in_the_language_of_the_terminal(
     warning: ResultWarning, monkeypatch: pytest.MonkeyPatch
