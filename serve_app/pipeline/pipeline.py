@@ -198,15 +198,13 @@ class Pipeline:
         source = self._transcription_source(self._source)
         transcript: PartialTranscript | None = await self._steps.load(Step.TRANSCRIPTION, source)
         if transcript is None:
-            self._speech = speech = await self._load_or_detect_speech(audio)
+            speech = await self._steps.load_or_run(Step.DETECTION, self._source, lambda: self._detect_speech(audio))
+            self._speech = speech
             self._report_progress(Stage.DETECTION, 1)
             transcript = await self._steps.run(Step.TRANSCRIPTION, source, lambda: self._transcribe_chunks(speech))
         self._report_progress(Stage.DETECTION, 1)
         self._report_progress(Stage.TRANSCRIPTION, 1)
         return transcript
-
-    async def _load_or_detect_speech(self, audio: AudioInfo) -> list[Span]:
-        return await self._steps.load_or_run(Step.DETECTION, self._source, lambda: self._detect_speech(audio))
 
     async def _detect_speech(self, audio: AudioInfo) -> list[Span]:
         todo = list(pieces(_audio_s(audio), DETECTION_PIECE_S))
@@ -373,9 +371,11 @@ class Pipeline:
         if not self._has_quality:
             return None
         try:
-            speech = self._speech  # None where an earlier attempt transcribed it
+            speech = self._speech
+            if speech is None:  # an earlier attempt or run has transcribed it; there may be no audio to detect it in
+                speech = await self._steps.load(Step.DETECTION, self._source)
             if speech is None:
-                speech = await self._load_or_detect_speech(audio)
+                return None
             overlap = self._overlap or await self._steps.load(Step.OVERLAP, self._source)
             return quality.report(
                 audio_s=_audio_s(audio),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deployments.transcriber.passages import CONFIRMED
+from deployments.transcriber.passages import AMONG_ALL
 from deployments.types import FRAMES_PER_S
 from deployments.warnings import WarningCode
 from serve_app.pipeline.assemble import check_finite
@@ -76,7 +76,7 @@ LIMITS = (
     Limit(reason=Reason.SPEECH_UNCERTAIN, doubtful=0.1, poor=0.5),
     Limit(reason=Reason.SPEECH_UNWRITTEN, doubtful=0.1, poor=0.5),
     Limit(reason=Reason.TEXT_DROPPED, doubtful=2.0),
-    Limit(reason=Reason.LANGUAGE_UNCERTAIN, doubtful=round(1 - CONFIRMED, DIGITS)),
+    Limit(reason=Reason.LANGUAGE_UNCERTAIN, doubtful=round(1 - AMONG_ALL.confirmed, DIGITS)),
     Limit(reason=Reason.LOW_SNR, doubtful=6.0, is_least=True),
     Limit(reason=Reason.AUDIO_CLIPPED, doubtful=0.2),
     Limit(reason=Reason.AUDIO_DAMAGED, doubtful=0.05, poor=0.3),
