@@ -161,6 +161,28 @@ async def test_w4_progress_that_is_never_taken_holds_up_no_end(store, outbox, cl
     assert len(receiver.posts) == BREAKER_FAILURES + 1
 
 
+async def test_each_progress_callback_is_counted_by_what_came_of_it(store, outbox, clock, counted):
+    """Taken, refused, unanswered; not sent since a newer one exists, or since the receiver keeps failing."""
+    answers = iter([200, 503, *[None] * (BREAKER_FAILURES - 1)])
+    attempt = started(store, callback_url=URL)
+    sender = Sender(Receiver(lambda _: next(answers), clock), outbox)
+    for _ in range(BREAKER_FAILURES + 3):
+        sequence = store.attempts.save_progress(attempt, HALF, spent_s=0)
+        await told(sender, "a", sequence)
+    await told(sender, "a", sequence - 1)
+    tries = {
+        ("delivered", "none"): 1,
+        ("failed", "http_5xx"): 1,
+        ("failed", "timeout"): BREAKER_FAILURES - 1,
+        ("circuit_open", "none"): 2,
+        ("superseded", "none"): 1,
+    }
+    for (outcome, fault), count in tries.items():
+        assert counted.total("progress_tries", outcome=outcome, fault=fault) == count, outcome
+    assert counted.total("progress_tries") == sum(tries.values())
+    assert counted.total("callback_tries") == 0
+
+
 async def test_w4_progress_takes_no_probe_from_an_end(store, outbox, clock):
     """W4: a receiver was down, is back, and refuses progress as ever: progress does not use up what ends wait for."""
     up = False
