@@ -133,4 +133,4 @@ CALLBACKS: Sentences = {
 def failure_message(code: str | None, locale: Locale) -> str | None:
     """Return the sentence for the `error_code` of a failed job; None for a code of a newer server."""
     sentences = FAILURES.get(code or "")
-    return sentences and sentences[locale]
+    return sentences[locale] if sentences else None

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 
+from deployments import logs
 from deployments.net.client import Answer, CallbackClient, NetError
 from deployments.net.policy import CallbackPolicy
 from serve_app.callbacks import payloads
@@ -415,8 +416,13 @@ async def test_w5_acknowledgements_and_deletions_do_not_deadlock(database, datab
         assert postgres.deadlocks(database_url) == 0
 
 
-async def test_what_the_caller_adds_is_in_every_callback(store, outbox):
-    """Its JSON in the body, its headers beside ours, in progress and end; a repeated POST replaces both meanwhile."""
+async def test_what_the_caller_adds_is_in_every_callback(store, outbox, caplog, monkeypatch):
+    """Its JSON in the body, its headers beside ours, in progress and end; a repeated POST replaces both meanwhile.
+
+    No line of the log has the headers.
+    """
+    caplog.set_level("INFO", logger=logs.ROOT)
+    monkeypatch.setattr(sender_module.log, "handlers", [caplog.handler])  # Ray's loggers pass nothing on to the root
     extras = CallbackExtras(custom_metadata='{"가":[1]}', headers={"authorization": "Bearer 1", "x-tenant": "t"})
     attempt = started(store, "a", URL, extras=extras)
     receiver = Receiver(answer=lambda post: 200 if post.headers["authorization"] == "Bearer 3" else 500)
@@ -433,6 +439,9 @@ async def test_what_the_caller_adds_is_in_every_callback(store, outbox):
     assert json.loads(end.body)["result"] == json.loads(DONE.result)
     assert [post.headers["authorization"] for post in receiver.posts] == ["Bearer 1", "Bearer 2"]  # ended: as it was
     assert all(post.headers["content-type"] == "application/json" for post in receiver.posts)
+    logged = [str(vars(record)) for record in caplog.records]
+    assert any("terminal callback" in line for line in logged)
+    assert not [line for line in logged for part in ("Bearer", "x-tenant") if part in line]
 
 
 def test_metadata_counts_in_the_size_of_a_callback(store):
