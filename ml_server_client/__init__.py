@@ -17,6 +17,7 @@ from ml_server_client.errors import (
     RefusedError,
 )
 from ml_server_client.memory import CallbackMemory, InMemory, Outcome
+from ml_server_client.messages import failure_message
 from ml_server_client.models import (
     Accepted,
     Callback,
@@ -59,4 +60,5 @@ __all__ = [
     "Segment",
     "Speaker",
     "Word",
+    "failure_message",
 ]

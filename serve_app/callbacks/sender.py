@@ -13,8 +13,10 @@ from standardwebhooks import Webhook
 
 from deployments import logs
 from deployments.net.client import Answer, CallbackClient, NetError
+from serve_app.callbacks import progress_tally
 from serve_app.callbacks.payloads import with_metadata
 from serve_app.callbacks.retry_schedule import RetrySchedule
+from serve_app.observability.metrics import fault_class
 from serve_app.observability.tracing import untraced
 from serve_app.storage.outbox import origin_of
 
@@ -44,11 +46,21 @@ class Sender:
         *,
         secrets: Sequence[str] = (),
         trace_of: Callable[[str], Awaitable[Trace]] = untraced,
+        count_progress: Callable[[str, str], None] = progress_tally.count,
     ) -> None:
-        """`trace_of` finds the trace of a job by its id."""
+        """Create a sender.
+
+        Args:
+            client: Posts callbacks.
+            outbox: Says which callbacks are due and which receivers keep failing.
+            secrets: Each signs every callback.
+            trace_of: Finds the trace of a job by its id.
+            count_progress: Counts a progress callback's outcome and class of fault, see `progress_tally`.
+        """
         self._client = client
         self._outbox = outbox
         self._trace_of = trace_of
+        self._count_progress = count_progress
         self._webhooks = [Webhook(secret) for secret in secrets]
 
     async def _try(
@@ -123,20 +135,24 @@ class Sender:
         """Try a progress callback once, unless a newer one exists; return False where it should be tried again."""
         trace = await self._trace_of(job_id)
         origin = origin_of(url)
-        extras = await asyncio.to_thread(self._extras_of_progress, origin, job_id, sequence)
+        extras, dropped = await asyncio.to_thread(self._extras_of_progress, origin, job_id, sequence)
         if extras is None:
-            return True  # dropped
+            self._count_progress(dropped, fault_class(None))
+            return True
         body = with_metadata(body, extras.custom_metadata)
         with trace.span("progress callback", sequence=sequence) as span:
             answer, error = await self._try(url, body, extras.headers, message_id=message_id, sequence=sequence)
             span["error"] = error
+        self._count_progress("failed" if error else "delivered", fault_class(error))
         await self._record(origin, error, progress=True)
         return error is None or (answer is not None and answer.status == GONE)
 
-    def _extras_of_progress(self, origin: str, job_id: str, sequence: int) -> CallbackExtras | None:
-        """Return what the caller adds to a progress callback; None where it is not to be sent."""
+    def _extras_of_progress(self, origin: str, job_id: str, sequence: int) -> tuple[CallbackExtras | None, str]:
+        """Return what the caller adds to a progress callback; None, and the outcome, where it is not to be sent."""
         extras = self._outbox.extras_of_newest(job_id, sequence)
-        return extras if extras and self._outbox.breaker.acquire_for_progress(origin) else None
+        if extras is None:
+            return None, "superseded"
+        return (extras, "") if self._outbox.breaker.acquire_for_progress(origin) else (None, "circuit_open")
 
     async def _record(self, origin: str, error: str | None, *, progress: bool = False) -> None:
         breaker = self._outbox.breaker

@@ -1,7 +1,8 @@
 """The metrics of jobs and callbacks, which the manager that works reads from the database.
 
 Job actors count nothing: each is a process of its own, so that every job would be a series, and ends before Ray has
-collected what it counted. What they do is in the timeline, and is counted from there. Blocking: call it from a thread.
+collected what it counted. What they do is in the timeline, and is counted from there; their progress callbacks they
+report to the manager (`serve_app/callbacks/progress_tally.py`). Blocking: call it from a thread.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class JobMetrics:
         self._known: dict[tuple[int, float], None] = {}
         """Events that have been counted, by id and time: SQLite gives the ids of deleted rows to new ones."""
         counters = (metrics.JOBS_ENDED, metrics.CALLBACK_TRIES, metrics.VIDEO_S, metrics.PROCESSING_S)
-        for counter in (*counters, metrics.DROPPED_TEXTS):
+        for counter in (*counters, metrics.DROPPED_TEXTS, metrics.PROGRESS_TRIES):
             counter.begin()
 
     def collect(self) -> None:

@@ -1,7 +1,8 @@
 """The server's own metrics for Prometheus; those of its stages are in `deployments/metrics.py`.
 
-Jobs and callbacks are counted from the database by the manager (`serve_app/observability/job_metrics.py`), answers by
-Serve's proxies (`serve_app/api/proxy_guard.py`).
+Jobs and terminal callbacks are counted from the database by the manager (`serve_app/observability/job_metrics.py`),
+progress callbacks by their senders (`serve_app/callbacks/progress_tally.py`), answers by Serve's proxies
+(`serve_app/api/proxy_guard.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ CODES = frozenset(error.code for error in errors.JobError.__subclasses__())
 NO_CODE = "none"
 """In place of an error code, for a job that completed."""
 OUTCOMES = ("delivered", "to_be_retried", "given_up")
+PROGRESS_OUTCOMES = ("delivered", "failed", "superseded", "circuit_open")
+"""The last two were not sent: a newer callback of the job exists, or the circuit breaker holds the receiver back."""
 FAULTS = ("none", "unreachable", "timeout", "cut_off", "not_allowed", "http_3xx", "http_4xx", "http_5xx")
 ROUTES = {
     "process-video": r"/api/upload-video/process-video",
@@ -81,6 +84,12 @@ DROPPED_BY = {
 }
 """The warnings whose `count` says how many texts were left out or cut, and the label that they are counted by."""
 CALLBACK_TRIES = Counter("callback_tries", "Tries of terminal callbacks.", outcome=OUTCOMES, fault=FAULTS)
+PROGRESS_TRIES = Counter(
+    "progress_tries",
+    "Tries of progress callbacks, and those dropped for a newer callback or by the circuit breaker.",
+    outcome=PROGRESS_OUTCOMES,
+    fault=FAULTS,
+)
 
 ANSWER_S = Histogram(
     "answer_seconds",
@@ -93,7 +102,7 @@ ANSWERS = Counter("answers", "Answers to requests.", route=ROUTES, status=STATUS
 ALL: tuple[Metric, ...] = (
     *(JOBS, JOBS_LIMIT, OLDEST_QUEUED_S, PENDING_CALLBACKS, OLDEST_CALLBACK_S, MANAGER_SEEN_S),
     *(JOBS_ENDED, QUEUE_WAIT_S, STAGE_S, REAL_TIME_FACTOR, VIDEO_S, PROCESSING_S, DROPPED_TEXTS, CALLBACK_TRIES),
-    *(ANSWER_S, ANSWERS),
+    *(PROGRESS_TRIES, ANSWER_S, ANSWERS),
     *stages.ALL,
 )
 """Every metric that this server exports."""

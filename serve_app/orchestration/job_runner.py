@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from deployments.errors import (
 from deployments.net.client import CallbackClient
 from serve_app.callbacks.payloads import dump
 from serve_app.callbacks.progress_reporter import ProgressReporter
+from serve_app.callbacks.progress_tally import ProgressTally
 from serve_app.callbacks.sender import Sender
 from serve_app.jobs.job import Outcome
 from serve_app.jobs.progress import ProgressMeter
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
     from deployments.extraction.protocol import Part
+    from serve_app.callbacks.progress_tally import Tries
     from serve_app.jobs.job import Job
     from serve_app.jobs.progress import Progress
     from serve_app.jobs.stages import Stage
@@ -81,6 +84,7 @@ class JobRunner:
         self._tracer = Tracer(settings, stores.jobs, process="driver")
         self._checkpoints = Checkpoints(database)
         self._isolation = Isolation(database)
+        self._progress_tally = ProgressTally(self._report_tries)
         self._pipeline: Pipeline | None = None
         self._work: asyncio.Task[Outcome] | None = None
         self._cancelled = False
@@ -153,6 +157,7 @@ class JobRunner:
             lease = asyncio.create_task(attempt.hold_lease(self._work))
             outcome = await self._outcome_or_none(self._work)
             await progress_reporter.close()
+            self._progress_tally.flush()
             if outcome is None:
                 await checkpoints.flush()  # they would not count after it
                 lease.cancel()
@@ -170,7 +175,13 @@ class JobRunner:
             return trace
 
         secrets = [secret.get_secret_value() for secret in self._settings.webhook_secrets]
-        return Sender(client, self._outbox, secrets=secrets, trace_of=trace_of)
+        count = self._progress_tally.add
+        return Sender(client, self._outbox, secrets=secrets, trace_of=trace_of, count_progress=count)
+
+    def _report_tries(self, tries: Tries) -> None:
+        """Have the manager count progress callbacks; one of the release before counts none."""
+        with suppress(AttributeError):
+            self._manager.count_progress.remote(tries)
 
     def _progress_reporter(
         self, job: Job, sender: Sender, meter: ProgressMeter, attempt: RunningAttempt

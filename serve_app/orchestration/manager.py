@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from deployments import logs
 from deployments.extraction.scratch import folder_name
 from deployments.net.client import CallbackClient
-from serve_app.callbacks import payloads
+from serve_app.callbacks import payloads, progress_tally
 from serve_app.callbacks.sender import Sender
 from serve_app.jobs.progress import Progress
 from serve_app.observability import job_metrics
@@ -37,6 +37,7 @@ from serve_app.storage.server_state import set_draining
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from serve_app.callbacks.progress_tally import Tries
     from serve_app.jobs.job import Job
     from serve_app.pipeline.stage_client import StageHandles
     from serve_app.settings import Settings
@@ -144,6 +145,10 @@ class JobManager:
         """Have no new attempt begin; return the jobs that run, none where another manager leads."""
         drains = set_draining(self._database, draining=True, lease=self._lease)
         return self._stores.queue.fetch_running_jobs() if drains else []
+
+    async def count_progress(self, tries: Tries) -> None:
+        """Count the progress callbacks that a job actor has sent or dropped."""
+        progress_tally.count_all(tries)
 
     async def discard(self, job_id: str) -> None:
         """Stop fetching an ended job's video, and delete its audio."""

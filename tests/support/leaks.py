@@ -1,7 +1,8 @@
 """M7: looks through all that the tests' servers let out for what must not come out, while the whole suite runs.
 
-What is looked for: the query of a presigned URL (`Sources` signs all of its URLs), Python's tracebacks, and folders of
-the server. Ray's own logs hold the latter two by nature, and are looked through for the first only.
+What is looked for: the query of a presigned URL (`Sources` signs all of its URLs), the name and the value of a header
+that every job of `RunningServer` adds to its callbacks, Python's tracebacks, and folders of the server. Ray's own logs
+hold the latter two by nature, and are looked through for the others only.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-QUERY = re.compile("|".join(re.escape(part) for part in SECRET.split("=")))
+CALLBACK_HEADERS = {"x-gateway-unheard-of": "Bearer tell-no-gateway"}
+"""What a job adds to its callbacks: sent to its backend, stored with the job, and nowhere else."""
+SECRETS = (*SECRET.split("="), "gateway-unheard-of", "tell-no-gateway")
+QUERY = re.compile("|".join(map(re.escape, SECRETS)))
 INSIDE = ("Traceback", "site-packages", "/ecg-extract-", str(ROOT), sys.prefix)
 LOGS = ("up.log", "log.jsonl", "logs/*")
 EXCERPT = 100
@@ -40,7 +44,7 @@ class Watch:
         self.looked_at: Counter[str] = Counter()
 
     def look(self, kind: str, where: str, content: bytes | str, *, inside: tuple[str, ...] = INSIDE) -> None:
-        """Look through `content`; `inside` is what it must not hold beside the query."""
+        """Look through `content`; `inside` is what it must not hold beside the secrets."""
         text = content.decode(errors="replace") if isinstance(content, bytes) else content
         self.looked_at[kind] += 1
         wanted = re.compile("|".join([QUERY.pattern, *map(re.escape, inside)]))
@@ -55,8 +59,9 @@ class Watch:
         self.look("answer", where, f"{response.headers} {response.text}")
 
     def callback(self, path: str, headers: dict[str, str], raw: bytes) -> None:
-        """What a backend was sent."""
-        self.look("callback", path, f"{path} {headers} {raw.decode(errors='replace')}")
+        """What a backend was sent, but for the headers that its job adds."""
+        others = {name: value for name, value in headers.items() if CALLBACK_HEADERS.get(name) != value}
+        self.look("callback", path, f"{path} {others} {raw.decode(errors='replace')}")
 
     def running(self, state_dir: Path) -> None:
         """What a server that runs shows: Ray's logs, which it takes along, and the metrics of all of its nodes."""
@@ -80,7 +85,7 @@ class Watch:
             self.database(database_url)
 
     def database(self, url: str) -> None:
-        """Every value of every row; a job that has not ended may keep its URL."""
+        """Every value of every row; a job may keep its headers, and one that has not ended its URL."""
         engine = sqlalchemy.create_engine(url)
         try:
             with engine.connect() as connection:
@@ -95,6 +100,8 @@ class Watch:
     def _row(self, table: str, row: dict[str, Any]) -> None:
         if table == "jobs" and row["state"] not in (JobState.COMPLETED, JobState.FAILED):
             row.pop("video_url")
+        if table == "jobs":
+            row.pop("callback_headers", None)
         for column, value in row.items():
             if isinstance(value, str | bytes | dict):
                 self.look("value", f"{table}.{column}", json.dumps(value) if isinstance(value, dict) else value)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 
 from serve_app.cli.child_process import ChildProcess, free_port, session_members
-from tests.support.leaks import WATCH
+from tests.support.leaks import CALLBACK_HEADERS, WATCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,7 +40,8 @@ class RunningServer:
 
     def post(self, video_url: str, *, job_id: str | None = None, **fields: Any) -> httpx.Response:
         """Submit a job under a fresh id."""
-        content = {"job_id": job_id or str(uuid.uuid4()), "video_url": video_url} | fields
+        own = {"job_id": job_id or str(uuid.uuid4()), "video_url": video_url, "callback_headers": CALLBACK_HEADERS}
+        content = own | fields
         return self.http.post("/api/upload-video/process-video", json=content)
 
     def start(self, video_url: str, **fields: Any) -> str:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 0.2
 POST_TIMEOUT_S = 10
+NEW_COLUMNS = {"token", "custom_metadata", "callback_headers"}
+"""Columns that a database of the release before does not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +114,8 @@ class SteadyLoad:
                     ordered_at = time.monotonic()
 
     def _ours(self, table: Table) -> Select[Any]:
-        """Without the token of runs, which a database of the release before does not have."""
-        columns = (column for column in table.c if column.name != "token")
+        """Their rows, as far as a database of the release before has them."""
+        columns = (column for column in table.c if column.name not in NEW_COLUMNS)
         return select(*columns).where(table.c.job_id.in_([order.job_id for order in self._customer.posted]))
 
     def wait(self, true: Callable[[list[Job]], bool], *, within_s: float) -> float:

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 
+from deployments import logs
 from deployments.net.client import Answer, CallbackClient, NetError
 from deployments.net.policy import CallbackPolicy
 from serve_app.callbacks import payloads
@@ -159,6 +160,28 @@ async def test_w4_progress_that_is_never_taken_holds_up_no_end(store, outbox, cl
     assert receiver.posts[-1].ended
     assert receiver.posts[-1].at == clock.now  # when it was due, to the second
     assert len(receiver.posts) == BREAKER_FAILURES + 1
+
+
+async def test_each_progress_callback_is_counted_by_what_came_of_it(store, outbox, clock, counted):
+    """Taken, refused, unanswered; not sent since a newer one exists, or since the receiver keeps failing."""
+    answers = iter([200, 503, *[None] * (BREAKER_FAILURES - 1)])
+    attempt = started(store, callback_url=URL)
+    sender = Sender(Receiver(lambda _: next(answers), clock), outbox)
+    for _ in range(BREAKER_FAILURES + 3):
+        sequence = store.attempts.save_progress(attempt, HALF, spent_s=0)
+        await told(sender, "a", sequence)
+    await told(sender, "a", sequence - 1)
+    tries = {
+        ("delivered", "none"): 1,
+        ("failed", "http_5xx"): 1,
+        ("failed", "timeout"): BREAKER_FAILURES - 1,
+        ("circuit_open", "none"): 2,
+        ("superseded", "none"): 1,
+    }
+    for (outcome, fault), count in tries.items():
+        assert counted.total("progress_tries", outcome=outcome, fault=fault) == count, outcome
+    assert counted.total("progress_tries") == sum(tries.values())
+    assert counted.total("callback_tries") == 0
 
 
 async def test_w4_progress_takes_no_probe_from_an_end(store, outbox, clock):
@@ -393,8 +416,13 @@ async def test_w5_acknowledgements_and_deletions_do_not_deadlock(database, datab
         assert postgres.deadlocks(database_url) == 0
 
 
-async def test_what_the_caller_adds_is_in_every_callback(store, outbox):
-    """Its JSON in the body, its headers beside ours, in progress and end; a repeated POST replaces both meanwhile."""
+async def test_what_the_caller_adds_is_in_every_callback(store, outbox, caplog, monkeypatch):
+    """Its JSON in the body, its headers beside ours, in progress and end; a repeated POST replaces both meanwhile.
+
+    No line of the log has the headers.
+    """
+    caplog.set_level("INFO", logger=logs.ROOT)
+    monkeypatch.setattr(sender_module.log, "handlers", [caplog.handler])  # Ray's loggers pass nothing on to the root
     extras = CallbackExtras(custom_metadata='{"가":[1]}', headers={"authorization": "Bearer 1", "x-tenant": "t"})
     attempt = started(store, "a", URL, extras=extras)
     receiver = Receiver(answer=lambda post: 200 if post.headers["authorization"] == "Bearer 3" else 500)
@@ -411,6 +439,9 @@ async def test_what_the_caller_adds_is_in_every_callback(store, outbox):
     assert json.loads(end.body)["result"] == json.loads(DONE.result)
     assert [post.headers["authorization"] for post in receiver.posts] == ["Bearer 1", "Bearer 2"]  # ended: as it was
     assert all(post.headers["content-type"] == "application/json" for post in receiver.posts)
+    logged = [str(vars(record)) for record in caplog.records]
+    assert any("terminal callback" in line for line in logged)
+    assert not [line for line in logged for part in ("Bearer", "x-tenant") if part in line]
 
 
 def test_metadata_counts_in_the_size_of_a_callback(store):

@@ -158,6 +158,7 @@ def test_a_series_begins_with_0(world, counted):
     """The first failure is a rise, and so is the first callback that is not taken."""
     assert counted.values("jobs_ended", state="failed", code="INTERNAL_ERROR") == [0]
     assert counted.values("callback_tries", outcome="given_up", fault="http_4xx") == [0]
+    assert counted.values("progress_tries", outcome="failed", fault="timeout") == [0]
 
 
 def test_what_was_before_is_not_counted(world, counted):

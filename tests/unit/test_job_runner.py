@@ -6,6 +6,7 @@ import asyncio
 import json
 import sqlite3
 import time
+from collections import Counter
 from contextlib import closing
 from types import SimpleNamespace
 from typing import Self
@@ -78,9 +79,9 @@ def driven(settings, job_id: str = "a"):
     return start(settings, job_id)._task
 
 
-def start(settings, job_id: str = "a"):
+def start(settings, job_id: str = "a", manager=None):
     """A driver of the job."""
-    manager = SimpleNamespace(wake=SimpleNamespace(remote=lambda: None))
+    manager = manager or SimpleNamespace(wake=SimpleNamespace(remote=lambda: None))
     database = open_database(settings)
     token = open_stores(settings, database).jobs.fetch_job(job_id).token
     database.close()
@@ -241,6 +242,23 @@ async def test_w4_progress_that_is_never_taken_holds_up_no_end(settings, store, 
     Work.done.set()
     await ended(task)
     assert Client.posts == ["processing", "completed"]
+
+
+async def test_the_manager_counts_every_try_of_its_progress(settings, store, monkeypatch):
+    """What a driver tried is reported to the manager, all of it before the driver's process is gone."""
+    monkeypatch.setattr(progress_reporter, "MIN_INTERVAL_S", 0.01)
+    monkeypatch.setattr(driver_module, "CallbackClient", Client)
+    Client.hangs, Client.posts = False, []
+    reported = Counter()
+    report = SimpleNamespace(remote=reported.update)
+    manager = SimpleNamespace(wake=SimpleNamespace(remote=lambda: None), count_progress=report)
+    store.jobs.submit_job(new_job("b", "http://127.0.0.1:9/result"))
+    store.queue.admit_jobs()
+    task = start(settings, "b", manager)._task
+    await until(lambda: len(Client.posts) == 3)
+    Work.done.set()
+    await ended(task)
+    assert reported == {("failed", "http_5xx"): Client.posts.count("processing")}
 
 
 async def test_d7_what_a_stage_has_just_finished_is_saved_before_a_leave(settings, store, monkeypatch):

@@ -9,11 +9,11 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from serve_app.jobs.job import Outcome
+from serve_app.jobs.job import CallbackExtras, Outcome
 from serve_app.storage.database import Database
 from serve_app.storage.tables import jobs
 from tests.support.jobs import new_job
-from tests.support.leaks import ROOT, Watch
+from tests.support.leaks import CALLBACK_HEADERS, ROOT, Watch
 from tests.support.sources import SECRET
 from tests.support.stores import stores
 
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from serve_app.orchestration.opening import Stores
 
 URL = f"http://h/v.mp4?{SECRET}"
+LEAKS = (
+    URL,
+    "Traceback (most recent call last):",
+    f"{ROOT}/serve_app/app.py",
+    *CALLBACK_HEADERS,
+    *CALLBACK_HEADERS.values(),
+)
 
 
 @pytest.fixture
@@ -37,7 +44,8 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 def submitted(database: Database) -> Stores:
     store = stores(database, queue_limit=3, running_limit=2)
-    store.jobs.submit_job(new_job(callback_url="http://backend/x", video_url=URL))
+    extras = CallbackExtras(headers=CALLBACK_HEADERS)
+    store.jobs.submit_job(new_job(callback_url="http://backend/x", video_url=URL, extras=extras))
     return store
 
 
@@ -46,19 +54,20 @@ def kinds(watch: Watch) -> list[str]:
 
 
 def test_m7_an_honest_server_passes(tmp_path: Path, database: Database) -> None:
-    """M7: a clean log, a job with its URL while it waits, and without it afterwards."""
+    """M7: a clean log, a job with its URL while it waits, and without it afterwards; its headers go to its backend."""
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "ml-server.jsonl").write_text(json.dumps({"message": "job ended"}))
     store, watch = submitted(database), Watch()
     watch.left(tmp_path)
     store.jobs.cancel_job("a", Outcome(error_code="CANCELLED", error_message="cancelled"))
     watch.left(tmp_path)
+    watch.callback("/x", {"webhook-id": "m", **CALLBACK_HEADERS}, b"{}")
     assert watch.found == []
     assert watch.looked_at["log"] == 2
     assert watch.looked_at["value"] > 20
 
 
-@pytest.mark.parametrize("leak", [URL, "Traceback (most recent call last):", f"{ROOT}/serve_app/app.py"])
+@pytest.mark.parametrize("leak", LEAKS)
 def test_m7_whatever_holds_a_leak_is_found(leak: str, tmp_path: Path, database: Database) -> None:
     """M7: a log, a row's error, a result, an event, a callback, an answer."""
     (tmp_path / "up.log").write_text(f"it is {leak}\n")

@@ -357,14 +357,14 @@ def posts(monkeypatch) -> dict[str, list[str]]:
 @pytest.fixture
 def _held_up(monkeypatch):
     """Senders of progress lose time between taking its number and asking whether it is still the newest."""
-    is_newest = Outbox.is_newest
+    extras_of_newest = Outbox.extras_of_newest
 
-    def late(outbox, job_id, sequence) -> bool:
+    def late(outbox, job_id, sequence):
         time.sleep(random.uniform(0, 0.06))  # noqa: S311 - keeps no secret
-        return is_newest(outbox, job_id, sequence)
+        return extras_of_newest(outbox, job_id, sequence)
 
     monkeypatch.setattr(progress_reporter, "MIN_INTERVAL_S", 0.01)
-    monkeypatch.setattr(Outbox, "is_newest", late)
+    monkeypatch.setattr(Outbox, "extras_of_newest", late)
 
 
 def driver_that_tells(sender: Sender, url: str):

@@ -72,6 +72,7 @@ class Server:
             "job_id": job_id,
             "video_url": f"https://videos.example/secret/talk.mp4?{SECRET}",
             "fastapi_base_url": base,
+            "callback_headers": {"X-Geheim": "Bearer geheim"},
         }
         answer = self.client.post("/api/upload-video/process-video", json=body, headers=headers)
         assert answer.status_code == 200, answer.text
@@ -160,6 +161,7 @@ def test_one_trace_from_the_post_to_the_acknowledgement(server, collector, tmp_p
     assert tries == [("driver", "http_500"), ("manager", None)]
     assert by_name["acknowledged"].start_s == pytest.approx(by_name["attempt"].end_s, abs=0.001)
     assert by_name[POST].start_s <= by_name["queue"].start_s <= by_name["queue"].end_s <= by_name["attempt"].start_s
+    assert {got.headers["x-geheim"] for got in backend.of("a")} == {"Bearer geheim"}
     for raw in collector.raw:
         assert not [part for part in (b"secret", b"geheim", bytes(tmp_path), b"Traceback") if part in raw]
 

@@ -125,7 +125,7 @@ def test_alerts_say_what_to_do(rule):
         assert re.search("[가-힣]", said[name])
     assert re.fullmatch(
         r"\{\{ \$externalLabels\.ml_server \}\}"
-        r"(/health|/console/#/jobs(\?(state=(failed|accepted)|callback=pending))?)",
+        r"(/health|/console/#/jobs(\?(state=(failed|accepted|processing)|callback=pending))?)",
         said["link"],
     )
     assert rule["labels"]["severity"] in {"warning", "critical"}

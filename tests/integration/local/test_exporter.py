@@ -53,7 +53,11 @@ def rise(before, after, name, **labels):
 
 def late(before, after):
     """What is not told yet: each process reports at a time of its own, and a scrape clears Ray's gauges until then."""
-    rises = {"download_bytes_total": {}, "batch_fill_count": {"stage": "transcriber"}}
+    rises = {
+        "download_bytes_total": {},
+        "batch_fill_count": {"stage": "transcriber"},
+        "progress_tries_total": {"outcome": "delivered", "fault": "none"},
+    }
     told = [name for name, labels in rises.items() if rise(before, after, name, **labels)]
     expected = [(name, labels) for name, labels, by in EXPECTED if rise(before, after, name, **labels) < by]
     shown = after.labels("ray_" + PREFIX)
