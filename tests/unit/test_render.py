@@ -74,7 +74,6 @@ def test_the_quality_is_one_line_in_the_terminals_language(monkeypatch: pytest.M
     assert "나쁨 (인식기가 확신하지 못한 단어가 많습니다, NEW)" in printed(result)
 
 
-
 @pytest.mark.parametrize("warning", ONE_OF_EACH, ids=lambda warning: warning.code)
 def test_warnings_are_shown_in_the_language_of_the_terminal(
     warning: ResultWarning, monkeypatch: pytest.MonkeyPatch
