@@ -218,7 +218,7 @@ def judged(quality: Quality, *, audio_s: float, uncertain_s: float, has_words: b
     A figure that is not known speaks for nothing.
     """
     evidence = _evidence(quality, audio_s, uncertain_s, has_words=has_words)
-    known = [(limit, evidence[limit.reason]) for limit in LIMITS if evidence[limit.reason] is not None]
+    known = [(limit, value) for limit in LIMITS if (value := evidence[limit.reason]) is not None]
     poor = [limit.reason for limit, value in known if limit.poor is not None and limit.passed(value, limit.poor)]
     doubtful = [limit.reason for limit, value in known if limit.passed(value, limit.doubtful)]
     verdict = Verdict.POOR if poor else Verdict.DOUBTFUL if doubtful else Verdict.GOOD

@@ -554,7 +554,7 @@ def test_the_extractor_is_told_the_language_that_was_asked_for():
 
 
 def test_quality_is_in_the_result_and_under_contract_1_0_nothing_else_is_changed():
-    """Of the fake graph's 20 s 16 are speech, with words up to 0.2 s before their ends; under 1.0 only this lacks."""
+    """`metadata.quality` of the fake graph, 16 of whose 20 s are speech; under 1.0 all the rest is the same."""
     found = run(graph())
     assert found["metadata"]["quality"] == {
         "verdict": "poor",

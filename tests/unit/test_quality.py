@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ml_server_client
 from deployments.diarizer.protocol import Segmentation
 from deployments.types import FRAMES_PER_S, Segment, Span, Tracks, Word
 from deployments.warnings import ResultWarning, WarningCode
@@ -322,3 +323,13 @@ def test_a_line_for_the_terminal() -> None:
     assert quality_line({"verdict": "good", "reasons": []}, "ko") == "좋음"
     assert quality_line({"verdict": "superb", "reasons": ["NEW"]}, "en") == "superb (NEW)"
     assert json.loads(json.dumps(reported()))["verdict"] == "good"
+
+
+def test_the_client_types_all_of_it() -> None:
+    """`ml_server_client.Quality` has each field of the object and no other; a result of an earlier release has none."""
+    assert set(ml_server_client.Quality.model_fields) == {"verdict", "reasons", *quality.Quality.__dataclass_fields__}
+    about: dict[str, Any] = {"filename": "a", "duration": 1.0, "total_segments": 0, "unique_speakers": 0}
+    told = ml_server_client.Metadata(**about, quality=reported(overlap=None)).quality
+    assert told is not None
+    assert (told.verdict, told.reasons, told.overlap_share) == ("good", (), None)
+    assert ml_server_client.Metadata(**about).quality is None
