@@ -34,7 +34,7 @@ UNSAID = tuple(
 )
 """Terms that nobody says."""
 SAID = "Please send the contract for the Grafana dashboard to Hyunwoo Baek."
-TERMS = ("Hyunwoo Baek", "Grafana")
+TERMS = ("Hyunwoo", "Grafana")
 
 
 @pytest.fixture(scope="module")
