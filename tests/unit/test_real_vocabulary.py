@@ -33,8 +33,11 @@ UNSAID = tuple(
     " PostgreSQL Kubernetes RabbitMQ Datadog Keycloak ibuprofen metformin lisinopril sertraline warfarin".split()
 )
 """Terms that nobody says."""
+PEAS = "Six spoons of fresh snow peas. "
+SNAKE = "We also need a small plastic snake and a big toy frog."
+"""What the first five voices say: four of them the one, the fifth the other."""
 SAID = "Please send the contract for the Grafana dashboard to Hyunwoo Baek."
-TERMS = ("Hyunwoo Baek", "Grafana")
+TERMS = ("Hyunwoo", "Grafana")
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +74,11 @@ def test_names_are_written_as_the_vocabulary_has_them(ears: RealGraph, tmp_path:
     assert not [term for term in UNSAID if term in told]
 
 
-def test_terms_that_nobody_says_change_hardly_a_word(ears: RealGraph, voices: list[Audio]) -> None:
-    """And are not written themselves; words keep their times."""
+def test_terms_that_nobody_says_change_no_word(ears: RealGraph, voices: list[Audio]) -> None:
+    """And are not written themselves; words that are heard with and without them keep their times."""
     audio = sounds.in_a_row(*voices[:5], pause_s=1.0)
     plain, told = (ears.hear(audio, language="en", vocabulary=each) for each in ((), UNSAID))
-    assert word_error_rate(text_of(plain), text_of(told)) <= 0.1
+    assert word_error_rate(f"{PEAS * 4} {SNAKE}", text_of(told)) <= 0.05
     assert not [term for term in UNSAID if term.lower() in text_of(told).lower()]
     times = ([(word.text.lower(), word.start_s) for word, _ in words_of(each)] for each in (plain, told))
     apart = [abs(a[1] - b[1]) for a, b in zip(*times, strict=False) if a[0] == b[0]]

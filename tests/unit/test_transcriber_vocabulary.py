@@ -14,6 +14,7 @@ import soundfile
 from deployments.hallucinations.config import HallucinationThresholds
 from deployments.hallucinations.hypotheses import Hypothesis, filtered
 from deployments.hallucinations.recitations import is_recited
+from deployments.transcriber.attention import Attended
 from deployments.transcriber.batch_word_times import Untimed, with_words
 from deployments.transcriber.config import TranscriberConfig
 from deployments.transcriber.protocol import Chunk
@@ -120,26 +121,32 @@ def test_a_batch_is_one_call_for_each_length_of_prompt(
 
 
 @pytest.mark.parametrize(("words", "told"), [(3, True), (420, False)])
-def test_words_are_timed_after_what_they_were_written_after(
+def test_words_have_the_decoders_probabilities_and_the_times_of_the_sound(
     model: Whisper, chunks: list[Chunk], monkeypatch: pytest.MonkeyPatch, words: int, *, told: bool
 ) -> None:
-    """The vocabulary's words are as likely as they were to the decoder; one call per language and vocabulary.
+    """A term is as likely as with the vocabulary, and begins where it does without; others are asked for once.
 
-    Where text and vocabulary are too long together the text has the room.
+    Where text and vocabulary are too long together, the text has the room.
     """
-    asked: list[tuple[list[int], int]] = []
+    begin = model.text_before(TERMS).ids[0]
+
+    def attend(_encoded: Any, prompt: list[int], texts: list[Any], _durations_s: Any) -> list[Attended]:
+        with_terms = float(prompt[0] == begin)
+        return [Attended(starts_s=np.array([with_terms]), probabilities=np.array([with_terms])) for _ in texts]
+
+    found: list[Any] = []
+    monkeypatch.setattr(model, "attend", attend)
     monkeypatch.setattr(
-        model, "attend", lambda _encoded, prompt, texts, _durations_s: asked.append((prompt, len(texts))) or ["-"]
+        "deployments.transcriber.batch_word_times._timed",
+        lambda each, _text, attended: found.append(attended) or (each.utterance, True),
     )
-    monkeypatch.setattr("deployments.transcriber.batch_word_times._timed", lambda each, *_: (each.utterance, True))
     said = Utterance(start_s=0.0, end_s=3.0, text="a " * words)
     written = [
         Untimed(item=0, chunk=replace(chunks[0], vocabulary=vocabulary), language="en", utterance=said)
         for vocabulary in (TERMS, ())
     ]
     with_words(model, model.encode([model.features(chunks[0].audio)]), written)
-    plain = model.prompt("en")
-    assert asked == [([*model.text_before(TERMS).ids, *plain] if told else plain, 1), (plain, 1)]
+    assert [(each.starts_s[0], each.probabilities[0]) for each in found] == [(0.0, float(told)), (0.0, 0.0)]
 
 
 class Scripted:
