@@ -30,14 +30,17 @@ _ARROW = re.compile(r"--+>")
 FORMULA_BEGINS = ("=", "+", "-", "@")
 
 
-def export(result: bytes, options: ExportOptions, *, job_id: str) -> bytes:
-    """Return `result`, the contract's object as JSON, in another format; as `json` unchanged."""
+def export(result: bytes, options: ExportOptions, *, job_id: str, names: Mapping[str, str] | None = None) -> bytes:
+    """Return `result`, the contract's object as JSON, in another format; as `json` unchanged.
+
+    `names` are the speakers' by their ids: two ids with one name are one speaker.
+    """
     if options.format == "json":
         return result
     content = json.loads(result)
     warnings = sentences_of(content.get("metadata", {}), options.warnings) if options.warnings else []
     head: Iterable[str] = _HEADS[options.format]([plain(text) for text in warnings]) if options.format in _HEADS else ()
-    return "".join([*head, *_WRITERS[options.format](segments_of(content), options, job_id)]).encode()
+    return "".join([*head, *_WRITERS[options.format](segments_of(content, names or {}), options, job_id)]).encode()
 
 
 def _srt(segments: Sequence[ExportSegment], options: ExportOptions, _job_id: str) -> Iterator[str]:
@@ -76,11 +79,11 @@ def _tsv(segments: Sequence[ExportSegment], options: ExportOptions, _job_id: str
     """Write Whisper's columns, times in milliseconds, and the speaker as the last column.
 
     A spreadsheet would take a text like `=1+1` for a formula: such texts begin with an apostrophe (OWASP, "CSV
-    injection").
+    injection"), and so do such names.
     """
     yield "start\tend\ttext\tspeaker\n" if options.speakers else "start\tend\ttext\n"
     for segment in segments:
-        speaker = f"\t{segment.speaker}" if options.speakers else ""
+        speaker = f"\t{_as_cell(segment.speaker)}" if options.speakers else ""
         yield f"{segment.start_s * 1000:.0f}\t{segment.end_s * 1000:.0f}\t{_as_cell(segment.text)}{speaker}\n"
 
 
@@ -89,9 +92,10 @@ def _as_cell(text: str) -> str:
 
 
 def _rttm(segments: Sequence[ExportSegment], _options: ExportOptions, job_id: str) -> Iterator[str]:
-    """Write NIST's Rich Transcription Time Marked: a line for each turn."""
+    """Write NIST's Rich Transcription Time Marked: a line for each turn. Spaces separate its fields."""
     for speaker, turn in _turns(segments):
-        yield f"SPEAKER {job_id} 1 {turn.start_s:.3f} {turn.duration_s:.3f} <NA> <NA> {speaker} <NA> <NA>\n"
+        name = speaker.replace(" ", "_")
+        yield f"SPEAKER {job_id} 1 {turn.start_s:.3f} {turn.duration_s:.3f} <NA> <NA> {name} <NA> <NA>\n"
 
 
 def _turns(segments: Sequence[ExportSegment]) -> list[tuple[str, Span]]:
