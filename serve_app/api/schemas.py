@@ -29,11 +29,11 @@ JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}$"
 MAX_URL_LENGTH = 8192
 MOST_METADATA = 4096
 LEAST_PART_S = 0.1
+A_JOB = "550e8400-e29b-41d4-a716-446655440000"
+A_VIDEO = "https://ecg-bucket.s3.ap-northeast-2.amazonaws.com/videos/talk.mp4?X-Amz-Signature=0123"
 LONGEST_NAME = 100
 UNSEEN = str.maketrans(dict.fromkeys("\u200c\u200d\u115f\u1160\u3164\uffa0"))
 """Part of how names are written, and no name alone: joiners (Persian, Indic scripts, emoji) and fillers of Hangul."""
-A_JOB = "550e8400-e29b-41d4-a716-446655440000"
-A_VIDEO = "https://ecg-bucket.s3.ap-northeast-2.amazonaws.com/videos/talk.mp4?X-Amz-Signature=0123"
 
 JobId = Annotated[StrictStr, Field(pattern=JOB_ID_PATTERN, max_length=128, examples=[A_JOB])]
 WireStatus = Literal["accepted", "processing", "completed", "failed"]
@@ -164,6 +164,10 @@ class ProcessVideoRequest(ProcessVideoRequestV10):
         return self
 
 
+def _has_letters(term: str) -> bool:
+    return term.isprintable() and bool(re.search(r"\w", term))
+
+
 class SpeakerNames(RootModel[dict[StrictStr, Annotated[StrictStr, Field(min_length=1, max_length=LONGEST_NAME)]]]):
     """PUT /api/upload-video/jobs/{job_id}/speakers: each speaker id that gets a name, and the name."""
 
@@ -190,10 +194,6 @@ def _as_name(name: str) -> str:
     """Return a name in NFC, with plain spaces and none around it."""
     spaced = "".join(" " if unicodedata.category(char) == "Zs" else char for char in name)
     return unicodedata.normalize("NFC", spaced).strip()
-
-
-def _has_letters(term: str) -> bool:
-    return term.isprintable() and bool(re.search(r"\w", term))
 
 
 class ProcessVideoResponse(BaseModel):

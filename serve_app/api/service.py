@@ -276,9 +276,9 @@ class JobService:
         """Replace the names of the speakers. Raises `JobConflictError` for a job without a result."""
         job = await self._known(job_id)
         known = await self._in_time(None, speakers_of, await self._result(job_id))
-        if wrong := next((speaker for speaker in names if speaker not in known), None):
+        if wrong := [speaker for speaker in names if speaker not in known]:
             has = f"it has {', '.join(known)}" if known else "nobody speaks in it"
-            raise errors.InvalidRequestError(f"The result has no speaker {wrong[:40]}: {has}", job_id=job_id)
+            raise errors.InvalidRequestError(f"The result has no speaker {wrong[0][:40]}: {has}", job_id=job_id)
         named = await self._write(self._store.name_speakers, job, names)
         if named is None:
             raise errors.JobConflictError("A new run of this job has just begun", job_id=job_id)

@@ -318,6 +318,8 @@ def speakers(*, job_id: str, names: tuple[tuple[str, str], ...], clear: bool, se
     """
     if clear and names:
         raise click.UsageError("--clear takes all names away: give none with it")
+    if twice := next((speaker for speaker, name in names if dict(names)[speaker] != name), None):
+        raise click.UsageError(f"{twice} has two names")
     from serve_app.cli.jobs import name_speakers
 
     name_speakers(server, api_key, job_id, dict(names) if names or clear else None)

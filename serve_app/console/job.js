@@ -85,7 +85,7 @@ export function Job({ id, announce }) {
       <section class="card" aria-labelledby="callbacks"><h2 id="callbacks">${t("callbacks")}</h2><${Callbacks} callback=${job.callback} events=${events} /></section>
     </div>
     <${Events} events=${events} />
-    ${job.result ? html`<${Transcript} id=${id} result=${job.result} />` : html`<p class="empty">${t("no_result")}</p>`}
+    ${job.result ? html`<${Transcript} id=${id} result=${job.result} names=${job.speakers} announce=${announce} refresh=${() => shown.current.refresh()} />` : html`<p class="empty">${t("no_result")}</p>`}
   `;
 }
 

@@ -27,6 +27,7 @@ MEDIA_TYPES: Mapping[FormatName, str] = {
     "rttm": "text/plain",
 }
 _ARROW = re.compile(r"--+>")
+_NOT_IN_RTTM = re.compile(r"[\s<>]")
 FORMULA_BEGINS = ("=", "+", "-", "@")
 
 
@@ -92,9 +93,9 @@ def _as_cell(text: str) -> str:
 
 
 def _rttm(segments: Sequence[ExportSegment], _options: ExportOptions, job_id: str) -> Iterator[str]:
-    """Write NIST's Rich Transcription Time Marked: a line for each turn. Spaces separate its fields."""
+    """Write NIST's Rich Transcription Time Marked: a line for each turn. Spaces separate its fields, and `<NA>` is none."""
     for speaker, turn in _turns(segments):
-        name = speaker.replace(" ", "_")
+        name = _NOT_IN_RTTM.sub("_", speaker)
         yield f"SPEAKER {job_id} 1 {turn.start_s:.3f} {turn.duration_s:.3f} <NA> <NA> {name} <NA> <NA>\n"
 
 
