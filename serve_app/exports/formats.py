@@ -93,7 +93,10 @@ def _as_cell(text: str) -> str:
 
 
 def _rttm(segments: Sequence[ExportSegment], _options: ExportOptions, job_id: str) -> Iterator[str]:
-    """Write NIST's Rich Transcription Time Marked: a line for each turn. Spaces separate its fields, and `<NA>` is none."""
+    """Write NIST's Rich Transcription Time Marked: a line for each turn.
+
+    Spaces separate its fields, and `<NA>` means that there is none: names have neither.
+    """
     for speaker, turn in _turns(segments):
         name = _NOT_IN_RTTM.sub("_", speaker)
         yield f"SPEAKER {job_id} 1 {turn.start_s:.3f} {turn.duration_s:.3f} <NA> <NA> {name} <NA> <NA>\n"
