@@ -390,6 +390,6 @@ def test_a_name_that_is_wider_than_a_line_is_shortened():
     result, name = of(segment(1.0, ["Yes", "it", "is."])), "가나다라마바사아자차카타파하"
     names = {"SPEAKER_00": name}
     assert texts(result, names=names, line_length=20) == ["가나다라…:\nYes it is."]
-    assert texts(result, names=names, line_length=37) == [f"{name[:-2]}…:\nYes it is."]
+    assert texts(result, names=names, line_length=37) == [f"{name[:-1]}…:\nYes it is."]
     assert texts(result, names=names, line_length=38) == [f"{name}:\nYes it is."]
     assert f"<v {name}>" in written(result, "vtt", names, line_length=20)
