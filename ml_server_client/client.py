@@ -190,6 +190,15 @@ class MLServer:
         """Delete the data of an ended job for good. A job that has not ended is cancelled instead."""
         await self._once("DELETE", f"/api/upload-video/jobs/{_segment(job_id)}")
 
+    async def name_speakers(self, job_id: str, names: Mapping[str, str]) -> JobStatus:
+        """Give the speakers of a completed job names, by speaker id; return its state, without the result.
+
+        The names replace all that the job had; an empty mapping removes them. Status and exports have them at once, and
+        callbacks after `redeliver`.
+        """
+        path = f"/api/upload-video/jobs/{_segment(job_id)}/speakers"
+        return _parsed(JobStatus, await self._call("PUT", path, json=dict(names)))
+
     async def redeliver(self, job_id: str) -> None:
         """Have the terminal callback of a job sent again, for a backend that lost it."""
         await self._call("POST", f"/api/upload-video/jobs/{_segment(job_id)}/redeliver")

@@ -162,6 +162,8 @@ class JobStatus(_FromServer):
     """The state of the terminal callback: `state`, `attempts`, `last_error`."""
     custom_metadata: dict[str, Any] | None = None
     """As `submit` was given it."""
+    speakers: dict[str, str] = Field(default_factory=dict)
+    """The names that people gave, by speaker id: see `MLServer.name_speakers`."""
 
     @property
     def ended(self) -> bool:
@@ -181,6 +183,8 @@ class Callback(_FromServer):
     error_message: str | None = None
     custom_metadata: dict[str, Any] | None = None
     """As `submit` was given it."""
+    speakers: dict[str, str] = Field(default_factory=dict)
+    """The names that people gave, by speaker id: in what `MLServer.redeliver` has sent after that."""
 
     @property
     def ended(self) -> bool:

@@ -158,6 +158,15 @@ def _one_job(service: JobService) -> APIRouter:
         """Send the terminal callback of an ended job again."""
         return await service.redeliver(job_id)
 
+    @router.put(
+        "/speakers",
+        response_model_exclude_none=True,
+        responses=refusals(*document.OF_A_JOB, errors.JobConflictError),
+    )
+    async def name_speakers(job_id: PathJobId, names: schemas.SpeakerNames) -> schemas.NamedJobView:
+        """Give the speakers of a completed job names, in place of those that they had; {} takes them away."""
+        return await service.name_speakers(job_id, names.root)
+
     @router.get("/timeline", responses=refusals(*document.OF_A_JOB))
     async def timeline(job_id: PathJobId) -> schemas.Timeline:
         """Return the job's states, attempts and callbacks, with their times."""

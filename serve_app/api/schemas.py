@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    RootModel,
     StrictBool,
     StrictFloat,
     StrictInt,
@@ -30,6 +31,9 @@ MOST_METADATA, DEEPEST_METADATA = 4096, 16
 LEAST_PART_S = 0.1
 A_JOB = "550e8400-e29b-41d4-a716-446655440000"
 A_VIDEO = "https://ecg-bucket.s3.ap-northeast-2.amazonaws.com/videos/talk.mp4?X-Amz-Signature=0123"
+LONGEST_NAME = 100
+UNSEEN = str.maketrans(dict.fromkeys("\u200c\u200d\u115f\u1160\u3164\uffa0"))
+"""Part of how names are written, and no name alone: joiners (Persian, Indic scripts, emoji) and fillers of Hangul."""
 
 JobId = Annotated[StrictStr, Field(pattern=JOB_ID_PATTERN, max_length=128, examples=[A_JOB])]
 WireStatus = Literal["accepted", "processing", "completed", "failed"]
@@ -217,6 +221,34 @@ def _has_letters(term: str) -> bool:
     return term.isprintable() and bool(re.search(r"\w", term))
 
 
+class SpeakerNames(RootModel[dict[StrictStr, Annotated[StrictStr, Field(min_length=1, max_length=LONGEST_NAME)]]]):
+    """PUT /api/upload-video/jobs/{job_id}/speakers: each speaker id that gets a name, and the name."""
+
+    model_config = _example(SPEAKER_00="김철수", SPEAKER_01="Anna")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_lines(cls, data: Any) -> Any:
+        """Return the names as they are stored. The sentence of a refusal has no name, and only ids that print."""
+        if not isinstance(data, dict):
+            return data
+        for speaker, name in data.items():
+            if not speaker.isprintable():
+                raise ValueError("A key of the names is no speaker id")
+            if not isinstance(name, str) or not 1 <= len(_as_name(name)) <= LONGEST_NAME:
+                raise ValueError(f"The name of {speaker[:40]} must be a string of 1 to {LONGEST_NAME} characters")
+            seen = _as_name(name).translate(UNSEEN).strip()
+            if not seen or not seen.isprintable():
+                raise ValueError(f"The name of {speaker[:40]} has characters that cannot be seen")
+        return {speaker: _as_name(name) for speaker, name in data.items()}
+
+
+def _as_name(name: str) -> str:
+    """Return a name in NFC, with plain spaces and none around it."""
+    spaced = "".join(" " if unicodedata.category(char) == "Zs" else char for char in name)
+    return unicodedata.normalize("NFC", spaced).strip()
+
+
 class ProcessVideoResponse(BaseModel):
     """200, contract 1.1."""
 
@@ -275,7 +307,15 @@ class JobView(BaseModel):
     custom_metadata: dict[str, Any] | None = Field(default=None, description="As the POST gave it")
 
 
-class StatusResponse(JobView):
+class NamedJobView(JobView):
+    """A job's state with the names of its speakers."""
+
+    model_config = _example(**_DONE, speakers={"SPEAKER_00": "김철수"})
+
+    speakers: dict[str, str] | None = Field(default=None, description="Names by speaker id, where people gave any")
+
+
+class StatusResponse(NamedJobView):
     """GET /api/upload-video/status/{job_id}."""
 
     model_config = _example(

@@ -27,7 +27,7 @@ from deployments.net.policy import AddressRefusedError, check_callback_url, chec
 from deployments.transcriber.config import languages
 from serve_app import __version__
 from serve_app.api import errors, schemas
-from serve_app.callbacks.payloads import dump, status_url
+from serve_app.callbacks.payloads import dump, end_body, status_url
 from serve_app.exports.formats import export
 from serve_app.jobs.job import CallbackExtras, CallbackState, Counts, Job, JobOptions, NewJob, Outcome, Rerun
 from serve_app.jobs.progress import SENTENCES
@@ -226,7 +226,9 @@ class JobService:
         result = await self._read(self._store.fetch_result, job_id) if has_result else None
         if result is None and job.state is JobState.COMPLETED:  # deleted meanwhile, and perhaps posted again
             raise errors.JobNotFoundError(job_id=job_id)
-        view = (await self._view(job)).model_dump(exclude_none=True)
+        view = (await self._view(job)).model_dump(exclude_none=True) | (
+            {"speakers": job.speakers} if job.speakers else {}
+        )
         view["callback"] = asdict(callback)
         content = dump(view)
         return content if result is None else content[:-1] + b',"result":' + result + b"}"
@@ -321,10 +323,25 @@ class JobService:
         job = await self._known(job_id)
         if not job.state.ended:
             raise errors.JobConflictError("This job has not ended", job_id=job_id)
-        if not await self._write(self._outbox.redeliver, job_id):
+        limit, named = self._settings.limits.callback_bytes, self._settings.contract_version != "1.0"
+        body = partial(end_body, locale=self._settings.locale, max_bytes=limit)
+        if not await self._write(partial(self._outbox.redeliver, end_body=body, named=named), job_id):
             raise errors.JobConflictError("This job has no callback URL", job_id=job_id)
         self._signals.wake()
         return await self._view(job)
+
+    async def name_speakers(self, job_id: str, names: dict[str, str]) -> schemas.NamedJobView:
+        """Replace the names of the speakers. Raises `JobConflictError` for a job without a result."""
+        job = await self._known(job_id)
+        known = await self._in_time(None, speakers_of, await self._result(job_id))
+        if wrong := [speaker for speaker in names if speaker not in known]:
+            has = f"it has {', '.join(known)}" if known else "nobody speaks in it"
+            raise errors.InvalidRequestError(f"The result has no speaker {wrong[0][:40]}: {has}", job_id=job_id)
+        named = await self._write(self._store.name_speakers, job, names)
+        if named is None:
+            raise errors.JobConflictError("A new run of this job has just begun", job_id=job_id)
+        log.info("speakers named", extra=logs.about(job_id))
+        return schemas.NamedJobView(**self._fields(named, None), speakers=named.speakers)
 
     async def timeline(self, job_id: str) -> schemas.Timeline:
         """Return the events of a job."""
@@ -339,11 +356,16 @@ class JobService:
 
     async def export(self, job_id: str, options: ExportOptions) -> bytes:
         """Return the job's result as a file. Raises `JobConflictError` for a job without a result."""
-        await self._known(job_id)
+        job = await self._known(job_id)
+        result = await self._result(job_id)
+        return await self._in_time(None, export, result, options, job_id=job_id, names=job.speakers)
+
+    async def _result(self, job_id: str) -> bytes:
+        """Return the job's result. Raises `JobConflictError` where there is none."""
         result = await self._read(self._store.fetch_result, job_id)
         if result is None:
             raise errors.JobConflictError("This job has no result: it has not been completed", job_id=job_id)
-        return await self._in_time(None, export, result, options, job_id=job_id)
+        return result
 
     async def _read(self, query: Callable[..., Result], *args: object, **options: object) -> Result:
         """Read from the database. Raises `UnavailableError` in time for the response: a request has five seconds."""
@@ -425,6 +447,11 @@ def _merged(job: Job, changes: dict[str, Any]) -> schemas.ProcessVideoRequest:
 def _extras(request: schemas.ProcessVideoRequest) -> CallbackExtras:
     metadata = None if request.custom_metadata is None else dump(request.custom_metadata).decode()
     return CallbackExtras(custom_metadata=metadata, headers=request.callback_headers)
+
+
+def speakers_of(result: bytes) -> list[str]:
+    """Return the speaker ids of a result, in order."""
+    return sorted({segment["speaker"]["speaker_id"] for segment in json.loads(result)["segments"]})
 
 
 def _actor(job: Job) -> str | None:

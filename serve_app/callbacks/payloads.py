@@ -10,6 +10,8 @@ from serve_app.jobs.progress import SENTENCES, Progress
 from serve_app.jobs.stages import Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from deployments.errors import Locale
     from serve_app.jobs.job import Job, Outcome
 
@@ -21,18 +23,23 @@ def progress(job_id: str, now: Progress, *, locale: Locale) -> bytes:
 
 
 def end_body(job: Job, outcome: Outcome, *, locale: Locale, max_bytes: int) -> bytes:
-    """Return the body that reports the end of a run."""
+    """Return the body that reports the end of a run; where its speakers have names, with these."""
     if outcome.result is None:
         body = failed(job.job_id, job.progress, code=str(outcome.error_code), message=str(outcome.error_message))
     else:
-        room = max_bytes - len(with_metadata(b"", job.custom_metadata))
+        room = max_bytes - len(with_metadata(b"", job.custom_metadata)) - len(with_speakers(b"", job.speakers))
         body = completed(job.job_id, outcome.result, locale=locale, max_bytes=room)
-    return with_metadata(body, job.custom_metadata)
+    return with_speakers(with_metadata(body, job.custom_metadata), job.speakers)
 
 
 def with_metadata(body: bytes, custom_metadata: str | None) -> bytes:
     """Return a body with the caller's own JSON, where there is any."""
     return body if custom_metadata is None else body[:-1] + b',"custom_metadata":' + custom_metadata.encode() + b"}"
+
+
+def with_speakers(body: bytes, names: Mapping[str, str] | None) -> bytes:
+    """Return a body with the speakers' names, where they have any."""
+    return body if names is None else body[:-1] + b',"speakers":' + dump(dict(names)) + b"}"
 
 
 def failed(job_id: str, percent: int, *, code: str, message: str) -> bytes:

@@ -71,6 +71,10 @@ class ServerClient:
         """Cancel a job that has not ended; return its state."""
         return self._call("POST", f"{JOBS_PATH}/{quote(job_id, safe='')}/cancel")
 
+    def name_speakers(self, job_id: str, names: Mapping[str, str]) -> dict[str, Any]:
+        """Give the speakers of a completed job these names instead of those that they had; return the job's state."""
+        return self._call("PUT", f"{JOBS_PATH}/{quote(job_id, safe='')}/speakers", json=dict(names))
+
     def redeliver(self, job_id: str) -> dict[str, Any]:
         """Have the terminal callback sent again; return the job's state."""
         return self._call("POST", f"{JOBS_PATH}/{quote(job_id, safe='')}/redeliver")

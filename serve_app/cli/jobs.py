@@ -1,4 +1,4 @@
-"""`ml-server jobs`, `jobs show`, `cancel`, `redeliver` and `export`: an operator's requests to a running server."""
+"""`ml-server jobs`, `jobs show`, `cancel`, `redeliver`, `speakers`, `export`: an operator's requests to a server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from serve_app.cli.progress_bar import words_of
-from serve_app.cli.render import plain, print_warnings
+from serve_app.cli.render import NOTHING, plain, print_warnings, speaker_of
 from serve_app.cli.submit import complain, connected, print_state
 
 if TYPE_CHECKING:
@@ -57,6 +57,22 @@ def redeliver(server_url: str, api_key: str | None, job_id: str) -> None:
         state = client.redeliver(job_id)
     sentence = f"The terminal callback will be sent again ({state['status']})."
     Console().print(Text(f"{sentence} To see its tries: ml-server jobs show {plain(job_id)}"), soft_wrap=True)
+
+
+def name_speakers(server_url: str, api_key: str | None, job_id: str, names: Mapping[str, str] | None) -> None:
+    """Give a job's speakers these names instead of those that they had, and print them; None: only print them."""
+    with connected(server_url, api_key) as client:
+        if names is not None:
+            client.name_speakers(job_id, names)
+        state = client.status(job_id)
+    if "result" not in state:
+        sys.exit(complain("This job has no result, so it has no speakers."))
+    speakers = sorted({speaker_of(segment) for segment in state["result"].get("segments") or ()})
+    named = state.get("speakers") or {}
+    table = Table("Speaker", "Name", box=None, pad_edge=False)
+    for speaker in speakers:
+        table.add_row(*(Text(plain(cell)) for cell in (speaker, named.get(speaker, NOTHING))))
+    Console().print(table if speakers else "Nobody speaks in this video.")
 
 
 def export(

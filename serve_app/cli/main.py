@@ -67,6 +67,19 @@ class JsonObject(click.ParamType[Any]):
         return content
 
 
+class SpeakerName(click.ParamType[Any]):
+    """A speaker's id and name."""
+
+    name = "speaker"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return both; the server judges them."""
+        speaker, equals, name = value.partition("=")
+        if not equals:
+            self.fail("is no name of a speaker: write SPEAKER_00=NAME", param, ctx)
+        return speaker, name
+
+
 class HeaderLine(click.ParamType[Any]):
     """A header as HTTP writes it."""
 
@@ -174,6 +187,7 @@ def main() -> None:
     Submit a video:       ml-server submit talk.mp4 --wait
     Look up a job:        ml-server status JOB_ID
     List the jobs:        ml-server jobs, ml-server jobs show JOB_ID
+    Name its speakers:    ml-server speakers JOB_ID SPEAKER_00=Anna
     Repeat its callback:  ml-server redeliver JOB_ID
     Run it again:         ml-server rerun JOB_ID --num-speakers 3
     Export subtitles:     ml-server export JOB_ID --format vtt
@@ -335,6 +349,27 @@ def redeliver(*, job_id: str, server: str, api_key: str | None) -> None:
     from serve_app.cli.jobs import redeliver
 
     redeliver(server, api_key, job_id)
+
+
+@main.command()
+@click.argument("job_id")
+@click.argument("names", nargs=-1, type=SpeakerName(), metavar="[SPEAKER_00=NAME]...")
+@click.option("--clear", is_flag=True, help="Take all names away.")
+@server_option
+@key_option
+def speakers(*, job_id: str, names: tuple[tuple[str, str], ...], clear: bool, server: str, api_key: str | None) -> None:
+    """Give the speakers of a completed job names, or print those that they have.
+
+    The names replace all earlier ones. Exports and the console show them at once; `ml-server redeliver` sends them to
+    the backend.
+    """
+    if clear and names:
+        raise click.UsageError("--clear takes all names away: give none with it")
+    if twice := next((speaker for speaker, name in names if dict(names)[speaker] != name), None):
+        raise click.UsageError(f"{twice} has two names")
+    from serve_app.cli.jobs import name_speakers
+
+    name_speakers(server, api_key, job_id, dict(names) if names or clear else None)
 
 
 @main.command()

@@ -9,6 +9,7 @@ import os
 import re
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -46,16 +47,23 @@ def plain(text: str) -> str:
 
 
 def render_result(
-    result: Mapping[str, Any], console: Console, *, reference: Sequence[ReferenceLine] | None = None
+    result: Mapping[str, Any],
+    console: Console,
+    *,
+    reference: Sequence[ReferenceLine] | None = None,
+    names: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Print the figures, warnings and transcript of a result, and the comparison with a reference if there is one."""
+    """Print the figures, warnings and transcript of a result, and the comparison with a reference if there is one.
+
+    `names` are the speakers' by their ids.
+    """
     console.print(metadata_table(result))
     print_warnings(result, console)
     if reference:
         console.print(comparison_table(result, reference))
         console.print(Text(agreement(result, reference)))
     if result.get("segments"):
-        console.print(transcript_table(result))
+        console.print(transcript_table(result, names))
     else:
         console.print(Text("No speech was found in this video.", style="italic"))
 
@@ -94,8 +102,9 @@ def metadata_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
-def transcript_table(result: Mapping[str, Any]) -> Table:
+def transcript_table(result: Mapping[str, Any], names: Mapping[str, str] = MappingProxyType({})) -> Table:
     """Return a row per segment: times, speaker, text, emotion, and the mean level and pitch of its words."""
+    style = {names[speaker]: style_of(speaker) for speaker in sorted(names, reverse=True)}  # one for one name
     table = Table(title="Transcript", title_justify="left", expand=True)
     table.add_column("Time (s)", justify="right", no_wrap=True)
     table.add_column("Speaker", no_wrap=True)
@@ -104,12 +113,12 @@ def transcript_table(result: Mapping[str, Any]) -> Table:
     table.add_column("Volume", justify="right", no_wrap=True)
     table.add_column("Pitch", justify="right", no_wrap=True)
     for segment in result.get("segments") or ():
-        speaker = speaker_of(segment)
+        speaker = names.get(speaker_of(segment), speaker_of(segment))
         words = segment.get("words") or ()
         volume_db, pitch_hz = mean_volume_db(words), mean_pitch_hz(words)
         table.add_row(
             f"{segment['start_time']:.2f} - {segment['end_time']:.2f}",
-            Text(plain(speaker), style=style_of(speaker)),
+            Text(plain(speaker), style=style.get(speaker) or style_of(speaker)),
             Text(plain(str(segment.get("text", "")))),
             emotion_of(segment),
             NOTHING if volume_db is None else f"{volume_db:.0f} dB",

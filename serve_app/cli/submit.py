@@ -124,8 +124,11 @@ def print_state(state: Mapping[str, Any], console: Console) -> None:
         console.print(_line("Error", f"{state.get('error_message')} [{state.get('error_code')}]"))
     if callback := state.get("callback"):
         console.print(_line("Callback", ", ".join(f"{k} {v}" for k, v in callback.items() if v not in (None, ""))))
+    names = state.get("speakers") or {}
+    if names:
+        console.print(_line("Speakers", ", ".join(f"{speaker} {name}" for speaker, name in sorted(names.items()))))
     if result := state.get("result"):
-        render_result(result, console)
+        render_result(result, console, names=names)
 
 
 @contextmanager

@@ -56,6 +56,8 @@ export const status = (id, signal) => json(new URL(`status/${encodeURIComponent(
 export const timeline = (id, signal) => json(jobUrl(id, "/timeline"), { signal });
 export const remove = (id) => json(jobUrl(id), { method: "DELETE" });
 export const cancel = (id) => json(jobUrl(id, "/cancel"), { method: "POST" });
+/** Give the speakers these names, by speaker id, in place of all that they had. */
+export const nameSpeakers = (id, names) => json(jobUrl(id, "/speakers"), { method: "PUT", body: names });
 export const redeliver = (id) => json(jobUrl(id, "/redeliver"), { method: "POST" });
 export const rerun = (id, body) => json(jobUrl(id, "/rerun"), { method: "POST", body });
 export const submit = (body) => json(new URL("process-video", ROOT), { method: "POST", body });

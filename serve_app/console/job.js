@@ -90,7 +90,7 @@ export function Job({ id, announce }) {
     <${Events} events=${events} />
     ${hasEnded(now.status) && html`<${Rerun} id=${id} announce=${announce} refresh=${() => shown.current.refresh()} />`}
     ${job.result && now.status !== "completed" && html`<p class="help">${t("old_result")}</p>`}
-    ${job.result ? html`<${Transcript} id=${id} result=${job.result} />` : html`<p class="empty">${t("no_result")}</p>`}
+    ${job.result ? html`<${Transcript} id=${id} result=${job.result} names=${job.speakers} announce=${announce} refresh=${() => shown.current.refresh()} />` : html`<p class="empty">${t("no_result")}</p>`}
   `;
 }
 

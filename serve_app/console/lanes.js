@@ -11,6 +11,7 @@ const FLOOR_DB = -60;
 const STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
 const MOODS = ["happy", "sad", "angry", "fearful", "disgusted", "surprised"]; // neutral is not drawn
 const TEXT_PX = 6; // width of a letter, about
+const NAME_LETTERS = 16; // of a speaker's name in its lane, at most
 
 export class Lanes {
   /** `player` has the playhead; the pointer moves it. */
@@ -18,8 +19,7 @@ export class Lanes {
     Object.assign(this, { score, player, overview, detail });
     this.span = Math.min(score.duration, USUAL_S);
     this.from = 0;
-    this.lane = Math.min(LANE, Math.max(5, LANES / Math.max(1, score.speakers.length)));
-    this.height = RULER + this.lane * score.speakers.length + 2 * (CURVE + GAP) + 2;
+    this.#measure();
     this.frame = 0;
     this.whole = document.createElement("canvas");
     this.#resize();
@@ -30,6 +30,18 @@ export class Lanes {
     this.#drag(detail, (x) => this.from + (x / this.width) * this.span);
     this.#drag(overview, (x) => (x / this.width) * score.duration);
     detail.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
+  }
+
+  /** Draw the lanes anew after the score's speakers got names, and perhaps became fewer. */
+  speakersChanged() {
+    this.#measure();
+    this.#resize();
+  }
+
+  #measure() {
+    const { speakers } = this.score;
+    this.lane = Math.min(LANE, Math.max(5, LANES / Math.max(1, speakers.length)));
+    this.height = RULER + this.lane * speakers.length + 2 * (CURVE + GAP) + 2;
   }
 
   close() {
@@ -181,11 +193,28 @@ export class Lanes {
         pen.fillText(words.text[i], left + 2, top + lane / 2 + 3);
       }
     }
+    this.#names(pen);
     pen.fillStyle = colours.muted;
     pen.fillText(t("level"), 4, level + 9);
     pen.fillText(`${t("pitch")} ${Math.round(score.pitch[0])}–${Math.round(score.pitch[1])}`, 4, pitch + 9);
     pen.fillStyle = colours.playhead;
     pen.fillRect(x(this.player.time) - 1, 0, 2, this.height);
+  }
+
+  /** Write the names that speakers were given at the left of their lanes, over what lies there. */
+  #names(pen) {
+    if (this.lane < 14) return;
+    this.score.speakers.forEach(({ name }, n) => {
+      if (!name) return;
+      const text = name.length > NAME_LETTERS ? `${name.slice(0, NAME_LETTERS - 1)}…` : name;
+      const top = RULER + n * this.lane;
+      pen.globalAlpha = 0.85;
+      pen.fillStyle = this.colours.card;
+      pen.fillRect(0, top + 1, pen.measureText(text).width + 8, this.lane - 2);
+      pen.globalAlpha = 1;
+      pen.fillStyle = this.colours.speakers[n % this.colours.speakers.length];
+      pen.fillText(text, 4, top + this.lane / 2 + 4);
+    });
   }
 
   #ruler(pen, x) {
@@ -229,6 +258,7 @@ function palette(canvas) {
   };
   const found = {
     text: colour("text"),
+    card: colour("card"),
     muted: colour("muted"),
     line: colour("line"),
     faint: colour("faint"),

@@ -3,7 +3,7 @@
 /** The words of all segments in flat arrays, in the transcript's order, and searches over them. */
 export function createScore(result) {
   const { segments } = result;
-  const names = [...new Set(segments.map((segment) => segment.speaker.speaker_id))].sort();
+  const ids = [...new Set(segments.map((segment) => segment.speaker.speaker_id))].sort();
   const count = segments.reduce((sum, segment) => sum + segment.words.length, 0);
   const words = {
     count,
@@ -30,7 +30,6 @@ export function createScore(result) {
     }
   });
   first[segments.length] = count;
-  const speaker = Uint16Array.from(segments, (segment) => names.indexOf(segment.speaker.speaker_id));
   const order = Uint32Array.from(words.start.keys()).sort((a, b) => words.start[a] - words.start[b]);
   const rank = new Uint32Array(count);
   order.forEach((word, place) => (rank[word] = place));
@@ -40,12 +39,26 @@ export function createScore(result) {
   const begins = Float64Array.from(segments, (segment) => segment.start_time);
   const spoken = words.hz.filter((hz) => hz > 0).sort();
 
-  return {
+  const score = {
     segments,
-    speaker,
     first,
     words,
-    speakers: names,
+    /** Who speaks, in the order of the lanes: {ids, name (null: none was given), number}. */
+    speakers: [],
+    /** Of each segment, its speaker's place in `speakers`. */
+    speaker: new Uint16Array(segments.length),
+    /** Call speakers by `names`, by speaker id. Ids with one name are one speaker. */
+    name(names) {
+      const called = new Map();
+      ids.forEach((id, place) => {
+        const name = names[id] ?? null;
+        if (!called.has(name ?? id)) called.set(name ?? id, { ids: [], name, number: place + 1 });
+        called.get(name ?? id).ids.push(id);
+      });
+      score.speakers = [...called.values()];
+      const places = new Map(score.speakers.flatMap((speaker, place) => speaker.ids.map((id) => [id, place])));
+      score.speaker = Uint16Array.from(segments, (segment) => places.get(segment.speaker.speaker_id));
+    },
     duration: Math.max(
       result.duration,
       words.end.reduce((most, end) => Math.max(most, end), 0),
@@ -68,6 +81,8 @@ export function createScore(result) {
       for (let n = after(begins, from - longestSegment - 1e-9); n < segments.length && begins[n] <= until; n++) yield n;
     },
   };
+  score.name({});
+  return score;
 }
 
 /** How many of the sorted `values` are at most `limit`. */

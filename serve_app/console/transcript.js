@@ -4,6 +4,7 @@
 // (content-visibility): an hour of speech scrolls smoothly, and find-in-page and screen readers still get all of it.
 
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
+import * as api from "./api.js";
 import { clock, t } from "./i18n.js";
 import { Lanes } from "./lanes.js";
 import { Player } from "./player.js";
@@ -18,23 +19,39 @@ export function Transcript(props) {
   return html`<${TranscriptInOneLanguage} key=${document.documentElement.lang} ...${props} />`; // created again when the language changes
 }
 
-function TranscriptInOneLanguage({ id, result }) {
+function TranscriptInOneLanguage({ id, result, names, announce, refresh }) {
   const root = useRef();
   const view = useRef(null);
   const [, redraw] = useState(0);
+  const [asked, setAsked] = useState(null); // the speaker who gets a name
   useEffect(() => {
-    view.current = new View(root.current, result, () => redraw((n) => n + 1));
+    view.current = new View(root.current, result, { changed: () => redraw((n) => n + 1), rename: setAsked });
     if (sources.has(id)) view.current.player.use(sources.get(id));
     redraw((n) => n + 1);
     return () => view.current.close();
   }, [result]);
+  useEffect(() => {
+    view.current.name(names ?? {});
+    redraw((n) => n + 1);
+  }, [result, JSON.stringify(names)]);
 
+  const rename = async (speaker, name) => {
+    const { speakers = {} } = await api.status(id); // another tab may have named another speaker
+    for (const each of speaker.ids) {
+      if (name) speakers[each] = name;
+      else delete speakers[each];
+    }
+    await api.nameSpeakers(id, speakers);
+    await refresh();
+    announce(name ? t("renamed", name) : t("unnamed"));
+  };
   if (!result.segments.length)
     return html`<section class="card" ref=${root}><h2>${t("transcript")}</h2><p class="empty">${t("no_speech")}</p></section>`;
-  const { player, lanes } = view.current ?? {};
+  const { player, lanes, score } = view.current ?? {};
   return html`
     <section class="transcript" aria-labelledby="transcript" ref=${root}>
       <h2 id="transcript">${t("transcript")}</h2>
+      <${Speakers} speakers=${score?.speakers ?? []} rename=${setAsked} />
       <div class="player">
         <div class="controls">
           <button class="main" disabled=${!player?.source} onClick=${() => player.toggle()}>${player?.playing ? `❚❚ ${t("pause")}` : `▶ ${t("play")}`}</button>
@@ -54,9 +71,52 @@ function TranscriptInOneLanguage({ id, result }) {
       <${Sound} id=${id} player=${player} />
       <p class="help" id="keys-help">${t("keys_help")} <span class="c3">${t("low_confidence")}</span></p>
       <ol class="segments" lang=${result.language}></ol>
+      ${asked && html`<${RenameDialog} key=${asked.ids[0]} speaker=${asked} rename=${rename} close=${() => setAsked(null)} />`}
     </section>
   `;
 }
+
+/** The speakers in the colours of their lanes: each is a button that gives a name. */
+function Speakers({ speakers, rename }) {
+  const item = (speaker, n) => html`
+    <li class="s${n % 8}"><button class="who" aria-haspopup="dialog" aria-label=${t("rename", called(speaker))} title=${t("rename", called(speaker))} onClick=${() => rename(speaker)}>${called(speaker)}</button></li>
+  `;
+  return html`<ul class="speakers" aria-label=${t("who_speaks")}>${speakers.map(item)}</ul>`;
+}
+
+function RenameDialog({ speaker, rename, close }) {
+  const dialog = useRef();
+  const [error, setError] = useState(null);
+  const [busy, setBusy] = useState(false);
+  useEffect(() => dialog.current.showModal(), []);
+  const leave = () => (dialog.current.close(), close()); // closing gives the focus back
+  const submit = async (event) => {
+    event.preventDefault();
+    setBusy(true);
+    setError(null);
+    try {
+      await rename(speaker, new FormData(event.target).get("name").trim());
+      leave();
+    } catch (problem) {
+      setError(problem.status === 400 ? t("name_wrong") : problem.message);
+      setBusy(false);
+    }
+  };
+  return html`
+    <dialog ref=${dialog} aria-labelledby="rename-title" onCancel=${(event) => (event.preventDefault(), leave())}>
+      <form onSubmit=${submit}>
+        <h2 id="rename-title">${t("rename", called(speaker))}</h2>
+        ${error && html`<p role="alert" class="bad">${error}</p>`}
+        <label>${t("name")}<input name="name" maxlength="100" autocomplete="off" autofocus value=${speaker.name ?? ""} aria-describedby="rename-help" /></label>
+        <p class="help" id="rename-help">${t("rename_help")}</p>
+        <p class="actions"><button type="button" onClick=${leave}>${t("no_change")}</button><button class="main" disabled=${busy}>${t("save")}</button></p>
+      </form>
+    </dialog>
+  `;
+}
+
+/** What a speaker is called: by the given name, else by a number. */
+const called = ({ name, number }) => name ?? t("speaker_n", number);
 
 function Sound({ id, player }) {
   const use = (url) => {
@@ -86,12 +146,13 @@ function Sound({ id, player }) {
 }
 
 class View {
-  /** `changed` is called whenever the player's state changes. */
-  constructor(root, result, changed) {
+  /** `changed` is called whenever the player's state changes, `rename` with a speaker whose name was clicked. */
+  constructor(root, result, { changed, rename }) {
     this.score = createScore(result);
     this.find = (selector) => root.querySelector(selector);
     this.list = this.find(".segments");
     this.closed = false;
+    this.names = "{}";
     this.player = new Player(this.score.duration, this.find("video") ?? document.createElement("video"));
     if (!this.list) return;
     this.elements = Array.from({ length: this.score.words.count });
@@ -105,9 +166,22 @@ class View {
     this.player.addEventListener("changed", () => this.player.source || (this.player.media.hidden = true));
     this.slider.addEventListener("keydown", (event) => this.#key(event));
     this.list.addEventListener("click", ({ target }) => this.#seekToWord(target));
+    this.list.addEventListener("click", ({ target }) => target.segment >= 0 && rename(this.#speaker(target.segment)));
     this.list.addEventListener("pointerover", ({ target }) => target.word >= 0 && this.#showWord(target.word));
     this.list.replaceChildren();
     this.#write(0);
+    this.#playheadMoved(false);
+  }
+
+  /** Call the speakers by `names`, by speaker id: labels, colours and lanes follow; all else stays as it is. */
+  name(names) {
+    if (!this.list || JSON.stringify(names) === this.names) return;
+    this.names = JSON.stringify(names);
+    this.score.name(names);
+    for (const [n, item] of [...this.list.children].entries()) this.#label(item, n);
+    this.lanes.speakersChanged();
+    this.elements[this.now]?.classList.remove("now");
+    this.now = -1; // so that the ruler tells the name
     this.#playheadMoved(false);
   }
 
@@ -129,9 +203,9 @@ class View {
   }
 
   #segment(n) {
-    const { segments, speaker, first, words } = this.score;
+    const { segments, first, words } = this.score;
     const { start_time, emotion, language } = segments[n];
-    const item = make("li", `segment s${speaker[n] % 8}`);
+    const item = make("li", "");
     item.style.containIntrinsicBlockSize = `auto ${2.1 + 1.6 * Math.ceil((first[n + 1] - first[n]) / WORDS_PER_LINE)}rem`;
     const at = make("button", "at", clock(start_time, 1));
     at.tabIndex = -1; // the keyboard moves the playhead by the ruler
@@ -139,7 +213,10 @@ class View {
     const mood =
       emotion && make("span", `mood ${emotion.label}`, `${t(emotion.label)} ${Math.round(100 * emotion.confidence)} %`);
     const head = make("div", "about");
-    head.append(at, make("b", "who", t("speaker_n", speaker[n] + 1)), mood ?? "");
+    const who = make("button", "who");
+    who.tabIndex = -1; // the keyboard has the list of speakers
+    who.segment = n;
+    head.append(at, who, mood ?? "");
     if (language && language !== this.list.lang) head.append(make("span", "muted language", language));
     head.lang = document.documentElement.lang;
     const text = make("p", "");
@@ -152,7 +229,20 @@ class View {
       text.append(word);
     }
     item.append(head, text);
+    this.#label(item, n);
     return item;
+  }
+
+  #speaker(n) {
+    return this.score.speakers[this.score.speaker[n]];
+  }
+
+  /** Give a segment its speaker's name and colour. */
+  #label(item, n) {
+    item.className = `segment s${this.score.speaker[n] % 8}`;
+    const who = item.querySelector(".who");
+    who.textContent = called(this.#speaker(n));
+    who.title = t("rename", who.textContent);
   }
 
   #seekToWord(target) {
@@ -160,7 +250,7 @@ class View {
   }
 
   #playheadMoved(byHand) {
-    const { words, at, segments, speaker } = this.score;
+    const { words, at, segments } = this.score;
     const { time } = this.player;
     const word = at(time);
     this.lanes.follow();
@@ -169,7 +259,7 @@ class View {
     if (word === this.now) return;
     this.elements[this.now]?.classList.remove("now");
     this.now = word;
-    const who = t("speaker_n", speaker[words.segment[word]] + 1);
+    const who = called(this.#speaker(words.segment[word]));
     this.slider.setAttribute("aria-valuetext", t("at_word", clock(time, 1), who, words.text[word]));
     this.#showWord(word);
     const element = this.elements[word];

@@ -35,6 +35,8 @@ CUT_BONUS = 0.3
 """How far a cut may move, as a share of a cue, to be after a comma or in a pause of one second."""
 LINE_USE = 0.85
 """About the share of a line that is used when lines are broken between words."""
+TEXT_COLUMNS = 8
+"""What a speaker's name leaves of a line, at least; a longer name is shortened."""
 _MEDIAL_JAMO = range(0x1160, 0x1200)
 """Conjoining vowels and final consonants of Hangul: they are drawn inside the first consonant's square."""
 _NO_COLUMN = {"Mn", "Me", "Cf"}
@@ -101,12 +103,22 @@ def _drafts(
 ) -> Iterator[tuple[Tokens, tuple[str, ...]]]:
     """Yield cues without times: tokens, lines."""
     columns, lines = options.line_length, options.lines_per_cue
-    head = f"{segment.speaker}: " if labelled else ""
+    head = _label(segment.speaker, columns - TEXT_COLUMNS) if labelled else ""
     frame = _Frame(columns=columns, lines=lines, head=head)
     tokens = tokens_of(segment.words, columns if lines > 1 else max(1, columns - columns_of(head)))
     for sentence in _sentences(tokens, frame):
         for part in _parts(sentence, frame):
             yield part, tuple(balanced(part, columns, head))
+
+
+@lru_cache(maxsize=256)
+def _label(speaker: str, columns: int) -> str:
+    """Return the speaker's name with a colon and a space, in at most `columns`."""
+    label = f"{speaker}: "
+    while columns_of(label) > columns:
+        speaker = speaker[:-1]
+        label = f"{speaker.rstrip()}…: "
+    return label
 
 
 def _sentences(tokens: Iterable[Token], frame: _Frame) -> list[Tokens]:

@@ -27,17 +27,21 @@ MEDIA_TYPES: Mapping[FormatName, str] = {
     "rttm": "text/plain",
 }
 _ARROW = re.compile(r"--+>")
+_NOT_IN_RTTM = re.compile(r"[\s<>]")
 FORMULA_BEGINS = ("=", "+", "-", "@")
 
 
-def export(result: bytes, options: ExportOptions, *, job_id: str) -> bytes:
-    """Return `result`, the contract's object as JSON, in another format; as `json` unchanged."""
+def export(result: bytes, options: ExportOptions, *, job_id: str, names: Mapping[str, str] | None = None) -> bytes:
+    """Return `result`, the contract's object as JSON, in another format; as `json` unchanged.
+
+    `names` are the speakers' by their ids: two ids with one name are one speaker.
+    """
     if options.format == "json":
         return result
     content = json.loads(result)
     warnings = sentences_of(content.get("metadata", {}), options.warnings) if options.warnings else []
     head: Iterable[str] = _HEADS[options.format]([plain(text) for text in warnings]) if options.format in _HEADS else ()
-    return "".join([*head, *_WRITERS[options.format](segments_of(content), options, job_id)]).encode()
+    return "".join([*head, *_WRITERS[options.format](segments_of(content, names or {}), options, job_id)]).encode()
 
 
 def _srt(segments: Sequence[ExportSegment], options: ExportOptions, _job_id: str) -> Iterator[str]:
@@ -78,13 +82,13 @@ def _tsv(segments: Sequence[ExportSegment], options: ExportOptions, _job_id: str
     """Write Whisper's columns, times in milliseconds, then the speaker, and the language where the result tells it.
 
     A spreadsheet would take a text like `=1+1` for a formula: such texts begin with an apostrophe (OWASP, "CSV
-    injection").
+    injection"), and so do such names.
     """
     tells_languages = any(segment.language for segment in segments)
     names = ["start", "end", "text", *["speaker"] * options.speakers, *["language"] * tells_languages]
     yield "\t".join(names) + "\n"
     for segment in segments:
-        speaker = f"\t{segment.speaker}" if options.speakers else ""
+        speaker = f"\t{_as_cell(segment.speaker)}" if options.speakers else ""
         language = f"\t{segment.language}" if tells_languages else ""
         times = f"{segment.start_s * 1000:.0f}\t{segment.end_s * 1000:.0f}"
         yield f"{times}\t{_as_cell(segment.text)}{speaker}{language}\n"
@@ -95,9 +99,13 @@ def _as_cell(text: str) -> str:
 
 
 def _rttm(segments: Sequence[ExportSegment], _options: ExportOptions, job_id: str) -> Iterator[str]:
-    """Write NIST's Rich Transcription Time Marked: a line for each turn."""
+    """Write NIST's Rich Transcription Time Marked: a line for each turn.
+
+    Spaces separate its fields, and `<NA>` means that there is none: names have neither.
+    """
     for speaker, turn in _turns(segments):
-        yield f"SPEAKER {job_id} 1 {turn.start_s:.3f} {turn.duration_s:.3f} <NA> <NA> {speaker} <NA> <NA>\n"
+        name = _NOT_IN_RTTM.sub("_", speaker)
+        yield f"SPEAKER {job_id} 1 {turn.start_s:.3f} {turn.duration_s:.3f} <NA> <NA> {name} <NA> <NA>\n"
 
 
 def _turns(segments: Sequence[ExportSegment]) -> list[tuple[str, Span]]:

@@ -32,12 +32,14 @@ class ExportSegment(Span):
         return joined(word.text for word in self.words)
 
 
-def segments_of(result: Mapping[str, Any]) -> list[ExportSegment]:
+def segments_of(result: Mapping[str, Any], names: Mapping[str, str]) -> list[ExportSegment]:
     """Return the segments that have words, in the result's order. `result` is the contract's object.
+
+    A speaker is called by the name that `names` have for the id, else by the id.
 
     A word without times is interpolated between its neighbours; a segment without words gets those of its text.
     """
-    return [found for segment in result["segments"] if (found := _segment_of(segment)).words]
+    return [found for segment in result["segments"] if (found := _segment_of(segment, names)).words]
 
 
 def plain(text: str) -> str:
@@ -45,13 +47,14 @@ def plain(text: str) -> str:
     return " ".join("".join(" " if unicodedata.category(char) in _NO_TEXT else char for char in text).split())
 
 
-def _segment_of(segment: Mapping[str, Any]) -> ExportSegment:
+def _segment_of(segment: Mapping[str, Any], names: Mapping[str, str]) -> ExportSegment:
+    speaker = segment["speaker"]["speaker_id"]
     words = segment.get("words") or [{"word": text} for text in segment["text"].split()]
     said = [word | {"word": text} for word in words if (text := plain(word["word"]))]
     return ExportSegment(
         start_s=segment["start_time"],
         end_s=segment["end_time"],
-        speaker=plain(segment["speaker"]["speaker_id"]).replace(" ", "_"),
+        speaker=plain(names[speaker]) if speaker in names else plain(speaker).replace(" ", "_"),
         language=plain(segment.get("language") or ""),
         words=tuple(_timed(said, Span(start_s=segment["start_time"], end_s=segment["end_time"]))),
     )

@@ -208,6 +208,8 @@ class Job:
     beats: int
     custom_metadata: str | None = None
     callback_headers: Mapping[str, str] | None = field(default=None, repr=False)
+    speakers: Mapping[str, str] | None = field(default=None, repr=False)
+    """Names that people gave the result's speakers, by speaker id. Personal data: for no log line."""
 
     @property
     def actor_name(self) -> str:

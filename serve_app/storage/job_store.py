@@ -20,7 +20,7 @@ from serve_app.storage.tables import callbacks, checkpoints, events, has_ended, 
 from serve_app.storage.timeline import EventKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Connection, ScalarSelect, Select
 
@@ -143,6 +143,7 @@ class JobStore:
             "video_expires_at": asked.video_expires_at,
             "custom_metadata": asked.extras.custom_metadata,
             "callback_headers": asked.extras.headers,
+            "speakers": None,
             "options": asked.options.model_dump(exclude_none=True),
             "stage": Stage.QUEUED,
             "progress": 0,
@@ -198,6 +199,17 @@ class JobStore:
         """Return a job's result object as JSON, None where there is none."""
         with self._db.read() as db:
             return db.execute(select(results.c.body).where(results.c.job_id == job_id)).scalar()
+
+    def name_speakers(self, job: Job, names: Mapping[str, str]) -> Job | None:
+        """Replace the names of a completed run's speakers, by speaker id; None where that run is not there any more."""
+        with self._db.write() as db:
+            now = fetch(db, job.job_id, lock=True)
+            if now is None or (now.run_id, now.state) != (job.run_id, JobState.COMPLETED):
+                return None
+            if (now.speakers or {}) != names:
+                db.execute(update(jobs).where(jobs.c.job_id == job.job_id).values(speakers=dict(names) or None))
+                timeline.record(db, job.job_id, EventKind.SPEAKERS_NAMED, at=self._clock())
+            return fetch(db, job.job_id)
 
     def fetch_timeline(self, job_id: str) -> Sequence[timeline.Event]:
         """Return a job's newest events, oldest first."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,18 +17,18 @@ from urllib.parse import urlsplit
 from sqlalchemy import Integer, bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from serve_app.jobs.job import CallbackExtras, CallbackState, CallbackStatus, DueCallback
+from serve_app.jobs.job import CallbackExtras, CallbackState, CallbackStatus, DueCallback, Job, Outcome
 from serve_app.storage import timeline
-from serve_app.storage.tables import callbacks, has_ended, jobs, receivers
+from serve_app.storage.tables import callbacks, has_ended, jobs, receivers, results
 from serve_app.storage.timeline import EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import BindParameter, ColumnElement, Connection, Select
+    from sqlalchemy import BindParameter, ColumnElement, Connection, RowMapping, Select
 
-    from serve_app.jobs.job import Job
     from serve_app.storage.database import Database
+    from serve_app.storage.job_rows import EndBody
 
 CLAIM_S = 30.0
 """Longer than one try may take (20 s)."""
@@ -145,8 +145,12 @@ class Outbox:
                 detail = f"try {callback.attempts}" + (f": {error}" if error else "")
                 timeline.record(db, callback.job_id, kind, at=self._clock(), detail=detail)
 
-    def redeliver(self, job_id: str) -> bool:
-        """Make the newest terminal callback of a job due again, with a fresh schedule; False where the job has none."""
+    def redeliver(self, job_id: str, *, end_body: EndBody | None = None, named: bool = True) -> bool:
+        """Make the newest terminal callback of a job due again, with a fresh schedule; False where the job has none.
+
+        Where the speakers have other names than in that callback, a new message takes its place, with the body that
+        `end_body` makes. Without `named` no names are told. Without `end_body` it is the same message always.
+        """
         now = self._clock()
         with self._db.write() as db:
             _lock_job(db, job_id)
@@ -154,6 +158,8 @@ class Outbox:
             if newest is None:
                 return False
             fresh = {"state": CallbackState.PENDING, "attempts": 0, "due_since": now, "next_try_at": now}
+            if end_body:
+                fresh |= _renamed(db, newest, end_body, named=named)
             db.execute(update(callbacks).where(callbacks.c.id == newest["id"]).values(**fresh))
             timeline.record(db, job_id, EventKind.CALLBACK_RENEWED, at=now)
             return True
@@ -220,6 +226,22 @@ def _newest(job_id: str) -> Select[Any]:
         .order_by(callbacks.c.sequence.desc())
         .limit(1)
     )
+
+
+def _renamed(db: Connection, newest: RowMapping, end_body: EndBody, *, named: bool) -> dict[str, Any]:
+    """Return what makes a new message of a job's newest callback; nothing where the names in it are the present ones.
+
+    It takes the old one's place: a try of that one that is under way settles nothing any more.
+    """
+    job = Job.of(db.execute(select(jobs).where(jobs.c.job_id == newest["job_id"])).mappings().one())
+    names = job.speakers if named else None
+    if names == newest["speakers"]:
+        return {}
+    result = db.execute(select(results.c.body).where(results.c.job_id == job.job_id)).scalar_one()
+    db.execute(update(jobs).where(jobs.c.job_id == job.job_id).values(sequence=job.sequence + 1))
+    body = end_body(replace(job, speakers=names), Outcome(result=result))
+    message = {"id": new_message_id(), "sequence": job.sequence + 1, "body": body, "speakers": names}
+    return message | {"last_error": None}
 
 
 def _is_held(callback: DueCallback) -> ColumnElement[bool]:

@@ -53,6 +53,7 @@ jobs = Table(
     Column("beats", Integer, nullable=False, server_default="0", doc="Rises while the job actor lives: its lease"),
     Column("custom_metadata", Text, doc="JSON that every callback and the status repeat"),
     Column("callback_headers", JSON(none_as_null=True), doc="Of every callback; values are secrets"),
+    Column("speakers", JSON(none_as_null=True), doc="Names that people gave the result's speakers, by speaker id"),
     Column("prefetch", String(16), nullable=False, doc="`Prefetch`: audio extracted before the job has a slot"),
 )
 Index("jobs_by_state", jobs.c.state, jobs.c.queued_at)
@@ -82,6 +83,7 @@ callbacks = Table(
     Column("origin", String(300), nullable=False, server_default="", doc="The receiver: scheme, host, port of the URL"),
     Column("sequence", Integer, nullable=False),
     Column("body", LargeBinary, nullable=False, doc="The exact bytes of every try"),
+    Column("speakers", JSON(none_as_null=True), doc="The speakers' names in the body"),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False, doc="Tries since the schedule last began"),
     Column("due_since", Float, nullable=False),

@@ -48,6 +48,8 @@ class EventKind(StrEnum):
     """No other try follows."""
     CALLBACK_RENEWED = "callback_renewed"
     """A redelivery was requested."""
+    SPEAKERS_NAMED = "speakers_named"
+    """The speakers got names, or lost them; `detail` does not tell which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from serve_app.settings import Settings
 from serve_app.storage.api_keys import KeyStore
 from serve_app.storage.database import Database
 from serve_app.storage.outbox import Outbox
+from tests.support.fake_ml_server import result_for
 from tests.support.jobs import DONE, begin
 from tests.support.stores import set_draining, stores
 
@@ -510,6 +511,126 @@ def test_redelivery_is_for_ended_jobs(edge):
     assert_refused(edge.http.post("/api/upload-video/jobs/a/redeliver"), 409, "JOB_CONFLICT", "a")
     edge.run("a", Outcome(error_code="DOWNLOAD_ERROR", error_message="no"))
     assert edge.http.post("/api/upload-video/jobs/a/redeliver").status_code == 202
+
+
+SPEAKERS = "/api/upload-video/jobs/a/speakers"
+TWO_SPEAK = {"text": "hi", "segments": [{"speaker": {"speaker_id": f"SPEAKER_0{number}"}} for number in (1, 0, 1)]}
+
+
+def completed(edge, result=TWO_SPEAK, **fields) -> bytes:
+    """Job `a`, which has just ended with this result; the result as stored."""
+    edge.post("a", **fields)
+    body = json.dumps(result).encode()
+    edge.run("a", Outcome(result=body))
+    return body
+
+
+def test_speakers_get_names(edge, caplog):
+    """PUT replaces all names; they stand beside the unchanged result, in no list, log line or timeline; {} removes."""
+    caplog.set_level("DEBUG")
+    result = completed(edge)
+    view = edge.http.put(SPEAKERS, json={"SPEAKER_00": "CANARY 김철수", "SPEAKER_01": "Anna"})
+    assert (view.status_code, view.json()["job_id"], view.json()["status"]) == (200, "a", "completed")
+    names = {"SPEAKER_00": "CANARY 김철수", "SPEAKER_01": "Anna"}
+    answer = edge.http.get("/api/upload-video/status/a")
+    assert view.json()["speakers"] == answer.json()["speakers"] == names
+    assert answer.content.endswith(b',"result":' + result + b"}")
+    others = [edge.http.get(f"/api/upload-video/{path}").text for path in ("jobs", "jobs/a/timeline", "jobs/a/export")]
+    told = json.loads(others[1])["events"][-1]
+    assert (told["event"], told["detail"]) == ("speakers_named", None)
+    assert "CANARY" not in "".join(others)
+    assert "CANARY" not in caplog.text + repr(edge.store.jobs.fetch_job("a"))
+    assert "speakers" not in json.loads(others[0])["jobs"][0]
+    assert edge.http.put(SPEAKERS, json={"SPEAKER_01": "Anna"}).json()["speakers"] == {"SPEAKER_01": "Anna"}
+    assert "speakers" not in edge.http.put(SPEAKERS, json={}).json()
+    assert "speakers" not in edge.http.get("/api/upload-video/status/a").json()
+
+
+@pytest.mark.parametrize(("sent", "stored"), [
+    ("  Anna ", "Anna"), ("Lu\u0308", "L\u00fc"), ("\u1100\u1161", "가"),
+    ("Jean\u00a0Paul", "Jean Paul"), ("نیک\u200cبین", "نیک\u200cبین"), ("👩\u200d🔬", "👩\u200d🔬"),
+    ("x" * 100, "x" * 100), ("é" * 100 + " ", "é" * 100), ("=1+1", "=1+1"),
+])  # fmt: skip
+def test_a_name_is_stored_as_it_is_written(edge, sent, stored):
+    """In NFC, without spaces around it; joiners that Persian or emoji need stay."""
+    completed(edge)
+    assert edge.http.put(SPEAKERS, json={"SPEAKER_00": sent}).json()["speakers"] == {"SPEAKER_00": stored}
+
+
+@pytest.mark.parametrize("name", [
+    "", " ", "x" * 101, "가" * 101, 7, None, ["a"], {"a": "b"}, "a\nb", "a\tb", "a\x00", "a\x1b[2J", "a\u202eb",
+    "\u2066a", "\u200c", "\u3164", "\u200b", "a\ufeff", "\ud800", "\u2028", "a\u00ad",
+], ids=ascii)  # fmt: skip
+def test_a_name_that_is_none_is_refused(edge, name):
+    """400 in a sentence with the speaker's id and not the name; what was there stays."""
+    completed(edge)
+    edge.http.put(SPEAKERS, json={"SPEAKER_01": "Anna"})
+    sent = json.dumps({"SPEAKER_00": name}).encode()
+    answer = edge.http.put(SPEAKERS, content=sent, headers={"content-type": "application/json"})
+    assert "SPEAKER_00" in assert_refused(answer, 400, "INVALID_REQUEST", None)
+    assert edge.http.get("/api/upload-video/status/a").json()["speakers"] == {"SPEAKER_01": "Anna"}
+
+
+@pytest.mark.parametrize("key", ["SPEAKER_02", "speaker_00", "", "\ud800", "\u202e", "a\nb", "k" * 10_000], ids=ascii)
+def test_only_the_results_speakers_get_names(edge, key):
+    """400; an unknown id is named, beside those that there are; nothing is stored."""
+    completed(edge)
+    sent = json.dumps({"SPEAKER_00": "Anna", key: "CANARY"}).encode()
+    answer = edge.http.put(SPEAKERS, content=sent, headers={"content-type": "application/json"})
+    message = assert_refused(answer, 400, "INVALID_REQUEST", "a" if key.isprintable() else None)
+    if key.isprintable():
+        assert message == f"The result has no speaker {key[:40]}: it has SPEAKER_00, SPEAKER_01"
+    assert "CANARY" not in message
+    assert edge.store.jobs.fetch_job("a").speakers is None
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'"a"', b"null", b"{", b'{"SPEAKER_00": "\xff"}'])
+def test_names_are_a_json_object(edge, body):
+    """400 in the contract's form for every other body."""
+    completed(edge)
+    answer = edge.http.put(SPEAKERS, content=body, headers={"content-type": "application/json"})
+    assert_refused(answer, 400, "INVALID_REQUEST", None)
+
+
+def test_names_want_a_result(edge, monkeypatch):
+    """409 for a job that waits, failed or runs anew; 404 for an unknown one; none where nobody speaks."""
+    assert_refused(edge.http.put(SPEAKERS, json={}), 404, "JOB_NOT_FOUND", "a")
+    edge.post("a")
+    assert_refused(edge.http.put(SPEAKERS, json={"SPEAKER_00": "Anna"}), 409, "JOB_CONFLICT", "a")
+    edge.run("a", Outcome(error_code="DOWNLOAD_ERROR", error_message="no"))
+    assert_refused(edge.http.put(SPEAKERS, json={}), 409, "JOB_CONFLICT", "a")
+    edge.post("a")
+    edge.run("a", Outcome(result=json.dumps(RESULT).encode()))
+    assert edge.http.put(SPEAKERS, json={}).status_code == 200
+    assert "nobody speaks" in assert_refused(edge.http.put(SPEAKERS, json={"A": "B"}), 400, "INVALID_REQUEST", "a")
+    fetch = edge.store.jobs.fetch_result
+
+    def deleted_and_posted_again(job_id):
+        result = fetch(job_id)
+        edge.store.jobs.delete_job(job_id)
+        completed(edge)
+        return result
+
+    monkeypatch.setattr(edge.store.jobs, "fetch_result", deleted_and_posted_again)
+    assert_refused(edge.http.put(SPEAKERS, json={}), 409, "JOB_CONFLICT", "a")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_redelivery_has_the_names_under_1_1(tmp_path, request, version):
+    """Under 1.0 the callback stays as it was; status and exports have the names under both."""
+    edge = make(tmp_path, request, contract_version=version)
+    result = result_for(VIDEO)
+    completed(edge, result, fastapi_base_url="http://127.0.0.1:8000")
+    [(first, *_)] = edge.store.outbox.due(1)
+    edge.http.put(SPEAKERS, json={"SPEAKER_00": "김철수"})
+    assert edge.http.post("/api/upload-video/jobs/a/redeliver").status_code == 202
+    [(callback_id, *_)] = edge.store.outbox.due(1)
+    body = json.loads(edge.store.outbox.claim(callback_id).body)
+    assert (callback_id == first, body.get("speakers")) == ((True, None), (False, {"SPEAKER_00": "김철수"}))[
+        version == "1.1"
+    ]
+    assert body["result"] == result
+    assert "김철수: Hello there" in edge.http.get("/api/upload-video/jobs/a/export").text
 
 
 def test_the_timeline_in_the_contract_s_form(edge):

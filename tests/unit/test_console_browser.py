@@ -73,12 +73,12 @@ def text(page, selector):
     return " ".join(page.locator(selector).inner_text().split())
 
 
-def checked(page):
-    """What axe-core finds wrong with the page: WCAG 2.1 A and AA."""
+def checked(page, part=None):
+    """What axe-core finds wrong with the page, or with what a selector finds on it: WCAG 2.1 A and AA."""
     from axe_playwright_python.sync_playwright import Axe
 
     rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
-    found = Axe().run(page, options=rules).response["violations"]
+    found = Axe().run(page, context=part, options=rules).response["violations"]
     return {rule["id"]: [node["target"] for node in rule["nodes"]][:5] for rule in found}
 
 
@@ -287,6 +287,114 @@ def test_e1_a_file_is_heard_where_the_playhead_is(url, page, tmp_path):
     page.click(".player .main")
     page.wait_for_selector(".player .main >> text=Play")
     assert set(asked) <= {"GET"}
+
+
+DRAWN = """
+    window.drawn = [];
+    const fillText = CanvasRenderingContext2D.prototype.fillText;
+    CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+        window.drawn.push(text);
+        return fillText.call(this, text, ...rest);
+    };
+"""
+
+
+def test_e1_speakers_are_named(world, url, page):
+    """E1: by keyboard and by click; names in transcript, ruler, lanes and exports; one name is one speaker."""
+    page.add_init_script(DRAWN)
+    page.goto(f"{url}#/jobs/completed")
+    page.wait_for_selector(".segments[data-complete]")
+    result = json.loads(world.store.jobs.fetch_result("completed"))
+    ids = [segment["speaker"]["speaker_id"] for segment in result["segments"]]
+
+    def labels(selector=".segment .who"):
+        return page.locator(selector).all_inner_texts()
+
+    def names():
+        return world.store.jobs.fetch_job("completed").speakers
+
+    assert labels(".speakers button") == ["Speaker 1", "Speaker 2", "Speaker 3"]
+    assert labels() == [f"Speaker {int(each[-1]) + 1}" for each in ids]
+    place = ids.index("SPEAKER_01")
+    page.locator(f".segment >> nth={place}").locator("p span >> nth=1").click()
+    word, height = page.locator(".now").inner_text(), page.locator(".detail").bounding_box()["height"]
+
+    page.focus(".speakers button >> nth=1")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.name") == "name"
+    page.keyboard.type(" 김철수 ")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".announced >> text=This speaker is called 김철수 now.")
+    assert names() == {"SPEAKER_01": "김철수"}
+    assert labels(".speakers button") == ["Speaker 1", "김철수", "Speaker 3"]
+    assert labels() == ["김철수" if each == "SPEAKER_01" else f"Speaker {int(each[-1]) + 1}" for each in ids]
+    assert page.evaluate("document.activeElement.textContent") == "김철수"
+    assert page.locator(".now").inner_text() == word
+    assert "김철수" in page.get_attribute(".ruler", "aria-valuetext")
+    page.wait_for_function("drawn.includes('김철수')")
+
+    colours = page.evaluate("[...document.querySelectorAll('.segment')].map((item) => item.className)")
+    page.locator(f".segment >> nth={ids.index('SPEAKER_00')}").locator(".who").click()
+    page.fill("dialog [name=name]", "김철수")
+    page.click("dialog >> text=Save")
+    page.wait_for_selector(".speakers li >> nth=1 >> text=Speaker 3")
+    page.wait_for_selector("dialog[open]", state="detached")
+    assert labels(".speakers button") == ["김철수", "Speaker 3"]
+    assert page.locator(".detail").bounding_box()["height"] == height - 20
+    merged = page.evaluate("[...document.querySelectorAll('.segment')].map((item) => item.className)")
+    assert len(set(colours)) == 3
+    assert merged == ["segment s1" if each == "SPEAKER_02" else "segment s0" for each in ids]
+    with page.expect_download() as file:
+        page.click("button >> text=TXT")
+    assert "\n김철수: " in file.value.path().read_text()
+
+
+def test_e1_a_name_is_refused_changed_and_removed(world, url, page):
+    """E1: what is no name is told in the dialog, which Escape closes; what another tab did meanwhile stays."""
+
+    def named(names):
+        assert world.store.jobs.name_speakers(world.store.jobs.fetch_job("completed"), names)
+
+    def names():
+        return world.store.jobs.fetch_job("completed").speakers
+
+    named({"SPEAKER_00": "김철수", "SPEAKER_01": "김철수"})
+    page.goto(f"{url}#/jobs/completed")
+    page.wait_for_selector(".speakers >> text=김철수")
+    page.click(".speakers button >> nth=0")
+    page.fill("dialog [name=name]", "a\u202eb")
+    page.click("dialog >> text=Save")
+    page.wait_for_selector("dialog [role=alert] >> text=This is no name")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog[open]", state="detached")
+    assert names() == {"SPEAKER_00": "김철수", "SPEAKER_01": "김철수"}
+    named(names() | {"SPEAKER_02": "Anna"})
+    page.click(".speakers button >> nth=0")
+    page.fill("dialog [name=name]", "")
+    page.click("dialog >> text=Save")
+    page.wait_for_selector(".announced >> text=no name now")
+    assert names() == {"SPEAKER_02": "Anna"}  # what another tab did stays
+    assert page.locator(".speakers button").all_inner_texts() == ["Speaker 1", "Speaker 2", "Anna"]
+
+
+def test_e1_speakers_are_named_on_a_phone(world, url, browser):
+    """E1: in Korean, in the dark, on a narrow screen: axe finds nothing, in the dialog too, and nothing sticks out."""
+    phone = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True, "color_scheme": "dark"}
+    long = {"SPEAKER_00": "가" * 100, "SPEAKER_01": "x" * 100}
+    world.store.jobs.name_speakers(world.store.jobs.fetch_job("completed"), long)
+    with tab(browser, locale="ko-KR", **phone) as page:
+        page.goto(f"{url}#/jobs/completed")
+        page.wait_for_selector(".segments[data-complete]")
+        assert page.locator(".speakers button").all_inner_texts() == [*long.values(), "화자 3"]
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert checked(page, ".speakers") == checked(page, ".about") == {}
+        page.tap(".speakers >> text=화자 3")
+        page.wait_for_selector("dialog[open] >> text=화자 3의 이름")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert checked(page, "dialog[open]") == {}
+        page.fill("dialog [name=name]", "영희")
+        page.tap("dialog >> text=저장")
+        page.wait_for_selector(".speakers >> text=영희")
 
 
 def test_e1_a_job_is_submitted(world, url, page):

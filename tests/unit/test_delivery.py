@@ -444,6 +444,70 @@ async def test_what_the_caller_adds_is_in_every_callback(store, outbox, caplog, 
     assert not [line for line in logged for part in ("Bearer", "x-tenant") if part in line]
 
 
+async def test_a_redelivery_tells_the_names_as_a_new_message(store, outbox):
+    """New id, higher number, the end's body with `speakers`, once for each change of names; else it is as it was."""
+    end_body = partial(payloads.end_body, locale="ko", max_bytes=100_000)
+    again = partial(outbox.redeliver, "a", end_body=end_body)
+    first = ended(store)
+    receiver = Receiver()
+    sender = Sender(receiver, outbox)
+
+    async def sent() -> Post:
+        await deliver_due(sender, outbox)
+        assert outbox.status("a").state is CallbackState.DELIVERED
+        return receiver.posts[-1]
+
+    posts = [await sent()]
+    for names in (None, {"SPEAKER_00": "김철수"}, None, {"SPEAKER_00": "Anna"}, {}, None):
+        if names is not None:
+            assert store.jobs.name_speakers(store.jobs.fetch_job("a"), names)
+            assert outbox.due(1) == []  # names alone send nothing
+        assert again()
+        posts.append(await sent())
+    ids = [post.headers["webhook-id"] for post in posts]
+    assert ids[:2] == [first, first]
+    assert (ids[2], ids[5]) == (ids[3], ids[6])
+    assert len(set(ids)) == 4
+    numbers = [int(post.headers["x-ml-sequence"]) for post in posts]
+    assert [number - numbers[0] for number in numbers] == [0, 0, 1, 1, 2, 3, 3]
+    bare = posts[0].body
+    bodies = [bare[:-1] + f',"speakers":{{"SPEAKER_00":"{name}"}}}}'.encode() for name in ("김철수", "Anna")]
+    assert [post.body for post in posts] == [bare, bare, bodies[0], bodies[0], bodies[1], bare, bare]
+    store.jobs.delete_job("a")
+    started(store, "a", URL)
+    assert store.jobs.fetch_job("a").sequence >= numbers[-1]  # posted again, it does not fall behind
+
+
+async def test_an_end_that_is_under_way_does_not_settle_its_successor(store, outbox):
+    """The try of a message whose place a new one took, with names: it counts for nothing, and the new one is sent."""
+    ended(store)
+    [(old, *_)] = outbox.due(1)
+    under_way = outbox.claim(old)
+    store.jobs.name_speakers(store.jobs.fetch_job("a"), {"SPEAKER_00": "Anna"})
+    assert outbox.redeliver("a", end_body=partial(payloads.end_body, locale="ko", max_bytes=100_000))
+    outbox.mark_delivered(under_way)
+    outbox.schedule_retry(under_way, after_s=900, error="timeout")
+    assert outbox.claim(old) is None
+    [(new, *_)] = outbox.due(2)
+    assert json.loads(outbox.claim(new).body)["speakers"] == {"SPEAKER_00": "Anna"}
+
+
+def test_names_count_in_the_size_of_a_callback(store, outbox):
+    """The body with them is no larger than the limit: the result gives way, and the names stay."""
+    segments = [{"words": [{"confidence": 0.5}] * 50}]
+    ended(store, outcome=Outcome(result=payloads.dump({"text": "", "segments": segments})))
+    names = {f"SPEAKER_{number:02}": "가" * 100 for number in range(5)}
+    job = store.jobs.name_speakers(store.jobs.fetch_job("a"), names)
+    outcome = Outcome(result=store.jobs.fetch_result("a"))
+    limit = len(payloads.end_body(job, outcome, locale="en", max_bytes=100_000)) - 1
+    assert outbox.redeliver("a", end_body=partial(payloads.end_body, locale="en", max_bytes=limit))
+    [(new, *_)] = outbox.due(1)
+    body = outbox.claim(new).body
+    assert len(body) <= limit
+    assert json.loads(body)["speakers"] == names
+    assert json.loads(body)["result"]["segments"] == [{"words": [{}] * 50}]
+
+
 def test_metadata_counts_in_the_size_of_a_callback(store):
     """The body with it is no larger than the limit: the result gives way."""
     job = store.jobs.fetch_job(started(store, "a", URL, extras=CallbackExtras(custom_metadata='{"m":"x"}')).job_id)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import webvtt
@@ -136,6 +137,38 @@ def test_the_terminal_gets_no_control_characters(app, url, monkeypatch):
     monkeypatch.setattr("serve_app.cli.client.ServerClient.export", lambda *_: b'"\x1b[2J\xc2\x9b2J"\nnext\n')
     monkeypatch.setattr("serve_app.cli.jobs.sys", Terminal())
     assert ask(url, "a:b", "--format", "json") == (0, '" [2J 2J"\nnext\n')
+
+
+def named(url, *words):
+    answer = CliRunner().invoke(main, [*words, "--server", url], env={"LC_ALL": "C", "COLUMNS": "200"})
+    return answer.exit_code, " ".join(answer.output.split())
+
+
+def test_the_command_names_the_speakers(app, url):
+    """`speakers` gives names, replaces, prints and clears them; exports, `status` and `jobs show` have them."""
+    assert named(url, "speakers", "a:b") == (0, "Speaker Name SPEAKER_00 - SPEAKER_01 -")
+    both = ["SPEAKER_00=김철수", "SPEAKER_01=a=b"]
+    assert named(url, "speakers", "a:b", *both) == (0, "Speaker Name SPEAKER_00 김철수 SPEAKER_01 a=b")
+    assert get(app).text.startswith("1\n00:00:06,700 --> 00:00:07,700\n김철수: Hello there\n")
+    assert get(app, format="json").content == RESULT
+    told = named(url, "status", "a:b")[1]
+    assert "Speakers: SPEAKER_00 김철수, SPEAKER_01 a=b" in told
+    assert re.search("7.30 │ 김철수 +│ Hello there", told)
+    assert "Speakers: SPEAKER_00 김철수, SPEAKER_01 a=b" in named(url, "jobs", "show", "a:b")[1]
+    assert named(url, "speakers", "a:b", both[1]) == (0, "Speaker Name SPEAKER_00 - SPEAKER_01 a=b")
+    assert named(url, "speakers", "a:b", "--clear") == (0, "Speaker Name SPEAKER_00 - SPEAKER_01 -")
+
+
+@pytest.mark.parametrize(("words", "code", "sentence"), [
+    (["a:b", "SPEAKER_07=x"], 1, "no speaker SPEAKER_07: it has SPEAKER_00, SPEAKER_01"),
+    (["waiting"], 1, "This job has no result"), (["failed", "A=b"], 1, "This job has no result"),
+    (["a:b", "SPEAKER_00"], 2, "write SPEAKER_00=NAME"), (["a:b", "--clear", "A=b"], 2, "give none with it"),
+    (["a:b", "A=1", "A=2"], 2, "A has two names"),
+])  # fmt: skip
+def test_the_command_says_what_is_wrong_with_names(url, words, code, sentence):
+    """The server's own sentence, or the command's."""
+    answered, text = named(url, "speakers", *words)
+    assert (answered, sentence in text) == (code, True), text
 
 
 class Terminal:

@@ -33,8 +33,9 @@ HOSTILE = ["-->", "--->", "<b>", "</v>", "&amp;", "&", "<v", "NOTE", "WEBVTT", "
 KOREAN = "안녕하세요. 오늘은 회의를 시작하기 전에 지난주에 이야기했던 내용을 다시 한번 확인하겠습니다. 질문 있으신가요?"
 
 
-def written(result, name, **options) -> str:
-    return export(json.dumps(result).encode(), ExportOptions(format=name, **options), job_id=JOB).decode()
+def written(result, name, names=None, **options) -> str:
+    made = ExportOptions(format=name, **options)
+    return export(json.dumps(result).encode(), made, job_id=JOB, names=names).decode()
 
 
 def segment(start, said, *, speaker=0, word_s=0.3, gap_s=0.05):
@@ -346,3 +347,66 @@ def test_a_spreadsheet_takes_no_text_for_a_formula(text):
     result = {"segments": [{"start_time": 0, "end_time": 1, "speaker": {"speaker_id": "A"}, "text": text, "words": []}]}
     assert written(result, "tsv").splitlines()[1].split("\t")[2] == f"'{text}"
     assert text in written(result, "txt")
+
+
+NAMES = [
+    "김철수",
+    "Anna",
+    "A --> B",
+    "<b>&amp;",
+    '"=1+1"',
+    "=1+1",
+    "-",
+    "Dr. Anna-Maria van den Berg",
+    "가" * 100,
+    "a_b c",
+    "<NA>",
+]
+
+
+@quick
+@given(results(), options, st.lists(st.sampled_from(NAMES), max_size=4))
+def test_names_stand_where_the_ids_stood(result, options, given):
+    """Every format with names is the one with ids, for other parsers too; JSON is the result."""
+    names = {f"SPEAKER_{number:02d}": name for number, name in enumerate(given)}
+    said = [segment for segment in result["segments"] if segment["text"].strip()]
+    callers = [names.get(one["speaker"]["speaker_id"], one["speaker"]["speaker_id"]) for one in said]
+    assert written(result, "json", names) == json.dumps(result)
+    bare, cues = (read(written(result, "vtt", each, **options), "vtt") for each in (None, names))
+    assert [cue[:2] for cue in cues] == [cue[:2] for cue in bare]
+    voices = [re.fullmatch("<v ([^>]+)>(.*)", cue[2], re.DOTALL) for cue in cues]
+    assert {html.unescape(voice[1]) for voice in voices} <= set(callers)
+    assert [voice[2] for voice in voices] == [re.sub("^<v [^>]+>", "", cue[2]) for cue in bare]
+    for _, _, text in read(written(result, "srt", names, **options), "srt"):
+        lines = text.split("\n")
+        assert len(lines) <= options["lines_per_cue"]
+        assert all(0 < cell_len(line) <= options["line_length"] for line in lines), lines
+    rows = list(csv.reader(io.StringIO(written(result, "tsv", names)), delimiter="\t", quoting=csv.QUOTE_NONE))
+    assert [row[3] for row in rows[1:]] == [cell(caller) for caller in callers]
+    assert written(result, "txt", names).splitlines() == [
+        f"{caller}: {one['text']}" for caller, one in zip(callers, said, strict=True)
+    ]
+    expected = Annotation()
+    for i, (one, caller) in enumerate(zip(said, callers, strict=True)):
+        expected[Segment(one["start_time"], one["end_time"]), i] = re.sub("[ <>]", "_", caller)
+    assert turns(written(result, "rttm", names)) == turns_of(expected.support())
+
+
+def test_two_ids_with_one_name_are_one_speaker():
+    """Their touching segments are one turn; what the next one says is another's."""
+    result = of(segment(1.0, ["Yes."]), segment(1.3, ["No."], speaker=1), segment(1.6, ["Oh."], speaker=2))
+    names = {"SPEAKER_00": "김 철수", "SPEAKER_01": "김 철수"}
+    assert written(result, "rttm", names).splitlines() == [
+        f"SPEAKER {JOB} 1 1.000 0.600 <NA> <NA> 김_철수 <NA> <NA>",
+        f"SPEAKER {JOB} 1 1.600 0.300 <NA> <NA> SPEAKER_02 <NA> <NA>",
+    ]
+
+
+def test_a_name_that_is_wider_than_a_line_is_shortened():
+    """Only before a subtitle's text: eight columns stay for that; a voice tag has it whole."""
+    result, name = of(segment(1.0, ["Yes", "it", "is."])), "가나다라마바사아자차카타파하"
+    names = {"SPEAKER_00": name}
+    assert texts(result, names=names, line_length=20) == ["가나다라…:\nYes it is."]
+    assert texts(result, names=names, line_length=37) == [f"{name[:-1]}…:\nYes it is."]
+    assert texts(result, names=names, line_length=38) == [f"{name}:\nYes it is."]
+    assert f"<v {name}>" in written(result, "vtt", names, line_length=20)

@@ -94,7 +94,7 @@ def test_a_database_of_an_earlier_release_keeps_its_jobs(opened, step, counted):
     assert admitted.options.language == "ko"
     assert begin(store, "waits").beats == 0
     assert store.jobs.fetch_result("ended") == b"{}"
-    if step != "0007" or not counted:  # else the row is as a process of the release before writes it
+    if step < "0007" or not counted:  # else the row is as a process of the release before writes it
         assert [receiver for *_, receiver in outbox.due(1)] == ["http://b"]
     assert admitted.actor_name == "job:waits"  # as its actor and its audio are named, where it has them already
     assert outbox.claim("msg_1").job_id == "ended"

@@ -200,7 +200,7 @@ def test_settings_come_from_the_parties_names():
 
 
 async def test_the_real_edge_and_the_client_agree(tmp_path):
-    """Over the server's own routes: accepted, repeated, in conflict, looked up, cancelled, deleted."""
+    """Over the server's own routes: accepted, repeated, in conflict, looked up, named, cancelled, deleted."""
     database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
     database.create()
     store = stores(database, queue_limit=5, running_limit=2)
@@ -219,6 +219,9 @@ async def test_the_real_edge_and_the_client_agree(tmp_path):
         result = json.dumps(result_for(VIDEO)).encode()
         store.attempts.finish_job(Attempt.of(attempt), Outcome(result=result))
         assert (await server.wait("j")).model_dump(mode="json", exclude_unset=True) == result_for(VIDEO)
+        assert (await server.name_speakers("j", {"SPEAKER_01": "Anna"})).speakers == {"SPEAKER_01": "Anna"}
+        assert (await server.status("j")).speakers == {"SPEAKER_01": "Anna"}
+        assert (await server.name_speakers("j", {})).speakers == (await server.status("j")).speakers == {}
         assert await server.cancel("j") is False
         await server.submit(VIDEO, job_id="k")
         assert await server.cancel("k") is True

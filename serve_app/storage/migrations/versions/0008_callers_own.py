@@ -1,4 +1,4 @@
-"""What a caller adds to its job's callbacks: metadata that is echoed, and headers."""
+"""What a caller adds to its job: metadata and headers of the callbacks, and names of the speakers."""
 
 from __future__ import annotations
 
@@ -13,3 +13,5 @@ def upgrade() -> None:
     """Add the columns; the jobs that are there have none."""
     op.add_column("jobs", sa.Column("custom_metadata", sa.Text))
     op.add_column("jobs", sa.Column("callback_headers", sa.JSON))
+    op.add_column("jobs", sa.Column("speakers", sa.JSON))
+    op.add_column("callbacks", sa.Column("speakers", sa.JSON))
