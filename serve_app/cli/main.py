@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from datetime import UTC, datetime
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from serve_app import __version__
+from serve_app.cli.job_options import SpeakerName, job_options
 from serve_app.exports.options import FORMAT_NAMES, LONGEST_LINE, MOST_LINES, SHORTEST_LINE, ExportOptions
-from serve_app.jobs.job import MOST_SPEAKERS, JobOptions
+from serve_app.jobs.job import JobOptions
 from serve_app.settings import DEFAULT_STATE_DIR
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from serve_app.storage.api_keys import KeyStore
 
 EXPORTED = ExportOptions()
-SPEAKER_COUNT = click.IntRange(1, MOST_SPEAKERS)
 ONE_FILE = click.Path(path_type=Path, dir_okay=False)
 NO_KEYS = "This config has auth.mode: none, so the server requires no key."
 
@@ -39,58 +38,6 @@ class ConfigFile(click.Path):
         if Path(value).name == "demo.yaml" and not Path(value).exists():
             self.fail("configs/demo.yaml is gone: name configs/local.yaml, which `ml-server demo` runs", param, ctx)
         return super().convert(value, param, ctx)
-
-
-class AudioTrack(click.ParamType[Any]):
-    """A track's number, or a language code."""
-
-    name = "track"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
-        """Return the number as an int; the server judges the rest."""
-        return int(value) if value.isdecimal() else value
-
-
-class JsonObject(click.ParamType[Any]):
-    """A JSON object."""
-
-    name = "json"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the object."""
-        try:
-            content = json.loads(value)
-        except ValueError:
-            content = None
-        if not isinstance(content, dict):
-            self.fail("is no JSON object", param, ctx)
-        return content
-
-
-class SpeakerName(click.ParamType[Any]):
-    """A speaker's id and name."""
-
-    name = "speaker"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return both; the server judges them."""
-        speaker, equals, name = value.partition("=")
-        if not equals:
-            self.fail("is no name of a speaker: write SPEAKER_00=NAME", param, ctx)
-        return speaker, name
-
-
-class HeaderLine(click.ParamType[Any]):
-    """A header as HTTP writes it."""
-
-    name = "header"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return name and value."""
-        name, colon, content = value.partition(":")
-        if not colon:
-            self.fail("is no header: write 'Name: value'", param, ctx)
-        return name.strip(), content.strip()
 
 
 def default_config() -> Path:
@@ -123,57 +70,6 @@ lock_option = click.option(
     type=ONE_FILE,
     help="The model lock.  [default: as the config says, else configs/models.lock.yaml]",
 )
-
-
-def job_options(*, keep: bool) -> Callable[[click.decorators.FC], click.decorators.FC]:
-    """Return the options that say how a job is processed. `keep`: one that is not given has no value."""
-
-    def default(value: object) -> dict[str, Any]:
-        return {} if keep else {"default": value, "show_default": True}
-
-    options = (
-        click.option("--language", **default("auto"), help="`auto` or a code such as `en`."),
-        click.option(
-            "--emotion/--no-emotion",
-            "emotion_detection",
-            **({"default": None} if keep else default(True)),
-            help="Find the emotion of each segment.",
-        ),
-        click.option(
-            "--gpu/--no-gpu",
-            "enable_gpu",
-            **({"default": None} if keep else default(True)),
-            help="--no-gpu: use the CPU pool, if there is one.",
-        ),
-        click.option("--max-workers", **default(4), type=click.IntRange(1, 16), help="Pieces in flight."),
-        click.option("--num-speakers", type=SPEAKER_COUNT, help="How many people speak, where that is known."),
-        click.option("--min-speakers", type=SPEAKER_COUNT, help="At least so many people speak."),
-        click.option("--max-speakers", type=SPEAKER_COUNT, help="At most so many people speak."),
-        click.option("--vocabulary", multiple=True, metavar="TERM", help="A name or term that is said; several times."),
-        click.option("--languages", multiple=True, metavar="CODE", help="Look for this language only; several times."),
-        click.option(
-            "--audio-track", type=AudioTrack(), help="Which audio track: its number, from 1, or its language."
-        ),
-        click.option("--channels", type=click.Choice(["mix", "separate"]), help="separate: one speaker per channel."),
-        click.option("--start", "start_s", type=click.FloatRange(0), help="Only from this second of the video on."),
-        click.option("--end", "end_s", type=click.FloatRange(0), help="Only until this second of the video."),
-        click.option("--metadata", "custom_metadata", type=JsonObject(), help="JSON that callbacks and status repeat."),
-        click.option(
-            "--callback-header",
-            "callback_headers",
-            type=HeaderLine(),
-            multiple=True,
-            metavar="'NAME: VALUE'",
-            help="A header of every callback; several times.",
-        ),
-    )
-
-    def decorate(command: click.decorators.FC) -> click.decorators.FC:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

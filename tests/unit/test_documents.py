@@ -83,7 +83,9 @@ def test_json_is_what_the_contract_says(block: Block):
 def fault_of(body: dict[str, Any]) -> str | None:
     """What is wrong with a body of the contract; None where it is right, or is none of it."""
     try:
-        if "video_url" in body:
+        if set(body) <= set(schemas.RerunRequest.model_fields):
+            schemas.RerunRequest.model_validate(body)
+        elif "video_url" in body:
             schemas.ProcessVideoRequest.model_validate(body)
             assert set(body) <= set(schemas.ProcessVideoRequest.model_fields)
         elif "estimated_time" in body:

@@ -29,6 +29,7 @@ from serve_app.storage.tables import callbacks
 from serve_app.storage.tables import checkpoints as rows
 from serve_app.testing import FakeHandle
 from tests.support.fake_graph import EARS, SECONDS, fails, graph, heard, job
+from tests.support.fake_ml_server import result_for
 from tests.support.jobs import BROKEN, CALLBACK_URL, DONE, begun, new_job, started
 from tests.support.live_server import serving
 from tests.support.stores import set_draining, stores
@@ -374,7 +375,7 @@ def status(edge: Edge) -> dict[str, Any]:
     return edge.http.get("/api/upload-video/status/a").json()
 
 
-def complete(edge: Edge, **fields: Any) -> None:
+def complete(edge: Edge, outcome: Outcome = DONE, **fields: Any) -> None:
     """Post a job and complete it, with all of its answers stored."""
     edge.post(**fields)
     edge.store.queue.admit_jobs()
@@ -389,7 +390,7 @@ def complete(edge: Edge, **fields: Any) -> None:
     }
     for step, body in saved.items():
         edge.store.jobs.checkpoints.save(attempt, step, body)
-    edge.store.attempts.finish_job(attempt, DONE)
+    edge.store.attempts.finish_job(attempt, outcome)
 
 
 def test_a_rerun_is_accepted_as_a_post_is(edge):
@@ -490,7 +491,7 @@ def test_every_option_can_be_changed():
 async def test_the_client_waits_for_the_new_result(tmp_path):
     """`rerun` is sent once and tells a refusal; `wait` then returns no old result, and raises when the run fails."""
     edge = Edge(tmp_path)
-    complete(edge)
+    complete(edge, Outcome(result=json.dumps(result_for(VIDEO)).encode()))
     async with MLServer("http://localhost", transport=httpx.ASGITransport(edge.http.app)) as server:
         with pytest.raises(RefusedError) as refused:
             await server.rerun("a", num_speakers=2)
