@@ -35,6 +35,7 @@ from deployments.warnings import ResultWarning, WarningCode, merged
 from serve_app.jobs.stages import Stage, Step
 from serve_app.observability.tracing import UNTRACED
 from serve_app.pipeline.assemble import check_finite, filename_of, result_of
+from serve_app.pipeline.channels import Channels, moved
 from serve_app.pipeline.checkpoint_codec import PartialTranscript, source_of, spans_as_bytes
 from serve_app.pipeline.languages import language_warnings, plan_languages
 from serve_app.pipeline.segments import segments_of
@@ -102,6 +103,8 @@ class Pipeline:
         self._warnings: list[ResultWarning] = []
         self._source = ""
         """What all answers about the audio are computed from: its samples and the engines."""
+        self._channels: Channels | None = None
+        """Those of the audio, where they are kept apart."""
 
     async def run(self, *, spent_s: float) -> dict[str, Any]:
         """Return the contract's `result`. Raises JobError if a stage failed without which there is no transcript.
@@ -113,13 +116,16 @@ class Pipeline:
         self._report_progress(Stage.STARTING, 1)
         audio = await self._extract()
         self._source = source_of(audio.sha256, self._settings.model_version)
+        if audio.channels > 1:
+            self._channels = Channels(count=audio.channels, each_s=_audio_s(audio) / audio.channels)
         spoken, turns, tracks = await together(
             self._transcribe(audio), self._diarize(audio), self._track_prosody(audio)
         )
         transcripts = list(spoken.transcripts.values())
         self._warnings += [*spoken.warnings, *(warning for each in transcripts for warning in each.warnings)]
-        segments = _segments(transcripts, turns)
+        segments = self._segments(transcripts, turns)
         prosody, emotions = await self._analyse(segments, tracks)
+        segments, prosody, emotions = self._on_the_videos_clock(segments, prosody, emotions)
         self._report_progress(Stage.ANALYSIS, 1)
         with self._trace.span("assembly"):
             result = result_of(
@@ -148,6 +154,8 @@ class Pipeline:
     async def _extract(self) -> AudioInfo:
         """Return what is known of the audio; extract it unless the answers of all that listen to it are saved."""
         listening = {Step.TRANSCRIPTION, Step.DIARIZATION, Step.TRACKS}
+        if self._job.options.channels == "separate":  # whether there is anything for the diarizer shows only then
+            listening.remove(Step.DIARIZATION)
         if self._job.options.emotion_detection:
             listening.add(Step.EMOTION)
         source = source_of("run")  # checkpoints of other runs are never looked at
@@ -174,7 +182,8 @@ class Pipeline:
 
     async def _detect_speech(self, audio: AudioInfo) -> list[Span]:
         todo = list(pieces(_audio_s(audio), DETECTION_PIECE_S))
-        return join_spans(await self._map(Stage.DETECTION, self._stages.detect_speech, todo))
+        speech = join_spans(await self._map(Stage.DETECTION, self._stages.detect_speech, todo))
+        return self._channels.cut(speech) if self._channels else speech
 
     async def _transcribe_chunks(self, speech: Sequence[Span]) -> PartialTranscript:
         source = source_of(self._source, spans_as_bytes(speech))
@@ -213,6 +222,8 @@ class Pipeline:
         if language == AUTO and detects_language(config):
             plan = await plan_languages(speech, config.max_chunk_s, detect)
         passages = plan.passages if plan else whole(speech, language)
+        if self._channels:
+            passages = self._channels.cut(passages)
         return PartialTranscript(
             chunks=with_margins(chunks_of(passages, speech, config.max_chunk_s), config.max_chunk_s),
             language_probability=plan.probability if plan else None,
@@ -221,6 +232,9 @@ class Pipeline:
         )
 
     async def _diarize(self, audio: AudioInfo) -> list[Turn]:
+        if self._channels:  # each has one speaker
+            self._report_progress(Stage.DIARIZATION, 1)
+            return []
         counts = self._job.options.speaker_counts
         source = source_of(self._source, repr(sorted(counts.items()))) if counts else self._source
         turns = await self._optional(
@@ -252,6 +266,28 @@ class Pipeline:
 
         tracks = self._steps.load_or_run(Step.TRACKS, self._source, track)
         return await self._optional(tracks, None, WarningCode.PROSODY_FAILED)
+
+    def _segments(self, transcripts: Sequence[Transcript], turns: Sequence[Turn]) -> list[Segment]:
+        utterances = [utterance for transcript in transcripts for utterance in transcript.utterances]
+        found = self._channels.segments_of(utterances) if self._channels else segments_of(utterances, turns)
+        return [replace(segment, language=_main_language(transcripts, segment.overlap_s) or "") for segment in found]
+
+    def _on_the_videos_clock(
+        self, segments: list[Segment], prosody: Prosody, emotions: Sequence[Emotion | None] | None
+    ) -> tuple[list[Segment], Prosody, Sequence[Emotion | None] | None]:
+        """Move what was found in the audio to where it is in the video, and sort it by time."""
+        start_s = self._job.options.start_s or 0.0
+        if self._channels:
+            segments = self._channels.back_in_place(segments)
+        elif not start_s:
+            return segments, prosody, emotions
+        segments = [moved(segment, start_s) for segment in segments]
+        order = sorted(range(len(segments)), key=lambda number: segments[number].start_s)
+        return (
+            [segments[number] for number in order],
+            [prosody[number] for number in order],
+            None if emotions is None else [emotions[number] for number in order],
+        )
 
     async def _analyse(
         self, segments: list[Segment], tracks: Tracks | None
@@ -348,14 +384,6 @@ class Pipeline:
             self._warnings.append(ResultWarning(code=code))
             return otherwise
         return answer
-
-
-def _segments(transcripts: Sequence[Transcript], turns: Sequence[Turn]) -> list[Segment]:
-    utterances = (utterance for transcript in transcripts for utterance in transcript.utterances)
-    return [
-        replace(segment, language=_main_language(transcripts, segment.overlap_s) or "")
-        for segment in segments_of(utterances, turns)
-    ]
 
 
 def _main_language(transcripts: Sequence[Transcript], seconds_of: Callable[[Utterance], float]) -> str | None:
