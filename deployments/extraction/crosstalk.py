@@ -42,10 +42,13 @@ LOUDER = 10**0.6
 """A channel is far louder from 6 dB on."""
 LEAST_FRAMES = 12
 """Of a far louder channel, for a filter: some three quarters of a second."""
-CHANCE = 4.0
-"""A bin's filter counts where it explains so many times what it would explain by chance."""
+CHANCE = 3.0
+"""There is crosstalk where phases agree so many times better than those of two people who talk at once: these agree as
+chance will have it (Knapp and Carter, "The generalized correlation method", 1976). Loud frames count no more."""
+BIN_CHANCE = 2.0
+"""A bin's filter counts where it explains so many times the power that it would explain by chance."""
 HEARD_SHARE = 0.1
-"""Crosstalk is taken out where it has at least this share of a frame's power; 10 dB below it is not heard."""
+"""Crosstalk is taken out where a frame loses at least this share of its power by it; 10 dB below it is not heard."""
 LEFT_SHARE = 0.3
 """Where less is left of a frame, it was nothing but crosstalk."""
 ALIKE_SHARE = 0.8
@@ -74,10 +77,9 @@ def remove(channels: Audio) -> None:
     filters: dict[tuple[int, int], NDArray[np.complex64]] = {}
     for start in range(0, channels.shape[1], GROUP * HOP):
         block = channels[:, start : start + GROUP * HOP]
-        spectra = [_spectra(block[number]) for number in range(len(channels))]
-        cleaned = [
-            _clean(number, spectra, filters, block[number].astype(np.float32)) for number in range(len(channels))
-        ]
+        spectra = [_spectra(channel) for channel in block]
+        powers = [_frame_powers(each) for each in spectra]
+        cleaned = [_clean(number, spectra, powers, filters, channel) for number, channel in enumerate(block)]
         for number, samples in enumerate(cleaned):
             if samples is not None:
                 block[number] = np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
@@ -114,41 +116,44 @@ def _explained_share(first: Audio, other: Audio) -> float:
 def _clean(
     number: int,
     spectra: list[Spectra],
+    powers: list[Powers],
     filters: dict[tuple[int, int], NDArray[np.complex64]],
-    samples: NDArray[np.float32],
+    samples: Audio,
 ) -> NDArray[np.float32] | None:
     """Return a channel's samples without crosstalk; None where it has none. `filters` are those of the group before."""
-    own = spectra[number]
-    rest, own_power = own.copy(), _frame_powers(own)
+    own, own_power = spectra[number], powers[number]
+    rest = own.copy()
     below = np.zeros(len(own), bool)
     for other, theirs in enumerate(spectra):
         if other == number:
             continue
-        louder = (_frame_powers(theirs) > LOUDER * own_power) & (own_power > SILENT_POWER)
+        louder = (powers[other] > LOUDER * own_power) & (own_power > SILENT_POWER)
         found = _filter(theirs[louder], own[louder])
         if found is not None:
             filters[other, number] = found
         if (other, number) in filters:
             rest -= filters[other, number] * theirs
             below |= louder
-    predicted = own - rest
-    heard = _frame_powers(predicted) > HEARD_SHARE * own_power
+    left_power = _frame_powers(rest)
+    heard = left_power < (1 - HEARD_SHARE) * own_power
     if not heard.any():
         return None
-    alone = below & heard & (_frame_powers(rest) < LEFT_SHARE * own_power)
-    correction = np.where(alone[:, None], own, np.where(heard[:, None], predicted, 0))
+    alone = below & (left_power < LEFT_SHARE * own_power)
+    correction = np.where(alone[:, None], own, np.where(heard[:, None], own - rest, 0))
     return samples - _samples(correction, len(samples))
 
 
 def _filter(x: Spectra, y: Spectra) -> NDArray[np.complex64] | None:
-    """Return the filter, shape (bins,), from one channel to another by frames of both; None where there are too few."""
+    """Return the filter, shape (bins,), from one channel to another by frames of both; None where nothing shows one."""
     if len(x) < LEAST_FRAMES:
         return None
+    products = x.conj() * y
+    phases = products / np.maximum(np.abs(products), 1e-3)
+    if np.mean(np.abs(phases.mean(axis=0)[BAND]) ** 2) * len(x) < CHANCE:
+        return None
     power = np.maximum((np.abs(x) ** 2).sum(axis=0), 1.0)
-    found = (x.conj() * y).sum(axis=0) / power
-    explained = np.abs(found) ** 2 * power
-    by_chance = (np.abs(y) ** 2).sum(axis=0) / len(x)
-    found[explained < CHANCE * by_chance] = 0
+    found = products.sum(axis=0) / power
+    found[np.abs(found) ** 2 * power * len(x) < BIN_CHANCE * (np.abs(y) ** 2).sum(axis=0)] = 0
     filtered: NDArray[np.complex64] = found.astype(np.complex64)
     return filtered
 

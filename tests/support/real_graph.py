@@ -65,10 +65,10 @@ class RealGraph:
         self.turns = await self._cluster(*embedded)
         return self.turns
 
-    def hear(self, audio: Audio, **options: Any) -> Analysis:
-        """What a job with `options` makes of `audio`."""
-        info = AudioInfo(duration_s=len(audio) / SAMPLE_RATE_HZ, samples=len(audio), sha256="")
-        extractor = FakeHandle(prepare=lambda *_: info, load=lambda *_: audio)
+    def hear(self, audio: Audio, *, apart: int = 1, **options: Any) -> Analysis:
+        """What a job with `options` makes of `audio`, which has so many channels `apart`, one after the other."""
+        info = AudioInfo(duration_s=len(audio) / SAMPLE_RATE_HZ, samples=len(audio), sha256="", channels=apart)
+        extractor = FakeHandle(prepare=lambda *_, **__: info, load=lambda *_: audio)
         stages = fake_stages(**{"extractor": extractor, "aligner": None} | self._handles)
         asked = job(**{"emotion_detection": False, "max_workers": 16} | options)
         running = pipeline.Pipeline(asked, self._settings, stages, report_progress=lambda *_: None)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
 import threading
 import warnings
@@ -528,7 +529,7 @@ def test_d5_a_change_of_what_is_saved_raises_the_form():
     stored = (AudioInfo, PartialTranscript, Passage, Transcript, Utterance, Word, Turn, WordProsody, Emotion)
     assert checkpoint_codec.FORM == 3
     assert {each.__name__: " ".join(field.name for field in fields(each)) for each in (*stored, ResultWarning)} == {
-        "AudioInfo": "duration_s samples sha256 warnings",
+        "AudioInfo": "duration_s samples sha256 warnings channels",
         "PartialTranscript": "chunks language_probability warnings transcripts",
         "Passage": "start_s end_s language",
         "Transcript": "language device utterances warnings dropped",
@@ -539,6 +540,16 @@ def test_d5_a_change_of_what_is_saved_raises_the_form():
         "Emotion": "label confidence",
         "ResultWarning": "code seconds share count track language",
     }
+
+
+def test_d5_audio_of_one_channel_is_saved_as_by_the_release_before():
+    """It knew no channels, and each reads what the other has saved. More than one come back."""
+    answer = answers()[Step.EXTRACTION]
+    body = encode(Step.EXTRACTION, answer)
+    assert list(json.loads(body)) == ["duration_s", "samples", "sha256", "warnings"]
+    assert decode(Step.EXTRACTION, body).channels == 1
+    apart = replace(answer, channels=2)
+    assert decode(Step.EXTRACTION, encode(Step.EXTRACTION, apart)) == apart
 
 
 def test_d5_other_engines_do_not_go_on_with_what_was_kept(story):
