@@ -15,6 +15,8 @@ from deployments.extraction import crosstalk
 from deployments.types import CHANNEL_GAP_S, SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deployments.types import Audio
 
 READ_BYTES = 1 << 20
@@ -65,13 +67,16 @@ class Apart:
             self._rooms = np.zeros((int.from_bytes(self._head, "little"), self._most + GAP), np.int16)
         return len(got)
 
-    def audio(self) -> Audio:
-        """Return the channels one after the other, `GAP` samples of silence behind each, or the only sound there is."""
+    def audio(self, check: Callable[[], None]) -> Audio:
+        """Return the channels one after the other, `GAP` samples of silence behind each, or the only sound there is.
+
+        `check` is called every half a minute of the video, and may raise.
+        """
         sounds = self._rooms[:, : self.samples]
-        self.alike = len(sounds) < 2 or crosstalk.are_alike(sounds)  # noqa: PLR2004 - one channel, or none
+        self.alike = len(sounds) < 2 or crosstalk.are_alike(sounds, check)  # noqa: PLR2004 - one channel, or none
         if self.alike:
             return sounds[crosstalk.loudest(sounds)] if len(sounds) else np.zeros(0, np.int16)
-        crosstalk.remove(sounds)
+        crosstalk.remove(sounds, check)
         self.channels, length = len(sounds), self.samples + GAP
         array = self._rooms.reshape(-1)
         for number in range(1, len(sounds)):  # each moves towards the front: no second copy of hours of sound

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from deployments.types import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from deployments.types import Audio
 
@@ -62,20 +62,24 @@ def loudest(channels: Audio) -> int:
     return int(np.argmax([_power(channel) for channel in channels]))
 
 
-def are_alike(channels: Audio) -> bool:
-    """Return whether all channels have the loudest one's sound, but for gain, a small delay and a codec's noise."""
+def are_alike(channels: Audio, check: Callable[[], None] = lambda: None) -> bool:
+    """Return whether all channels have the loudest one's sound, but for gain, a small delay and a codec's noise.
+
+    `check` is called for each half a minute, and may raise.
+    """
     powers = np.array([_power(channel) for channel in channels])
     first = int(powers.argmax())
     if powers.min() <= 0 or powers.min() * ALIKE_GAIN < powers.max():
         return False
     others = [number for number in range(len(channels)) if number != first]
-    return all(_explained_share(channels[first], channels[number]) >= ALIKE_SHARE for number in others)
+    return all(_explained_share(channels[first], channels[number], check) >= ALIKE_SHARE for number in others)
 
 
-def remove(channels: Audio) -> None:
-    """Take crosstalk out of `channels`, shape (channels, samples), int16, in place."""
+def remove(channels: Audio, check: Callable[[], None] = lambda: None) -> None:
+    """Take crosstalk out of `channels`, shape (channels, samples), int16, in place. `check`: as of `are_alike`."""
     filters: dict[tuple[int, int], NDArray[np.complex64]] = {}
     for start in range(0, channels.shape[1], GROUP * HOP):
+        check()
         block = channels[:, start : start + GROUP * HOP]
         spectra = [_spectra(channel) for channel in block]
         powers = [_frame_powers(each) for each in spectra]
@@ -103,9 +107,10 @@ def _spectra(samples: Audio) -> Spectra:
     return np.fft.rfft(frames * WINDOW, axis=1).astype(np.complex64)
 
 
-def _explained_share(first: Audio, other: Audio) -> float:
+def _explained_share(first: Audio, other: Audio, check: Callable[[], None]) -> float:
     explained = total = 0.0
     for one, two in zip(_parts(first), _parts(other), strict=True):
+        check()
         x, y = _spectra(one)[:, BAND], _spectra(two)[:, BAND]
         cross = np.abs((x.conj() * y).sum(axis=0)) ** 2
         explained += float((cross / np.maximum((np.abs(x) ** 2).sum(axis=0), 1.0)).sum())

@@ -11,6 +11,7 @@ import os
 import signal
 import stat
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from deployments.types import SAMPLE_RATE_HZ
 from deployments.warnings import ResultWarning, WarningCode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from threading import Event
 
     from deployments.extraction.config import MediaLimits
@@ -82,12 +84,12 @@ def extract(
     words = [*command(path, limits, language), *_asked(selection)]
     try:
         found = _fill(room, words, path, limits, on_fraction=on_fraction, stop=stop)
-        audio = room.audio()
+        audio = room.audio(partial(_check, stop))
     except BaseException:
         room.clear()  # a stored error would keep its frames, and with them an hour of audio
         raise
     length_s = room.samples / SAMPLE_RATE_HZ
-    found = _in_part(found, length_s, selection)
+    found = _in_part(found, selection)
     warnings = _warnings(found, length_s, told=selection.audio_track is None)
     if room.alike:
         warnings.append(ResultWarning(code=WarningCode.CHANNELS_ALIKE))
@@ -126,13 +128,18 @@ class Mixed:
         self._filled += got
         return got
 
-    def audio(self) -> Audio:
+    def audio(self, _check: Callable[[], None]) -> Audio:
         """Return what came."""
         return self._audio[: self.samples]
 
     def clear(self) -> None:
         """Free the memory."""
         self._audio.resize(0, refcheck=False)
+
+
+def _check(stop: Event | None) -> None:
+    if stop is not None and stop.is_set():
+        raise limited_process.StoppedError
 
 
 def _fill(
@@ -225,14 +232,13 @@ def _report(ended: limited_process.Ended, path: Path, limits: MediaLimits, *, ha
     raise AudioExtractionError(reason=reason, found=what)
 
 
-def _in_part(found: dict[str, Any], length_s: float, selection: Selection) -> dict[str, Any]:
-    """Return the report with what the file declares of the part that was chosen; `length_s` of it came."""
+def _in_part(found: dict[str, Any], selection: Selection) -> dict[str, Any]:
+    """Return the report with what the file declares of the part that was chosen."""
     if selection.start_s is None and selection.end_s is None:
         return found
     start_s, end_s = selection.start_s or 0.0, math.inf if selection.end_s is None else selection.end_s
     ends_s = min(end_s, (found["declared_s"] or 0.0) - max(0.0, found["jumped_s"]))
-    all_came = start_s + length_s > end_s - SHORT_S
-    return found | {"declared_s": 0.0 if all_came else max(0.0, ends_s - start_s), "jumped_s": 0.0}
+    return found | {"declared_s": max(0.0, ends_s - start_s), "jumped_s": 0.0}
 
 
 def _warnings(found: dict[str, Any], length_s: float, *, told: bool = True) -> list[ResultWarning]:

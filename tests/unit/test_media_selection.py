@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 import soundfile
 
 from deployments.errors import AudioExtractionError, VideoTooLongError
-from deployments.extraction import crosstalk
+from deployments.extraction import crosstalk, media_decoder
 from deployments.extraction.config import MediaLimits
+from deployments.extraction.limited_process import StoppedError
 from deployments.extraction.media_decoder import extract
 from deployments.extraction.protocol import Decoded, Selection
 from deployments.extraction.scratch import Scratch
@@ -288,6 +290,22 @@ def test_quiet_speech_under_the_others_is_kept() -> None:
     assert level_db(error) < level_db(2**15 * quiet) - 9
     assert level_db(error) < level_db(2**15 * 0.05 * ONE) - 6
     assert level_db(channels[0] - 2**15 * ONE) < level_db(2**15 * ONE) - 25
+
+
+def test_a_stop_ends_the_work_on_channels() -> None:
+    """A job that is cancelled meanwhile does not wait for an hour of them."""
+    channels = (2**15 * np.stack([ONE, OTHER])).astype(np.int16)
+
+    def stopped() -> None:
+        raise StoppedError
+
+    for work in (crosstalk.are_alike, crosstalk.remove):
+        with pytest.raises(StoppedError):
+            work(channels, stopped)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(StoppedError):
+        media_decoder._check(stop)
 
 
 # The stored audio
