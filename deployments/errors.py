@@ -124,7 +124,8 @@ class VideoTooLongError(JobError):
 class AudioExtractionError(JobError):
     """The file has no audio that can be decoded. `reason` is a key of `REASONS`.
 
-    `found`: what the file is, a key of `FOUND` or the name of a container, "" where nobody knows.
+    `found`: what the file is or has, a key of `FOUND`, the name of a container, a number, or codes of languages; ""
+    where nobody knows.
     """
 
     code = "AUDIO_EXTRACTION_ERROR"
@@ -135,6 +136,22 @@ class AudioExtractionError(JobError):
         "no_audio": ("오디오 트랙 없음", "no audio track"),
         "unsupported": ("지원하지 않는 코덱", "unsupported codec"),
         "timeout": ("시간 초과", "timed out"),
+        "no_track": (
+            "요청한 번호의 오디오 트랙이 없음, 파일의 오디오 트랙 수",
+            "no audio track of this number; audio tracks in the file",
+        ),
+        "no_language": (
+            "요청한 언어의 오디오 트랙이 없음, 파일에 표시된 트랙 언어",
+            "no audio track in this language; languages that the file's tracks are tagged with",
+        ),
+        "after_end": (
+            "요청한 시작 시각에 영상이 이미 끝남, 영상 길이(초)",
+            "the part begins after the video's end; the video's length in seconds",
+        ),
+        "too_many_channels": (
+            "나누어 처리하기에는 채널이 너무 많음, 채널 수",
+            "too many channels to be kept apart; channels in the file",
+        ),
     }
     FOUND: ClassVar[dict[str, tuple[str, str]]] = {
         "image": ("이미지", "an image"),
@@ -142,6 +159,7 @@ class AudioExtractionError(JobError):
         "pdf": ("PDF", "a PDF"),
         "playlist": ("재생 목록", "a playlist"),
         "text": ("텍스트", "a text"),
+        "none": ("없음", "none"),
     }
 
     def __init__(self, *, reason: str, found: str = "") -> None:

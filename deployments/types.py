@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SAMPLE_RATE_HZ = 16_000
 FRAMES_PER_S = 100
 """Rate of the prosody tracks: one frame every 10 ms."""
+CHANNEL_GAP_S = 1.0
+"""Silence behind each channel where channels are kept apart: no window of a stage hears two of them at once."""
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Characters of scripts without spaces, for a regular expression's brackets: kana and Han, not Hangul."""
 _CJK_SIGNS = "\u3000-\u303f\uff00-\uff65"
@@ -153,12 +155,17 @@ class Segment(Span):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioInfo:
-    """What extraction found out about the audio; `duration_s` is the media file's."""
+    """What extraction found out about the audio; `duration_s` is the media file's, or that of the part of it.
+
+    Where `channels` is more than 1, the array has them one after the other, each with as many of the `samples`; each
+    ends with `CHANNEL_GAP_S` of silence.
+    """
 
     duration_s: float
     samples: int
     sha256: str
     warnings: tuple[ResultWarning, ...] = ()
+    channels: int = 1
 
 
 def joined(texts: Iterable[str]) -> str:

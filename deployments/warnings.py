@@ -33,6 +33,8 @@ class WarningCode(StrEnum):
     """All `seconds` of the audio are silent."""
     CHANNELS_OPPOSED = "CHANNELS_OPPOSED"
     """In `seconds` of the audio, `share` of all, channels are out of phase; one of them was inverted."""
+    CHANNELS_ALIKE = "CHANNELS_ALIKE"
+    """All channels have the same sound, or there is only one: they were not kept apart."""
     TRACK_CHOSEN = "TRACK_CHOSEN"
     """Of `count` audio tracks number `track` was taken."""
     LANGUAGE_UNCERTAIN = "LANGUAGE_UNCERTAIN"

@@ -50,6 +50,10 @@ SENTENCES: dict[WarningCode, dict[Locale, str]] = {
         "ko": "오디오 중 {seconds}초({share}%)에서 채널의 위상이 반대여서 한쪽을 뒤집었습니다.",
         "en": "In {seconds} s of the audio ({share} %) channels are out of phase; one of them was inverted.",
     },
+    WarningCode.CHANNELS_ALIKE: {
+        "ko": "채널이 하나뿐이거나 모든 채널의 소리가 같아, 채널을 나누지 않고 목소리로 화자를 구분했습니다.",
+        "en": "All channels have the same sound, or there is only one: speakers were told apart by their voices.",
+    },
     WarningCode.TRACK_CHOSEN: {
         "ko": "오디오 트랙 {count}개 중 {track}번을 사용했습니다.",
         "en": "Of {count} audio tracks number {track} was used.",

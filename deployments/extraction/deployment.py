@@ -11,7 +11,7 @@ from ray import serve
 
 from deployments import logs, replica
 from deployments.extraction import limited_process
-from deployments.extraction.protocol import Part
+from deployments.extraction.protocol import Part, Selection
 from deployments.extraction.registry import create
 from deployments.extraction.scratch import Scratch, WorkDir
 from deployments.metrics import DOWNLOAD_BYTES
@@ -71,11 +71,14 @@ class AudioExtractor:
     def __repr__(self) -> str:
         return f"AudioExtractor(busy={len(self._busy)}, {self._scratch})"
 
-    async def prepare(self, job_id: str, run: RunId, url: str, reporter: Any = None, language: str = AUTO) -> AudioInfo:
+    async def prepare(
+        self, job_id: str, run: RunId, url: str, reporter: Any = None, language: str = AUTO, **selection: Any
+    ) -> AudioInfo:
         """Make sure that the audio of this run is stored: download and decode it unless it is.
 
-        `reporter` is the handle of the actor that gets the progress, see `ProgressReporter`; `language`: see `Decoder`.
-        Raises what `download` and `Decoder` raise.
+        `reporter` is the handle of the actor that gets the progress, see `ProgressReporter`; `language`: see `Decoder`;
+        `selection` has fields of `Selection`, the same in all calls of a run, so that what is stored is what is asked
+        for. Raises what `download` and `Decoder` raise.
         """
         async with self._one_at_a_time(f"{job_id}/{run}"):
             stored = await limited_process.in_thread(lambda _: self._scratch.info(job_id, run))
@@ -83,7 +86,13 @@ class AudioExtractor:
                 return stored
             with self._work.job() as folder:
                 return await self._extract(
-                    job_id, run, url, folder / "video", ProgressReporter(reporter), language=language
+                    job_id,
+                    run,
+                    url,
+                    folder / "video",
+                    ProgressReporter(reporter),
+                    language=language,
+                    selection=Selection(**selection),
                 )
 
     @asynccontextmanager
@@ -100,7 +109,15 @@ class AudioExtractor:
                 self._busy[run] = lock, users - 1
 
     async def _extract(
-        self, job_id: str, run: RunId, url: str, video: Path, progress: ProgressReporter, *, language: str
+        self,
+        job_id: str,
+        run: RunId,
+        url: str,
+        video: Path,
+        progress: ProgressReporter,
+        *,
+        language: str,
+        selection: Selection,
     ) -> AudioInfo:
         began = time.monotonic()
         got = await download(
@@ -117,6 +134,7 @@ class AudioExtractor:
                 lambda stop: self._decode(
                     video,
                     language=language,
+                    selection=selection,
                     on_fraction=lambda fraction: progress.report_progress(Part.EXTRACT, fraction),
                     stop=stop,
                 )
@@ -125,7 +143,12 @@ class AudioExtractor:
             video.unlink()  # noqa: ASYNC240 - a local file: microseconds
             info = await limited_process.in_thread(
                 lambda _: self._scratch.save(
-                    job_id, run, decoded.audio, duration_s=decoded.duration_s, warnings=decoded.warnings
+                    job_id,
+                    run,
+                    decoded.audio,
+                    duration_s=decoded.duration_s,
+                    warnings=decoded.warnings,
+                    channels=decoded.channels,
                 )
             )
         _log.info(

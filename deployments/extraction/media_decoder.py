@@ -6,10 +6,12 @@ The child gets a local path of ours, never a URL or a name from outside. Knows n
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import stat
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +21,19 @@ import numpy as np
 from deployments import logs
 from deployments.errors import AudioExtractionError, VideoTooLongError
 from deployments.extraction import file_kind, limited_process
-from deployments.extraction.protocol import Decoded
+from deployments.extraction.apart import Apart
+from deployments.extraction.protocol import EVERYTHING, Decoded
 from deployments.transcriber.protocol import AUTO
 from deployments.types import SAMPLE_RATE_HZ
 from deployments.warnings import ResultWarning, WarningCode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from threading import Event
 
     from deployments.extraction.config import MediaLimits
-    from deployments.extraction.protocol import OnFraction
+    from deployments.extraction.protocol import OnFraction, Selection
+    from deployments.types import Audio
 
 DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,avi,asf,flv,mxf,dv,"
@@ -50,6 +55,8 @@ LEAST_S = 0.1
 CLIPPED_SHARE = 0.005
 OPPOSED_SHARE = 0.1
 
+WHAT_FILES_HAVE = frozenset({"no_track", "no_language", "after_end", "too_many_channels"})
+"""Reasons of the child that come with what the file has."""
 READ_BYTES = 1 << 20
 _SCRIPT = Path(__file__).parent / "child" / "decode.py"
 _EXPECTED_BYTES = 8
@@ -61,6 +68,7 @@ def extract(
     *,
     limits: MediaLimits,
     language: str = AUTO,
+    selection: Selection = EVERYTHING,
     on_fraction: OnFraction | None = None,
     stop: Event | None = None,
 ) -> Decoded:
@@ -71,56 +79,102 @@ def extract(
     """
     if not stat.S_ISREG(path.lstat().st_mode):  # a link leads to another file, a pipe to a wait
         raise AudioExtractionError(reason="not_media")
-    audio = np.zeros(round((limits.max_duration_s + GRACE_S) * SAMPLE_RATE_HZ), np.int16)
+    most = round((limits.max_duration_s + GRACE_S) * SAMPLE_RATE_HZ)
+    room = Apart(most) if selection.channels == "separate" else Mixed(most)
+    words = [*command(path, limits, language), *_asked(selection)]
     try:
-        with audio.data.cast("B") as room:
-            filled, found = _fill(room, path, limits, language=language, on_fraction=on_fraction, stop=stop)
+        found = _fill(room, words, path, limits, on_fraction=on_fraction, stop=stop)
+        audio = room.audio(partial(_check, stop))
     except BaseException:
-        audio.resize(0, refcheck=False)  # a stored error would keep its frames, and with them an hour of audio
+        room.clear()  # a stored error would keep its frames, and with them an hour of audio
         raise
-    audio = audio[: filled // 2]
-    length_s = len(audio) / SAMPLE_RATE_HZ
+    length_s = room.samples / SAMPLE_RATE_HZ
+    found = _in_part(found, selection)
+    warnings = _warnings(found, length_s, told=selection.audio_track is None)
+    if room.alike:
+        warnings.append(ResultWarning(code=WarningCode.CHANNELS_ALIKE))
     return Decoded(
-        audio=audio, duration_s=round(max(found["picture_s"], length_s), 3), warnings=tuple(_warnings(found, length_s))
+        audio=audio,
+        duration_s=round(max(found["picture_s"], length_s), 3),
+        warnings=tuple(warnings),
+        channels=room.channels,
     )
 
 
+class Mixed:
+    """Room for the samples of one channel, filled from the pipe in place."""
+
+    channels = 1
+    alike = False
+
+    def __init__(self, most_samples: int) -> None:
+        self._audio = np.zeros(most_samples, np.int16)
+        self._filled = 0
+
+    @property
+    def samples(self) -> int:
+        """Return how many samples came."""
+        return self._filled // 2
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether there is no room for another byte."""
+        return self._filled == self._audio.nbytes
+
+    def read(self, descriptor: int) -> int:
+        """Read from a pipe; return the number of bytes."""
+        with self._audio.data.cast("B") as room:
+            got = os.readv(descriptor, [room[self._filled : self._filled + READ_BYTES]])
+        self._filled += got
+        return got
+
+    def audio(self, _check: Callable[[], None]) -> Audio:
+        """Return what came."""
+        return self._audio[: self.samples]
+
+    def clear(self) -> None:
+        """Free the memory."""
+        self._audio.resize(0, refcheck=False)
+
+
+def _check(stop: Event | None) -> None:
+    if stop is not None and stop.is_set():
+        raise limited_process.StoppedError
+
+
 def _fill(
-    room: memoryview,
+    room: Mixed | Apart,
+    words: list[str],
     path: Path,
     limits: MediaLimits,
     *,
-    language: str,
     on_fraction: OnFraction | None,
     stop: Event | None,
-) -> tuple[int, dict[str, Any]]:
-    """Have the child fill `room`; return the number of bytes that came, and its report."""
-    filled = 0
+) -> dict[str, Any]:
+    """Have the child, whose command line is `words`, fill `room`; return its report."""
     expected_bytes = bytearray()
 
     def read(descriptor: int) -> int:
-        nonlocal filled
         if len(expected_bytes) < _EXPECTED_BYTES:
             got = os.read(descriptor, _EXPECTED_BYTES - len(expected_bytes))
             expected_bytes.extend(got)
             return len(got)
-        if filled == len(room):
+        if room.is_full:
             if os.read(descriptor, 1):
                 raise VideoTooLongError(limit_min=limits.max_duration_s / 60)
             return 0
-        got_bytes = os.readv(descriptor, [room[filled : filled + READ_BYTES]])
-        filled += got_bytes
-        if on_fraction is not None and (expected := 2 * int.from_bytes(expected_bytes, "little")):
-            on_fraction(min(1.0, filled / expected))
+        got_bytes = room.read(descriptor)
+        if on_fraction is not None and (expected := int.from_bytes(expected_bytes, "little")):
+            on_fraction(min(1.0, room.samples / expected))
         return got_bytes
 
     try:
-        ended = limited_process.run(command(path, limits, language), limits=_child(limits), read=read, stop=stop)
+        ended = limited_process.run(words, limits=_child(limits), read=read, stop=stop)
     except limited_process.ChildTimeoutError:
         raise AudioExtractionError(reason="timeout") from None
     if ended.returncode in {-signal.SIGXCPU, -signal.SIGALRM}:
         raise AudioExtractionError(reason="timeout")
-    return filled, _report(ended, path, limits, has_sound=bool(filled))
+    return _report(ended, path, limits, has_sound=bool(room.samples))
 
 
 def command(path: Path, limits: MediaLimits, language: str) -> list[str]:
@@ -130,10 +184,28 @@ def command(path: Path, limits: MediaLimits, language: str) -> list[str]:
     return [sys.executable, "-I", str(_SCRIPT), f"file:{path}", DEMUXERS, languages, *bounds]
 
 
+def _asked(selection: Selection) -> list[str]:
+    """Return the argument that tells the child what was chosen; none where nothing was."""
+    if selection == EVERYTHING:
+        return []
+    track = selection.audio_track
+    asked = {
+        "track": track if isinstance(track, int) else None,
+        "languages": _tags(track.lower()) if isinstance(track, str) else None,
+        "separate": selection.channels == "separate",
+        "start_s": selection.start_s,
+        "end_s": selection.end_s,
+    }
+    return [json.dumps(asked)]
+
+
 def _tags(language: str) -> list[str]:
     """Return how files tag a language: by ISO 639-1 and the two codes of ISO 639-2."""
     known = langcodes.Language.get(language)
-    return sorted({language, known.to_alpha3(), known.to_alpha3(variant="B")})
+    try:
+        return sorted({language, str(known.language), known.to_alpha3(), known.to_alpha3(variant="B")})
+    except LookupError:  # no language has this code: a file may be tagged with it all the same
+        return [language]
 
 
 def _report(ended: limited_process.Ended, path: Path, limits: MediaLimits, *, has_sound: bool) -> dict[str, Any]:
@@ -149,6 +221,8 @@ def _report(ended: limited_process.Ended, path: Path, limits: MediaLimits, *, ha
     words = ended.stderr.strip().replace(str(path), "<video>").rpartition("\n")[2][-300:]
     _log.info("not decoded", extra={"kind": found["error"], "returncode": ended.returncode, "stderr": words})
     reason, _, container = str(found["error"]).partition(" ")
+    if reason in WHAT_FILES_HAVE:
+        raise AudioExtractionError(reason=reason, found=container)
     if reason == "too_long":
         raise VideoTooLongError(limit_min=limits.max_duration_s / 60)
     if reason == "died":  # a child that was killed must not count as the end of the audio
@@ -158,8 +232,17 @@ def _report(ended: limited_process.Ended, path: Path, limits: MediaLimits, *, ha
     raise AudioExtractionError(reason=reason, found=what)
 
 
-def _warnings(found: dict[str, Any], length_s: float) -> list[ResultWarning]:
-    """Return the warnings of a report, with the amounts of its kinds."""
+def _in_part(found: dict[str, Any], selection: Selection) -> dict[str, Any]:
+    """Return the report with what the file declares of the part that was chosen."""
+    if selection.start_s is None and selection.end_s is None:
+        return found
+    start_s, end_s = selection.start_s or 0.0, math.inf if selection.end_s is None else selection.end_s
+    ends_s = min(end_s, (found["declared_s"] or 0.0) - max(0.0, found["jumped_s"]))
+    return found | {"declared_s": max(0.0, ends_s - start_s), "jumped_s": 0.0}
+
+
+def _warnings(found: dict[str, Any], length_s: float, *, told: bool = True) -> list[ResultWarning]:
+    """Return the warnings of a report, with the amounts of its kinds. `told`: also which track was taken."""
     seconds = {
         WarningCode.AUDIO_DAMAGED: (found["damaged_s"], LEAST_S),
         WarningCode.AUDIO_CLIPPED: (found["clipped_s"], max(LEAST_S, CLIPPED_SHARE * length_s)),
@@ -176,7 +259,7 @@ def _warnings(found: dict[str, Any], length_s: float) -> list[ResultWarning]:
         warnings.append(ResultWarning(code=WarningCode.CLOCK_JUMPS, count=found["jumps"]))
     if found["silent"]:
         warnings.append(ResultWarning(code=WarningCode.AUDIO_SILENT, seconds=length_s))
-    if found["tracks"] > 1:
+    if told and found["tracks"] > 1:
         track, count = found["track"], found["tracks"]
         warnings.append(ResultWarning(code=WarningCode.TRACK_CHOSEN, track=track, count=count))
     return warnings + _compare(found, length_s)

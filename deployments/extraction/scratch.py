@@ -59,12 +59,23 @@ class Scratch:
         return f"Scratch({'local folder' if self._local else self._fs.protocol})"
 
     def save(
-        self, job_id: str, run: RunId, audio: Audio, *, duration_s: float, warnings: tuple[ResultWarning, ...]
+        self,
+        job_id: str,
+        run: RunId,
+        audio: Audio,
+        *,
+        duration_s: float,
+        warnings: tuple[ResultWarning, ...],
+        channels: int = 1,
     ) -> AudioInfo:
         """Store `audio` and return its description. Raises OutOfResourcesError where the disk is full, or fails."""
         data = np.ascontiguousarray(audio).data.cast("B")
         info = AudioInfo(
-            duration_s=duration_s, samples=len(audio), sha256=hashlib.sha256(data).hexdigest(), warnings=warnings
+            duration_s=duration_s,
+            samples=len(audio),
+            sha256=hashlib.sha256(data).hexdigest(),
+            warnings=warnings,
+            channels=channels,
         )
         with _disk():
             self._fs.makedirs(self._folder(job_id, run), exist_ok=True)
@@ -73,7 +84,7 @@ class Scratch:
             for start in range(0, len(data), BLOCK_BYTES):
                 file.write(data[start : start + BLOCK_BYTES])
         with self._writing(self._path(job_id, run, "json")) as file:
-            file.write(json.dumps(asdict(info)).encode())
+            file.write(json.dumps(_note(info)).encode())
         return info
 
     def info(self, job_id: str, run: RunId) -> AudioInfo | None:
@@ -146,6 +157,12 @@ class Scratch:
 
     def _path(self, job_id: str, run: RunId, kind: str) -> str:
         return f"{self._folder(job_id, run)}/{run}.{kind}"
+
+
+def _note(info: AudioInfo) -> dict[str, Any]:
+    """Return what is stored of `info`: the release before knows no channels, and none are apart in its jobs."""
+    note = asdict(info)
+    return note if info.channels > 1 else {name: note[name] for name in note if name != "channels"}
 
 
 @contextlib.contextmanager

@@ -55,6 +55,11 @@ class JobOptions(BaseModel):
         return given | self.model_dump(exclude={*FIRST_OPTIONS, "traceparent"}, exclude_defaults=True)
 
     @property
+    def selection(self) -> dict[str, Any]:
+        """What of the video is listened to, as far as it was given: fields of the extraction's `Selection`."""
+        return self.model_dump(include={"audio_track", "channels", "start_s", "end_s"}, exclude_defaults=True)
+
+    @property
     def speaker_counts(self) -> dict[str, int]:
         """The numbers of speakers that were given."""
         return self.model_dump(include={"num_speakers", "min_speakers", "max_speakers"}, exclude_none=True)

@@ -36,6 +36,7 @@ from serve_app.jobs.stages import Stage, Step
 from serve_app.observability.tracing import UNTRACED
 from serve_app.pipeline import quality
 from serve_app.pipeline.assemble import check_finite, filename_of, result_of
+from serve_app.pipeline.channels import Channels, moved
 from serve_app.pipeline.checkpoint_codec import PartialTranscript, source_of, spans_as_bytes
 from serve_app.pipeline.languages import language_warnings, plan_languages
 from serve_app.pipeline.reuse import audio_source, diarization_source, extraction_source, transcription_source
@@ -108,6 +109,8 @@ class Pipeline:
         """What this attempt detected, or loaded to transcribe it."""
         self._overlap: quality.Overlap | None = None
         """What this attempt measured beside the diarization."""
+        self._channels: Channels | None = None
+        """Those of the audio, where they are kept apart."""
 
     async def run(self, *, spent_s: float) -> dict[str, Any]:
         """Return the contract's `result`. Raises JobError if a stage failed without which there is no transcript.
@@ -119,12 +122,14 @@ class Pipeline:
         self._report_progress(Stage.STARTING, 1)
         audio = await self._extract()
         self._source = audio_source(audio, self._job.options, self._settings.model_version)
+        if audio.channels > 1:
+            self._channels = Channels(count=audio.channels, each_s=_audio_s(audio) / audio.channels)
         spoken, turns, tracks = await together(
             self._transcribe(audio), self._diarize(audio), self._track_prosody(audio)
         )
         transcripts = list(spoken.transcripts.values())
         self._warnings += [*spoken.warnings, *(warning for each in transcripts for warning in each.warnings)]
-        segments = _segments(transcripts, turns, by_language=bool(self._job.options.languages))
+        segments = self._segments(transcripts, turns)
         prosody, emotions = await self._analyse(segments, tracks)
         warnings = merged(self._warnings)
         trust = await self._quality(
@@ -135,6 +140,7 @@ class Pipeline:
             language_probability=spoken.language_probability,
             warnings=warnings,
         )
+        segments, prosody, emotions = self._on_the_videos_clock(segments, prosody, emotions)
         self._report_progress(Stage.ANALYSIS, 1)
         with self._trace.span("assembly"):
             result = result_of(
@@ -183,7 +189,7 @@ class Pipeline:
         source = audio_source(audio, options, self._settings.model_version)
         return (
             self._steps.has_saved(Step.TRANSCRIPTION, self._transcription_source(source))
-            and self._steps.has_saved(Step.DIARIZATION, diarization_source(source, options))
+            and (audio.channels > 1 or self._steps.has_saved(Step.DIARIZATION, diarization_source(source, options)))
             and self._steps.has_saved(Step.TRACKS, source)
             and (not options.emotion_detection or self._steps.has_saved(Step.EMOTION))
         )
@@ -208,7 +214,8 @@ class Pipeline:
 
     async def _detect_speech(self, audio: AudioInfo) -> list[Span]:
         todo = list(pieces(_audio_s(audio), DETECTION_PIECE_S))
-        return join_spans(await self._map(Stage.DETECTION, self._stages.detect_speech, todo))
+        speech = join_spans(await self._map(Stage.DETECTION, self._stages.detect_speech, todo))
+        return self._channels.cut(speech) if self._channels else speech
 
     async def _transcribe_chunks(self, speech: Sequence[Span]) -> PartialTranscript:
         source, spans = transcription_source(self._source, self._job.options), spans_as_bytes(speech)
@@ -251,6 +258,8 @@ class Pipeline:
             plan = await plan_languages(speech, config.max_chunk_s, detect, options.languages)
         undetected = options.languages[0] if language == AUTO and options.languages else language
         passages = plan.passages if plan else whole(speech, undetected)
+        if self._channels:
+            passages = self._channels.cut(passages)
         return PartialTranscript(
             chunks=with_margins(chunks_of(passages, speech, config.max_chunk_s), config.max_chunk_s),
             language_probability=plan.probability if plan else None,
@@ -259,6 +268,9 @@ class Pipeline:
         )
 
     async def _diarize(self, audio: AudioInfo) -> list[Turn]:
+        if self._channels:  # each has one speaker
+            self._report_progress(Stage.DIARIZATION, 1)
+            return []
         counts = self._job.options.speaker_counts
         source = diarization_source(self._source, self._job.options)
         turns = await self._optional(
@@ -291,6 +303,34 @@ class Pipeline:
 
         tracks = self._steps.load_or_run(Step.TRACKS, self._source, track)
         return await self._optional(tracks, None, WarningCode.PROSODY_FAILED)
+
+    def _segments(self, transcripts: Sequence[Transcript], turns: Sequence[Turn]) -> list[Segment]:
+        """Return the segments, each with its language; where the job names several, a change of it ends a segment."""
+        spoken = [(utterance, each.language) for each in transcripts for utterance in each.utterances]
+        utterances = [utterance for utterance, _ in spoken]
+        languages = [language for _, language in spoken] if self._job.options.languages else ()
+        if self._channels:
+            found = self._channels.segments_of(utterances, languages)
+        else:
+            found = segments_of(utterances, turns, languages)
+        return [replace(segment, language=_main_language(transcripts, segment.overlap_s) or "") for segment in found]
+
+    def _on_the_videos_clock(
+        self, segments: list[Segment], prosody: Prosody, emotions: Sequence[Emotion | None] | None
+    ) -> tuple[list[Segment], Prosody, Sequence[Emotion | None] | None]:
+        """Move what was found in the audio to where it is in the video, and sort it by time."""
+        start_s = self._job.options.start_s or 0.0
+        if self._channels:
+            segments = self._channels.back_in_place(segments)
+        elif not start_s:
+            return segments, prosody, emotions
+        segments = [moved(segment, start_s) for segment in segments]
+        order = sorted(range(len(segments)), key=lambda number: segments[number].start_s)
+        return (
+            [segments[number] for number in order],
+            [prosody[number] for number in order],
+            None if emotions is None else [emotions[number] for number in order],
+        )
 
     async def _analyse(
         self, segments: list[Segment], tracks: Tracks | None
@@ -441,16 +481,6 @@ class Pipeline:
 def _asked_language(options: JobOptions) -> str:
     """Return the language that the request names, also as the only one of its `languages`; else `auto`."""
     return options.languages[0] if len(options.languages) == 1 else options.language
-
-
-def _segments(transcripts: Sequence[Transcript], turns: Sequence[Turn], *, by_language: bool) -> list[Segment]:
-    """Return the segments, each with its language. `by_language`: a change of language ends a segment."""
-    spoken = [(utterance, each.language) for each in transcripts for utterance in each.utterances]
-    languages = [language for _, language in spoken] if by_language else ()
-    return [
-        replace(segment, language=_main_language(transcripts, segment.overlap_s) or "")
-        for segment in segments_of([utterance for utterance, _ in spoken], turns, languages)
-    ]
 
 
 def _main_language(transcripts: Sequence[Transcript], seconds_of: Callable[[Utterance], float]) -> str | None:

@@ -134,7 +134,9 @@ def report(
         dropped_texts=sum(each.count or 0 for each in warnings if each.code in DROPPED),
     )
     check_finite(figures)
-    shown = {name: None if value is None else round(value, DIGITS) for name, value in asdict(figures).items()}
+    shown: dict[str, Any] = {
+        name: None if value is None else round(value, DIGITS) for name, value in asdict(figures).items()
+    }
     verdict, reasons = judged(
         Quality(**shown), audio_s=audio_s, uncertain_s=uncertain_s(warnings), has_words=bool(segments)
     )

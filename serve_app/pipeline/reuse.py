@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from serve_app.settings import Settings
     from serve_app.storage.checkpoints import Checkpoints, Saved
 
-LISTENING = (Step.TRANSCRIPTION, Step.DIARIZATION, Step.TRACKS)
-"""The steps of every job that listen to the audio; `EMOTION` does, too, where it is wanted."""
 BY_EXTRACTION = {"audio_track", "channels", "start_s", "end_s"}
 BY_TIME = {"channels", "start_s", "end_s"}
 """Of these, what says which moment and which channel of the video a sample is."""
@@ -66,22 +64,18 @@ def needs_sound(job_id: str, options: JobOptions, settings: Settings, checkpoint
     if audio is None:
         return True
     source = audio_source(audio, options, settings.on(enable_gpu=options.enable_gpu).model_version)
-    expected = {
-        Step.TRANSCRIPTION: transcription_source(source, options),
-        Step.DIARIZATION: diarization_source(source, options),
-        Step.TRACKS: source,
-    }
+    expected = {Step.TRANSCRIPTION: transcription_source(source, options), Step.TRACKS: source}
+    if audio.channels == 1:  # channels that are kept apart have one speaker each
+        expected[Step.DIARIZATION] = diarization_source(source, options)
     if any(step not in saved or saved[step].source != made_from for step, made_from in expected.items()):
         return True
-    listening = [*LISTENING, *([Step.EMOTION] if options.emotion_detection else [])]
-    if Step.EMOTION in listening and not _is_of_these_segments(saved):
-        return True
+    listening = list(expected)
+    if options.emotion_detection:
+        newest = max(saved[step].run for step in listening)
+        if Step.EMOTION not in saved or saved[Step.EMOTION].run < newest:  # they may be of other segments
+            return True
+        listening.append(Step.EMOTION)
     return any(checkpoints.load(job_id, step) is None for step in listening)
-
-
-def _is_of_these_segments(saved: Mapping[str, Saved]) -> bool:
-    """Return whether the emotions were judged in the run that made the newest transcripts and turns, or later."""
-    return Step.EMOTION in saved and saved[Step.EMOTION].run >= max(saved[step].run for step in LISTENING)
 
 
 def _stored_audio(

@@ -90,7 +90,10 @@ class StageClient:
             job.video_url,
             self._reporter,
             *asked,
+            **job.options.selection,
         )
+        if not hasattr(info, "channels"):  # an extractor of the release before has sent it, which knows no channels
+            object.__setattr__(info, "channels", 1)
         self._load_audio()
         self._extractions += 1
         return info

@@ -47,7 +47,7 @@ def graph(**replaced: Any) -> StageHandles:
     tracks = Tracks(start_s=0, f0_hz=np.zeros(4, np.float32), level_dbfs=np.zeros(4, np.float32))
     stages: dict[str, Any] = {
         "extractor": FakeHandle(
-            prepare=lambda *_: AudioInfo(duration_s=SECONDS + 1, samples=int(SECONDS * 16_000), sha256=""),
+            prepare=lambda *_, **__: AudioInfo(duration_s=SECONDS + 1, samples=int(SECONDS * 16_000), sha256=""),
             load=lambda *_: None,
         ),
         "detector": FakeHandle(detect=lambda _audio, _piece: [Span(start_s=0, end_s=8), Span(start_s=10, end_s=18)]),

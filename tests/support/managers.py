@@ -98,7 +98,7 @@ class Call:
 
 def called(work: Callable[..., Any]) -> Any:
     """A deployment's method."""
-    return SimpleNamespace(remote=lambda *args: Call(work(*args)))
+    return SimpleNamespace(remote=lambda *args, **named: Call(work(*args, **named)))
 
 
 STAGES: Any = SimpleNamespace(

@@ -71,11 +71,15 @@ class RealGraph:
         self.turns = await self._cluster(*embedded)
         return self.turns
 
-    def hear(self, audio: Audio, *, warnings: Sequence[ResultWarning] = (), **options: Any) -> Analysis:
-        """What a job with `options` makes of `audio`, of which extraction gave `warnings`."""
+    def hear(self, audio: Audio, *, apart: int = 1, warnings: Sequence[ResultWarning] = (), **options: Any) -> Analysis:
+        """What a job with `options` makes of `audio`, of which extraction gave `warnings`.
+
+        It has so many channels `apart`, one after the other.
+        """
         duration_s = len(audio) / SAMPLE_RATE_HZ
-        info = AudioInfo(duration_s=duration_s, samples=len(audio), sha256="", warnings=tuple(warnings))
-        extractor = FakeHandle(prepare=lambda *_: info, load=lambda *_: audio)
+        given = {"warnings": tuple(warnings), "channels": apart}
+        info = AudioInfo(duration_s=duration_s, samples=len(audio), sha256="", **given)
+        extractor = FakeHandle(prepare=lambda *_, **__: info, load=lambda *_: audio)
         stages = fake_stages(**{"extractor": extractor, "aligner": None} | self._handles)
         asked = job(**{"emotion_detection": False, "max_workers": 16} | options)
         running = pipeline.Pipeline(asked, self._settings, stages, report_progress=lambda *_: None)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
 import threading
 import warnings
@@ -16,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from deployments.diarizer.protocol import Segmentation
 from deployments.emotion.config import EmotionConfig
+from deployments.errors import DownloadError
 from deployments.prosody import words as words_module
 from deployments.transcriber.config import TranscriberConfig
 from deployments.transcriber.passages import Passage
@@ -582,7 +584,7 @@ def test_d5_a_change_of_what_is_saved_raises_the_form():
     stored = (AudioInfo, PartialTranscript, Passage, Transcript, Utterance, Word, Overlap, Turn, WordProsody, Emotion)
     assert checkpoint_codec.FORM == 3
     assert {each.__name__: " ".join(field.name for field in fields(each)) for each in (*stored, ResultWarning)} == {
-        "AudioInfo": "duration_s samples sha256 warnings",
+        "AudioInfo": "duration_s samples sha256 warnings channels",
         "PartialTranscript": "chunks language_probability warnings transcripts",
         "Passage": "start_s end_s language",
         "Transcript": "language device utterances warnings dropped",
@@ -594,6 +596,29 @@ def test_d5_a_change_of_what_is_saved_raises_the_form():
         "Emotion": "label confidence",
         "ResultWarning": "code seconds share count track language",
     }
+
+
+def test_d5_audio_of_one_channel_is_saved_as_by_the_release_before():
+    """It knew no channels, and each reads what the other has saved. More than one come back."""
+    answer = answers()[Step.EXTRACTION]
+    body = encode(Step.EXTRACTION, answer)
+    assert list(json.loads(body)) == ["duration_s", "samples", "sha256", "warnings"]
+    assert decode(Step.EXTRACTION, body).channels == 1
+    apart = replace(answer, channels=2)
+    assert decode(Step.EXTRACTION, encode(Step.EXTRACTION, apart)) == apart
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_d5_a_job_with_separate_channels_goes_on_without_its_audio(sqlite_database, count):
+    """With all else saved, nothing is extracted; speakers are the channels, or, where these are alike, saved."""
+    story = Story(sqlite_database, channels="separate", start_s=100.0)
+    info = AudioInfo(duration_s=SECONDS / count, samples=int(SECONDS * 16_000), sha256="d", channels=count)
+    extractor = FakeHandle(prepare=lambda *_, **__: info, load=lambda *_: None)
+    first = story.ends(voices(extractor=extractor))
+    again = voices(extractor=FakeHandle(prepare=fails(DownloadError(reason="http_403")), load=lambda *_: None))
+    assert story.ends(again) == first
+    assert first["segments"][0]["start_time"] >= 100
+    assert calls(again) == set()
 
 
 def test_d5_other_engines_do_not_go_on_with_what_was_kept(story):

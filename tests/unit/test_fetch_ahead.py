@@ -6,6 +6,7 @@ import asyncio
 import time
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from ray.exceptions import RayActorError
 from deployments.errors import DownloadError, OutOfResourcesError
 from deployments.extraction.scratch import Scratch, folder_name
 from deployments.types import SAMPLE_RATE_HZ
-from serve_app.jobs.job import Outcome
+from serve_app.jobs.job import JobOptions, Outcome
 from serve_app.jobs.states import JobState
 from serve_app.orchestration import job_supervisor, manager, prefetcher
 from serve_app.orchestration.opening import open_stores
@@ -41,6 +42,7 @@ class Extractor:
         self.expires: dict[str, float] = {}
         self.fetched: list[str] = []
         self.saved: list[str] = []
+        self.selections: dict[str, dict[str, Any]] = {}
         self.faults: dict[str, list[Exception]] = {}
         self.takes_s = 0.01
         self.prepare = called(self._prepare)
@@ -48,7 +50,8 @@ class Extractor:
         self.kept_jobs = called(self._kept_jobs)
         self.discard_folders = called(self._discard_folders)
 
-    async def _prepare(self, job_id, run, _url, _report, _language="auto"):
+    async def _prepare(self, job_id, run, _url, _report, _language="auto", **selection):
+        self.selections[job_id] = selection
         if self.scratch.info(job_id, run) is not None:
             return
         self.fetched.append(job_id)
@@ -210,6 +213,17 @@ async def test_d13_what_is_no_fault_of_the_videos_is_tried_again(settings, store
         await until(lambda: store.jobs.fetch_job("waits").prefetch in {"done", "failed"})
     assert extractor.fetched.count("waits") == fetches
     assert store.jobs.fetch_job("waits").prefetch == ("done" if len(faults) < 3 else "failed")
+
+
+async def test_what_is_fetched_ahead_is_what_the_job_chose(settings, store, extractor):
+    """The track, the part and the channels; a job that chose nothing calls as it always did."""
+    chosen = {"audio_track": 2, "channels": "separate", "start_s": 1.5, "end_s": 9.0}
+    posted(store, extractor, "runs")
+    posted(store, extractor, "plain")
+    store.jobs.submit_job(new_job("chosen", options=JobOptions(**chosen)))
+    async with running_manager(settings, ScriptedDrivers(store, Works(extractor))):
+        await until(lambda: len(extractor.saved) == 3)
+    assert (extractor.selections["plain"], extractor.selections["chosen"]) == ({}, chosen)
 
 
 async def test_d13_a_job_that_comes_to_its_turn_while_it_is_fetched(settings, store, extractor):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from deployments.emotion.config import EmotionConfig
 from deployments.errors import AudioExtractionError, DeviceError, TranscriptionError
 from deployments.extraction.protocol import AudioMissingError
 from deployments.transcriber.config import TranscriberConfig
-from deployments.types import AudioInfo, Emotion, Span, Tracks, Transcript, Turn, WordProsody
+from deployments.types import AudioInfo, Emotion, Span, Tracks, Transcript, Turn, Utterance, Word, WordProsody
 from deployments.warnings import ResultWarning, WarningCode
 from serve_app.jobs.progress import ProgressMeter
 from serve_app.jobs.stages import Stage
@@ -587,3 +588,126 @@ def test_quality_that_fails_costs_nothing_else(monkeypatch, caplog, part):
     assert "quality" not in result["metadata"] or "overlap_share" not in result["metadata"]["quality"]
     assert ("quality" in result["metadata"]) == (part == "overlap_of")
     assert "was not measured" in caplog.text
+
+
+CHOSEN = {"audio_track": "ko", "channels": "separate", "start_s": 1.5, "end_s": 100.0}
+
+
+@pytest.mark.parametrize("chosen", [{}, *({name: value} for name, value in CHOSEN.items()), CHOSEN])
+def test_the_extractor_is_told_what_to_listen_to(chosen):
+    """The track, the part and the channels, as far as they were given; a replica of the release before takes none."""
+    told = []
+    info = AudioInfo(duration_s=SECONDS, samples=int(SECONDS * 16_000), sha256="")
+    extractor = FakeHandle(prepare=lambda *_, **more: told.append(more) or info, load=lambda *_: None)
+    run(graph(extractor=extractor), **chosen)
+    assert told == [chosen]
+
+
+def test_audio_that_an_extractor_of_the_release_before_has_sent():
+    """It was pickled without the field of channels: it has one."""
+    info = AudioInfo(duration_s=SECONDS, samples=int(SECONDS * 16_000), sha256="")
+    object.__delattr__(info, "channels")
+    extractor = FakeHandle(prepare=lambda *_: info, load=lambda *_: None)
+    assert len(run(graph(extractor=extractor))["segments"]) == 2
+
+
+def test_times_of_a_part_are_the_videos():
+    """Words and segments begin as much later as the part does; nothing else changes."""
+    everything, part = run(graph()), run(graph(), start_s=100.25)
+    for one, other in zip(everything["segments"], part["segments"], strict=True):
+        assert other["start_time"] == one["start_time"] + 100.25
+        assert other["end_time"] == one["end_time"] + 100.25
+        for word, later in zip(one["words"], other["words"], strict=True):
+            assert later == word | {"start": word["start"] + 100.25, "end": word["end"] + 100.25}
+    assert part["duration"] == everything["duration"]
+
+
+EACH_S = 9.0
+"""Of each of two channels, with the silence behind it."""
+
+
+def apart(spans: list[Span], **replaced: Any) -> StageHandles:
+    """A graph whose audio has two channels of 8 s, one after the other, with speech in these spans."""
+    info = AudioInfo(duration_s=8.0, samples=round(2 * EACH_S * 16_000), sha256="", channels=2)
+
+    def transcribe(_audio: Any, chunk: Span, _language: str, _job_id: str, speech: Any) -> Transcript:
+        """Four words for each span of speech; the first and the last one reach to the chunk's edges."""
+        inner = [edge_s for span in speech for edge_s in (span.start_s, span.end_s)][1:-1]
+        edges = [chunk.start_s, *inner, chunk.end_s]
+        said = []
+        for start_s, end_s in zip(edges[::2], edges[1::2], strict=True):
+            times = pairwise(np.linspace(start_s, end_s, 5).tolist())
+            words = tuple(Word(start_s=a, end_s=b, text=f"w{a:.2f}", probability=0.5) for a, b in times)
+            text = " ".join(word.text for word in words)
+            said.append(Utterance(start_s=start_s, end_s=end_s, text=text, words=words))
+        return Transcript(language="en", utterances=tuple(said))
+
+    stages: dict[str, Any] = {
+        "extractor": FakeHandle(prepare=lambda *_, **__: info, load=lambda *_: None),
+        "detector": FakeHandle(detect=lambda *_: spans),
+        "transcriber": FakeHandle(transcribe=transcribe),
+    }
+    return graph(**stages | replaced)
+
+
+def test_each_channel_has_a_speaker_of_its_own_and_the_videos_times():
+    """Both speak at once: all words of both are there, sorted by time, by speakers that are the channels' numbers."""
+    stages = apart([Span(start_s=1, end_s=3), Span(start_s=6, end_s=7.5), Span(start_s=9 + 1.5, end_s=9 + 4)])
+    result = run(stages, channels="separate", start_s=100.0)
+    told = [(each["speaker"]["speaker_id"], each["start_time"], each["end_time"]) for each in result["segments"]]
+    assert told == [
+        ("SPEAKER_00", pytest.approx(100.7, abs=1e-6), pytest.approx(103.0, abs=1e-6)),
+        ("SPEAKER_01", pytest.approx(101.2, abs=1e-6), pytest.approx(104.3, abs=1e-6)),
+        ("SPEAKER_00", pytest.approx(106.0, abs=1e-6), pytest.approx(107.8, abs=1e-6)),
+    ]
+    assert [len(segment["words"]) for segment in result["segments"]] == [4, 4, 4]
+    assert stages.diarizer.calls == []
+    assert (result["duration"], result["metadata"]["unique_speakers"], codes(result)) == (8.0, 2, ["EMOTION_BY_RULES"])
+
+
+def test_a_speaker_has_the_channels_number_though_the_first_is_silent():
+    """The caller knows who is who; and who speaks first is not the first speaker for it."""
+    second = [Span(start_s=9 + 1, end_s=9 + 3)]
+    assert [each["speaker"]["speaker_id"] for each in run(apart(second), channels="separate")["segments"]] == [
+        "SPEAKER_01"
+    ]
+    both = run(apart([Span(start_s=5, end_s=7), *second]), channels="separate")["segments"]
+    assert [each["speaker"]["speaker_id"] for each in both] == ["SPEAKER_01", "SPEAKER_00"]
+
+
+def test_nothing_crosses_the_border_of_channels():
+    """A span of speech is cut there, no chunk has sound of both, and no word lies outside of the video."""
+    chunks = []
+    stages = apart([Span(start_s=6.5, end_s=11)])
+    transcribe = stages.transcriber._methods["transcribe"]
+    stages.transcriber._methods["transcribe"] = lambda *args: chunks.append(args[1]) or transcribe(*args)
+    result = run(stages, channels="separate")
+    assert [(round(each.start_s, 6), round(each.end_s, 6)) for each in chunks] == [(6.2, 8.3), (8.7, 11.3)]
+    times = [time for each in result["segments"] for word in each["words"] for time in (word["start"], word["end"])]
+    assert (min(times), max(times)) == (0.0, 8.0)
+    assert [each["speaker"]["speaker_id"] for each in result["segments"]] == ["SPEAKER_01", "SPEAKER_00"]
+
+
+def test_sound_and_mood_stay_with_their_segments_when_channels_are_put_in_place():
+    """They are measured in the audio's order, and told in the video's."""
+    spans = [Span(start_s=1, end_s=2), Span(start_s=6, end_s=7), Span(start_s=9 + 3, end_s=9 + 4)]
+
+    def measured(_tracks: Any, segments: Any) -> Any:
+        return [
+            (WordProsody(volume_db=-each.start_s, pitch_hz=200, voiced=True),) * len(each.words) for each in segments
+        ]
+
+    def judged(_audio: Any, _tracks: Any, segments: Any, _job_id: str) -> Any:
+        return [Emotion(label=f"at {each.start_s:.1f}", confidence=0.5) for each in segments]
+
+    plain = apart(spans).prosody._methods
+    prosody = FakeHandle(tracks=plain["tracks"], measure=measured)
+    result = run(apart(spans, prosody=prosody, emotion=FakeHandle(analyze=judged)), channels="separate")
+    told = [(each["words"][0]["volume_db"], each["emotion"]["label"]) for each in result["segments"]]
+    assert told == [(-0.7, "at 0.7"), (-11.7, "at 11.7"), (-6.0, "at 6.0")]
+
+
+def test_channels_that_are_alike_go_to_the_diarizer():
+    """The extractor found one sound in them: its speakers are told apart by their voices."""
+    result = run(graph(), channels="separate")
+    assert [each["speaker"]["speaker_id"] for each in result["segments"]] == ["SPEAKER_00", "SPEAKER_01"]

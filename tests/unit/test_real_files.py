@@ -14,6 +14,7 @@ import soundfile
 from deployments.diarizer.config import DiarizerConfig
 from deployments.extraction.config import MediaLimits
 from deployments.extraction.media_decoder import extract
+from deployments.extraction.protocol import Selection
 from deployments.types import SAMPLE_RATE_HZ
 from tests.support import real_models, sounds
 from tests.support.real_graph import RealGraph, text_of, words_of
@@ -35,6 +36,9 @@ CALL = (
     ("rms", "That would be wonderful, because we have to print the contracts for Monday."),
 )
 """Of two people on the telephone, by the voices of flite that say it."""
+
+WORST_APART = 0.06
+"""Word error rate of a party in a channel of its own."""
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,52 @@ def test_two_parties_in_two_channels(
         spoken[party] += speaker == party
     assert {speaker for _, speaker in words_of(found)} == {0, 1}
     assert sum(spoken.values()) >= 0.85 * len(words_of(found))
+
+
+def call(sentences: list[np.ndarray], overlap: float, quieter_db: float) -> np.ndarray:
+    """Two parties hard left and right; at an overlap of 1 their sentences begin in pairs."""
+    channels = np.zeros((2, sum(map(len, sentences)) + SAMPLE_RATE_HZ))
+    at = 0
+    for number, said in enumerate(sentences):
+        channels[number % 2, at : at + len(said)] += said
+        longest = max(len(said), len(sentences[number - 1]))
+        at += round(len(said) * (1 - overlap)) if overlap < 1 else longest * (number % 2)
+    channels[1] *= 10 ** (-quieter_db / 20)
+    return channels[:, : at + max(map(len, sentences))]
+
+
+def texts_apart(graph: RealGraph, path: Path, channels: np.ndarray) -> tuple[list[str], list[str]]:
+    """What each of two speakers said by `channels: separate`, and the warnings of the extraction."""
+    soundfile.write(path, channels.T, SAMPLE_RATE_HZ, subtype="PCM_16")
+    got = extract(path, limits=MediaLimits(), selection=Selection(channels="separate"))
+    found = graph.hear(got.audio, apart=got.channels, channels="separate")
+    starts = [segment.start_s for segment in found.segments]
+    assert starts == sorted(starts)
+    assert all(0 <= word.start_s <= word.end_s <= got.duration_s for word, _ in words_of(found))
+    texts = [" ".join(word.text for word, who in words_of(found) if who == party) for party in (0, 1)]
+    return texts, [warning.code.value for warning in got.warnings]
+
+
+@pytest.mark.parametrize(
+    ("overlap", "quieter_db", "leak_db"),
+    [(0.0, 0, None), (0.0, 0, -20), (0.2, 20, -35), (1.0, 0, -20), (1.0, 20, None), (1.0, 20, -35)],
+)
+def test_separate_channels_keep_every_word_of_both(
+    graph: RealGraph,
+    sentences: list[np.ndarray],
+    tmp_path: Path,
+    *,
+    overlap: float,
+    quieter_db: float,
+    leak_db: float | None,
+) -> None:
+    """Who speaks at the same time, or is heard through in the other's channel, costs no word and adds none."""
+    clean = call(sentences, overlap, quieter_db)
+    leak = 0.0 if leak_db is None else 10 ** (leak_db / 20)
+    texts, codes = texts_apart(graph, tmp_path / "call.wav", clean + leak * clean[::-1])
+    rates = [word_error_rate(" ".join(text for _, text in CALL[party::2]), told) for party, told in enumerate(texts)]
+    assert max(rates) <= WORST_APART, texts
+    assert codes == []
 
 
 @pytest.mark.parametrize("name", ["pink noise", "white noise", "chord", "clicks", "digital silence", "dither"])

@@ -1,12 +1,13 @@
 """Runs in a child process of its own: reads a media file once and writes the sound that somebody hears.
 
 Started by path with `python -I`. Arguments: the file as `file:PATH`, the allowed demuxers, the languages of the asked
-track (ISO 639 codes separated by commas, or ""), the longest sound in seconds, and the longest time of opening in
-seconds.
+track (ISO 639 codes separated by commas, or ""), the longest sound in seconds, the longest time of opening in seconds,
+and where the caller chose what is listened to, `Asked` as JSON.
 
 Standard output: the expected number of samples (8 bytes, little-endian; 0: unknown), then the samples: 16 kHz, mono,
-int16. Standard error, at the end: one line of JSON, see `Report`, or {"error": …}. A crash, a hang or a memory bomb in
-a demuxer or decoder ends this process only.
+int16. Where channels are to be kept apart, their number (8 bytes, little-endian) stands before the samples, and a
+sample of each comes in turn. Standard error, at the end: one line of JSON, see `Report`, or {"error": …}. A crash, a
+hang or a memory bomb in a demuxer or decoder ends this process only.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import sys
 import warnings
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +34,12 @@ import numpy as np
 from deployments.extraction.child.clock import ByteClock, PacketClock
 from deployments.extraction.child.sound import (
     RATE_HZ,
+    WHOLE,
     Output,
     Report,
     Sound,
     TooLongError,
+    Window,
     as_float,
     low_frequency_channel,
 )
@@ -48,6 +52,10 @@ if TYPE_CHECKING:
 MAX_RATE_HZ = 768_000
 MAX_CHANNELS = 64
 MAX_TRACKS = 16
+MOST_APART = 8
+"""Channels of a track that are kept apart."""
+BEYOND_S = 4.0
+"""So much is read behind the part that is asked for: what comes later decides about jitter, levels and the filter."""
 STILL_PICTURE_S = 60.0
 """A picture that stands longer counts as long as this: nobody can tell it from a timestamp that is wrong."""
 WITHOUT_TIMES = frozenset({"mp3", "aac", "ac3", "eac3", "amr", "amrnb", "amrwb"})
@@ -65,7 +73,34 @@ PROTECTED = frozenset({"enca", "encv", "drms", "drmi"})
 
 
 class RefusedError(Exception):
-    """The file is not decoded; the message is the reason, and the container."""
+    """The file is not decoded; the message is the reason, and after a space the container, or what the file has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the caller chose; the defaults: nothing."""
+
+    track: int | None = None
+    """A number, from 1, in the file's order."""
+    languages: frozenset[str] = frozenset()
+    """Codes of the only language whose tracks are listened to."""
+    separate: bool = False
+    """Keep channels apart."""
+    window: Window = field(default=WHOLE)
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> Asked:
+        """Return what stands in a JSON object; absent and null are the same."""
+        edges = {name: told[name] for name in ("start_s", "end_s") if told.get(name) is not None}
+        return cls(
+            track=told.get("track"),
+            languages=frozenset(told.get("languages") or ()),
+            separate=bool(told.get("separate")),
+            window=Window(**edges) if edges else WHOLE,
+        )
+
+
+NOTHING = Asked()
 
 
 class GrownError(Exception):
@@ -116,20 +151,51 @@ def tracks_of(container: Any) -> list[Track]:
     streams = list(container.streams.audio)
     if not streams:
         raise RefusedError("no_audio")
-    tracks = [
-        Track(
-            number=number,
-            stream=stream.index,
-            language=str(stream.metadata.get("language", ""))[:8].lower(),
-            default=bool(stream.disposition & av.stream.Disposition.default),
-        )
-        for number, stream in enumerate(streams[:MAX_TRACKS], 1)
-        if is_decodable(stream)
-    ]
+    tracks = [_track(number, stream) for number, stream in enumerate(streams[:MAX_TRACKS], 1) if is_decodable(stream)]
     if not tracks:
-        protected = any(tag_of(stream) in PROTECTED for stream in streams)
-        raise RefusedError("protected" if protected else "unsupported")
+        raise _refused(streams)
     return tracks
+
+
+def _track(number: int, stream: Any) -> Track:
+    return Track(
+        number=number,
+        stream=stream.index,
+        language=str(stream.metadata.get("language", ""))[:8].lower(),
+        default=bool(stream.disposition & av.stream.Disposition.default),
+    )
+
+
+def _refused(streams: list[Any]) -> RefusedError:
+    protected = any(tag_of(stream) in PROTECTED for stream in streams)
+    return RefusedError("protected" if protected else "unsupported")
+
+
+def asked_tracks(container: Any, asked: Asked) -> list[Track]:
+    """Return the tracks that the caller left to choose from. Raises RefusedError where there is none."""
+    streams = list(container.streams.audio)
+    if asked.track is None and not asked.languages:
+        return tracks_of(container)
+    if not streams:
+        raise RefusedError("no_audio")
+    numbered = list(enumerate(streams, 1))
+    if asked.track is not None:
+        found = [_track(*each) for each in numbered if each[0] == asked.track]
+    else:
+        found = [_track(*each) for each in numbered if language_of(each[1]) in asked.languages]
+    if not found:
+        tags = ", ".join(sorted({language_of(stream) for stream in streams} - {""}))
+        raise RefusedError(f"no_track {len(streams)}" if asked.track else f"no_language {tags or 'none'}")
+    decodable = [track for track in found if is_decodable(container.streams[track.stream])]
+    if not decodable:
+        raise _refused([container.streams[track.stream] for track in found])
+    return decodable[:MAX_TRACKS]
+
+
+def language_of(stream: Any) -> str:
+    """Return the language of a stream's tag without region or script ("zh" of `zh-Hant`), "" where it names none."""
+    code = re.split("[-_]", str(stream.metadata.get("language", "")).strip().lower())[0]
+    return code if re.fullmatch("[a-z]{2,3}", code) and code != "und" else ""
 
 
 def tag_of(stream: Any) -> str:
@@ -190,17 +256,21 @@ def frames(packet: Any) -> list[Any] | None:
         return None if packet.size else []
 
 
-def listen(file: File, tracks: list[Track]) -> Track:
-    """Decode all tracks and return the one with most speech; of equals the first."""
+def listen(file: File, tracks: list[Track], window: Window = WHOLE) -> Track:
+    """Decode all tracks and return the one with most speech in `window`; of equals the first."""
     envelopes: dict[int, list[np.ndarray[Any, np.dtype[np.float32]]]] = defaultdict(list)
     rests: dict[int, np.ndarray[Any, np.dtype[np.float32]]] = defaultdict(lambda: np.zeros(0, np.float32))
     with file.open() as container:
         streams = [container.streams[track.stream] for track in tracks]
         for stream in streams:
             stream.thread_count = 1
+        begins_s = zero_s(container)
         with suppress(GrownError):
             for packet in packets(container, streams):
                 for frame in frames(packet) or ():
+                    at_s = window.start_s if frame.time is None else frame.time - begins_s
+                    if not window.start_s <= at_s < window.end_s and window is not WHOLE:
+                        continue
                     index, hop = packet.stream.index, max(1, round(frame.sample_rate / ENVELOPE_HZ))
                     power = np.concatenate([rests[index], (as_float(frame) ** 2).mean(axis=0)])
                     whole = len(power) - len(power) % hop
@@ -210,37 +280,60 @@ def listen(file: File, tracks: list[Track]) -> Track:
     return tracks[int(np.argmax(speech))]
 
 
-def decode(file: File, track: Track, report: Report, *, limit_s: float, waits: bool) -> Output:
-    """Decode a track; count sound and picture. Raises TooLongError, or RefusedError where it is encrypted."""
-    output = Output(waits=waits)
-    sound = Sound(output, report, limit_s=limit_s)
+def decode(file: File, track: Track, report: Report, *, limit_s: float, waits: bool, asked: Asked = NOTHING) -> Output:
+    """Decode a track; count sound and picture. Raises TooLongError, or RefusedError where it is encrypted.
+
+    All that lies before the part that is asked for is decoded, too: only so it is the same sound, sample by sample, at
+    the same time, as in the whole video. What lies behind it is not read.
+    """
+    window, ends_early, earlier_jumps = asked.window, False, 0
     with file.open() as container:
-        reading = Reading(file, container, track, limit_s=limit_s)
+        reading = Reading(file, container, track, limit_s=limit_s, window=window)
+        channels = channels_apart(container.streams[track.stream]) if asked.separate else None
+        output = Output(waits=waits, window=window, channels=channels)
+        sound = Sound(output, report, limit_s=limit_s, window=window, channels=None if channels == 1 else channels)
         try:
             for packet in packets(container, reading.streams):
                 if reading.place(packet):
                     reading.decode(packet, sound)
+                    if window is not WHOLE:
+                        read_s = sound.position_s
+                        earlier_jumps = reading.clock.jumps if read_s <= window.start_s else earlier_jumps
+                        ends_early = read_s > window.end_s + BEYOND_S
+                if ends_early:
+                    break
         except GrownError:
             sound.lose(reading.unread_s(container.size, sound.position_s))
-        if reading.byte_clock is not None:
+        if reading.byte_clock is not None and not ends_early:
             sound.lose(reading.byte_clock.rest_s(container.size))
     sound.close()
-    report.jumps, report.jumped_s = reading.clock.jumps, reading.clock.jumped_s
-    report.picture_s = max((picture.end_s for picture in reading.pictures.values()), default=0.0)
-    report.samples, report.silent = output.samples, output.silent
-    report.track = track.number
+    report.jumps, report.jumped_s = reading.clock.jumps - earlier_jumps, reading.clock.jumped_s
+    picture_s = max((picture.end_s for picture in reading.pictures.values()), default=0.0)
+    report.read_s = max(picture_s, output.samples / RATE_HZ)
+    report.picture_s = window.overlap_s(0.0, picture_s)
+    report.samples, report.silent = output.kept, output.silent
+    report.track, report.channels = track.number, channels or 1
     return output
+
+
+def channels_apart(stream: Any) -> int:
+    """Return the number of a track's channels. Raises RefusedError where they are too many to be kept apart."""
+    count = int(stream.codec_context.channels)
+    if count > MOST_APART:
+        raise RefusedError(f"too_many_channels {count}")
+    return max(1, count)
 
 
 class Reading:
     """One pass over a file: the packets of a track and of the pictures beside it."""
 
-    def __init__(self, file: File, container: Any, track: Track, *, limit_s: float) -> None:
+    def __init__(self, file: File, container: Any, track: Track, *, limit_s: float, window: Window) -> None:
         self._file = file
         self._container = container
         self._read_bytes = 0
         self._zero_s = zero_s(container)
         self._limit_s = limit_s
+        self._window = window
         self._chosen = container.streams[track.stream]
         self._chosen.thread_count = 1
         self.streams = [self._chosen, *(stream for stream in container.streams if is_picture(stream))]
@@ -265,7 +358,7 @@ class Reading:
         offset_s = self.clock.correction(index, packet.dts * base - self._zero_s, length_s)
         if not ours:
             shown_s = (packet.dts if packet.pts is None else packet.pts) * base - self._zero_s + offset_s
-            if self.pictures[index].show(shown_s, length_s) > self._limit_s:
+            if self._window.overlap_s(0.0, self.pictures[index].show(shown_s, length_s)) > self._limit_s:
                 raise TooLongError
         elif offset_s:
             ticks = round(offset_s / base)
@@ -361,7 +454,9 @@ def tagged_s(stream: Any) -> float | None:
     return end_s if math.isfinite(end_s) else None
 
 
-def extract(file: File, *, languages: frozenset[str], limit_s: float, opening_s: float) -> Report:
+def extract(
+    file: File, *, languages: frozenset[str], limit_s: float, opening_s: float, asked: Asked = NOTHING
+) -> Report:
     """Choose a track and write its sound.
 
     Raises RefusedError, TooLongError, or what PyAV raises where the file cannot be opened.
@@ -370,45 +465,60 @@ def extract(file: File, *, languages: frozenset[str], limit_s: float, opening_s:
     with file.open() as container:
         report = Report(container=container.format.name)
         try:
-            tracks = tracks_of(container)
+            tracks = asked_tracks(container, asked)
         except RefusedError as refused:
+            if " " in str(refused):
+                raise
             raise RefusedError(f"{refused} {container.format.name}") from None
         declared = {each.number: declared_s(container, container.streams[each.stream]) for each in tracks}
         report.declared_s = declared[tracks[0].number][0]
         report.tracks = len(container.streams.audio)
     signal.setitimer(signal.ITIMER_REAL, 0)
-    expected = min(report.declared_s or 0.0, limit_s) * RATE_HZ
+    expected = min(asked.window.overlap_s(0.0, report.declared_s or 0.0), limit_s) * RATE_HZ
     sys.stdout.buffer.write(max(0, round(expected)).to_bytes(8, "little"))
     sys.stdout.buffer.flush()
     order = tracks
     if len(tracks) > 1:
         preferred = by_tags(tracks, languages) or tracks
-        best = preferred[0] if len(preferred) == 1 else listen(file, preferred)
+        best = preferred[0] if len(preferred) == 1 else listen(file, preferred, asked.window)
         first = [best, *(track for track in preferred if track is not best)]
         order = [*first, *(track for track in tracks if track not in first)]
     silent: list[tuple[Report, Output]] = []
     for track in order:
         found = Report(**asdict(report))
         found.declared_s, found.declared_by_track = declared[track.number]
-        output = decode(file, track, found, limit_s=limit_s, waits=len(order) > 1)
+        output = decode(file, track, found, limit_s=limit_s, waits=len(order) > 1, asked=asked)
         if not output.silent:
             return found
         silent.append((found, output))
     found, output = silent[0]
-    if len(order) > 1:
+    if not output.kept and output.samples and asked.window is not WHOLE:
+        output.kept = found.samples = _silent_samples(found)
+        output.write_silence()
+    elif len(order) > 1:
         output.write_silence()
     return found
+
+
+def _silent_samples(found: Report) -> int:
+    """Return the length of a part in which the picture goes on without sound. Raises RefusedError behind the end."""
+    samples = round(found.picture_s * RATE_HZ)
+    if not samples:
+        raise RefusedError(f"after_end {found.read_s:.1f}")
+    return samples
 
 
 def main() -> None:
     """Write the sound, then the report."""
     warnings.simplefilter("ignore")  # of numpy, over broken numbers: they would stand before the report
-    path, demuxers, languages, limit_s, opening_s = sys.argv[1:]
-    asked = frozenset(languages.split(",")) - {""}
+    path, demuxers, languages, limit_s, opening_s, *more = sys.argv[1:]
+    preferred = frozenset(languages.split(",")) - {""}
+    asked = Asked.of(json.loads(more[0])) if more else NOTHING
     told: dict[str, Any]
     try:
+        file = File(path, demuxers)
         told = asdict(
-            extract(File(path, demuxers), languages=asked, limit_s=float(limit_s), opening_s=float(opening_s))
+            extract(file, languages=preferred, limit_s=float(limit_s), opening_s=float(opening_s), asked=asked)
         )
     except TooLongError:
         told = {"error": "too_long"}

@@ -79,6 +79,24 @@ class Mixer:
         return weights
 
 
+class Apart:
+    """Stands in the mixer's place where channels are kept apart: `channels` come out, whatever comes in.
+
+    Where the number changes within a track, the first channels are those that were there, and missing ones are silent.
+    """
+
+    opposed = False
+
+    def __init__(self, channels: int) -> None:
+        self._channels = channels
+
+    def mix(self, block: Samples, _rate_hz: int) -> NDArray[np.float32]:
+        """Return the block, shape (samples, channels)."""
+        apart = np.zeros((block.shape[1], self._channels), np.float32)
+        apart[:, : len(block)] = block[: self._channels].T
+        return apart
+
+
 def clipped_share(block: Samples) -> float:
     """Return the share of a block's samples that are in a row of `CLIPPED_IN_A_ROW` or more at full scale."""
     full = np.abs(block) >= CLIPPED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import deque
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import soxr
 from numpy.typing import NDArray
 
 from deployments.extraction.child.clock import Placer, steady_time_s
-from deployments.extraction.child.mixing import Mixer, Samples, clipped_share
+from deployments.extraction.child.mixing import Apart, Mixer, Samples, clipped_share
 
 RATE_HZ = 16_000
 BLOCK_S = 1.0
@@ -22,16 +23,35 @@ AHEAD_S = 0.25
 SILENT_PEAK = 3
 """Of int16: what is not louder (-80 dBFS) is silence."""
 
-Mono: TypeAlias = NDArray[np.float32]
+Sounds: TypeAlias = NDArray[np.float32]
+"""Shape (samples,), or (samples, channels) where channels are kept apart."""
 
 
 class TooLongError(Exception):
     """Sound or picture is longer than it may be."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """The part of the video that is asked for, in seconds on its clock."""
+
+    start_s: float = 0.0
+    end_s: float = math.inf
+
+    def overlap_s(self, start_s: float, end_s: float) -> float:
+        """Return how much of a time lies in it."""
+        return max(0.0, min(end_s, self.end_s) - max(start_s, self.start_s))
+
+
+WHOLE = Window()
+
+
 @dataclass(slots=True)
 class Report:
-    """What was found in a file. Seconds are those of the video, but for `declared_s`, which is the file's own claim."""
+    """What was found in the part of a file that is asked for.
+
+    Seconds are those of the video, but for `declared_s`, which is the file's own claim.
+    """
 
     container: str
     declared_s: float | None = None
@@ -52,31 +72,53 @@ class Report:
     clipped_s: float = 0.0
     opposed_s: float = 0.0
     """Channels were out of phase."""
+    channels: int = 1
+    """That were written, one sample of each in turn."""
+    read_s: float = 0.0
+    """Length of the sound or picture that was read, from the video's start."""
 
 
 class Output:
-    """Writes samples to standard output. Where it `waits`, silence at the beginning is held back."""
+    """Writes the samples inside `window` to standard output. Where it `waits`, silence at the beginning is held back.
 
-    def __init__(self, *, waits: bool) -> None:
+    `channels`: where they are kept apart, their number, which is written before the first sample (8 bytes,
+    little-endian).
+    """
+
+    def __init__(self, *, waits: bool, window: Window = WHOLE, channels: int | None = None) -> None:
         self._waits = waits
+        self._first = round(window.start_s * RATE_HZ)
+        self._end = sys.maxsize if math.isinf(window.end_s) else round(window.end_s * RATE_HZ)
+        self._head = b"" if channels is None else channels.to_bytes(8, "little")
+        self._sample_bytes = 2 * (channels or 1)
         self.silent = True
         self.samples = 0
+        """Of the video, inside the window or not."""
+        self.kept = 0
+        """Inside the window."""
 
     def write(self, samples: NDArray[np.int16]) -> None:
-        """Write samples, or hold them back."""
+        """Write samples, or hold them back. Shape (samples,), or (samples, channels)."""
+        first, end = max(0, self._first - self.samples), max(0, self._end - self.samples)
+        self.samples += len(samples)
+        samples = samples[first:end]
         if self.silent and (np.abs(samples.astype(np.int32)) > SILENT_PEAK).any():
             self.silent = False
             if self._waits:
                 self.write_silence()
         if not (self.silent and self._waits):
-            sys.stdout.buffer.write(samples.tobytes())
-        self.samples += len(samples)
+            self._write(samples.tobytes())
+        self.kept += len(samples)
 
     def write_silence(self) -> None:
         """Write the silence that was held back."""
-        for _ in range(self.samples // RATE_HZ):
-            sys.stdout.buffer.write(bytes(2 * RATE_HZ))
-        sys.stdout.buffer.write(bytes(2 * (self.samples % RATE_HZ)))
+        for _ in range(self.kept // RATE_HZ):
+            self._write(bytes(self._sample_bytes * RATE_HZ))
+        self._write(bytes(self._sample_bytes * (self.kept % RATE_HZ)))
+
+    def _write(self, data: bytes) -> None:
+        sys.stdout.buffer.write(self._head + data)
+        self._head = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,12 +140,17 @@ class Frame:
 class Sound:
     """Takes the frames of a track, of whatever rates and channels, one after the other."""
 
-    def __init__(self, output: Output, report: Report, *, limit_s: float) -> None:
+    def __init__(
+        self, output: Output, report: Report, *, limit_s: float, window: Window = WHOLE, channels: int | None = None
+    ) -> None:
+        """`channels`: their number, where they are kept apart. `limit_s` bounds what lies in `window`."""
+        self._window = window
+        self._channels = channels
         self._output = output
         self._report = report
         self._limit_s = limit_s
         self._placer = Placer()
-        self._mixer = Mixer(0)
+        self._mixer: Mixer | Apart = Mixer(0)
         self._resampler: Any = None
         self._format = (0, 0, None)
         """Channels, rate, and the number of the low-frequency channel."""
@@ -146,12 +193,13 @@ class Sound:
         self._waiting_s -= frame.duration_s
         samples, rate_hz, lfe = frame.samples, frame.rate_hz, frame.lfe
         begins = self._placer.position_s == 0
+        began_s = self._placer.position_s
         place = self._placer.place(time_s, samples.shape[1], rate_hz)
-        if self._placer.position_s > self._limit_s:
+        if self._window.overlap_s(0.0, self._placer.position_s) > self._limit_s:
             raise TooLongError
-        gap_s = place.silence / rate_hz
+        gap_s = self._window.overlap_s(began_s, began_s + place.silence / rate_hz)
         if frame.lost_s:
-            self._report.damaged_s += max(frame.lost_s, gap_s)
+            self._report.damaged_s += max(self._window.overlap_s(began_s, began_s + frame.lost_s), gap_s)
         elif gap_s and not begins:
             self._report.gaps += 1
             self._report.gaps_s += gap_s
@@ -164,7 +212,8 @@ class Sound:
         """Write what is left. Raises TooLongError."""
         while self._waiting:
             self._place_next()
-        self._report.damaged_s += self._lost_s
+        ended_s = self._placer.position_s
+        self._report.damaged_s += self._window.overlap_s(ended_s, ended_s + self._lost_s)
         self._mix()
         self._end_rate()
 
@@ -176,8 +225,11 @@ class Sound:
         if new[1] != self._format[1]:
             self._end_rate()
             self._rate_began_at, self._fed = self._output.samples, 0
-            self._resampler = None if new[1] == RATE_HZ else soxr.ResampleStream(new[1], RATE_HZ, 1, dtype="float32")
-        self._mixer = Mixer(new[0], lfe=new[2])
+            channels = self._channels or 1
+            self._resampler = (
+                None if new[1] == RATE_HZ else soxr.ResampleStream(new[1], RATE_HZ, channels, dtype="float32")
+            )
+        self._mixer = Mixer(new[0], lfe=new[2]) if self._channels is None else Apart(self._channels)
         self._format = new
 
     def _push(self, samples: Samples) -> None:
@@ -194,7 +246,8 @@ class Sound:
         self._block, self._buffered = [], 0
         rate_hz = self._format[1]
         mixed = self._mixer.mix(block, rate_hz)
-        seconds = len(mixed) / rate_hz
+        began_s = self._rate_began_at / RATE_HZ + self._fed / rate_hz
+        seconds = self._window.overlap_s(began_s, began_s + len(mixed) / rate_hz)
         self._report.clipped_s += clipped_share(block) * seconds
         self._report.opposed_s += seconds if self._mixer.opposed else 0.0
         self._fed += len(mixed)
@@ -204,13 +257,15 @@ class Sound:
         """Write the resampler's rest, so that exactly as much has come out as went in."""
         if self._resampler is None:
             return
-        rest = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        none = np.zeros(0 if self._channels is None else (0, self._channels), np.float32)
+        rest = self._resampler.resample_chunk(none, last=True)
         ends_at = self._rate_began_at + round(self._fed * RATE_HZ / self._format[1])
         missing = max(0, ends_at - self._output.samples)
-        self._write(np.pad(rest, (0, max(0, missing - len(rest))))[:missing])
+        padding = [(0, max(0, missing - len(rest))), (0, 0)][: rest.ndim]
+        self._write(np.pad(rest, padding)[:missing])
 
-    def _write(self, mono: Mono) -> None:
-        self._output.write(np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16))
+    def _write(self, sounds: Sounds) -> None:
+        self._output.write(np.clip(np.rint(sounds * 32768), -32768, 32767).astype(np.int16))
 
 
 def as_float(frame: Any) -> Samples:
