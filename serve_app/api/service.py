@@ -6,7 +6,6 @@ Knows the store and the outbox, and nothing of Ray: it reaches the rest of the s
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import math
 import time
@@ -15,26 +14,21 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-from urllib.parse import urlsplit
 
-from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from deployments import logs
 from deployments.errors import CancelledJobError
-from deployments.net.download import time_left_s
-from deployments.net.policy import AddressRefusedError, check_callback_url, check_video_url
-from deployments.transcriber.config import languages
 from serve_app import __version__
 from serve_app.api import errors, schemas
+from serve_app.api.submissions import new_job, rerun_of
 from serve_app.callbacks.payloads import dump, end_body, status_url
 from serve_app.exports.formats import export
-from serve_app.jobs.job import CallbackExtras, CallbackState, Counts, Job, JobOptions, NewJob, Outcome, Rerun
+from serve_app.jobs.job import CallbackState, Counts, Job, NewJob, Outcome, Rerun
 from serve_app.jobs.progress import SENTENCES
 from serve_app.jobs.states import JobState
 from serve_app.observability.canonical_log import log_end
 from serve_app.observability.tracing import Tracer
-from serve_app.pipeline.reuse import needs_sound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,7 +84,7 @@ class JobService:
     ) -> dict[str, object]:
         """Store the job durably and return the response's body. Raises the `ApiError`s of the contract."""
         began_s = time.time()
-        new = self._check(request, self._tracer.accepted(traceparent))
+        new = new_job(request, self._settings, traceparent=self._tracer.accepted(traceparent))
         submission, estimate_s = await self._write(self._estimated, self._store.submit_job, new)
         if submission.conflict:
             raise errors.JobConflictError(job_id=new.job_id)
@@ -108,7 +102,8 @@ class JobService:
         job = await self._known(job_id)
         if not job.state.ended:
             raise errors.JobConflictError("This job has not ended: it can be run again when it has", job_id=job_id)
-        rerun = await self._read(self._check_rerun, job, request, self._tracer.accepted(traceparent))
+        accepted = self._tracer.accepted(traceparent)
+        rerun = await self._read(rerun_of, job, request, self._settings, self._store.checkpoints, traceparent=accepted)
         submission, estimate_s = await self._write(self._estimated, self._store.rerun_job, rerun)
         if submission.conflict:
             raise errors.JobConflictError("This job has been run again or deleted meanwhile", job_id=job_id)
@@ -126,7 +121,7 @@ class JobService:
             raise errors.QueueFullError(job_id=job_id, retry_after_s=max(1, retry_after_s))
         if submission.started:
             self._signals.wake()
-            log.info("accepted", extra=logs.about(job.job_id, run=job.run, options=job.options.content))
+            log.info("accepted", extra=logs.about(job.job_id, run=job.run, options=job.options.shown))
             self._tracer.posted(job, began_s)
         return self._accepted(job, started=submission.started, estimate_s=estimate_s)
 
@@ -134,76 +129,6 @@ class JobService:
         """Store what is asked; return the outcome, and the seconds until its end (queue full: until a place)."""
         submission = store(asked)
         return submission, self._store.estimate_s(submission.job)
-
-    def _check_rerun(self, job: Job, request: schemas.RerunRequest, traceparent: str | None) -> Rerun:
-        """Return the run that is asked for. Blocking: it looks at what is stored of the runs before."""
-        given = request.given
-        video_url = given.pop("video_url", None)
-        if video_url is not None and _place(video_url) != _place(job.video_url):
-            raise errors.JobConflictError("video_url is of another video: only its query may differ", job_id=job.job_id)
-        merged = _merged(job, {"video_url": video_url or job.video_url, **given})
-        self._check_addresses(merged, job.callback_url)
-        options = self._options(merged, traceparent)
-        sound = needs_sound(job.job_id, options, self._settings, self._store.checkpoints)
-        if sound and video_url is None:
-            raise errors.InvalidRequestError(
-                "video_url is required: this run has to listen to the video, and its signed URL is not kept",
-                job_id=job.job_id,
-            )
-        now = time.time()
-        before, after = job.options.content, options.content
-        return Rerun(
-            job=job,
-            video_url=merged.video_url,
-            video_expires_at=now + time_left_s(merged.video_url, now=now),
-            options=options,
-            extras=_extras(merged),
-            needs_sound=sound,
-            changed=tuple(name for name in JobOptions.model_fields if before.get(name) != after.get(name)),
-        )
-
-    def _check(self, request: schemas.ProcessVideoRequest, traceparent: str | None) -> NewJob:
-        base = request.fastapi_base_url or self._settings.backend_url
-        callback_url = None if base is None else base.rstrip("/") + self._settings.callback_path
-        options = self._options(request, traceparent)
-        self._check_addresses(request, callback_url)
-        now = time.time()
-        return NewJob(
-            job_id=request.job_id,
-            video_url=request.video_url,
-            video_expires_at=now + time_left_s(request.video_url, now=now),
-            callback_url=callback_url,
-            options=options,
-            fingerprint=fingerprint(request.video_url, callback_url, options),
-            extras=_extras(request),
-        )
-
-    def _options(self, request: schemas.ProcessVideoRequest, traceparent: str | None) -> JobOptions:
-        """Return the request's options. Raises `InvalidRequestError` for a language that the recogniser lacks."""
-        language = request.language.lower()
-        spoken = languages(self._settings.on(enable_gpu=request.enable_gpu).transcriber)
-        wrong = [{language} - {"auto"} - spoken, set(request.languages) - spoken]
-        if any(wrong):
-            which = "language is not one that" if wrong[0] else "languages has one that is not what"
-            known = ", ".join((["auto"] if wrong[0] else []) + sorted(spoken))
-            raise errors.InvalidRequestError(f"{which} this server can do: {known}", job_id=request.job_id)
-        return JobOptions(
-            **request.model_dump(include=set(JobOptions.model_fields), exclude={"language"}),
-            language=language,
-            traceparent=traceparent,
-        )
-
-    def _check_addresses(self, request: schemas.ProcessVideoRequest, callback_url: str | None) -> None:
-        """Raise the error of an address that this server may not connect to."""
-        try:
-            check_video_url(request.video_url, self._settings.extractor.net)
-        except AddressRefusedError as refusal:
-            raise errors.VideoUrlNotAllowedError(job_id=request.job_id) from refusal
-        if callback_url is not None:
-            try:
-                check_callback_url(callback_url, self._settings.callbacks)
-            except AddressRefusedError as refusal:
-                raise errors.CallbackNotAllowedError(job_id=request.job_id) from refusal
 
     def _accepted(self, job: Job, *, started: bool, estimate_s: float | None) -> dict[str, object]:
         estimate = 0 if job.state.ended else max(1, math.ceil(estimate_s or UNKNOWN_ESTIMATE_S))
@@ -428,27 +353,6 @@ class JobService:
         self._counted_at = time.monotonic()
 
 
-def _merged(job: Job, changes: dict[str, Any]) -> schemas.ProcessVideoRequest:
-    """Return the request that a job would be posted with, with these fields changed: null is a field's default.
-
-    Raises `InvalidRequestError` where the fields do not fit together.
-    """
-    present = job.options.model_dump(exclude={"traceparent"})
-    if job.custom_metadata is not None:
-        present["custom_metadata"] = json.loads(job.custom_metadata)
-    fields = present | {"callback_headers": job.callback_headers, "job_id": job.job_id} | changes
-    try:
-        return schemas.ProcessVideoRequest(**fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise errors.InvalidRequestError(errors.sentence(first, first["loc"]), job_id=job.job_id) from error
-
-
-def _extras(request: schemas.ProcessVideoRequest) -> CallbackExtras:
-    metadata = None if request.custom_metadata is None else dump(request.custom_metadata).decode()
-    return CallbackExtras(custom_metadata=metadata, headers=request.callback_headers)
-
-
 def speakers_of(result: bytes) -> list[str]:
     """Return the speaker ids of a result, in order."""
     return sorted({segment["speaker"]["speaker_id"] for segment in json.loads(result)["segments"]})
@@ -456,18 +360,6 @@ def speakers_of(result: bytes) -> list[str]:
 
 def _actor(job: Job) -> str | None:
     return job.actor_name if job.state is JobState.RUNNING else None
-
-
-def fingerprint(video_url: str, callback_url: str | None, options: JobOptions) -> str:
-    """Return a digest that is equal for equal requests: the video URL without query, the callback URL, the options."""
-    content = [*_place(video_url), callback_url, options.content]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _place(url: str) -> tuple[str, str, str]:
-    """Return scheme, host with port, and path: what names a video. The query only signs the download."""
-    parts = urlsplit(url)
-    return parts.scheme.lower(), parts.netloc.lower(), parts.path
 
 
 def iso(epoch_s: float) -> str:

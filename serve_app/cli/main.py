@@ -84,10 +84,8 @@ def main() -> None:
     Look up a job:        ml-server status JOB_ID
     List the jobs:        ml-server jobs, ml-server jobs show JOB_ID
     Name its speakers:    ml-server speakers JOB_ID SPEAKER_00=Anna
-    Repeat its callback:  ml-server redeliver JOB_ID
     Run it again:         ml-server rerun JOB_ID --num-speakers 3
     Export subtitles:     ml-server export JOB_ID --format vtt
-    Create an API key:    ml-server keys add NAME
 
     The server answers the ECG Backend's POST /api/upload-video/process-video at once, processes the video in a Ray
     Serve graph (extraction, speech detection, diarization, transcription, prosody, emotion), and sends progress and

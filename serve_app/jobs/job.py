@@ -55,6 +55,11 @@ class JobOptions(BaseModel):
         return given | self.model_dump(exclude={*FIRST_OPTIONS, "traceparent"}, exclude_defaults=True)
 
     @property
+    def shown(self) -> dict[str, Any]:
+        """The content as logs have it: without the vocabulary, which may name people."""
+        return {name: value for name, value in self.content.items() if name != "vocabulary"}
+
+    @property
     def selection(self) -> dict[str, Any]:
         """What of the video is listened to, as far as it was given: fields of the extraction's `Selection`."""
         return self.model_dump(include={"audio_track", "channels", "start_s", "end_s"}, exclude_defaults=True)

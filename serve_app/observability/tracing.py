@@ -165,7 +165,7 @@ class Tracer:
     def posted(self, job: Job, start_s: float) -> None:
         """Send the span of the POST that began the run, after its answer; `start_s` in epoch seconds."""
         trace, parent_id = self._place(job)
-        plain = {name: value for name, value in job.options.content.items() if not isinstance(value, tuple)}
+        plain = {name: value for name, value in job.options.shown.items() if not isinstance(value, tuple)}
         about = {"job_id": job.job_id, "run": job.run, **plain}
         trace.add(POST, start_s, time.time(), span_id=trace.post_id, parent_id=parent_id, **about)
 

@@ -15,6 +15,8 @@ from serve_app.pipeline.segments import segments_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from deployments.types import Emotion, WordProsody
+
 Part = TypeVar("Part", bound=Span)
 
 
@@ -61,6 +63,30 @@ class Channels:
 
     def _number_of(self, span: Span) -> int:
         return min(self.count - 1, int((span.start_s + span.end_s) / 2 / self.each_s))
+
+
+def on_the_videos_clock(
+    segments: list[Segment],
+    prosody: Sequence[Sequence[WordProsody]],
+    emotions: Sequence[Emotion | None] | None,
+    channels: Channels | None,
+    start_s: float,
+) -> tuple[list[Segment], Sequence[Sequence[WordProsody]], Sequence[Emotion | None] | None]:
+    """Move what was found in the audio to where it is in the video, and sort it by time.
+
+    The audio begins `start_s` after the video, and has `channels` one after the other.
+    """
+    if channels:
+        segments = channels.back_in_place(segments)
+    elif not start_s:
+        return segments, prosody, emotions
+    segments = [moved(segment, start_s) for segment in segments]
+    order = sorted(range(len(segments)), key=lambda number: segments[number].start_s)
+    return (
+        [segments[number] for number in order],
+        [prosody[number] for number in order],
+        None if emotions is None else [emotions[number] for number in order],
+    )
 
 
 def moved(segment: Segment, offset_s: float) -> Segment:

@@ -7,6 +7,7 @@ these are looked for, and less caution is needed to tell them apart.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -28,9 +29,10 @@ from deployments.transcriber.passages import (
 from deployments.warnings import ResultWarning, WarningCode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from deployments.types import Span
+    from deployments.types import Span, Transcript, Utterance
+    from serve_app.jobs.job import JobOptions
 
 Probabilities: TypeAlias = dict[str, float]
 """Of each language, 0-1."""
@@ -57,6 +59,20 @@ class LanguagePlan:
     """Of `language` among all languages, 0-1, where the job names some."""
     named: bool = False
     """Whether it does."""
+
+
+def asked_language(options: JobOptions) -> str:
+    """Return the language that the request names, also as the only one of its `languages`; else `auto`."""
+    return options.languages[0] if len(options.languages) == 1 else options.language
+
+
+def main_language(transcripts: Sequence[Transcript], seconds_of: Callable[[Utterance], float]) -> str | None:
+    """Return the language with most of what `seconds_of` counts of the utterances; None where nobody spoke."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for transcript in transcripts:
+        for utterance in transcript.utterances:
+            seconds[transcript.language] += seconds_of(utterance)
+    return max(seconds, key=seconds.__getitem__) if seconds else None
 
 
 async def plan_languages(

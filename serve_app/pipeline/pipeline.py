@@ -11,7 +11,6 @@ A step whose answer an earlier attempt or run has saved is not run again, where 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -36,10 +35,17 @@ from serve_app.jobs.stages import Stage, Step
 from serve_app.observability.tracing import UNTRACED
 from serve_app.pipeline import quality
 from serve_app.pipeline.assemble import check_finite, filename_of, result_of
-from serve_app.pipeline.channels import Channels, moved
+from serve_app.pipeline.channels import Channels, on_the_videos_clock
 from serve_app.pipeline.checkpoint_codec import PartialTranscript, source_of, spans_as_bytes
-from serve_app.pipeline.languages import language_warnings, plan_languages
-from serve_app.pipeline.reuse import audio_source, diarization_source, extraction_source, transcription_source
+from serve_app.pipeline.languages import asked_language, language_warnings, main_language, plan_languages
+from serve_app.pipeline.reuse import (
+    audio_source,
+    diarization_source,
+    extraction_source,
+    has_all_about,
+    saved_partial_source,
+    saved_transcription_source,
+)
 from serve_app.pipeline.segments import segments_of
 from serve_app.pipeline.stage_calls import together
 from serve_app.pipeline.stage_client import StageClient
@@ -53,8 +59,8 @@ if TYPE_CHECKING:
 
     from deployments.diarizer.protocol import Embeddings, Segmentation
     from deployments.transcriber.passages import Passage
-    from deployments.types import Emotion, Segment, Turn, Utterance, WordProsody
-    from serve_app.jobs.job import Job, JobOptions
+    from deployments.types import Emotion, Segment, Turn, WordProsody
+    from serve_app.jobs.job import Job
     from serve_app.observability.tracing import Trace
     from serve_app.pipeline.checkpoint_writer import CheckpointWriter
     from serve_app.pipeline.languages import Probabilities
@@ -140,13 +146,14 @@ class Pipeline:
             language_probability=spoken.language_probability,
             warnings=warnings,
         )
-        segments, prosody, emotions = self._on_the_videos_clock(segments, prosody, emotions)
+        start_s = self._job.options.start_s or 0.0
+        segments, prosody, emotions = on_the_videos_clock(segments, prosody, emotions, self._channels, start_s)
         self._report_progress(Stage.ANALYSIS, 1)
         with self._trace.span("assembly"):
             result = result_of(
                 self._settings.locale,
                 duration_s=audio.duration_s,
-                language=_main_language(transcripts, attrgetter("duration_s")) or _asked_language(self._job.options),
+                language=main_language(transcripts, attrgetter("duration_s")) or asked_language(self._job.options),
                 language_probability=spoken.language_probability,
                 segments=segments,
                 tells_languages=bool(self._job.options.languages),
@@ -174,34 +181,14 @@ class Pipeline:
         audio: AudioInfo | None = None
         if self._steps.has_saved(Step.EXTRACTION, source):
             audio = await self._steps.load(Step.EXTRACTION, source)
-        if audio is None or not self._has_saved_all_about(audio):
+        if audio is None or not has_all_about(audio, self._steps, self._job, self._settings.model_version):
             audio = await self._steps.run(Step.EXTRACTION, source, self._stages.extract)
         self._warnings += audio.warnings
         self._report_progress(Stage.EXTRACTION, 1)
         return audio
 
-    def _has_saved_all_about(self, audio: AudioInfo) -> bool:
-        """Return whether no step has to listen to `audio`.
-
-        Emotions count whatever segments they are of: if of others, the audio is extracted when they are asked for.
-        """
-        options = self._job.options
-        source = audio_source(audio, options, self._settings.model_version)
-        return (
-            self._steps.has_saved(Step.TRANSCRIPTION, self._transcription_source(source))
-            and (audio.channels > 1 or self._steps.has_saved(Step.DIARIZATION, diarization_source(source, options)))
-            and self._steps.has_saved(Step.TRACKS, source)
-            and (not options.emotion_detection or self._steps.has_saved(Step.EMOTION))
-        )
-
-    def _transcription_source(self, source: str) -> str:
-        """Return the source of the transcripts; `source` itself where the release before has saved them in this run."""
-        if self._steps.has_saved(Step.TRANSCRIPTION, source, run=self._job.run):
-            return source
-        return transcription_source(source, self._job.options)
-
     async def _transcribe(self, audio: AudioInfo) -> PartialTranscript:
-        source = self._transcription_source(self._source)
+        source = saved_transcription_source(self._source, self._steps, self._job)
         transcript: PartialTranscript | None = await self._steps.load(Step.TRANSCRIPTION, source)
         if transcript is None:
             speech = await self._steps.load_or_run(Step.DETECTION, self._source, lambda: self._detect_speech(audio))
@@ -218,10 +205,7 @@ class Pipeline:
         return self._channels.cut(speech) if self._channels else speech
 
     async def _transcribe_chunks(self, speech: Sequence[Span]) -> PartialTranscript:
-        source, spans = transcription_source(self._source, self._job.options), spans_as_bytes(speech)
-        if self._steps.has_saved(Step.PARTIAL_TRANSCRIPT, source_of(self._source, spans), run=self._job.run):
-            source = self._source  # of the release before, where a language is named
-        source = source_of(source, spans)
+        source = saved_partial_source(self._source, speech, self._steps, self._job)
         saved: PartialTranscript | None = await self._steps.load(Step.PARTIAL_TRANSCRIPT, source)
         begun = saved or await self._plan_chunks(speech)
         transcripts = dict(begun.transcripts)
@@ -253,7 +237,7 @@ class Pipeline:
             return await self._stages.map(partial(self._stages.detect_language, brief=brief), spans)
 
         config, options = self._settings.transcriber, self._job.options
-        language, plan = _asked_language(options), None
+        language, plan = asked_language(options), None
         if language == AUTO and detects_language(config):
             plan = await plan_languages(speech, config.max_chunk_s, detect, options.languages)
         undetected = options.languages[0] if language == AUTO and options.languages else language
@@ -313,24 +297,7 @@ class Pipeline:
             found = self._channels.segments_of(utterances, languages)
         else:
             found = segments_of(utterances, turns, languages)
-        return [replace(segment, language=_main_language(transcripts, segment.overlap_s) or "") for segment in found]
-
-    def _on_the_videos_clock(
-        self, segments: list[Segment], prosody: Prosody, emotions: Sequence[Emotion | None] | None
-    ) -> tuple[list[Segment], Prosody, Sequence[Emotion | None] | None]:
-        """Move what was found in the audio to where it is in the video, and sort it by time."""
-        start_s = self._job.options.start_s or 0.0
-        if self._channels:
-            segments = self._channels.back_in_place(segments)
-        elif not start_s:
-            return segments, prosody, emotions
-        segments = [moved(segment, start_s) for segment in segments]
-        order = sorted(range(len(segments)), key=lambda number: segments[number].start_s)
-        return (
-            [segments[number] for number in order],
-            [prosody[number] for number in order],
-            None if emotions is None else [emotions[number] for number in order],
-        )
+        return [replace(segment, language=main_language(transcripts, segment.overlap_s) or "") for segment in found]
 
     async def _analyse(
         self, segments: list[Segment], tracks: Tracks | None
@@ -476,20 +443,6 @@ class Pipeline:
             self._warnings.append(ResultWarning(code=code))
             return otherwise
         return answer
-
-
-def _asked_language(options: JobOptions) -> str:
-    """Return the language that the request names, also as the only one of its `languages`; else `auto`."""
-    return options.languages[0] if len(options.languages) == 1 else options.language
-
-
-def _main_language(transcripts: Sequence[Transcript], seconds_of: Callable[[Utterance], float]) -> str | None:
-    """Return the language with most of what `seconds_of` counts of the utterances; None where nobody spoke."""
-    seconds: defaultdict[str, float] = defaultdict(float)
-    for transcript in transcripts:
-        for utterance in transcript.utterances:
-            seconds[transcript.language] += seconds_of(utterance)
-    return max(seconds, key=seconds.__getitem__) if seconds else None
 
 
 def _audio_s(audio: AudioInfo) -> float:

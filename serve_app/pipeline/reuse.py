@@ -10,13 +10,14 @@ import json
 from typing import TYPE_CHECKING
 
 from serve_app.jobs.stages import Step
-from serve_app.pipeline.checkpoint_codec import decode, source_of
+from serve_app.pipeline.checkpoint_codec import decode, source_of, spans_as_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from deployments.types import AudioInfo
-    from serve_app.jobs.job import JobOptions
+    from deployments.types import AudioInfo, Span
+    from serve_app.jobs.job import Job, JobOptions
+    from serve_app.pipeline.steps import StepRunner
     from serve_app.settings import Settings
     from serve_app.storage.checkpoints import Checkpoints, Saved
 
@@ -40,6 +41,35 @@ def transcription_source(source: str, options: JobOptions) -> str:
     """Return the source of the transcripts of audio whose source is `source`."""
     given = _given(options, BY_TRANSCRIPTION)
     return source_of(source, *given) if given else source
+
+
+def saved_transcription_source(source: str, steps: StepRunner, job: Job) -> str:
+    """Return the source of the transcripts; `source` itself where the release before has saved them in this run."""
+    if steps.has_saved(Step.TRANSCRIPTION, source, run=job.run):
+        return source
+    return transcription_source(source, job.options)
+
+
+def saved_partial_source(source: str, speech: Sequence[Span], steps: StepRunner, job: Job) -> str:
+    """Return the source of a transcription that is under way; as the release before has it where that has saved it."""
+    before = source_of(source, spans_as_bytes(speech))
+    if steps.has_saved(Step.PARTIAL_TRANSCRIPT, before, run=job.run):
+        return before
+    return source_of(transcription_source(source, job.options), spans_as_bytes(speech))
+
+
+def has_all_about(audio: AudioInfo, steps: StepRunner, job: Job, model_version: str) -> bool:
+    """Return whether no step has to listen to `audio`.
+
+    Emotions count whatever segments they are of: if of others, the audio is extracted when they are asked for.
+    """
+    source = audio_source(audio, job.options, model_version)
+    return (
+        steps.has_saved(Step.TRANSCRIPTION, saved_transcription_source(source, steps, job))
+        and (audio.channels > 1 or steps.has_saved(Step.DIARIZATION, diarization_source(source, job.options)))
+        and steps.has_saved(Step.TRACKS, source)
+        and (not job.options.emotion_detection or steps.has_saved(Step.EMOTION))
+    )
 
 
 def diarization_source(source: str, options: JobOptions) -> str:

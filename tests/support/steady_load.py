@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 0.2
 POST_TIMEOUT_S = 10
-NEW_COLUMNS = {"token", "custom_metadata", "callback_headers"}
+NEW_COLUMNS = {"token", "custom_metadata", "callback_headers", "speakers"}
 """Columns that a database of the release before does not have."""
 
 

@@ -118,7 +118,7 @@ def statuses_of(schema, app, max_examples):
 def test_a5_the_document_tells_all(schema, app, max_examples):
     """A5: requests made from the document itself, right and wrong ones: no server error, no undocumented answer."""
     found = statuses_of(schema, app, max_examples)
-    assert len(found) == 10
+    assert len(found) == 12
     assert found["GET /api/upload-video/jobs/{job_id}/export"][200]
     for label, counts in found.items():
         assert set(counts) - {400, 401, 405}, label  # it was reached, not only refused

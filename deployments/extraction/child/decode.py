@@ -15,13 +15,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import signal
 import sys
 import warnings
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 import av
 import numpy as np
 
+from deployments.extraction.child.choice import NOTHING, Asked, RefusedError, asked_tracks, channels_apart
 from deployments.extraction.child.clock import ByteClock, PacketClock
 from deployments.extraction.child.sound import (
     RATE_HZ,
@@ -49,11 +49,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-MAX_RATE_HZ = 768_000
-MAX_CHANNELS = 64
-MAX_TRACKS = 16
-MOST_APART = 8
-"""Channels of a track that are kept apart."""
 BEYOND_S = 4.0
 """So much is read behind the part that is asked for: what comes later decides about jitter, levels and the filter."""
 STILL_PICTURE_S = 60.0
@@ -68,39 +63,6 @@ ID3_HEAD, APE_HEAD = 10, 32
 """Bytes of the head of a tag."""
 READ_ERRORS = 20
 """So many in a row end the file."""
-PROTECTED = frozenset({"enca", "encv", "drms", "drmi"})
-"""Sample entries of encrypted streams (ISO/IEC 14496-12 and Apple's)."""
-
-
-class RefusedError(Exception):
-    """The file is not decoded; the message is the reason, and after a space the container, or what the file has."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What the caller chose; the defaults: nothing."""
-
-    track: int | None = None
-    """A number, from 1, in the file's order."""
-    languages: frozenset[str] = frozenset()
-    """Codes of the only language whose tracks are listened to."""
-    separate: bool = False
-    """Keep channels apart."""
-    window: Window = field(default=WHOLE)
-
-    @classmethod
-    def of(cls, told: dict[str, Any]) -> Asked:
-        """Return what stands in a JSON object; absent and null are the same."""
-        edges = {name: told[name] for name in ("start_s", "end_s") if told.get(name) is not None}
-        return cls(
-            track=told.get("track"),
-            languages=frozenset(told.get("languages") or ()),
-            separate=bool(told.get("separate")),
-            window=Window(**edges) if edges else WHOLE,
-        )
-
-
-NOTHING = Asked()
 
 
 class GrownError(Exception):
@@ -144,75 +106,6 @@ def tag_size(head: bytes) -> int:
         has_head = 1 if head[23] & 0x80 else 0
         return int.from_bytes(head[12:16], "little") + APE_HEAD * has_head
     return 0
-
-
-def tracks_of(container: Any) -> list[Track]:
-    """Return the audio tracks that can be decoded. Raises RefusedError where there is none."""
-    streams = list(container.streams.audio)
-    if not streams:
-        raise RefusedError("no_audio")
-    tracks = [_track(number, stream) for number, stream in enumerate(streams[:MAX_TRACKS], 1) if is_decodable(stream)]
-    if not tracks:
-        raise _refused(streams)
-    return tracks
-
-
-def _track(number: int, stream: Any) -> Track:
-    return Track(
-        number=number,
-        stream=stream.index,
-        language=str(stream.metadata.get("language", ""))[:8].lower(),
-        default=bool(stream.disposition & av.stream.Disposition.default),
-    )
-
-
-def _refused(streams: list[Any]) -> RefusedError:
-    protected = any(tag_of(stream) in PROTECTED for stream in streams)
-    return RefusedError("protected" if protected else "unsupported")
-
-
-def asked_tracks(container: Any, asked: Asked) -> list[Track]:
-    """Return the tracks that the caller left to choose from. Raises RefusedError where there is none."""
-    streams = list(container.streams.audio)
-    if asked.track is None and not asked.languages:
-        return tracks_of(container)
-    if not streams:
-        raise RefusedError("no_audio")
-    numbered = list(enumerate(streams, 1))
-    if asked.track is not None:
-        found = [_track(*each) for each in numbered if each[0] == asked.track]
-    else:
-        found = [_track(*each) for each in numbered if language_of(each[1]) in asked.languages]
-    if not found:
-        tags = ", ".join(sorted({language_of(stream) for stream in streams} - {""}))
-        raise RefusedError(f"no_track {len(streams)}" if asked.track else f"no_language {tags or 'none'}")
-    decodable = [track for track in found if is_decodable(container.streams[track.stream])]
-    if not decodable:
-        raise _refused([container.streams[track.stream] for track in found])
-    return decodable[:MAX_TRACKS]
-
-
-def language_of(stream: Any) -> str:
-    """Return the language of a stream's tag without region or script ("zh" of `zh-Hant`), "" where it names none."""
-    code = re.split("[-_]", str(stream.metadata.get("language", "")).strip().lower())[0]
-    return code if re.fullmatch("[a-z]{2,3}", code) and code != "und" else ""
-
-
-def tag_of(stream: Any) -> str:
-    """Return the four characters that the container calls the codec."""
-    codec = stream.codec_context
-    try:
-        return "" if codec is None else str(codec.codec_tag)
-    except UnicodeDecodeError:  # PyAV: a number, as AVI has, and no four characters
-        return ""
-
-
-def is_decodable(stream: Any) -> bool:
-    """Return whether there is a decoder, and the stream is neither encrypted nor beyond what anybody records."""
-    codec = stream.codec_context
-    if codec is None or tag_of(stream) in PROTECTED:
-        return False
-    return bool(codec.sample_rate <= MAX_RATE_HZ and codec.channels <= MAX_CHANNELS)
 
 
 def is_picture(stream: Any) -> bool:
@@ -314,14 +207,6 @@ def decode(file: File, track: Track, report: Report, *, limit_s: float, waits: b
     report.samples, report.silent = output.kept, output.silent
     report.track, report.channels = track.number, channels or 1
     return output
-
-
-def channels_apart(stream: Any) -> int:
-    """Return the number of a track's channels. Raises RefusedError where they are too many to be kept apart."""
-    count = int(stream.codec_context.channels)
-    if count > MOST_APART:
-        raise RefusedError(f"too_many_channels {count}")
-    return max(1, count)
 
 
 class Reading:
