@@ -167,6 +167,11 @@ class AudioInfo:
     warnings: tuple[ResultWarning, ...] = ()
     channels: int = 1
 
+    @property
+    def sound_s(self) -> float:
+        """Seconds of the audio, which may end before the picture does."""
+        return self.samples / SAMPLE_RATE_HZ
+
 
 def joined(texts: Iterable[str]) -> str:
     """Join `texts` by single spaces, but by nothing between Chinese or Japanese characters and punctuation."""

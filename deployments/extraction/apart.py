@@ -75,7 +75,7 @@ class Apart:
         sounds = self._rooms[:, : self.samples]
         self.alike = len(sounds) < 2 or crosstalk.are_alike(sounds, check)  # noqa: PLR2004 - one channel, or none
         if self.alike:
-            return sounds[crosstalk.loudest(sounds)] if len(sounds) else np.zeros(0, np.int16)
+            return sounds[crosstalk.loudest(sounds)].copy() if len(sounds) else np.zeros(0, np.int16)
         crosstalk.remove(sounds, check)
         self.channels, length = len(sounds), self.samples + GAP
         array = self._rooms.reshape(-1)

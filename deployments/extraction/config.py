@@ -20,7 +20,8 @@ class MediaLimits(BaseModel):
     decode_s: float = 600.0
     """Most wall-clock time, and most CPU time, of the child that decodes."""
     decodes_at_once: int = 3
-    """Most decodes at once in one replica; the longest video's audio takes 115 MB until it is stored."""
+    """Most decodes at once in one replica; the longest video's audio takes 115 MB until it is stored, with `channels:
+    separate` so much for each channel."""
     address_space_mb: int = 1024
     """Address space of the child, program code included."""
     max_alloc_mb: int = 256

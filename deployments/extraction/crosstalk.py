@@ -4,7 +4,8 @@ A telephone line lets some of one party through into the other's channel, and a 
 comes through is the other channel, filtered: H in Y = H X + N. The filter is found, for half a minute at a time, where
 X is far louder than Y, and what it predicts is taken away (Widrow and others, "Adaptive noise cancelling: principles
 and applications", 1975). Where hardly anything is left of Y, nobody speaks there: it is silence. Where the prediction
-is far below Y, Y stays as it is, sample by sample: what is really said in it, however quietly, has no likeness to X.
+is far below Y, Y stays as it is, sample by sample. Of two microphones in one room, which hear everybody alike, nothing
+is taken out.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ BIN_CHANCE = 2.0
 """A bin's filter counts where it explains so many times the power that it would explain by chance."""
 HEARD_SHARE = 0.1
 """Crosstalk is taken out where a frame loses at least this share of its power by it; 10 dB below it is not heard."""
-LEFT_SHARE = 0.3
-"""Where less is left of a frame, it was nothing but crosstalk."""
+LEFT_SHARE = 0.05
+"""Where less is left of a frame, it was nothing but crosstalk. With 0.3, a fifth of what a party said 6 dB below the
+crosstalk of the other was silenced, with this 2 %; crosstalk alone still falls by 50 dB."""
 ALIKE_SHARE = 0.8
 """Channels are alike where a filter from one to the other explains this share of the power."""
 ALIKE_GAIN = 10**1.2
@@ -129,15 +131,14 @@ def _clean(
     own, own_power = spectra[number], powers[number]
     rest = own.copy()
     below = np.zeros(len(own), bool)
-    for other, theirs in enumerate(spectra):
-        if other == number:
-            continue
+    others = sorted((n for n in range(len(spectra)) if n != number), key=lambda n: -float(powers[n].sum()))
+    for other in others:  # the loudest first: what came through it to the others is not taken out twice
         louder = (powers[other] > LOUDER * own_power) & (own_power > SILENT_POWER)
-        found = _filter(theirs[louder], own[louder])
+        found = _filter(spectra[other][louder], rest[louder])
         if found is not None:
             filters[other, number] = found
         if (other, number) in filters:
-            rest -= filters[other, number] * theirs
+            rest -= filters[other, number] * spectra[other]
             below |= louder
     left_power = _frame_powers(rest)
     heard = left_power < (1 - HEARD_SHARE) * own_power

@@ -140,14 +140,14 @@ class ProcessVideoRequest(ProcessVideoRequestV10):
     @field_validator("custom_metadata")
     @classmethod
     def _metadata_is_small(cls, metadata: dict[str, Any]) -> dict[str, Any]:
+        if _depth(metadata) > DEEPEST_METADATA:
+            raise ValueError(f"custom_metadata is nested more than {DEEPEST_METADATA} levels deep")
         try:
             size = len(dump(metadata))
         except ValueError:  # such as infinity, or half a surrogate pair
             raise ValueError("custom_metadata has something that JSON in UTF-8 cannot write") from None
         if size > MOST_METADATA:
             raise ValueError(f"custom_metadata has more than {MOST_METADATA} bytes")
-        if _depth(metadata) > DEEPEST_METADATA:
-            raise ValueError(f"custom_metadata is nested more than {DEEPEST_METADATA} levels deep")
         return metadata
 
     @field_validator("callback_headers")

@@ -61,6 +61,9 @@ class Signals(Protocol):
     def discard(self, job_id: str) -> None:
         """Have a job's files deleted."""
 
+    def is_managed(self) -> bool:
+        """Return whether the jobs' manager is of this release: one of an earlier release knows no reruns."""
+
     def failing(self) -> Sequence[str]:
         """Return the names of the parts that do not work."""
 
@@ -102,6 +105,8 @@ class JobService:
         job = await self._known(job_id)
         if not job.state.ended:
             raise errors.JobConflictError("This job has not ended: it can be run again when it has", job_id=job_id)
+        if not self._signals.is_managed():
+            raise errors.UnavailableError(job_id=job_id, retry_after_s=RETRY_AFTER_S)
         accepted = self._tracer.accepted(traceparent)
         rerun = await self._read(rerun_of, job, request, self._settings, self._store.checkpoints, traceparent=accepted)
         submission, estimate_s = await self._write(self._estimated, self._store.rerun_job, rerun)
@@ -218,7 +223,10 @@ class JobService:
     async def cancel_or_delete(self, job_id: str) -> schemas.JobView | None:
         """Cancel a job that has not ended and return its state; delete one that has ended and return None."""
         if not (await self._known(job_id)).state.ended:
-            return await self.cancel(job_id)
+            try:
+                return await self.cancel(job_id)
+            except errors.JobConflictError:  # it has ended meanwhile: it is not deleted, as nobody knew of its end
+                return await self._view(await self._known(job_id))
         if not await self._write(self._store.delete_job, job_id):
             raise errors.JobConflictError("A new run of this job has just begun", job_id=job_id)
         self._signals.discard(job_id)
@@ -235,7 +243,7 @@ class JobService:
             raise errors.JobNotFoundError(job_id=job_id)
         if job is None or (job.state.ended and before.state is JobState.RUNNING):
             raise errors.JobConflictError("This job has ended", job_id=job_id)
-        if job.state.ended:
+        if job.state.ended and job.error_code == cancelled.code:
             log_end(job, outcome)
             await self._tracer.ended(job)
             self._signals.discard(job_id)

@@ -38,10 +38,10 @@ def rerun_of(
     """
     given = request.given
     video_url = given.pop("video_url", None)
-    if video_url is not None and _place(video_url) != _place(job.video_url):
-        raise errors.JobConflictError("video_url is of another video: only its query may differ", job_id=job.job_id)
     merged = _merged(job, {"video_url": video_url or job.video_url, **given})
     _check_addresses(merged, job.callback_url, settings)
+    if _place(merged.video_url) != _place(job.video_url):
+        raise errors.JobConflictError("video_url is of another video: only its query may differ", job_id=job.job_id)
     options = _options(merged, settings, traceparent)
     sound = needs_sound(job.job_id, options, settings, checkpoints)
     if sound and video_url is None:

@@ -65,6 +65,11 @@ class JobOptions(BaseModel):
         return self.model_dump(include={"audio_track", "channels", "start_s", "end_s"}, exclude_defaults=True)
 
     @property
+    def asked_language(self) -> str:
+        """The language that the request names, also as the only one of its `languages`; else `auto`."""
+        return self.languages[0] if len(self.languages) == 1 else self.language
+
+    @property
     def speaker_counts(self) -> dict[str, int]:
         """The numbers of speakers that were given."""
         return self.model_dump(include={"num_speakers", "min_speakers", "max_speakers"}, exclude_none=True)

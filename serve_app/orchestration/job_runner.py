@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from serve_app.settings import Settings
     from serve_app.storage.attempt_store import Ending
 
-DISCARD_S = 10.0
+DISCARD_S, FLUSH_S = 10.0, 5.0
 
 log = logs.get_logger("driver")
 
@@ -163,6 +163,9 @@ class JobRunner:
                 lease.cancel()
                 await attempt.give_back()
                 return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_S):
+                    await checkpoints.flush()  # of no use to this run, but to one that follows
             ending = await attempt.finish(outcome)
             lease.cancel()
             self._manager.wake.remote()

@@ -47,7 +47,7 @@ GATHER_S = 0.05
 """All calls of `wake` within this time are served by one turn."""
 DELIVERIES, HEARTBEATS = 20, 50
 """Terminal callbacks, and heartbeats, that are tried at the same time."""
-PRUNE_EVERY_S = 600.0
+PRUNE_EVERY_S, PRUNE_PAUSE_S = 600.0, 0.05
 DAY_S = 86_400
 
 log = logs.get_logger("manager")
@@ -280,8 +280,8 @@ class JobManager:
     async def _prune(self) -> None:
         """Delete jobs that ended before the retention period, and audio whose job is gone or has ended."""
         oldest = time.time() - self._settings.retention_days * DAY_S
-        while await asyncio.to_thread(self._stores.queue.delete_old_jobs, oldest):  # some at a time
-            pass
+        while await asyncio.to_thread(self._stores.queue.delete_old_jobs, oldest):  # noqa: ASYNC110 - no event
+            await asyncio.sleep(PRUNE_PAUSE_S)  # some at a time, 50 MB or so: others want to write, too
         stored = set(await self._extractor.kept_jobs.remote())  # first: what comes later is a known job's
         unfinished = await asyncio.to_thread(self._stores.queue.fetch_unfinished_ids)
         if lost := stored - {name for job_id in unfinished for name in (folder_name(job_id), job_id)}:

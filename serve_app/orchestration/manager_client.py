@@ -57,6 +57,10 @@ class ManagerClient:
         if self._manager is not None:
             self._manager.discard.remote(job_id)
 
+    def is_managed(self) -> bool:
+        """Return whether a manager of this release, or of a later one, has answered."""
+        return self._manager is not None
+
     def failing(self) -> Sequence[str]:
         """Return the parts that were broken at the last check."""
         return self._failing

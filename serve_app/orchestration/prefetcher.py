@@ -86,7 +86,7 @@ class Prefetcher:
         try:
             with self.tracer.of(job).span("fetch ahead", number=tries):
                 fetching = self.extractor.prepare.remote(
-                    job.job_id, job.run_id, job.video_url, None, job.options.language, **job.options.selection
+                    job.job_id, job.run_id, job.video_url, None, job.options.asked_language, **job.options.selection
                 )
                 await fetching
             state = Prefetch.DONE

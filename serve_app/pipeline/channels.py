@@ -57,6 +57,11 @@ class Channels:
         return [_within(moved(each, -each.speaker * self.each_s), length_s) for each in segments]
 
     @property
+    def sound_s(self) -> float:
+        """Seconds of all channels, without the silence between."""
+        return self.count * (self.each_s - CHANNEL_GAP_S)
+
+    @property
     def _spans(self) -> list[Span]:
         starts_s = [number * self.each_s for number in range(self.count)]
         return [Span(start_s=start_s, end_s=start_s + self.each_s - CHANNEL_GAP_S) for start_s in starts_s]

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from deployments.types import Span, Transcript, Utterance
-    from serve_app.jobs.job import JobOptions
 
 Probabilities: TypeAlias = dict[str, float]
 """Of each language, 0-1."""
@@ -59,11 +58,6 @@ class LanguagePlan:
     """Of `language` among all languages, 0-1, where the job names some."""
     named: bool = False
     """Whether it does."""
-
-
-def asked_language(options: JobOptions) -> str:
-    """Return the language that the request names, also as the only one of its `languages`; else `auto`."""
-    return options.languages[0] if len(options.languages) == 1 else options.language
 
 
 def main_language(transcripts: Sequence[Transcript], seconds_of: Callable[[Utterance], float]) -> str | None:

@@ -29,7 +29,7 @@ from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
 from deployments.transcriber.config import detects_language
 from deployments.transcriber.passages import chunks_of, whole
 from deployments.transcriber.protocol import AUTO
-from deployments.types import SAMPLE_RATE_HZ, AudioInfo, Span, Tracks, Transcript, join_tracks, pieces
+from deployments.types import AudioInfo, Span, Tracks, Transcript, join_tracks, pieces
 from deployments.warnings import ResultWarning, WarningCode, merged
 from serve_app.jobs.stages import Stage, Step
 from serve_app.observability.tracing import UNTRACED
@@ -37,14 +37,13 @@ from serve_app.pipeline import quality
 from serve_app.pipeline.assemble import check_finite, filename_of, result_of
 from serve_app.pipeline.channels import Channels, on_the_videos_clock
 from serve_app.pipeline.checkpoint_codec import PartialTranscript, source_of, spans_as_bytes
-from serve_app.pipeline.languages import asked_language, language_warnings, main_language, plan_languages
+from serve_app.pipeline.languages import language_warnings, main_language, plan_languages
 from serve_app.pipeline.reuse import (
     audio_source,
     diarization_source,
     extraction_source,
     has_all_about,
-    saved_partial_source,
-    saved_transcription_source,
+    transcription_source,
 )
 from serve_app.pipeline.segments import segments_of
 from serve_app.pipeline.stage_calls import together
@@ -129,7 +128,7 @@ class Pipeline:
         audio = await self._extract()
         self._source = audio_source(audio, self._job.options, self._settings.model_version)
         if audio.channels > 1:
-            self._channels = Channels(count=audio.channels, each_s=_audio_s(audio) / audio.channels)
+            self._channels = Channels(count=audio.channels, each_s=audio.sound_s / audio.channels)
         spoken, turns, tracks = await together(
             self._transcribe(audio), self._diarize(audio), self._track_prosody(audio)
         )
@@ -153,7 +152,7 @@ class Pipeline:
             result = result_of(
                 self._settings.locale,
                 duration_s=audio.duration_s,
-                language=main_language(transcripts, attrgetter("duration_s")) or asked_language(self._job.options),
+                language=main_language(transcripts, attrgetter("duration_s")) or self._job.options.asked_language,
                 language_probability=spoken.language_probability,
                 segments=segments,
                 tells_languages=bool(self._job.options.languages),
@@ -188,24 +187,26 @@ class Pipeline:
         return audio
 
     async def _transcribe(self, audio: AudioInfo) -> PartialTranscript:
-        source = saved_transcription_source(self._source, self._steps, self._job)
+        source = transcription_source(self._source, self._job.options)
         transcript: PartialTranscript | None = await self._steps.load(Step.TRANSCRIPTION, source)
         if transcript is None:
-            speech = await self._steps.load_or_run(Step.DETECTION, self._source, lambda: self._detect_speech(audio))
-            self._speech = speech
+            self._speech = speech = await self._load_or_detect_speech(audio)
             self._report_progress(Stage.DETECTION, 1)
             transcript = await self._steps.run(Step.TRANSCRIPTION, source, lambda: self._transcribe_chunks(speech))
         self._report_progress(Stage.DETECTION, 1)
         self._report_progress(Stage.TRANSCRIPTION, 1)
         return transcript
 
+    async def _load_or_detect_speech(self, audio: AudioInfo) -> list[Span]:
+        return await self._steps.load_or_run(Step.DETECTION, self._source, lambda: self._detect_speech(audio))
+
     async def _detect_speech(self, audio: AudioInfo) -> list[Span]:
-        todo = list(pieces(_audio_s(audio), DETECTION_PIECE_S))
+        todo = list(pieces(audio.sound_s, DETECTION_PIECE_S))
         speech = join_spans(await self._map(Stage.DETECTION, self._stages.detect_speech, todo))
         return self._channels.cut(speech) if self._channels else speech
 
     async def _transcribe_chunks(self, speech: Sequence[Span]) -> PartialTranscript:
-        source = saved_partial_source(self._source, speech, self._steps, self._job)
+        source = source_of(transcription_source(self._source, self._job.options), spans_as_bytes(speech))
         saved: PartialTranscript | None = await self._steps.load(Step.PARTIAL_TRANSCRIPT, source)
         begun = saved or await self._plan_chunks(speech)
         transcripts = dict(begun.transcripts)
@@ -237,7 +238,7 @@ class Pipeline:
             return await self._stages.map(partial(self._stages.detect_language, brief=brief), spans)
 
         config, options = self._settings.transcriber, self._job.options
-        language, plan = asked_language(options), None
+        language, plan = options.asked_language, None
         if language == AUTO and detects_language(config):
             plan = await plan_languages(speech, config.max_chunk_s, detect, options.languages)
         undetected = options.languages[0] if language == AUTO and options.languages else language
@@ -273,13 +274,13 @@ class Pipeline:
             segmentation = await self._stages.segment(piece)
             return segmentation, await self._stages.embed(segmentation)
 
-        todo = list(pieces(_audio_s(audio), DIARIZATION_PIECE_S))
+        todo = list(pieces(audio.sound_s, DIARIZATION_PIECE_S))
         embedded = await self._map(Stage.DIARIZATION, embed, todo, total=len(todo) + 1)  # clustering counts as a piece
         await self._measure_overlap([pair[0] for pair in embedded])
         return await self._stages.cluster([pair[0] for pair in embedded], [pair[1] for pair in embedded])
 
     async def _track_prosody(self, audio: AudioInfo) -> Tracks | None:
-        todo = list(pieces(_audio_s(audio), PROSODY_PIECE_S))
+        todo = list(pieces(audio.sound_s, PROSODY_PIECE_S))
 
         async def track() -> Tracks:
             total = len(todo) / TRACKS_SHARE
@@ -302,9 +303,10 @@ class Pipeline:
     async def _analyse(
         self, segments: list[Segment], tracks: Tracks | None
     ) -> tuple[Prosody, Sequence[Emotion | None] | None]:
-        if not segments:
-            return [], None
         source = source_of(self._source, spans_as_bytes(segments))
+        if not segments:
+            self._steps.save(Step.EMOTION, source, [])  # of nothing: a run after this one need not listen for it
+            return [], None
         return await together(
             self._measure_prosody(segments, tracks, source), self._classify_emotions(segments, tracks, source)
         )
@@ -379,13 +381,12 @@ class Pipeline:
             return None
         try:
             speech = self._speech
-            if speech is None:  # an earlier attempt or run has transcribed it; there may be no audio to detect it in
-                speech = await self._steps.load(Step.DETECTION, self._source)
-            if speech is None:
-                return None
+            if speech is None:  # an earlier attempt or run has transcribed it
+                speech = await self._load_or_detect_speech(audio)
             overlap = self._overlap or await self._steps.load(Step.OVERLAP, self._source)
             return quality.report(
-                audio_s=_audio_s(audio),
+                audio_s=audio.sound_s,
+                channels=self._channels,
                 speech=speech,
                 tracks=tracks,
                 overlap=overlap if turns else None,
@@ -443,8 +444,3 @@ class Pipeline:
             self._warnings.append(ResultWarning(code=code))
             return otherwise
         return answer
-
-
-def _audio_s(audio: AudioInfo) -> float:
-    """Return the length of the audio, which may end before the picture does."""
-    return audio.samples / SAMPLE_RATE_HZ

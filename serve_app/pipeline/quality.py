@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from deployments.diarizer.protocol import Segmentation
     from deployments.types import Segment, Span, Tracks
     from deployments.warnings import ResultWarning
+    from serve_app.pipeline.channels import Channels
 
 EDGE_S = 0.2
 """Around detected speech: frames there are neither speech nor background."""
@@ -110,6 +111,7 @@ class Quality:
 def report(
     *,
     audio_s: float,
+    channels: Channels | None = None,
     speech: Sequence[Span],
     tracks: Tracks | None,
     overlap: Overlap | None,
@@ -119,14 +121,17 @@ def report(
 ) -> dict[str, Any]:
     """Return the contract's `quality` object: the verdict, its reasons, and the figures that are known.
 
-    `tracks`, `overlap` and `language_probability` are None where they are not known. Of each code there is one warning
-    in `warnings` at most, but for those with a language. Raises ValueError where a figure is not finite.
+    `channels` are those that are kept apart. `tracks`, `overlap` and `language_probability` are None where they are not
+    known. Of each code there is one warning in `warnings` at most, but for those with a language.
+
+    Raises ValueError where a figure is not finite.
     """
+    sound_s = channels.sound_s if channels else audio_s
     figures = Quality(
         damaged_s=sum((each.seconds or 0.0 for each in warnings if each.code in DAMAGE), 0.0),
         clipped_share=sum((each.share or 0.0 for each in warnings if each.code is WarningCode.AUDIO_CLIPPED), 0.0),
         snr_db=snr_db(tracks, speech) if tracks else None,
-        speech_share=min(1.0, sum(each.duration_s for each in speech) / audio_s) if audio_s else None,
+        speech_share=min(1.0, sum(each.duration_s for each in speech) / sound_s) if sound_s else None,
         wordless_share=wordless_share(speech, segments, audio_s),
         overlap_share=overlap.share if overlap else None,
         mean_confidence=mean_confidence(segments),
@@ -138,7 +143,11 @@ def report(
         name: None if value is None else round(value, DIGITS) for name, value in asdict(figures).items()
     }
     verdict, reasons = judged(
-        Quality(**shown), audio_s=audio_s, uncertain_s=uncertain_s(warnings), has_words=bool(segments)
+        Quality(**shown),
+        sound_s=sound_s,
+        part_s=sound_s / channels.count if channels else audio_s,
+        uncertain_s=uncertain_s(warnings),
+        has_words=bool(segments),
     )
     known = {name: value for name, value in shown.items() if value is not None}
     return {"verdict": verdict.value, "reasons": [reason.value for reason in reasons], **known}
@@ -214,12 +223,15 @@ def uncertain_s(warnings: Sequence[ResultWarning]) -> float:
     return sum((each.seconds or 0.0 for each in warnings if each.code is WarningCode.SPEECH_UNCERTAIN), 0.0)
 
 
-def judged(quality: Quality, *, audio_s: float, uncertain_s: float, has_words: bool) -> tuple[Verdict, list[Reason]]:
+def judged(
+    quality: Quality, *, sound_s: float, part_s: float, uncertain_s: float, has_words: bool
+) -> tuple[Verdict, list[Reason]]:
     """Return the verdict and what speaks against the result, what makes it poor before what makes it doubtful.
 
-    A figure that is not known speaks for nothing.
+    `part_s`: of the video that was listened to; `sound_s`: of all its channels that are kept apart, else the same. A
+    figure that is not known speaks for nothing.
     """
-    evidence = _evidence(quality, audio_s, uncertain_s, has_words=has_words)
+    evidence = _evidence(quality, sound_s, part_s, uncertain_s, has_words=has_words)
     known = [(limit, value) for limit in LIMITS if (value := evidence[limit.reason]) is not None]
     poor = [limit.reason for limit, value in known if limit.poor is not None and limit.passed(value, limit.poor)]
     doubtful = [limit.reason for limit, value in known if limit.passed(value, limit.doubtful)]
@@ -227,9 +239,11 @@ def judged(quality: Quality, *, audio_s: float, uncertain_s: float, has_words: b
     return verdict, list(dict.fromkeys((*poor, *doubtful)))
 
 
-def _evidence(quality: Quality, audio_s: float, uncertain_s: float, *, has_words: bool) -> dict[Reason, float | None]:
+def _evidence(
+    quality: Quality, sound_s: float, part_s: float, uncertain_s: float, *, has_words: bool
+) -> dict[Reason, float | None]:
     """Return the value that each reason is judged by; None where it is not known."""
-    speech_s = (quality.speech_share or 0.0) * audio_s
+    speech_s = (quality.speech_share or 0.0) * sound_s
     return {
         Reason.NO_SPEECH: None if has_words else 1.0,
         Reason.SPEECH_UNCERTAIN: min(1.0, uncertain_s / speech_s) if speech_s else None,
@@ -239,6 +253,6 @@ def _evidence(quality: Quality, audio_s: float, uncertain_s: float, *, has_words
         Reason.TEXT_DROPPED: 60 * quality.dropped_texts / speech_s if speech_s else None,
         Reason.LOW_SNR: quality.snr_db,
         Reason.AUDIO_CLIPPED: quality.clipped_share,
-        Reason.AUDIO_DAMAGED: min(1.0, quality.damaged_s / audio_s) if audio_s else None,
+        Reason.AUDIO_DAMAGED: min(1.0, quality.damaged_s / part_s) if part_s else None,
         Reason.OVERLAPPED: quality.overlap_share,
     }

@@ -10,12 +10,12 @@ import json
 from typing import TYPE_CHECKING
 
 from serve_app.jobs.stages import Step
-from serve_app.pipeline.checkpoint_codec import decode, source_of, spans_as_bytes
+from serve_app.pipeline.checkpoint_codec import decode, source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from deployments.types import AudioInfo, Span
+    from deployments.types import AudioInfo
     from serve_app.jobs.job import Job, JobOptions
     from serve_app.pipeline.steps import StepRunner
     from serve_app.settings import Settings
@@ -43,21 +43,6 @@ def transcription_source(source: str, options: JobOptions) -> str:
     return source_of(source, *given) if given else source
 
 
-def saved_transcription_source(source: str, steps: StepRunner, job: Job) -> str:
-    """Return the source of the transcripts; `source` itself where the release before has saved them in this run."""
-    if steps.has_saved(Step.TRANSCRIPTION, source, run=job.run):
-        return source
-    return transcription_source(source, job.options)
-
-
-def saved_partial_source(source: str, speech: Sequence[Span], steps: StepRunner, job: Job) -> str:
-    """Return the source of a transcription that is under way; as the release before has it where that has saved it."""
-    before = source_of(source, spans_as_bytes(speech))
-    if steps.has_saved(Step.PARTIAL_TRANSCRIPT, before, run=job.run):
-        return before
-    return source_of(transcription_source(source, job.options), spans_as_bytes(speech))
-
-
 def has_all_about(audio: AudioInfo, steps: StepRunner, job: Job, model_version: str) -> bool:
     """Return whether no step has to listen to `audio`.
 
@@ -65,8 +50,9 @@ def has_all_about(audio: AudioInfo, steps: StepRunner, job: Job, model_version: 
     """
     source = audio_source(audio, job.options, model_version)
     return (
-        steps.has_saved(Step.TRANSCRIPTION, saved_transcription_source(source, steps, job))
+        steps.has_saved(Step.TRANSCRIPTION, transcription_source(source, job.options))
         and (audio.channels > 1 or steps.has_saved(Step.DIARIZATION, diarization_source(source, job.options)))
+        and steps.has_saved(Step.DETECTION, source)
         and steps.has_saved(Step.TRACKS, source)
         and (not job.options.emotion_detection or steps.has_saved(Step.EMOTION))
     )
@@ -94,7 +80,8 @@ def needs_sound(job_id: str, options: JobOptions, settings: Settings, checkpoint
     if audio is None:
         return True
     source = audio_source(audio, options, settings.on(enable_gpu=options.enable_gpu).model_version)
-    expected = {Step.TRANSCRIPTION: transcription_source(source, options), Step.TRACKS: source}
+    expected = dict.fromkeys((Step.DETECTION, Step.TRACKS), source)
+    expected[Step.TRANSCRIPTION] = transcription_source(source, options)
     if audio.channels == 1:  # channels that are kept apart have one speaker each
         expected[Step.DIARIZATION] = diarization_source(source, options)
     if any(step not in saved or saved[step].source != made_from for step, made_from in expected.items()):

@@ -81,7 +81,8 @@ class StageClient:
     async def extract(self) -> AudioInfo:
         """Download the video and decode its audio, unless the extractor still has it, and load it."""
         job = self._job
-        asked = () if job.options.language == AUTO else (job.options.language,)  # the release before takes none
+        language = job.options.asked_language
+        asked = () if language == AUTO else (language,)  # the release before takes none
         info: AudioInfo = await self._call(
             "extractor.prepare",
             self._handles.extractor.prepare,

@@ -87,7 +87,7 @@ class StepRunner:
         """Await `work`, time it, and save its answer."""
         with self._timer.time(step.timed_as):
             answer = await work()
-        self._save(step, source, answer)
+        self.save(step, source, answer)
         return answer
 
     async def load_or_run(self, step: Step, source: str, work: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -99,8 +99,9 @@ class StepRunner:
         """Save the answer that a long step has by now, unless that was done less than `interval_s` ago."""
         if time.monotonic() - self._saved_at > interval_s:
             self._saved_at = time.monotonic()
-            self._save(step, source, answer())
+            self.save(step, source, answer())
 
-    def _save(self, step: Step, source: str, answer: Any) -> None:
+    def save(self, step: Step, source: str, answer: Any) -> None:
+        """Save an answer that no work of this attempt has given."""
         if self._checkpoints is not None:
             self._checkpoints.save(step, source, answer)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DRIVER_GRACE_S = 3.0
 """Added to the heartbeat's interval for a running job: its job actor reports by itself."""
-PRUNED_AT_ONCE = 200
+PRUNED_AT_ONCE = 10
 
 _SILENT = (
     select(jobs.c.job_id)

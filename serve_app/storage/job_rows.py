@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, delete, func, insert, select, update
@@ -82,5 +83,7 @@ def end_run(db: Connection, job: Job, outcome: Outcome, *, end_body: EndBody, no
         row = {"job_id": job.job_id, "body": outcome.result, "duration_s": outcome.duration_s}
         row |= {"processing_s": outcome.processing_s, "warnings": outcome.warnings}
         db.execute(insert(results).values(**row))
+        db.execute(update(jobs).where(jobs.c.job_id == job.job_id).values(speakers=None))  # names of the old result's
     timeline.record(db, job.job_id, EventKind(outcome.state), at=now, detail=outcome.error_code)
-    return enqueue(db, job, end_body(job, outcome), now=now) if job.callback_url else None
+    unnamed = replace(job, speakers=None)
+    return enqueue(db, unnamed, end_body(unnamed, outcome), now=now) if job.callback_url else None

@@ -143,7 +143,6 @@ class JobStore:
             "video_expires_at": asked.video_expires_at,
             "custom_metadata": asked.extras.custom_metadata,
             "callback_headers": asked.extras.headers,
-            "speakers": None,
             "options": asked.options.model_dump(exclude_none=True),
             "stage": Stage.QUEUED,
             "progress": 0,
@@ -201,10 +200,10 @@ class JobStore:
             return db.execute(select(results.c.body).where(results.c.job_id == job_id)).scalar()
 
     def name_speakers(self, job: Job, names: Mapping[str, str]) -> Job | None:
-        """Replace the names of a completed run's speakers, by speaker id; None where that run is not there any more."""
+        """Replace the names of the result's speakers, by speaker id; None where `job` is not as it was meanwhile."""
         with self._db.write() as db:
             now = fetch(db, job.job_id, lock=True)
-            if now is None or (now.run_id, now.state) != (job.run_id, JobState.COMPLETED):
+            if now is None or (now.run_id, now.state) != (job.run_id, job.state):  # the result may be another
                 return None
             if (now.speakers or {}) != names:
                 db.execute(update(jobs).where(jobs.c.job_id == job.job_id).values(speakers=dict(names) or None))
@@ -234,7 +233,7 @@ class JobStore:
         newest = (
             select(results.c.processing_s)
             .join(jobs, jobs.c.job_id == results.c.job_id)
-            .where(jobs.c.state == JobState.COMPLETED)  # a run that follows has no end yet, and the result of the last
+            .where(jobs.c.finished_at.is_not(None))  # a rerun has no end yet, and the result of the last; by an index
             .order_by(jobs.c.finished_at.desc())
             .limit(RATE_SAMPLE)
             .subquery()

@@ -18,6 +18,7 @@ from sqlalchemy import Integer, bindparam, case, delete, func, insert, or_, sele
 from sqlalchemy.dialects import postgresql, sqlite
 
 from serve_app.jobs.job import CallbackExtras, CallbackState, CallbackStatus, DueCallback, Job, Outcome
+from serve_app.jobs.states import JobState
 from serve_app.storage import timeline
 from serve_app.storage.tables import callbacks, has_ended, jobs, receivers, results
 from serve_app.storage.timeline import EventKind
@@ -235,7 +236,7 @@ def _renamed(db: Connection, newest: RowMapping, end_body: EndBody, *, named: bo
     """
     job = Job.of(db.execute(select(jobs).where(jobs.c.job_id == newest["job_id"])).mappings().one())
     names = job.speakers if named else None
-    if names == newest["speakers"]:
+    if names == newest["speakers"] or job.state is not JobState.COMPLETED:  # a failed run's end tells no names
         return {}
     result = db.execute(select(results.c.body).where(results.c.job_id == job.job_id)).scalar_one()
     db.execute(update(jobs).where(jobs.c.job_id == job.job_id).values(sequence=job.sequence + 1))

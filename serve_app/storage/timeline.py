@@ -101,6 +101,7 @@ def record(db: Connection, job_id: str, kind: EventKind, *, at: float, detail: s
 def fetch(db: Connection, job_id: str) -> Sequence[Event]:
     """Return the newest `NEWEST` events of a job, oldest first."""
     columns = [events.c[name] for name in Event.__dataclass_fields__]
-    newest = select(*columns).where(events.c.job_id == job_id).order_by(events.c.id.desc()).limit(NEWEST)
+    known = events.c.kind.in_(list(EventKind))  # a later release may have others, while both run
+    newest = select(*columns).where(events.c.job_id == job_id, known).order_by(events.c.id.desc()).limit(NEWEST)
     found = [Event(**{**row, "kind": EventKind(row["kind"])}) for row in db.execute(newest).mappings()]
     return found[::-1]

@@ -44,6 +44,8 @@ ANSWER_BYTES = 90_000
 """What is read of an answer at most: 20,000 bytes, and what one read (64 KB) brings beyond."""
 PER_RECEIVER = 5
 PROBE_S = 90.0
+ON_ITS_WAY_S = 6.0
+"""An end may be told so late to a receiver that is slow to connect; the job has been posted again meanwhile."""
 ENDED = frozenset(("completed", "failed"))
 RUNS = frozenset(("post", "rerun"))
 """The kinds of requests that may begin a run."""
@@ -155,9 +157,8 @@ class Checker:
     def _left_audio(self) -> Iterator[Violation]:
         seen = set()
         for left in self._story.left:
-            later = [
-                each for each in self._requests[left.job_id] if each.kind in RUNS and each.until > left.ended_at - 1
-            ]
+            began = [each for each in self._requests[left.job_id] if each.kind in RUNS]
+            later = [each for each in began if each.until > left.ended_at - ON_ITS_WAY_S]
             known = any(each.at < left.at for each in later)
             if left.job_id in seen or known or left.at - left.ended_at < AUDIO_S:
                 continue

@@ -26,6 +26,10 @@ class NobodyBehind:
     def discard(self, job_id: str) -> None:
         """Have no files."""
 
+    def is_managed(self) -> bool:
+        """By a manager of this release."""
+        return True
+
     def failing(self) -> list[str]:
         """Nothing is broken."""
         return []

@@ -9,7 +9,8 @@ from fastapi.testclient import TestClient
 from deployments.errors import CancelledJobError
 from serve_app.api import service as service_module
 from serve_app.api.app import create_api
-from serve_app.api.service import JobService, fingerprint
+from serve_app.api.service import JobService
+from serve_app.api.submissions import fingerprint
 from serve_app.jobs.job import Attempt, JobOptions, Outcome
 from serve_app.jobs.progress import Progress
 from serve_app.jobs.stages import Stage
@@ -44,6 +45,10 @@ class Signals:
 
     def discard(self, job_id: str) -> None:
         self.discarded.append(job_id)
+
+    def is_managed(self) -> bool:
+        """By a manager of this release."""
+        return True
 
     def failing(self) -> list[str]:
         return self.broken
@@ -199,7 +204,10 @@ def test_a_failed_job_runs_again(edge):
 
 def nested(depth: int) -> dict:
     """An object of `depth` levels."""
-    return {"a": nested(depth - 1)} if depth > 1 else {}
+    value: dict = {}
+    for _ in range(depth - 1):
+        value = {"a": value}
+    return value
 
 
 @pytest.mark.parametrize(
@@ -251,7 +259,10 @@ def nested(depth: int) -> dict:
         ({"custom_metadata": []}, "custom_metadata"),
         ({"custom_metadata": {"a": "가" * 1400}}, "custom_metadata has more than 4096 bytes"),
         ({"custom_metadata": nested(17)}, "custom_metadata is nested more than 16 levels deep"),
-        ({"custom_metadata": nested(600)}, "custom_metadata is nested more than 16 levels deep"),
+        *[
+            ({"custom_metadata": nested(depth)}, "custom_metadata is nested more than 16 levels deep")
+            for depth in (600, 900, 940)
+        ],
         ({"custom_metadata": {"a": float("inf")}}, "custom_metadata has something that JSON in UTF-8 cannot write"),
         ({"custom_metadata": {"a": "\ud800"}}, "custom_metadata has something that JSON in UTF-8 cannot write"),
         ({"callback_headers": {"x-a": 1}}, "callback_headers"),

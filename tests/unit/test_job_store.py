@@ -23,7 +23,7 @@ from serve_app.storage import database as database_module
 from serve_app.storage import job_queue, job_rows, timeline
 from serve_app.storage.database import Database
 from serve_app.storage.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S
-from serve_app.storage.tables import callbacks, checkpoints, jobs, metadata, receivers
+from serve_app.storage.tables import callbacks, checkpoints, metadata, receivers
 from tests.support import jobs as some_jobs
 from tests.support.jobs import BROKEN, DONE, attempt_of, begin
 from tests.support.stores import fail, set_draining, stores
@@ -559,16 +559,11 @@ def test_jitter_spreads_by_a_fifth():
     assert 34.5 < max(waits) <= 36
 
 
-def test_a_new_run_begins_without_names(store, database):
-    """Whatever the row had: the speakers of another run are others. A deleted job's names are gone with it."""
-    store.attempts.finish_job(started(store), BROKEN)
-    with database.write() as db:
-        db.execute(update(jobs).values(speakers={"SPEAKER_00": "Anna"}))
-    assert store.jobs.fetch_job("a").speakers == {"SPEAKER_00": "Anna"}
-    store.jobs.submit_job(new())
-    assert store.jobs.fetch_job("a").speakers is None
-    store.attempts.finish_job(some_jobs.begun(store), DONE)
+def test_a_new_result_has_no_names(store):
+    """Its speakers are others. A deleted job's names are gone with it."""
+    store.attempts.finish_job(started(store), DONE)
     store.jobs.name_speakers(store.jobs.fetch_job("a"), {"SPEAKER_00": "Anna"})
+    assert store.jobs.fetch_job("a").speakers == {"SPEAKER_00": "Anna"}
     assert store.jobs.delete_job("a")
     store.jobs.submit_job(new())
     assert store.jobs.fetch_job("a").speakers is None

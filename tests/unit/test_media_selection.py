@@ -281,6 +281,26 @@ def test_a_party_is_not_heard_in_the_others_channel(leak_db: float, delay: int) 
         assert level_db(channels[own, mine] - clean[own, mine]) < level_db(clean[own, mine]) - 20
 
 
+def test_a_party_comes_through_two_ways() -> None:
+    """Of three microphones the farthest hears a voice directly, and so does the second: neither writes it down."""
+    pause = np.zeros(len(ONE))
+    clean = 2**15 * np.stack([np.concatenate([ONE, pause]), np.concatenate([pause, OTHER]), np.zeros(2 * len(ONE))])
+    leak = np.stack([0.0 * clean[0], 10**-0.5 * clean[0], 0.1 * clean[0]])
+    channels = (clean + leak).round().astype(np.int16)
+    crosstalk.remove(channels, lambda: None)
+    first = slice(0, len(ONE) - GAP)
+    for number in (1, 2):
+        assert level_db(channels[number, first]) < level_db(leak[number, first]) - 15
+
+
+def test_of_a_quiet_party_nothing_is_silenced() -> None:
+    """It talks all along, 6 dB below what comes through of the other."""
+    channels = (2**15 * np.stack([ONE, 0.3 * ONE + 0.15 * OTHER])).round().astype(np.int16)
+    spoken = np.abs(2**15 * 0.15 * OTHER) > 50
+    crosstalk.remove(channels, lambda: None)
+    assert np.mean(channels[1][spoken] == 0) < 0.04
+
+
 def test_quiet_speech_under_the_others_is_kept() -> None:
     """20 dB quieter and at the same time all along: what comes through is taken out, and the speech is there."""
     quiet = 0.1 * OTHER

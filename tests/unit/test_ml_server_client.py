@@ -245,7 +245,7 @@ def test_the_models_know_every_field_of_the_contract():
             for mine in models_of(ours, name)
         ]
     assert {strict.__name__ for strict, _ in pairs} == {
-        "Completed", "Result", "Metadata", "WarningObject", "SegmentObject", "Speaker", "Word", "Emotion",
+        "Completed", "Result", "Metadata", "WarningObject", "SegmentObject", "Speaker", "Word", "Emotion", "Quality",
     }  # fmt: skip
     assert Callback.model_validate(RUNNING | {"new": 1}).model_dump(exclude_unset=True)["new"] == 1
 

@@ -53,16 +53,16 @@ class Checkpoints:
     """Remembers the source of each step."""
 
     def __init__(self) -> None:
-        self.sources: dict[str, str] = {}
+        self.made_from: dict[str, str] = {}
 
-    async def steps(self) -> frozenset[str]:
-        return frozenset()
+    async def sources(self) -> dict[str, Any]:
+        return {}
 
     async def load(self, _step: Step, _source: str) -> None:
         return None
 
     def save(self, step: Step, source: str, _answer: Any) -> None:
-        self.sources[step] = source
+        self.made_from[step] = source
 
 
 def run(ear: Ear, checkpoints: Checkpoints | None = None, **options: Any) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def test_a_transcription_is_made_of_them(options: dict[str, Any]) -> None:
     with_them, without = Checkpoints(), Checkpoints()
     run(Ear(), with_them, **options)
     run(Ear(), without)
-    changed = {step for step, source in with_them.sources.items() if source != without.sources[step]}
+    changed = {step for step, source in with_them.made_from.items() if source != without.made_from[step]}
     assert Step.TRANSCRIPTION in changed
     assert not changed & {Step.EXTRACTION, Step.DETECTION, Step.DIARIZATION, Step.TRACKS}
 

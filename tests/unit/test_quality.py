@@ -12,9 +12,10 @@ import pytest
 
 import ml_server_client
 from deployments.diarizer.protocol import Segmentation
-from deployments.types import FRAMES_PER_S, Segment, Span, Tracks, Word
+from deployments.types import CHANNEL_GAP_S, FRAMES_PER_S, Segment, Span, Tracks, Word
 from deployments.warnings import ResultWarning, WarningCode
 from serve_app.pipeline import quality
+from serve_app.pipeline.channels import Channels
 from serve_app.pipeline.quality import LIMITS, Limit, Overlap
 from serve_app.verdicts import REASONS, VERDICTS, Reason, Verdict, quality_line
 from tests.support.process import ROOT
@@ -52,6 +53,7 @@ def reported(**changed: Any) -> dict[str, Any]:
     """The object of a good result, but for what is `changed`."""
     good: dict[str, Any] = {
         "audio_s": AUDIO_S,
+        "channels": None,
         "speech": SPEECH,
         "tracks": tracks(),
         "overlap": Overlap(share=0.05),
@@ -116,6 +118,17 @@ def test_the_noise_under_the_speech_is_not_taken_for_speech(snr_db: float) -> No
     """Of speech and noise whose powers are known, added up, the ratio of their powers is found to 0.1 dB."""
     together_dbfs = 10 * np.log10(10 ** ((snr_db - 50) / 10) + 10**-5)
     assert quality.snr_db(tracks(speech_dbfs=together_dbfs), SPEECH) == pytest.approx(snr_db, abs=0.1)
+
+
+def test_damage_is_a_share_of_the_video_and_speech_one_of_all_channels() -> None:
+    """However many channels are kept apart, one after the other: 3.6 of 60 s are 6 %, which is doubtful."""
+    lost = (ResultWarning(code=WarningCode.AUDIO_INCOMPLETE, seconds=3.6, share=0.06),)
+    for count in (2, 8):
+        apart = Channels(count=count, each_s=60.0 + CHANNEL_GAP_S)
+        spoken = [Span(start_s=n * apart.each_s, end_s=n * apart.each_s + 30.0) for n in range(count)]
+        found = reported(audio_s=count * apart.each_s, channels=apart, speech=spoken, tracks=None, warnings=lost)
+        assert found["speech_share"] == 0.5
+        assert "AUDIO_DAMAGED" in found["reasons"]
 
 
 def test_the_ratio_of_noise_has_bounds() -> None:
@@ -206,7 +219,7 @@ FIGURE_OF: dict[Reason, str] = {
 
 def judged_at(reason: Reason, value: float) -> tuple[Verdict, list[Reason]]:
     """The verdict on a result that is good but for what `reason` is judged by."""
-    given: dict[str, Any] = {"audio_s": AUDIO_S, "uncertain_s": 0.0, "has_words": True}
+    given: dict[str, Any] = {"sound_s": AUDIO_S, "part_s": AUDIO_S, "uncertain_s": 0.0, "has_words": True}
     figures = {name: getattr(GOOD, name) for name in GOOD.__dataclass_fields__}
     if reason in FIGURE_OF:
         figures[FIGURE_OF[reason]] = value
@@ -263,7 +276,7 @@ def test_what_makes_it_poor_comes_first() -> None:
     assert poor.poor is not None
     figures = {name: getattr(GOOD, name) for name in GOOD.__dataclass_fields__}
     figures |= {"damaged_s": poor.poor * AUDIO_S, "mean_confidence": unsure.doubtful}
-    found = quality.judged(quality.Quality(**figures), audio_s=AUDIO_S, uncertain_s=0, has_words=True)
+    found = quality.judged(quality.Quality(**figures), sound_s=AUDIO_S, part_s=AUDIO_S, uncertain_s=0, has_words=True)
     assert found == (Verdict.POOR, [Reason.AUDIO_DAMAGED, Reason.LOW_CONFIDENCE])
 
 

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import select, update
+from sqlalchemy.event import listen
 
 from deployments.types import AudioInfo, Turn
 from ml_server_client import JobFailedError, MLServer, RefusedError
@@ -222,8 +223,8 @@ def test_answers_of_other_engines_need_the_sound(runs):
     assert runs.needs_sound()
 
 
-def test_a_job_of_the_release_before_goes_on(database):
-    """Its transcripts, of a named language, have the source that they had: they are used within their run only."""
+def test_a_text_of_one_language_is_none_of_another(database):
+    """The release before has saved it under a source without the language: it is not used, and made anew."""
     runs = Runs(database, language="en")
     attempt = begun(runs.store)
     before = source_of("d", SETTINGS.model_version)
@@ -234,9 +235,17 @@ def test_a_job_of_the_release_before_goes_on(database):
     assert runs.checkpoints.save(attempt, Step.TRANSCRIPTION, before.encode() + body[64:])
     stages = talk()
     runs.try_once(attempt, stages)
-    assert calls(stages) == set()
+    assert calls(stages) == AUDIO | TRANSCRIPTION
     runs.store.attempts.finish_job(attempt, DONE)
-    assert runs.needs_sound()
+    assert not runs.needs_sound()
+    assert runs.needs_sound(language="auto")
+
+
+def test_where_nobody_speaks_a_rerun_needs_no_sound(database):
+    """There are no segments whose emotions somebody could listen for."""
+    runs = Runs(database)
+    runs.work(talk(detector=FakeHandle(detect=lambda *_: [])))
+    assert not runs.needs_sound()
 
 
 def test_a_job_without_these_options_has_the_sources_that_it_had(runs):
@@ -357,6 +366,44 @@ def test_the_estimate_goes_by_ended_jobs(database):
     assert store.jobs.estimate_s(None) is None
 
 
+def test_the_estimate_reads_few_rows(database):
+    """It is made at each POST: the newest jobs come from an index, however many results are stored."""
+    store = stores(database, queue_limit=3, running_limit=2)
+    store.attempts.finish_job(started(store), DONE)
+    asked = []
+    listen(database._reader, "before_cursor_execute", lambda *event: asked.append((event[2], event[3])))
+    store.jobs.estimate_s(None)
+    ((query, values),) = [each for each in asked if "processing_s" in each[0]]
+    if database.is_sqlite:
+        with database._reader.connect() as db:
+            plan = str(db.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values).all())
+        assert "jobs_by_end" in plan
+        assert "TEMP B-TREE" not in plan
+
+
+def test_names_are_those_of_the_result_that_is_there(database):
+    """A rerun that fails or is cancelled leaves both; they can be changed meanwhile. A new result has none."""
+    store = stores(database, queue_limit=3, running_limit=2)
+    store.attempts.finish_job(started(store, "a", CALLBACK_URL), DONE)
+    store.jobs.name_speakers(store.jobs.fetch_job("a"), {"SPEAKER_00": "Anna"})
+    store.jobs.rerun_job(rerun_of(store))
+    assert store.jobs.name_speakers(store.jobs.fetch_job("a"), {"SPEAKER_00": "Ben"})
+    store.jobs.cancel_job("a", BROKEN)
+    ended = store.jobs.fetch_job("a")
+    assert (ended.state, ended.speakers) == (JobState.FAILED, {"SPEAKER_00": "Ben"})
+    assert store.jobs.name_speakers(ended, {"SPEAKER_00": "Cho"}).speakers == {"SPEAKER_00": "Cho"}
+    newest = select(callbacks.c.body).order_by(callbacks.c.sequence.desc()).limit(1)
+    with database.read() as db:
+        told = json.loads(db.execute(newest).scalar_one())
+    assert (told["status"], "speakers" in told) == ("failed", False)
+    store.outbox.redeliver("a", end_body=lambda *_: b"another")
+    with database.read() as db:
+        assert json.loads(db.execute(newest).scalar_one()) == told
+    store.jobs.rerun_job(rerun_of(store))
+    store.attempts.finish_job(begun(store), DONE)
+    assert store.jobs.fetch_job("a").speakers is None
+
+
 # The route
 
 
@@ -386,7 +433,7 @@ def complete(edge: Edge, outcome: Outcome = DONE, **fields: Any) -> None:
     saved = {
         Step.EXTRACTION: source_of("run").encode() + b"\n" + encode(Step.EXTRACTION, audio),
         Step.EMOTION: source_of(source, spans_as_bytes([])).encode() + b"\n[]",
-        **dict.fromkeys((Step.TRANSCRIPTION, Step.DIARIZATION, Step.TRACKS), source.encode() + b"\n{}"),
+        **dict.fromkeys((Step.DETECTION, Step.TRANSCRIPTION, Step.DIARIZATION, Step.TRACKS), source.encode() + b"\n{}"),
     }
     for step, body in saved.items():
         edge.store.jobs.checkpoints.save(attempt, step, body)
@@ -426,7 +473,7 @@ def test_an_absent_field_keeps_its_value_and_null_is_the_default(edge):
         ({"num_speakers": 2}, 400, "video_url is required"),
         ({"language": "ko"}, 400, "video_url is required"),
         ({"num_speakers": 2, "video_url": FRESH.replace("videos", "others")}, 409, "another video"),
-        ({"num_speakers": 2, "video_url": FRESH.replace("http:", "ftp:")}, 409, "another video"),
+        ({"num_speakers": 2, "video_url": FRESH.replace("9000", "9001")}, 409, "another video"),
         ({"num_speakers": 2, "min_speakers": 3, "video_url": FRESH}, 400, "num_speakers is for a known number"),
         ({"num_speakers": 0}, 400, "num_speakers is invalid"),
         ({"language": "xx", "video_url": FRESH}, 400, "language is not one"),
@@ -455,6 +502,24 @@ def test_a_job_that_has_not_ended_is_not_run_again(edge):
     edge.store.attempts.finish_job(begun(edge.store), DONE)
     assert rerun(edge, video_url=FRESH).status_code == 202
     assert rerun(edge, video_url=FRESH).status_code == 409
+
+
+@pytest.mark.parametrize("url", ["http://[abc", "https://ex\u2100mple.com/a", "ftp://127.0.0.1/a", "http://10.1.1.1/x"])
+def test_an_address_that_is_none_is_refused(edge, url):
+    """As by a POST: nothing is compared with what cannot be read."""
+    complete(edge)
+    answer = rerun(edge, video_url=url)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "VIDEO_URL_NOT_ALLOWED")
+
+
+def test_while_a_manager_of_another_release_works_reruns_wait(edge):
+    """It would not know that the old result stays."""
+    complete(edge)
+    edge.signals.is_managed = lambda: False
+    answer = rerun(edge)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
+    assert answer.headers["retry-after"]
+    assert edge.store.jobs.fetch_job("a").run == 1
 
 
 def test_a_full_or_draining_server_answers_503(tmp_path, request):
