@@ -36,11 +36,18 @@ PATIENCE_S = 60.0
 BUSY = (429, 503)
 BUSY_S = 5.0
 """`retry_after_s` if a busy server sends no `Retry-After`."""
+RERUN_OPTIONS = frozenset(
+    "video_url language enable_gpu emotion_detection max_workers num_speakers min_speakers max_speakers vocabulary"  # noqa: SIM905
+    " languages audio_track channels start_s end_s custom_metadata callback_headers".split()
+)
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class MLServer:
-    """Client of the ML Server at `url`, one per process. Every call raises `MLServerError` or a subclass."""
+    """Client of the ML Server at `url`, one per process. What server or network do wrong raises `MLServerError`.
+
+    Arguments that JSON cannot write raise TypeError or ValueError.
+    """
 
     def __init__(
         self,
@@ -113,6 +120,8 @@ class MLServer:
             custom_metadata: JSON of at most 4,096 bytes, repeated in every callback and the status.
             callback_headers: At most 8 headers of every callback, such as a gateway's token; kept secret.
         """
+        if isinstance(vocabulary, str) or isinstance(languages, str):
+            raise TypeError("vocabulary and languages are lists, not a text")
         request = {
             "job_id": job_id or str(uuid.uuid4()),
             "video_url": video_url,
@@ -129,8 +138,8 @@ class MLServer:
             "channels": None if channels == "mix" else channels,
             "start_s": start_s,
             "end_s": end_s,
-            "custom_metadata": custom_metadata,
-            "callback_headers": callback_headers,
+            "custom_metadata": None if custom_metadata is None else dict(custom_metadata),
+            "callback_headers": None if callback_headers is None else dict(callback_headers),
             "fastapi_base_url": self._callback_base,
         }
         given = {name: value for name, value in request.items() if value is not None}
@@ -140,13 +149,16 @@ class MLServer:
         """Run a job that has ended again with other options; what these do not touch is not computed again.
 
         An option that is not given keeps the job's present value, None is its default. The old result stays in `status`
-        until the new run is completed. Never sent twice: if no answer comes, look whether the job is being processed.
+        until the new run is completed. Never sent twice: if no answer comes, look at the job's timeline, where an event
+        `queued` with a higher `run` means that it was taken. An unknown option raises TypeError.
 
         Args:
             job_id: Of a job that is completed or has failed. One that has not ended raises `RefusedError` (409).
             options: As of `submit`, without `job_id`. A newly signed `video_url` of the same video is needed wherever
                 the run has to listen to it; without one the server raises `RefusedError` (400).
         """
+        if unknown := options.keys() - RERUN_OPTIONS:
+            raise TypeError(f"rerun has no option {', '.join(sorted(unknown))}")
         path = f"/api/upload-video/jobs/{_segment(job_id)}/rerun"
         return _parsed(Accepted, await self._once("POST", path, json=options))
 

@@ -82,7 +82,7 @@ SENTENCES: dict[WarningCode, dict[Locale, str]] = {
     },
     WarningCode.SILENT_TEXT_DROPPED: {
         "ko": "아무도 말하지 않는 것으로 보이는 곳에 인식기가 쓴 텍스트를 {count}곳에서 뺐습니다."
-        " 지어낸 말이기 쉽습니다.",
+        " 인식기가 지어낸 말일 가능성이 높습니다.",
         "en": "Text that the recogniser wrote where probably nobody speaks was left out (places: {count}):"
         " invented words are likely there.",
     },
@@ -120,16 +120,17 @@ SENTENCES: dict[WarningCode, dict[Locale, str]] = {
         "en": "Alignment failed: word times are interpolated in {seconds} s of speech.",
     },
     WarningCode.FEWER_SPEAKERS: {
-        "ko": "요청에 적힌 화자 수보다 적은 {count}명만 구분했습니다. 목소리가 너무 비슷하거나 말이 너무 적습니다.",
-        "en": "Only {count} speaker(s) were told apart, fewer than the request says: voices are too much alike, or one"
-        " says too little.",
+        "ko": "요청에 적힌 화자 수보다 적은 {count}명만 구분했습니다. 목소리가 서로 비슷하거나 말이 너무 적었을 수"
+        " 있습니다.",
+        "en": "Only {count} speaker(s) were told apart, fewer than the request says: voices may be too much alike, or"
+        " somebody may say too little.",
     },
     WarningCode.DIARIZATION_FAILED: {
-        "ko": "화자 식별에 실패하여 영상 전체를 한 화자로 처리했습니다.",
+        "ko": "화자 식별에 실패하여 비디오 전체를 한 화자로 처리했습니다.",
         "en": "Diarization failed: the whole video is given to one speaker.",
     },
     WarningCode.PROSODY_FAILED: {
-        "ko": "음량과 음높이를 재지 못하여 최솟값을 넣었습니다.",
+        "ko": "음량과 음높이를 측정하지 못하여 최솟값을 넣었습니다.",
         "en": "Prosody failed: volume and pitch are floor values.",
     },
     WarningCode.EMOTION_FAILED: {

@@ -340,7 +340,7 @@ class JobLine(JobView):
     run: int
     attempt: int
     actor: str | None = Field(default=None, description=ACTOR)
-    duration: float | None = Field(description="Seconds, of the video; of completed jobs")
+    duration: float | None = Field(description="Seconds, of the video or its part; of completed jobs")
     processing_time: float | None = Field(description="Seconds; of completed jobs")
     warnings: int | None = Field(description="How many the result has; null without a result, or if not counted")
     callback: Literal["none", "pending", "delivered", "undelivered"]

@@ -268,7 +268,7 @@ class JobService:
         job = await self._known(job_id)
         known = await self._in_time(None, speakers_of, await self._result(job_id))
         if wrong := [speaker for speaker in names if speaker not in known]:
-            has = f"it has {', '.join(known)}" if known else "nobody speaks in it"
+            has = f"it has {', '.join(known)}" if known else "it has no speakers"
             raise errors.InvalidRequestError(f"The result has no speaker {wrong[0][:40]}: {has}", job_id=job_id)
         named = await self._write(self._store.name_speakers, job, names)
         if named is None:

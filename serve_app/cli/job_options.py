@@ -91,8 +91,8 @@ def job_options(*, keep: bool) -> Callable[[click.decorators.FC], click.decorato
         click.option("--num-speakers", type=SPEAKER_COUNT, help="How many people speak, where that is known."),
         click.option("--min-speakers", type=SPEAKER_COUNT, help="At least so many people speak."),
         click.option("--max-speakers", type=SPEAKER_COUNT, help="At most so many people speak."),
-        click.option("--vocabulary", multiple=True, metavar="TERM", help="A name or term that is said; several times."),
-        click.option("--languages", multiple=True, metavar="CODE", help="Look for this language only; several times."),
+        click.option("--vocabulary", multiple=True, metavar="TERM", help="A name or term that is said; repeatable."),
+        click.option("--languages", multiple=True, metavar="CODE", help="Look for this language only; repeatable."),
         click.option(
             "--audio-track", type=AudioTrack(), help="Which audio track: its number, from 1, or its language."
         ),
@@ -106,7 +106,7 @@ def job_options(*, keep: bool) -> Callable[[click.decorators.FC], click.decorato
             type=HeaderLine(),
             multiple=True,
             metavar="'NAME: VALUE'",
-            help="A header of every callback; several times.",
+            help="A header of every callback; repeatable.",
         ),
     )
 

@@ -72,7 +72,7 @@ def name_speakers(server_url: str, api_key: str | None, job_id: str, names: Mapp
     table = Table("Speaker", "Name", box=None, pad_edge=False)
     for speaker in speakers:
         table.add_row(*(Text(plain(cell)) for cell in (speaker, named.get(speaker, NOTHING))))
-    Console().print(table if speakers else "Nobody speaks in this video.")
+    Console().print(table if speakers else "No words were understood in this video.")
 
 
 def export(

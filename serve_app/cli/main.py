@@ -91,9 +91,7 @@ def main() -> None:
     Serve graph (extraction, speech detection, diarization, transcription, prosody, emotion), and sends progress and
     the result to the backend's callback URL.
 
-    On a Ray cluster use Ray's own commands: `serve deploy serve_config.yaml`.
-
-    Every setting has an environment name: ML_SERVER_CONTRACT_VERSION=1.0, ML_SERVER_LIMITS__RUNNING_JOBS=4, …
+    On a Ray cluster: `serve deploy serve_config.yaml`. Every setting has an environment name: ML_SERVER_CONTRACT_VERSION=1.0, ML_SERVER_LIMITS__RUNNING_JOBS=4, …
     """  # noqa: D301 - \b is click's mark for lines to keep
 
 
@@ -155,7 +153,7 @@ def submit(*, video: str, wait: bool, save: Path | None, server: str, api_key: s
     "--reset",
     multiple=True,
     type=click.Choice(sorted({*JobOptions.model_fields, "custom_metadata", "callback_headers"} - {"traceparent"})),
-    help="Back to its default; several times.",
+    help="Set this field back to its default; repeatable.",
 )
 @click.option("--wait", is_flag=True, help="Show progress until the run ends, then print the transcript.")
 @server_option
@@ -163,7 +161,8 @@ def submit(*, video: str, wait: bool, save: Path | None, server: str, api_key: s
 def rerun(*, job_id: str, reset: tuple[str, ...], wait: bool, server: str, api_key: str | None, **options: Any) -> None:
     """Run an ended job again with other options; what is not given stays as it was.
 
-    What the change does not touch is not computed again. The old result stays until the new run is completed.
+    What the change does not touch is not computed again; the old result stays until the new one is there. Reset what
+    contradicts a new value.
     """
     from serve_app.cli.submit import rerun
 

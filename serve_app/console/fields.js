@@ -67,7 +67,7 @@ export function requestOf(form, { keep = false } = {}) {
       .filter(Boolean);
   const number = (name) => (fields.get(name) ? Number(fields.get(name)) : undefined);
   const chosen = (name) => (keep ? { true: true, false: false }[fields.get(name)] : fields.has(name));
-  return {
+  const asked = {
     language: text("language"),
     enable_gpu: chosen("enable_gpu"),
     emotion_detection: chosen("emotion_detection"),
@@ -84,6 +84,14 @@ export function requestOf(form, { keep = false } = {}) {
     custom_metadata: text("custom_metadata") && parsed(text("custom_metadata")),
     callback_headers: headers(text("callback_headers")),
   };
+  if (keep) {
+    const clear = (...names) => names.forEach((name) => (asked[name] ??= null)); // null: the default
+    if (asked.num_speakers || asked.channels === "separate") clear("min_speakers", "max_speakers");
+    if (asked.min_speakers || asked.max_speakers || asked.channels === "separate") clear("num_speakers");
+    if (asked.language && asked.language.toLowerCase() !== "auto") clear("languages");
+    else if (asked.languages) clear("language");
+  }
+  return asked;
 }
 
 /** The JSON of a text; the text itself where it is none, which the server then refuses. */

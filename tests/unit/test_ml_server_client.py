@@ -32,6 +32,7 @@ from ml_server_client import (
     RefusedError,
 )
 from ml_server_client import client as client_module
+from ml_server_client.client import RERUN_OPTIONS
 from ml_server_client.signatures import TOLERANCE_S, key_of, verify
 from serve_app.api import schemas
 from serve_app.api.errors import ApiError, body
@@ -445,3 +446,14 @@ def keeping(heard: list[Callback]) -> Callable[[Callback], Any]:
         heard.append(callback)
 
     return handle
+
+
+async def test_arguments_that_cannot_be_meant_are_refused():
+    """A text in place of a list would be sent letter by letter, and an unknown option of a rerun would be ignored."""
+    async with MLServer("http://127.0.0.1:9") as client:
+        for wrong in ({"vocabulary": "세종대로"}, {"languages": "ko"}):
+            with pytest.raises(TypeError, match="are lists"):
+                await client.submit("http://127.0.0.1:9/a.mp4", **wrong)
+        with pytest.raises(TypeError, match="num_speaker"):
+            await client.rerun("a", num_speaker=3)
+    assert set(schemas.RerunRequest.model_fields) == RERUN_OPTIONS
