@@ -91,7 +91,8 @@ def main() -> None:
     Serve graph (extraction, speech detection, diarization, transcription, prosody, emotion), and sends progress and
     the result to the backend's callback URL.
 
-    On a Ray cluster: `serve deploy serve_config.yaml`. Every setting has an environment name: ML_SERVER_CONTRACT_VERSION=1.0, ML_SERVER_LIMITS__RUNNING_JOBS=4, …
+    On a Ray cluster: `serve deploy serve_config.yaml`. Every setting has an environment name, such as
+    ML_SERVER_LIMITS__RUNNING_JOBS=4.
     """  # noqa: D301 - \b is click's mark for lines to keep
 
 
