@@ -493,6 +493,23 @@ def test_cancel_and_delete(edge):
     assert_refused(edge.http.delete("/api/upload-video/jobs/a"), 404, "JOB_NOT_FOUND", "a")
 
 
+def test_a_job_that_ends_while_it_is_to_be_cancelled_is_not_deleted(edge, monkeypatch):
+    """A DELETE of a job that ran when it came is a cancel: 202 with the state, as ever, and the result stays."""
+    edge.post()
+    edge.run()
+    cancel = edge.store.jobs.cancel_job
+
+    def late(job_id, outcome):
+        attempt = Attempt.of(edge.store.jobs.fetch_job(job_id))
+        edge.store.attempts.finish_job(attempt, Outcome(result=json.dumps(RESULT).encode()))
+        return cancel(job_id, outcome)
+
+    monkeypatch.setattr(edge.store.jobs, "cancel_job", late)
+    answer = edge.http.delete("/api/upload-video/jobs/a")
+    assert (answer.status_code, answer.json()["status"]) == (202, "completed")
+    assert edge.http.get("/api/upload-video/status/a").json()["result"] == RESULT
+
+
 def test_cancel_is_a_verb_of_its_own(edge, monkeypatch):
     """202 for a job that waits or runs, 409 for one that has ended, also at that moment; no data is deleted."""
     cancel = "/api/upload-video/jobs/a/cancel"

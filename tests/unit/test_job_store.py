@@ -23,7 +23,7 @@ from serve_app.storage import database as database_module
 from serve_app.storage import job_queue, job_rows, timeline
 from serve_app.storage.database import Database
 from serve_app.storage.outbox import BREAKER_FAILURES, CLAIM_S, PROBE_EVERY_S
-from serve_app.storage.tables import callbacks, checkpoints, metadata, receivers
+from serve_app.storage.tables import callbacks, checkpoints, events, metadata, receivers
 from tests.support import jobs as some_jobs
 from tests.support.jobs import BROKEN, DONE, attempt_of, begin
 from tests.support.stores import fail, set_draining, stores
@@ -577,6 +577,16 @@ def test_names_that_are_the_same_change_nothing(store):
         assert (store.jobs.name_speakers(job, names).speakers or {}) == names
     told = [event.kind for event in store.jobs.fetch_timeline("a")]
     assert told.count(timeline.EventKind.SPEAKERS_NAMED) == 3
+
+
+def test_events_of_a_later_release_are_left_out(store, database):
+    """While `serve deploy` runs, both releases write into a timeline; the older one does not fail over it."""
+    store.jobs.submit_job(new())
+    with database.write() as db:
+        db.execute(update(events).values(kind="later"))
+    assert store.jobs.fetch_timeline("a") == []
+    started(store)
+    assert [event.kind for event in store.jobs.fetch_timeline("a")] == ["started", "attempt"]
 
 
 def test_redelivery_starts_the_schedule_over(store, outbox, clock):

@@ -549,8 +549,9 @@ def test_the_extractor_is_told_the_language_that_was_asked_for():
     def extractor(prepare: Any) -> FakeHandle:
         return FakeHandle(prepare=prepare, load=lambda *_: None)
 
-    run(graph(extractor=extractor(lambda *args: told.append(args[4:]) or info)), language="ko")
-    assert told == [("ko",)]
+    for asked in ({"language": "ko"}, {"languages": ("ko",)}, {"languages": ("en", "ko")}):
+        run(graph(extractor=extractor(lambda *args: told.append(args[4:]) or info)), **asked)
+    assert told == [("ko",), ("ko",), ()]
     assert run(graph(extractor=extractor(lambda _job, _run, _url, _reporter: info)))["segments"]
 
 
