@@ -17,6 +17,7 @@ from deployments.transcriber.protocol import Chunk
 from deployments.transcriber.registry import create
 from deployments.types import SAMPLE_RATE_HZ, Span, Transcript
 from tests.support import real_models, sounds
+from tests.support.needs import need
 from tests.support.real_graph import RealGraph, text_of, words_of
 from tests.support.word_errors import word_error_rate
 
@@ -63,9 +64,9 @@ def korean() -> list[tuple[Audio, str]]:
     return [(leveled(path), path.with_suffix(".txt").read_text("utf-8")) for path in sorted(folder.glob("*.wav"))]
 
 
-@pytest.mark.skipif(not shutil.which("flite"), reason="flite is not installed")
 def test_names_are_written_as_the_vocabulary_has_them(ears: RealGraph, tmp_path: Path) -> None:
     """In a synthesized sentence, among names that nobody says, none of which is written; otherwise they are guessed."""
+    need(shutil.which("flite"), "flite is not installed")
     subprocess.run(["flite", "-voice", "slt", "-t", SAID, "-o", tmp_path / "said.wav"], check=True)
     audio = leveled(tmp_path / "said.wav")
     guessed, told = (text_of(ears.hear(audio, language="en", vocabulary=each)) for each in ((), TERMS + UNSAID))
