@@ -288,7 +288,9 @@ class _Transfer:
         if self.received == 0 and source_answers.is_page(bytes(block[:HEAD_BYTES]), self.content_type):
             code = source_answers.error_code({}, bytes(block[: source_answers.ERROR_BYTES]))
             raise DownloadError(reason=f"page {code}".strip())
+        began_s = time.monotonic()
         await asyncio.to_thread(self.file.write, block)
+        self.window_start_s += time.monotonic() - began_s  # a slow disk is not the server's fault
         self.received += len(block)
         self._check_room(0)
         if self.on_progress is not None:

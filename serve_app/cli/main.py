@@ -92,7 +92,7 @@ def main() -> None:
     the result to the backend's callback URL.
 
     On a Ray cluster: `serve deploy serve_config.yaml`. Every setting has an environment name, such as
-    ML_SERVER_LIMITS__RUNNING_JOBS=4.
+    ML_SERVER_LIMITS__RUNNING_JOBS=4 or ML_SERVER_CONTRACT_VERSION=1.0.
     """  # noqa: D301 - \b is click's mark for lines to keep
 
 

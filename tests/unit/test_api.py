@@ -630,7 +630,7 @@ def test_names_want_a_result(edge, monkeypatch):
     edge.post("a")
     edge.run("a", Outcome(result=json.dumps(RESULT).encode()))
     assert edge.http.put(SPEAKERS, json={}).status_code == 200
-    assert "nobody speaks" in assert_refused(edge.http.put(SPEAKERS, json={"A": "B"}), 400, "INVALID_REQUEST", "a")
+    assert "no speakers" in assert_refused(edge.http.put(SPEAKERS, json={"A": "B"}), 400, "INVALID_REQUEST", "a")
     fetch = edge.store.jobs.fetch_result
 
     def deleted_and_posted_again(job_id):

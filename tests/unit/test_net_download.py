@@ -7,6 +7,7 @@ import hashlib
 import logging
 import random
 import shutil
+import tempfile
 import time
 import traceback
 from contextlib import contextmanager
@@ -55,7 +56,14 @@ LIMITS = DownloadLimits(
     pause_s=0,
     disk_reserve_bytes=0,
 )
+IN_MEMORY = "/dev/shm"  # noqa: S108 - a disk that stands still for a minute is no fault of what is tested here
 BODY = random.Random(1).randbytes(300_000)  # noqa: S311 - any bytes do
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY if Path(IN_MEMORY).is_dir() else None) as folder:
+        yield Path(folder)
 
 
 def fetch(handler: Handler, to: Path, *, policy: VideoPolicy = LOCAL, **limits: Any) -> tuple[Downloaded, Server]:
@@ -210,6 +218,18 @@ def test_m5_the_floor_on_speed(share: float, tmp_path: Path, *, passes: bool) ->
         with refusal("too_slow"):
             fetch(steady, tmp_path / "v", **pace)
         assert time.monotonic() - began < 3 * window_s
+
+
+def test_m5_a_slow_disk_is_not_a_slow_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The floor on speed is the server's: the time that our own disk takes does not count."""
+
+    async def slowly(write: Callable[..., int], block: bytearray) -> int:
+        await asyncio.sleep(0.4)
+        return write(block)
+
+    monkeypatch.setattr("deployments.net.download.BLOCK_BYTES", len(BODY) // 4)
+    monkeypatch.setattr(asyncio, "to_thread", slowly)
+    assert fetch(whole(BODY), tmp_path / "v", min_bytes_per_s=500_000)[0].size_bytes == len(BODY)
 
 
 def test_m1_a_link_in_the_videos_place_is_not_followed(tmp_path: Path) -> None:
