@@ -28,12 +28,13 @@ def text_before(vocabulary: Sequence[str], tokens_of: Callable[[str], Sequence[i
     """Return as many terms as fit, from the first one on: what follows the first that does not fit is cut, too."""
     fitting: Sequence[int] = ()
     for number in range(1, len(vocabulary) + 1):
-        longer = tokens_of(_written(vocabulary[:number]))
+        longer = tokens_of(written(vocabulary[:number]))
         if len(longer) > MOST_TOKENS:
             return TextBefore(ids=tuple(fitting), cut=len(vocabulary) - number + 1)
         fitting = longer
     return TextBefore(ids=tuple(fitting))
 
 
-def _written(terms: Sequence[str]) -> str:
+def written(terms: Sequence[str]) -> str:
+    """Return the terms as a sentence, which Whisper continues."""
     return f" {', '.join(terms)}."

@@ -3,9 +3,9 @@
     python -m tests.benchmarks [NAME …]
 
 NAME is one of server, load, length, whisperx, overhead, durability, diarization, quality, trust, segments, words,
-prosody, vocabulary; numbers after `length` and `overhead` are their minutes, so `length 1 10` leaves the hour out.
-`whisperx`, `trust`, `segments`, `words` and `vocabulary` need what `ML_SERVER_REAL_MODELS` names. Without any name: all
-of them, more than an hour on two cores.
+prosody, vocabulary, languages; numbers after `length` and `overhead` are their minutes, so `length 1 10` leaves the
+hour out. `whisperx`, `trust`, `segments`, `words`, `vocabulary` and `languages` need what `ML_SERVER_REAL_MODELS`
+names. Without any name: all of them, more than an hour on two cores.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ BENCHES: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "words": ("Word times from Whisper's attention", _script("bench_word_times")),
     "prosody": ("Pitch beside other trackers", _script("bench_prosody")),
     "vocabulary": ("Vocabulary", _script("bench_vocabulary")),
+    "languages": ("Languages that a job names", _script("bench_languages")),
 }
 
 

@@ -6,7 +6,8 @@ Prints markdown. Whisper base and the recordings lie where ML_SERVER_REAL_MODELS
 and espeak-ng, where these are there. `heard` are terms that are said and written as the vocabulary has them,
 `invented` are terms that are written and not said. `own terms`: the vocabulary has all that are said, of all sentences;
 `among others`: the same after fifty that nobody says. WER and CER as in bench_whisperx; of the meetings and the voices
-no text is known: their words are compared with those without a vocabulary.
+no text is known: their words are compared with those without a vocabulary. The last table compares ways to write the
+list as the text before.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
+from unittest.mock import patch
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -31,6 +33,7 @@ from deployments.hallucinations.config import HallucinationThresholds  # noqa: E
 from deployments.speech_detector import registry as speech_detector  # noqa: E402
 from deployments.speech_detector.chunks import cut_chunks, speech_share  # noqa: E402
 from deployments.speech_detector.config import SpeechDetectorConfig  # noqa: E402
+from deployments.transcriber import vocabulary as vocabulary_text  # noqa: E402
 from deployments.transcriber.config import MULTILINGUAL, TranscriberConfig  # noqa: E402
 from deployments.transcriber.protocol import Chunk  # noqa: E402
 from deployments.transcriber.whisper import WhisperRecognizer  # noqa: E402
@@ -41,7 +44,7 @@ from tests.benchmarks.report import say, table  # noqa: E402
 from tests.support import real_models  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from deployments.speech_detector.protocol import SpeechEngine
     from deployments.transcriber.protocol import Recognizer
@@ -68,6 +71,8 @@ OTHERS: Final = tuple(
     " metformin lisinopril amlodipine omeprazole sertraline warfarin bisoprolol Zentralverband Rijksmuseum".split()
 )
 """Terms that nobody says."""
+OWN: Final = tuple(term for _, terms in SAID for term in terms)
+VOCABULARIES: Final[dict[str, tuple[str, ...]]] = {"none": (), "own terms": OWN, "among others": OTHERS + OWN}
 KOREAN_OTHERS: Final = tuple(
     "세종대로 광화문 정약용 김하늘 쿠버네티스 이순신 한국전력 서울시청 박서준 최민정 대전역 강릉".split()  # noqa: SIM905
 )
@@ -81,6 +86,13 @@ VOICES: Final = {
 }
 """Commands that say a text."""
 HEAD: Final = ("synthesized names", "vocabulary", "terms said", "heard", "invented", "WER %")
+FORMS: Final[dict[str, Callable[[Sequence[str]], str]]] = {
+    "`A, B.`": vocabulary_text.written,
+    "`Glossary: A, B.`": lambda terms: f" Glossary: {', '.join(terms)}.",
+    "`A B` (faster-whisper's `hotwords`)": lambda terms: f" {' '.join(terms)}",
+}
+"""Ways to write a list of terms as the text before."""
+FORMS_HEAD: Final = ("form", *HEAD[1:])
 REAL_HEAD: Final = ("real speech", "vocabulary", "said of it", "heard", "invented", "errors %")
 
 
@@ -90,9 +102,12 @@ def main() -> None:
         say(real_models.MISSING)
         return
     warnings.simplefilter("ignore")
-    say(table(HEAD, synthesized(loaded(folder))))
+    ears = loaded(folder)
+    say(table(HEAD, synthesized(ears)))
     say()
-    say(table(REAL_HEAD, real(loaded(folder))))
+    say(table(REAL_HEAD, real(ears)))
+    say()
+    say(table(FORMS_HEAD, forms(ears)))
 
 
 class Remembering(Whisper):
@@ -116,22 +131,37 @@ def loaded(folder: Path) -> WhisperRecognizer:
 
 def synthesized(ears: Recognizer) -> Iterator[list[object]]:
     """A row per voice and vocabulary."""
-    own = tuple(term for _, terms in SAID for term in terms)
+    for voice, spoken in _by_voice().items():
+        for name, vocabulary in VOCABULARIES.items():
+            yield [voice, name, *_scored(ears, spoken, vocabulary)]
+
+
+def forms(ears: Recognizer) -> Iterator[list[object]]:
+    """A row per form and vocabulary, over all voices."""
+    spoken = [each for of_voice in _by_voice().values() for each in of_voice]
+    for form, written in FORMS.items():
+        with patch.object(vocabulary_text, "written", written):
+            for name in ("own terms", "among others"):
+                yield [form, name, *_scored(ears, spoken, VOCABULARIES[name])]
+
+
+@cache
+def _by_voice() -> dict[str, list[tuple[Recording, Sequence[str]]]]:
+    """What each voice that is there says, with the terms in it."""
     with tempfile.TemporaryDirectory() as where:
-        for voice, command in VOICES.items():
-            if not shutil.which(command[0]):
-                continue
-            spoken = [(_spoken(command, text, Path(where)), text, terms) for text, terms in SAID]
-            for name, vocabulary in (("none", ()), ("own terms", own), ("among others", OTHERS + own)):
-                yield [voice, name, *_scored(ears, spoken, vocabulary)]
+        return {
+            voice: [(_spoken(command, text, Path(where)), terms) for text, terms in SAID]
+            for voice, command in VOICES.items()
+            if shutil.which(command[0])
+        }
 
 
 def _scored(
-    ears: Recognizer, spoken: Sequence[tuple[Recording, str, Sequence[str]]], vocabulary: tuple[str, ...]
+    ears: Recognizer, spoken: Sequence[tuple[Recording, Sequence[str]]], vocabulary: tuple[str, ...]
 ) -> list[object]:
     said = heard = invented = 0
     errors = Count(errors=0, of=0)
-    for recording, _, terms in spoken:
+    for recording, terms in spoken:
         text = hear(ears, recording, vocabulary)
         said += len(terms)
         heard += sum(has(text, term) for term in terms)

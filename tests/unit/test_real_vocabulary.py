@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,15 +77,31 @@ def test_names_are_written_as_the_vocabulary_has_them(ears: RealGraph, tmp_path:
 
 
 def test_terms_that_nobody_says_change_no_word(ears: RealGraph, voices: list[Audio]) -> None:
-    """And are not written themselves; words that are heard with and without them keep their times."""
-    audio = sounds.in_a_row(*voices[:5], pause_s=1.0)
-    plain, told = (ears.hear(audio, language="en", vocabulary=each) for each in ((), UNSAID))
-    assert word_error_rate(f"{PEAS * 4} {SNAKE}", text_of(told)) <= 0.05
-    assert not [term for term in UNSAID if term.lower() in text_of(told).lower()]
-    times = ([(word.text.lower(), word.start_s) for word, _ in words_of(each)] for each in (plain, told))
-    apart = [abs(a[1] - b[1]) for a, b in zip(*times, strict=False) if a[0] == b[0]]
-    assert len(apart) >= 10
-    assert np.median(apart) <= 0.05
+    """And are not written themselves."""
+    told = text_of(ears.hear(sounds.in_a_row(*voices[:5], pause_s=1.0), language="en", vocabulary=UNSAID))
+    assert word_error_rate(f"{PEAS * 4} {SNAKE}", told) <= 0.05
+    assert not [term for term in UNSAID if term.lower() in told.lower()]
+
+
+def test_words_keep_their_times(ears: RealGraph, voices: list[Audio]) -> None:
+    """In sentences that are heard alone: Whisper writes them alike with and without a vocabulary."""
+    apart = []
+    for voice in voices:
+        audio = sounds.in_a_row(voice, pause_s=1.0)
+        apart += same_words_apart_s(*(ears.hear(audio, language="en", vocabulary=each) for each in ((), UNSAID)))
+    assert len(apart) >= 50
+    assert np.quantile(apart, 0.9) <= 0.05
+
+
+def same_words_apart_s(a: Analysis, b: Analysis) -> list[float]:
+    """How far apart the words begin that both have, in the same order."""
+    texts = [[letters(word.text).lower() for word, _ in words_of(each)] for each in (a, b)]
+    starts_s = [[word.start_s for word, _ in words_of(each)] for each in (a, b)]
+    return [
+        abs(starts_s[0][block.a + at] - starts_s[1][block.b + at])
+        for block in SequenceMatcher(None, *texts, autojunk=False).get_matching_blocks()
+        for at in range(block.size)
+    ]
 
 
 NOBODY = {
