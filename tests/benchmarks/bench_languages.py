@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from tests.support.real_graph import Analysis
 
 NAMED: Final = ("en", "ko")
-LENGTHS_S: Final = (None, 4.0, 2.0)
-"""So much of each sentence; None: all of it, 2-11 s."""
-PAUSES_S: Final = (1.0, 0.4, 0.15)
+CASES: Final = ((None, 1.0), (None, 0.4), (4.0, 0.4), (2.0, 0.4), (2.0, 0.15))
+"""So much of each sentence, in seconds (None: all of it, 2-11 s), and the pause before each."""
 FOREIGN: Final = {"en": "[가-힣]{2,}", "ko": "[A-Za-z]{3,}"}
 LEVEL: Final = 3000
 HEAD: Final = ("each", "pause, s", "languages", "right", "translated")
@@ -55,19 +54,18 @@ def main() -> None:
 
 
 def measured(ears: RealGraph) -> Iterator[list[object]]:
-    """A row per length, pause and way to ask; then one language alone."""
+    """A row per case and way to ask; then one language alone."""
     english, korean = (
         [real_models.sound(path) for path in sorted((real_models.part(name) or Path()).glob("*.wav"))]
         for name in ("voices", "korean")
     )
     pairs = list(zip(english, korean * 3, strict=True))
-    for length_s in LENGTHS_S:
-        for pause_s in PAUSES_S:
-            cut = [_part(each, length_s) for pair in pairs for each in pair]
-            audio, spans = _in_turn(cut, pause_s)
-            for name, asked in (("auto", {}), ("en, ko", {"languages": NAMED})):
-                told = _told(ears.hear(audio, **asked), spans[1::2])
-                yield ["whole" if length_s is None else f"{length_s:g} s", pause_s, name, *told]
+    for length_s, pause_s in CASES:
+        cut = [_part(each, length_s) for pair in pairs for each in pair]
+        audio, spans = _in_turn(cut, pause_s)
+        for name, asked in (("auto", {}), ("en, ko", {"languages": NAMED})):
+            told = _told(ears.hear(audio, **asked), spans[1::2])
+            yield ["whole" if length_s is None else f"{length_s:g} s", pause_s, name, *told]
     for name, alone in (("English alone", english), ("Korean alone", korean)):
         audio, spans = _in_turn(alone, 0.4)
         yield [name, 0.4, "en, ko", *_told(ears.hear(audio, languages=NAMED), spans if alone is korean else [])]
