@@ -14,9 +14,10 @@ setup: $(READY) $(MODELS)
 $(READY): pyproject.toml configs/constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
 	    --constraints configs/constraints.txt --group dev --editable .
 	$(BIN)/python -c "from deployments.prosody import config, registry; registry.create(config.ProsodyConfig())"  # numba's cache
+	$(BIN)/python -m compileall -q serve_app deployments ml_server_client
 	touch $@
 
 $(MODELS): $(READY) configs/local.yaml configs/models.lock.yaml

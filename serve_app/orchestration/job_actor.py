@@ -10,7 +10,8 @@ import asyncio
 import gc
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -20,6 +21,7 @@ from ray.exceptions import RayError
 from deployments.extraction.protocol import Part
 from serve_app.jobs.states import ACTOR_PREFIX
 from serve_app.orchestration import placement
+from serve_app.orchestration.spare_processes import SpareProcesses, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -68,17 +70,25 @@ def _lean_imports() -> Iterator[None]:
             del sys.modules[name]
 
 
+def prepare_process() -> None:
+    """Lower the priority, and import what a job actor needs: Ray calls this in a process before it has an actor.
+
+    Raises nothing: Ray would end the process, and start the next.
+    """
+    os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    with suppress(Exception), _lean_imports():
+        import_module("serve_app.orchestration.job_runner")
+
+
 class JobActor:
     """A job runner in an actor of its own. It works from the moment it exists; the calls only control it."""
 
     def __init__(self, job_id: str, run: int, token: str, pickled: bytes, manager: ActorHandle[Any]) -> None:
-        """`pickled` is settings and stages: Ray would unpickle, and import, them before the priority is lowered."""
-        os.nice(NICENESS)
-        self._shown = job_id if run == 1 else f"{job_id}#{run}"
-        with _lean_imports():
-            from serve_app.orchestration.job_runner import JobRunner
+        """`pickled` is settings and stages, which this module does not import."""
+        from serve_app.orchestration.job_runner import JobRunner
 
-            settings, stages = cloudpickle.loads(pickled)
+        self._shown = job_id if run == 1 else f"{job_id}#{run}"
+        settings, stages = cloudpickle.loads(pickled)
         self._runner = JobRunner(job_id, run, token, settings=settings, stages=stages, manager=manager)
 
     def __repr__(self) -> str:
@@ -110,6 +120,11 @@ class JobActors:
     def __init__(self, settings: Settings, stages: StageHandles) -> None:
         self._settings = settings
         self._stages = stages
+        self._spares = SpareProcesses(settings.spare_processes)
+
+    async def fill_spares(self) -> None:
+        """Have processes started for jobs to come, as many as are missing."""
+        await asyncio.to_thread(self._spares.fill)
 
     async def exists(self, job: Job) -> bool:
         """Return whether Ray knows an actor of the job's present run, even one whose process it is restarting."""
@@ -118,10 +133,17 @@ class JobActors:
     async def start(self, job: Job) -> None:
         """Create the job's actor and wait until it answers. Raises `DatabaseOutOfReachError`."""
         await asyncio.to_thread(placement.check_reach, self._settings.database_url.get_secret_value())
+        here = ray.get_runtime_context().get_node_id() if await asyncio.to_thread(self._spares.idle) else None
         pickled: bytes = cloudpickle.dumps((self._settings, self._stages))  # type: ignore[no-untyped-call]
         actor: Any = (
             ray.remote(JobActor)
-            .options(name=job.actor_name, namespace=NAMESPACE, max_concurrency=100, **placement.detached())
+            .options(
+                name=job.actor_name,
+                namespace=NAMESPACE,
+                max_concurrency=100,
+                runtime_env=environment(),
+                **placement.detached(here),
+            )
             .remote(job.job_id, job.run, job.token, pickled, ray.get_runtime_context().current_actor)
         )
         await actor.ping.remote()

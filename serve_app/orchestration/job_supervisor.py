@@ -64,6 +64,11 @@ class JobSupervisor:
         self._orphans: set[str] = set()
         """Actors that had no running job at the last look."""
 
+    @property
+    def is_starting(self) -> bool:
+        """Whether a job's actor is being started."""
+        return self._starting > 0
+
     def supervise(self, running: Sequence[Job]) -> None:
         """Start a look at each running job, and forget all others."""
         for job in running:

@@ -48,6 +48,7 @@ GATHER_S = 0.05
 DELIVERIES, HEARTBEATS = 20, 50
 """Terminal callbacks, and heartbeats, that are tried at the same time."""
 PRUNE_EVERY_S, PRUNE_PAUSE_S = 600.0, 0.05
+SPARES_EVERY_S = 2.0
 DAY_S = 86_400
 
 log = logs.get_logger("manager")
@@ -231,6 +232,8 @@ class JobManager:
         self._supervisor.supervise(running)
         await self._send_due_callbacks()
         await self._prefetcher.fetch_ahead()
+        if not self._supervisor.is_starting and self._is_due("spare processes", SPARES_EVERY_S):
+            self._tasks.start("spare processes", self._actors.fill_spares())
         if self._is_due("job metrics", job_metrics.EVERY_S):
             self._tasks.start("job metrics", asyncio.to_thread(self._job_metrics.collect))
         if self._is_due("prune", PRUNE_EVERY_S):

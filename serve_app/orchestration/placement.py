@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-def detached() -> dict[str, Any]:
+def detached(node_id: str | None = None) -> dict[str, Any]:
     """Return the options of an actor that is found where it exists, outlives its creator and is restarted by Ray.
 
+    `node_id`: the node to place it on; None: any.
     Its node is a hard affinity, since Ray 2.60 ignores a soft one for actors without resources (measured). If the node
     is lost, the ingress makes the manager again, and the manager a job actor.
     """
     options = {"lifetime": "detached", "get_if_exists": True, "max_restarts": -1, "num_cpus": 0}
-    return {**options, "scheduling_strategy": strategy_for(ray.nodes())}  # type: ignore[no-untyped-call]
+    nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+    chosen = strategy_for(nodes) if node_id is None else NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return {**options, "scheduling_strategy": chosen}
 
 
 def strategy_for(nodes: Sequence[Mapping[str, Any]]) -> NodeAffinitySchedulingStrategy | str:

@@ -21,7 +21,7 @@ from deployments.extraction.config import ExtractorConfig
 from deployments.net import client as net_client
 from deployments.transcriber.config import TranscriberConfig
 from serve_app.api.service import JobService
-from serve_app.orchestration import job_actor, job_runner, manager, manager_client, placement
+from serve_app.orchestration import job_actor, job_runner, manager, manager_client, placement, spare_processes
 from serve_app.orchestration.job_actor import MANAGER_NAME
 from serve_app.orchestration.manager_client import ManagerClient
 from serve_app.orchestration.opening import open_stores
@@ -80,6 +80,7 @@ class World:
             state_dir=self.folder,
             database_url=url,
             limits=limits,
+            spare_processes=0,  # simulated_ray.py has its own
             locale="en",
             transcriber=TranscriberConfig(model="base.en", max_chunk_s=8),
             extractor=ExtractorConfig(
@@ -92,10 +93,8 @@ class World:
         return [f"http://{address}:8000" for address in self.receivers]
 
     def _put_in_place(self) -> None:
-        for module in (job_actor, job_runner, manager, manager_client, placement):
+        for module in (job_actor, job_runner, manager, manager_client, placement, spare_processes):
             module.ray = self.ray
-        job_actor.os = SimpleNamespace(nice=lambda _: 0)
-        job_actor.gc = SimpleNamespace(disable=_nothing, enable=_nothing, freeze=_nothing)
         net_client.httpcore.AnyIOBackend = lambda: self.network
         leases._machine = lambda: "machine"
         leases._process = self._process_in_proc

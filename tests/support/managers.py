@@ -43,6 +43,9 @@ class ScriptedDrivers:
         self.killed: list[str] = []
         self.hanging: set[str] = set()
 
+    async def fill_spares(self) -> None:
+        """There are none."""
+
     async def exists(self, job: Job) -> bool:
         return job.job_id in self.alive
 
