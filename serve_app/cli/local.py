@@ -28,6 +28,7 @@ from serve_app.api import proxy_guard
 from serve_app.cli import checks
 from serve_app.cli.checks import StartError
 from serve_app.exposure import FORWARDED
+from serve_app.lean_imports import HOOK_VARIABLE, SERVE_HOOK, import_serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,6 +164,7 @@ def _environment(state_dir: Path | None) -> None:
         return
     _use_bytecode(state_dir)
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_token(state_dir)), FORWARDED: ""}
+    os.environ[HOOK_VARIABLE] = SERVE_HOOK
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's node is 127.0.0.1 then, and listens there only
     os.environ["no_grpc_proxy"] = "127.0.0.1"  # noqa: SIM112 - its name; else Ray would reach itself by HTTPS_PROXY
     os.environ.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "180")  # 60 by default, too short for a busy machine
@@ -335,6 +337,7 @@ def _ray_dir(state_dir: Path) -> str:
 
 def _deploy(config: dict[str, Any], dashboard: str) -> None:
     """Deploy as `serve deploy` does; again where a dashboard that is still starting, or busy, does not take it."""
+    import_serve()
     from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
     for tries_left in reversed(range(DEPLOY_TRIES)):

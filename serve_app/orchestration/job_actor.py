@@ -7,10 +7,8 @@ rest takes a second of a core, and the process lowers its priority first, so tha
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
-import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +18,12 @@ from ray.exceptions import RayError
 
 from deployments.extraction.protocol import Part
 from serve_app.jobs.states import ACTOR_PREFIX
+from serve_app.lean_imports import lean_imports
 from serve_app.orchestration import placement
 from serve_app.orchestration.spare_processes import SpareProcesses, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from ray.actor import ActorHandle
 
@@ -40,8 +39,6 @@ ANSWER_S = 10.0
 """How long an actor whose process runs may take to answer a ping."""
 NICENESS = 15
 """Between the processes that answer requests (0) and those that compute (idle)."""
-NEVER_USED = ("pandas", "rich")
-"""Serve and httpx do without these where they are not installed; they would take a quarter of the actor's start."""
 
 
 def remote_method(actor: Any, name: str) -> Any:
@@ -55,28 +52,13 @@ def remote_method(actor: Any, name: str) -> Any:
         return getattr(actor, NAME_BEFORE[name])
 
 
-@contextmanager
-def _lean_imports() -> Iterator[None]:
-    """Hide modules that a job never uses, and stop the garbage collector, which would find nothing to free."""
-    left_out = [name for name in NEVER_USED if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(left_out))  # type: ignore[arg-type]  # None: importing it raises ImportError
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-        for name in left_out:
-            del sys.modules[name]
-
-
 def prepare_process() -> None:
     """Lower the priority, and import what a job actor needs: Ray calls this in a process before it has an actor.
 
     Raises nothing: Ray would end the process, and start the next.
     """
     os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
-    with suppress(Exception), _lean_imports():
+    with suppress(Exception), lean_imports():
         import_module("serve_app.orchestration.job_runner")
 
 

@@ -14,10 +14,10 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import ray
-from ray._private.ray_constants import WORKER_PROCESS_SETUP_HOOK_ENV_VAR as HOOK_VARIABLE
 from ray.runtime_env import RuntimeEnv
 
 from deployments import logs
+from serve_app.lean_imports import HOOK_VARIABLE
 
 HOOK: Final = "serve_app.orchestration.job_actor.prepare_process"
 KEEP_S: Final = 1800

@@ -90,7 +90,7 @@ def test_job_actors_have_the_caller_s_environment_and_the_hook(monkeypatch):
 
 
 def test_the_hook_names_a_function_that_raises_nothing(monkeypatch):
-    """Ray finds it by its name; where the import fails, the actor's start says so, not the hook, which Ray would repeat."""
+    """Ray finds it by its name; where the import fails, the actor's start says so: Ray would repeat the hook."""
     nice = []
     monkeypatch.setattr(job_actor.os, "setpriority", lambda *values: nice.append(values))
 
