@@ -159,3 +159,13 @@ def _lost(cause: Exception) -> DeviceError:
     error = DeviceError()
     error.__cause__ = cause
     return error
+
+
+def answers(given: Sequence[Answer | Exception]) -> list[Answer]:
+    """Return the answers of a `BatchBackoff` whose items are all of one job. Raises the first error among them."""
+    checked: list[Answer] = []
+    for answer in given:
+        if isinstance(answer, Exception):
+            raise answer
+        checked.append(answer)
+    return checked

@@ -51,6 +51,9 @@ class DiarizerConfig(BaseModel):
     """Windows per pass of the segmentation network."""
     embedding_batch_size: int = Field(default=16, ge=1)
     """Windows per pass of the voice encoder, which needs most of a GPU's memory. Replaces the pipeline's own value."""
+    encode_once: bool = True
+    """Run the voice encoder once over the sound where it can (WeSpeaker's ResNets, such as community-1's), instead of
+    once per window, ten times. False: the vectors are pyannote's own."""
     exclusive: bool = True
     """Whether turns never overlap: words need one speaker, the likeliest one, at each moment."""
 

@@ -1,10 +1,11 @@
 """The engine `pyannote`: a trained pipeline of pyannote.audio, such as community-1, in short calls.
 
 The pipeline's own networks, thresholds, clustering (VBx with PLDA, or agglomerative) and reconstruction are used. Only
-the order of the calls differs, and the turns equal those of one call (tests/unit/test_diarizer_pretrained.py). A lack
-of memory halves the windows of a network's pass. pyannote unpickles its checkpoints (`weights_only=False`), which can
-run code: so a pipeline is loaded only from a folder whose digests are in the model lock. A pipeline of another class
-than `SpeakerDiarization`, or with preprocessors, is refused.
+the order of the calls differs, and the turns equal those of one call (tests/unit/test_diarizer_pretrained.py); except
+that the voice encoder runs once over the sound where it can (`one_pass`), which changes its vectors a little. A lack of
+memory halves the windows of a network's pass. pyannote unpickles its checkpoints (`weights_only=False`), which can run
+code: so a pipeline is loaded only from a folder whose digests are in the model lock. A pipeline of another class than
+`SpeakerDiarization`, or with preprocessors, is refused.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import warnings
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deployments.batch_backoff import BatchBackoff
+from deployments.batch_backoff import BatchBackoff, answers
 from deployments.device import check_device, release_memory
+from deployments.diarizer.one_pass import OnePassEncoder, has_one_pass
 from deployments.diarizer.pieces import evenly_spread, has_no_voice, until, whole
 from deployments.diarizer.piecewise import PiecewiseDiarization
 from deployments.diarizer.protocol import Embeddings, Segmentation
@@ -46,7 +48,6 @@ Scores: TypeAlias = NDArray[np.float32]
 """Shape (frames, local speakers), of one window."""
 Vectors: TypeAlias = NDArray[np.float32]
 """Shape (local speakers, dimension), of one window."""
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,15 @@ class PretrainedEngine:
         self._segmenting: BatchBackoff[_Window, Scores] = BatchBackoff(
             self._segment, max_batch=config.segmentation_batch_size, relieve=relieve, stage="diarizer"
         )
+        self._one_pass: OnePassEncoder | None = None
+        if config.encode_once and has_one_pass(self._voices.model_):
+            self._one_pass = OnePassEncoder(
+                self._voices.model_,
+                window_s=self._network.duration,
+                device=self.device,
+                batch_size=config.embedding_batch_size,
+                relieve=relieve,
+            )
         self._embedding: BatchBackoff[_Window, Vectors] = BatchBackoff(
             self._embed, max_batch=config.embedding_batch_size, relieve=relieve, stage="diarizer"
         )
@@ -88,7 +98,7 @@ class PretrainedEngine:
         return Segmentation(first_window=numbers.start, duration_s=len(audio) / SAMPLE_RATE_HZ, scores=scores)
 
     def embed(self, audio: Audio, segmentation: Segmentation) -> Embeddings:
-        """Return one vector per window and local speaker. The encoder runs once per window, for all its speakers."""
+        """Return one vector per window and local speaker."""
         grid = self._grid(audio)
         masks = self._masks(segmentation.scores)
         windows, _, speakers = masks.shape
@@ -96,10 +106,17 @@ class PretrainedEngine:
         spoken: NDArray[np.bool_] = np.any(masks > 0, axis=1)
         voiced = np.flatnonzero(np.any(spoken, axis=1))
         numbers = (segmentation.first_window + voiced).tolist()
-        spoken_in = [_Window(audio, grid, number, masks[at]) for number, at in zip(numbers, voiced, strict=True)]
-        for at, described in zip(voiced, answers(self._embedding(spoken_in)), strict=True):
+        for at, described in zip(voiced, self._described(audio, grid, numbers, masks[voiced]), strict=True):
             vectors[at] = np.where(spoken[at][:, None], described, np.nan)
         return Embeddings(first_window=segmentation.first_window, vectors=vectors)
+
+    def _described(
+        self, audio: Audio, grid: Grid, numbers: Sequence[int], masks: NDArray[np.float32]
+    ) -> Sequence[Vectors]:
+        """Return the vectors of the windows `numbers`, of which there may be none."""
+        if self._one_pass is None or not numbers:
+            return answers(self._embedding([_Window(audio, grid, *each) for each in zip(numbers, masks, strict=True)]))
+        return self._one_pass.voices(audio, grid, numbers, masks)
 
     def cluster(
         self, segmentations: Sequence[Segmentation], embeddings: Sequence[Embeddings], **counts: Unpack[SpeakerCounts]
@@ -157,16 +174,6 @@ class PretrainedEngine:
 def waveforms_of(windows: Sequence[_Window]) -> torch.Tensor:
     """Return the waveforms of `windows`, zeros past the audio's end: shape (windows, 1, samples), -1 to 1."""
     return torch.from_numpy(np.concatenate([cut_windows(each.audio, each.grid, [each.number]) for each in windows]))
-
-
-def answers(given: Sequence[Answer | Exception]) -> list[Answer]:
-    """Return the answers of a `BatchBackoff`. Raises the first error among them: all items are of one job."""
-    checked: list[Answer] = []
-    for answer in given:
-        if isinstance(answer, Exception):
-            raise answer
-        checked.append(answer)
-    return checked
 
 
 def load(config: DiarizerConfig) -> PiecewiseDiarization:

@@ -114,7 +114,7 @@ def assert_pieces_equal_one_call(directory: Path, audio: Audio) -> None:
     """In pieces of 7.3 s and batches of a few windows: the overlapping and the exclusive turns of `pipeline(audio)`."""
     expected = in_one_call(directory, audio)
     assert len(expected.speaker_diarization) > 5
-    engine = engine_on(directory, embedding_batch_size=3, segmentation_batch_size=2)
+    engine = engine_on(directory, embedding_batch_size=3, segmentation_batch_size=2, encode_once=False)
     found, end_s = steps(engine, audio, 7.3), len(audio) / SAMPLE_RATE_HZ
     assert_same(engine.cluster(*found), expected.exclusive_speaker_diarization, end_s)
     engine.config = engine.config.model_copy(update={"exclusive": False})

@@ -35,6 +35,7 @@ def server(canary):
     """The local config with bounds small enough to run into; whoever would report home calls the canary."""
     url, heard = canary
     environment = {
+        "PYTHONDONTWRITEBYTECODE": "1",
         "RAY_USAGE_STATS_ENABLED": "1",
         "PYANNOTE_METRICS_ENABLED": "1",
         "HF_HUB_DISABLE_TELEMETRY": "0",
