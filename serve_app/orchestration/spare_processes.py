@@ -8,7 +8,9 @@ fails, job actors start as late as without it.
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -23,6 +25,8 @@ HOOK: Final = "serve_app.orchestration.job_actor.prepare_process"
 KEEP_S: Final = 1800
 """After this time Ray ends a process that was not used; another takes its place."""
 CALL_S: Final = 10.0
+START_S: Final = 30.0
+"""How long a process that was asked for may take to appear before another one is asked for."""
 PROC: Final = Path("/proc")
 STARTING: Final = b"default_worker.py"
 """Part of the command line of a process of Ray until it can take an actor, and is called `IDLE`."""
@@ -43,6 +47,7 @@ class SpareProcesses:
     def __init__(self, wanted: int) -> None:
         self._wanted = wanted if PROC.is_dir() else 0
         self._works = True
+        self._asked_at_s = -math.inf
 
     def idle(self) -> int:
         """Return how many can take an actor at once."""
@@ -52,7 +57,10 @@ class SpareProcesses:
         """Have as many started as are missing. Logs a failure, and then tries no more."""
         missing = self._wanted - len(self._titles()) if self._works else 0
         if missing <= 0:
+            self._asked_at_s = -math.inf
+        if missing <= 0 or time.monotonic() - self._asked_at_s < START_S:
             return
+        self._asked_at_s = time.monotonic()
         try:
             _prestart(missing)
         except Exception:

@@ -55,6 +55,25 @@ def test_as_many_as_are_missing_are_started(proc, asked):
     assert (asked, spares.idle()) == ([2], 3)
 
 
+def test_what_was_asked_for_is_not_asked_for_again(proc, asked, monkeypatch):
+    """Its process takes a while to appear; one that never comes is asked for again, and so is one that was used."""
+    now_s = [100.0]
+    monkeypatch.setattr(spare_processes.time, "monotonic", lambda: now_s[0])
+    spares = SpareProcesses(1)
+    spares.fill()
+    now_s[0] += spare_processes.START_S - 1
+    spares.fill()
+    assert asked == [1]
+    now_s[0] += 2
+    spares.fill()
+    assert asked == [1, 1]
+    proc(10, "ray::IDLE\0")
+    spares.fill()
+    (spare_processes.PROC / "10" / "cmdline").write_text("ray::JobActor(a)\0")
+    spares.fill()
+    assert asked == [1, 1, 1]
+
+
 def test_none_are_wanted_where_the_setting_says_so(proc, asked):
     """With 0 nothing is started, and none is used."""
     proc(10, "ray::IDLE\0")

@@ -18,7 +18,7 @@ def test_a_rerun_computes_what_changed_and_replaces_the_result_at_its_end(server
     assert all("emotion" in segment for segment in first["segments"])
 
     backend.wait(job_id, lambda came: ends(came) == 1, within_s=20)
-    assert rerun(server, job_id, emotion_detection=False).status_code == 200
+    assert rerun(server, job_id, emotion_detection=False).status_code == 202
     backend.wait(job_id, lambda came: ends(came) == 2, within_s=60)
     second = server.status(job_id)["result"]
     assert set(second["metadata"]["stages"]) == {"analysis"}
@@ -28,7 +28,7 @@ def test_a_rerun_computes_what_changed_and_replaces_the_result_at_its_end(server
     refused = rerun(server, job_id, max_speakers=1)
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "INVALID_REQUEST")
     with held_still(server.replicas("Diarizer")):
-        assert rerun(server, job_id, max_speakers=1, video_url=url).status_code == 200
+        assert rerun(server, job_id, max_speakers=1, video_url=url).status_code == 202
         until(lambda: server.status(job_id)["status"] == "processing")
         assert server.status(job_id)["result"] == second
         assert rerun(server, job_id).status_code == 409
