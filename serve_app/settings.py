@@ -197,7 +197,7 @@ class Settings(BaseSettings):
     retention_days: float = Field(default=7, ge=0)
     """Ended jobs are deleted after this time, but not before their last callback is delivered or given up."""
     spare_processes: int = Field(default=1, ge=0, le=20)
-    """Idle processes, of 130 MB each, that wait to become a job's actor: so many jobs at once start without delay."""
+    """Idle processes, of 95 MB each, that wait to become a job's actor: so many jobs at once start without delay."""
     limits: Limits = Limits()
     tracing: Tracing = Tracing()
     callbacks: CallbackPolicy = CallbackPolicy()
