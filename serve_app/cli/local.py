@@ -15,7 +15,6 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ from serve_app.api import proxy_guard
 from serve_app.cli import checks
 from serve_app.cli.checks import StartError
 from serve_app.exposure import FORWARDED
-from serve_app.lean_imports import HOOK_VARIABLE, SERVE_HOOK, import_serve
+from serve_app.lean_imports import HOOK_VARIABLE, SERVE_HOOK, import_serve, use_bytecode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,7 +161,7 @@ def _environment(state_dir: Path | None) -> None:
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     if state_dir is None:
         return
-    _use_bytecode(state_dir)
+    use_bytecode(state_dir)
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_token(state_dir)), FORWARDED: ""}
     os.environ[HOOK_VARIABLE] = SERVE_HOOK
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's node is 127.0.0.1 then, and listens there only
@@ -171,18 +170,6 @@ def _environment(state_dir: Path | None) -> None:
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # glibc's arena per thread kept 600 MB of a diarizer's 1.2 GB
     os.environ.setdefault(proxy_guard.VARIABLE, proxy_guard.IMPORT_PATH)
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default, for those that answer requests too
-
-
-def _use_bytecode(state_dir: Path) -> None:
-    """Have all processes read compiled modules, whatever the environment says: compiling doubles the work of a start.
-
-    Where the libraries were installed uncompiled and cannot be written, the first start compiles them into `state_dir`.
-    """
-    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONOPTIMIZE"):
-        os.environ.pop(name, None)
-    ray = Path(str(ray_package.origin if (ray_package := find_spec("ray")) else "")).parent
-    if not (ray / "__pycache__").exists() and not os.access(ray, os.W_OK):
-        os.environ["PYTHONPYCACHEPREFIX"] = str(state_dir / "pycache")
 
 
 def _token(state_dir: Path) -> Path:

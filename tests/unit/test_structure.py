@@ -25,6 +25,7 @@ RAY = {
     "serve_app/pipeline/stage_calls.py",
     "serve_app/orchestration/job_actor.py",
     "serve_app/orchestration/placement.py",
+    "serve_app/orchestration/spare_processes.py",
     "serve_app/orchestration/job_runner.py",
     "serve_app/orchestration/manager.py",
     "serve_app/orchestration/manager_client.py",
