@@ -9,7 +9,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from contextlib import contextmanager, suppress
+import traceback
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,7 @@ NEVER_USED: Final = ("pandas", "rich")
 HOOK_VARIABLE: Final = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
 """Names the function that Ray's worker processes call first. Written out, as `up` sets it before it imports Ray."""
 SERVE_HOOK: Final = f"{__name__}.import_serve"
+"""Must stay importable in the next release: a Ray that runs on through an update starts its processes with it."""
 
 
 @contextmanager
@@ -42,10 +44,13 @@ def lean_imports() -> Iterator[None]:
 def import_serve() -> None:
     """Import Ray Serve: the setup hook of a private Ray's processes.
 
-    Raises nothing: Ray would end the process, and start the next.
+    Raises nothing, since Ray would end the process and start the next; the process's log has what failed.
     """
-    with suppress(Exception), lean_imports():
-        import_module("ray.serve")
+    try:
+        with lean_imports():
+            import_module("ray.serve")
+    except Exception:  # noqa: BLE001
+        traceback.print_exc()
 
 
 def use_bytecode(state_dir: Path) -> None:

@@ -50,10 +50,11 @@ class DiarizerConfig(BaseModel):
     segmentation_batch_size: int = Field(default=32, ge=1)
     """Windows per pass of the segmentation network."""
     embedding_batch_size: int = Field(default=16, ge=1)
-    """Windows per pass of the voice encoder, which needs most of a GPU's memory. Replaces the pipeline's own value."""
+    """Windows per pass of the voice encoder, or as much sound in blocks of 22 s, at least one. It needs most of a GPU's
+    memory. Replaces the pipeline's own value."""
     encode_once: bool = True
-    """Run the voice encoder once over the sound where it can (WeSpeaker's ResNets, such as community-1's), instead of
-    once per window, ten times. False: the vectors are pyannote's own."""
+    """Run the voice encoder once over the sound where it can (WeSpeaker's ResNet34, as community-1's), instead of once
+    per window, ten times. False: the vectors are pyannote's own."""
     exclusive: bool = True
     """Whether turns never overlap: words need one speaker, the likeliest one, at each moment."""
 

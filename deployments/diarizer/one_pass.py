@@ -2,9 +2,10 @@
 
 pyannote encodes windows of 10 s that begin a second apart: each second of sound ten times. WeSpeaker's ResNets
 (Wang et al., "WeSpeaker", ICASSP 2023) are convolutional up to their pooling over time, so their frames are computed
-once here, and each window pools its own. The vectors differ a little from pyannote's: the features around a frame are
-centred, not those of the window (pyannote's own `fbank_centering_span`); frames near a window's ends see what lies
-beyond; a window begins at the frame before its start, up to 40 ms early. docs/benchmarks.md has the effect on DER.
+once here, and each window pools its own. The vectors differ a little from pyannote's: the features are centred by their
+mean over the window's length around them, not over the window (pyannote's own `fbank_centering_span`); frames near a
+window's ends see what lies beyond; a window begins at the frame before its start, less than 80 ms early. They do not
+depend on the pieces that a video is cut into. docs/benchmarks.md has the effect on DER.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ FEATURE_MS: Final = 10
 FEATURE_SAMPLES: Final = FEATURE_MS * SAMPLE_RATE_HZ // 1000
 STRIDE: Final = 8
 """Features per frame of a WeSpeaker ResNet."""
+FRAME_SAMPLES: Final = FEATURE_SAMPLES * STRIDE
 BLOCK: Final = 2000
 """Features of one block."""
 MARGIN: Final = 112
-"""Features on either side that a frame of the network depends on: half its receptive field, in whole frames."""
+"""Features on either side that a frame of ResNet34 depends on: half its receptive field, in whole frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,9 @@ class _Block:
 
 def has_one_pass(model: Any) -> bool:
     """Return whether `model`, a voice encoder of pyannote.audio, can be run once over the sound."""
-    from pyannote.audio.models.embedding.wespeaker import BaseWeSpeakerResNet  # loaded already, and without telemetry
+    from pyannote.audio.models.embedding import WeSpeakerResNet34  # loaded already, and without telemetry
 
-    return isinstance(model, BaseWeSpeakerResNet) and model.hparams.frame_shift == FEATURE_MS and not model.fbank_only
+    return isinstance(model, WeSpeakerResNet34) and model.hparams.frame_shift == FEATURE_MS and not model.fbank_only
 
 
 class OnePassEncoder:
@@ -74,12 +76,14 @@ class OnePassEncoder:
 
         `masks`: the frames of each local speaker to encode, shape (windows, frames, local speakers), 0 or 1.
         """
-        starts = [(number - numbers[0]) * grid.step_samples for number in numbers]
+        around = grid.window_samples // 2 + MARGIN * FEATURE_SAMPLES
+        begin = max(0, numbers[0] * grid.step_samples - around) // FRAME_SAMPLES * FRAME_SAMPLES
+        end = numbers[-1] * grid.step_samples + grid.window_samples
+        starts = [number * grid.step_samples - begin for number in numbers]
         with torch.inference_mode():
-            begin = numbers[0] * grid.step_samples
-            features = self._features(audio[begin:], starts[-1] + grid.window_samples)
+            features = self._features(audio[begin:], max(end, min(end + around, len(audio))) - begin)
             length = self._model.num_frames(grid.window_samples)
-            firsts = [start // (FEATURE_SAMPLES * STRIDE) for start in starts]
+            firsts = [start // FRAME_SAMPLES for start in starts]
             spans = [range(first, first + length) for first in firsts]
             frames = self._frames(features, spans)
             weights = torch.from_numpy(masks.transpose(0, 2, 1).copy())

@@ -3,9 +3,9 @@
 The pipeline's own networks, thresholds, clustering (VBx with PLDA, or agglomerative) and reconstruction are used. Only
 the order of the calls differs, and the turns equal those of one call (tests/unit/test_diarizer_pretrained.py); except
 that the voice encoder runs once over the sound where it can (`one_pass`), which changes its vectors a little. A lack of
-memory halves the windows of a network's pass. pyannote unpickles its checkpoints (`weights_only=False`), which can run
-code: so a pipeline is loaded only from a folder whose digests are in the model lock. A pipeline of another class than
-`SpeakerDiarization`, or with preprocessors, is refused.
+memory halves the windows, or blocks, of a network's pass. pyannote unpickles its checkpoints (`weights_only=False`),
+which can run code: so a pipeline is loaded only from a folder whose digests are in the model lock. A pipeline of
+another class than `SpeakerDiarization`, or with preprocessors, is refused.
 """
 
 from __future__ import annotations

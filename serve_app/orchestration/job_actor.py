@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
+import traceback
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from deployments.extraction.protocol import Part
 from serve_app.jobs.states import ACTOR_PREFIX
 from serve_app.lean_imports import lean_imports
 from serve_app.orchestration import placement
-from serve_app.orchestration.spare_processes import SpareProcesses, environment
+from serve_app.orchestration.spare_processes import SpareProcesses, environment, release_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,11 +55,14 @@ def remote_method(actor: Any, name: str) -> Any:
 def prepare_process() -> None:
     """Lower the priority, and import what a job actor needs: Ray calls this in a process before it has an actor.
 
-    Raises nothing: Ray would end the process, and start the next.
+    Raises nothing, since Ray would end the process and start the next; the process's log has what failed.
     """
-    os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
-    with suppress(Exception), lean_imports():
-        import_module("serve_app.orchestration.job_runner")
+    try:
+        os.nice(NICENESS)
+        with lean_imports():
+            import_module("serve_app.orchestration.job_runner")
+    except Exception:  # noqa: BLE001
+        traceback.print_exc()
 
 
 class JobActor:
@@ -102,7 +105,8 @@ class JobActors:
     def __init__(self, settings: Settings, stages: StageHandles) -> None:
         self._settings = settings
         self._stages = stages
-        self._spares = SpareProcesses(settings.spare_processes)
+        self._release = release_of(settings)
+        self._spares = SpareProcesses(settings.spare_processes, self._release)
 
     async def fill_spares(self) -> None:
         """Have processes started for jobs to come, as many as are missing."""
@@ -115,7 +119,7 @@ class JobActors:
     async def start(self, job: Job) -> None:
         """Create the job's actor and wait until it answers. Raises `DatabaseOutOfReachError`."""
         await asyncio.to_thread(placement.check_reach, self._settings.database_url.get_secret_value())
-        here = ray.get_runtime_context().get_node_id() if await asyncio.to_thread(self._spares.idle) else None
+        here = await asyncio.to_thread(self._node_with_spare)
         pickled: bytes = cloudpickle.dumps((self._settings, self._stages))  # type: ignore[no-untyped-call]
         actor: Any = (
             ray.remote(JobActor)
@@ -123,12 +127,21 @@ class JobActors:
                 name=job.actor_name,
                 namespace=NAMESPACE,
                 max_concurrency=100,
-                runtime_env=environment(),
+                runtime_env=environment(self._release),
                 **placement.detached(here),
             )
             .remote(job.job_id, job.run, job.token, pickled, ray.get_runtime_context().current_actor)
         )
         await actor.ping.remote()
+
+    def _node_with_spare(self) -> str | None:
+        """Return the manager's node if a spare process is there, and no more job actors than its share; else None."""
+        share = self._settings.limits.running_jobs / placement.nodes_with_cores()
+        if not self._spares.idle() or self._spares.in_use() >= share:
+            return None
+        self._spares.was_used()
+        here: str = ray.get_runtime_context().get_node_id()
+        return here
 
     async def is_responsive(self, job: Job) -> bool:
         """Return False where there is no actor, or its process hangs. One that is dead or restarts holds no lock."""

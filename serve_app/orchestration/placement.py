@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def detached(node_id: str | None = None) -> dict[str, Any]:
     """Return the options of an actor that is found where it exists, outlives its creator and is restarted by Ray.
 
-    `node_id`: the node to place it on; None: any.
+    `node_id`: the node to place it on; None: as `strategy_for` chooses.
     Its node is a hard affinity, since Ray 2.60 ignores a soft one for actors without resources (measured). If the node
     is lost, the ingress makes the manager again, and the manager a job actor.
     """
@@ -27,6 +27,12 @@ def detached(node_id: str | None = None) -> dict[str, Any]:
     nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
     chosen = strategy_for(nodes) if node_id is None else NodeAffinitySchedulingStrategy(node_id, soft=False)
     return {**options, "scheduling_strategy": chosen}
+
+
+def nodes_with_cores() -> int:
+    """Return how many living nodes have cores, at least 1."""
+    nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+    return max(1, sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in nodes))
 
 
 def strategy_for(nodes: Sequence[Mapping[str, Any]]) -> NodeAffinitySchedulingStrategy | str:

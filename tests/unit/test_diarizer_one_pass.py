@@ -76,14 +76,15 @@ def test_blocks_give_the_frames_of_the_whole(encoder: OnePassEncoder, model: Any
 
 
 class Clock:
-    """A network whose features are their own numbers, and whose vectors are the mean of those that are pooled."""
+    """A network that reads the time off the sound, and whose vectors are the mean time of what is pooled."""
 
     def __init__(self) -> None:
         self.hparams = SimpleNamespace(fbank_centering_span=None)
         self.resnet = self
 
     def compute_fbank(self, waveforms: torch.Tensor) -> torch.Tensor:
-        return torch.arange(waveforms.shape[-1] // 160 - 2, dtype=torch.float32)[None, :, None]
+        """The first sample of each, which counts the features from the beginning of the sound."""
+        return waveforms[:, 0, ::160, None][:, :-2] * 2**15
 
     def num_frames(self, samples: int) -> int:
         return -(-(samples // 160 - 2) // STRIDE)
@@ -102,16 +103,26 @@ def test_each_window_pools_its_own_frames(talk: Audio, monkeypatch: pytest.Monke
     model, device = Clock(), torch.device("cpu")
     encoder = OnePassEncoder(model, window_s=WINDOW_S, device=device, batch_size=3, relieve=lambda: None)
     assert model.hparams.fbank_centering_span == WINDOW_S
-    numbers = [1, 2, 3, 5, 6]
-    found = np.stack(encoder.voices(talk, grid_of(talk), numbers, masks_for(len(numbers))))[..., 0]
-    starts = 100 * (np.array(numbers) - numbers[0])
-    np.testing.assert_allclose(found, np.stack([starts + 100, starts + 50], axis=1), atol=STRIDE)
+    ticking = (np.arange(len(talk)) // 160).astype(np.int16)
+    for numbers in ([1, 2, 3, 5, 6], [0, 7], [4]):
+        found = np.stack(encoder.voices(ticking, grid_of(talk), numbers, masks_for(len(numbers))))[..., 0]
+        starts = 100 * np.array(numbers)
+        np.testing.assert_allclose(found, np.stack([starts + 100, starts + 50], axis=1), atol=STRIDE)
+
+
+def test_a_window_does_not_depend_on_the_piece(encoder: OnePassEncoder, talk: Audio) -> None:
+    """Alone, or with windows before and behind it: the same vectors."""
+    grid = grid_of(talk)
+    together = encoder.voices(talk, grid, [1, 2, 3, 5], masks_for(4))
+    for at, number in ((1, 2), (2, 3)):
+        [alone] = encoder.voices(talk, grid, [number], masks_for(1))
+        np.testing.assert_allclose(alone, together[at], atol=1e-4)
 
 
 def test_the_last_window_may_reach_past_the_end(encoder: OnePassEncoder, talk: Audio) -> None:
-    """As if silence followed."""
+    """As if silence followed up to its end."""
     cut = talk[: 2 * SAMPLE_RATE_HZ + 5000]
-    padded = np.concatenate([cut, np.zeros(SAMPLE_RATE_HZ, np.int16)])
+    padded = np.concatenate([cut, np.zeros(SAMPLE_RATE_HZ - 5000, np.int16)])
     found, expected = (encoder.voices(each, grid_of(cut), [0, 1], masks_for(2)) for each in (cut, padded))
     np.testing.assert_array_equal(found, expected)
 

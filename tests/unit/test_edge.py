@@ -45,7 +45,7 @@ def asking(tmp_path, monkeypatch, *, guarded=True, **settings):
         def ask(path=JOBS, *, peer="127.0.0.1", method="GET", json=None, **headers):
             transport = httpx.HTTPTransport(local_address=peer)
             named = {name.replace("_", "-"): value for name, value in headers.items()}
-            with httpx.Client(base_url=url, transport=transport, trust_env=False, timeout=10) as http:
+            with httpx.Client(base_url=url, transport=transport, trust_env=False, timeout=30) as http:
                 return http.request(method, path, headers=named, json=json)
 
         yield ask

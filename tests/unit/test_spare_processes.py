@@ -7,9 +7,18 @@ import pytest
 from ray.runtime_env import RuntimeEnv
 
 from serve_app.orchestration import job_actor, spare_processes
-from serve_app.orchestration.spare_processes import HOOK, HOOK_VARIABLE, SpareProcesses, environment
+from serve_app.orchestration.spare_processes import (
+    HOOK,
+    HOOK_VARIABLE,
+    RELEASE_VARIABLE,
+    SpareProcesses,
+    environment,
+    release_of,
+)
+from serve_app.settings import Settings
 
-WITH_HOOK = f"PATH=/bin\0{HOOK_VARIABLE}={HOOK}\0"
+RELEASE = "release-1"
+FITTING = f"PATH=/bin\0{HOOK_VARIABLE}={HOOK}\0{RELEASE_VARIABLE}={RELEASE}\0"
 
 
 @pytest.fixture
@@ -17,7 +26,7 @@ def proc(tmp_path, monkeypatch):
     """A folder in place of /proc, and a function that adds a process to it."""
     monkeypatch.setattr(spare_processes, "PROC", tmp_path)
 
-    def add(pid: int, title: str, *, parent: int | None = None, environ: str = WITH_HOOK) -> None:
+    def add(pid: int, title: str, *, parent: int | None = None, environ: str = FITTING) -> None:
         folder = tmp_path / str(pid)
         folder.mkdir()
         parent = os.getppid() if parent is None else parent
@@ -33,20 +42,29 @@ def proc(tmp_path, monkeypatch):
 def asked(monkeypatch):
     """How many were asked for, call by call."""
     calls = []
-    monkeypatch.setattr(spare_processes, "_prestart", calls.append)
+    monkeypatch.setattr(spare_processes, "_prestart", lambda count, _: calls.append(count))
     return calls
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time in seconds, which the test moves."""
+    now = SimpleNamespace(s=100.0)
+    monkeypatch.setattr(spare_processes.time, "monotonic", lambda: now.s)
+    return now
 
 
 def test_as_many_as_are_missing_are_started(proc, asked):
     """Idle and starting ones count; other actors, other nodes' and other programs' processes do not."""
-    spares = SpareProcesses(4)
+    spares = SpareProcesses(4, RELEASE)
     assert spares.idle() == 0
     proc(10, "ray::IDLE\0\0")
     proc(11, "python\0default_worker.py\0--node-ip\0")
     proc(12, "ray::JobActor(a)\0")
     proc(13, "ray::IDLE\0", parent=1)
     proc(14, "ray::IDLE\0", environ="PATH=/bin\0")
-    assert spares.idle() == 1
+    proc(17, "ray::IDLE\0", environ=FITTING.replace(RELEASE, "release-10"))
+    assert (spares.idle(), spares.in_use()) == (1, 1)
     spares.fill()
     assert asked == [2]
     proc(15, "ray::IDLE\0")
@@ -55,63 +73,99 @@ def test_as_many_as_are_missing_are_started(proc, asked):
     assert (asked, spares.idle()) == ([2], 3)
 
 
-def test_what_was_asked_for_is_not_asked_for_again(proc, asked, monkeypatch):
-    """Its process takes a while to appear; one that never comes is asked for again, and so is one that was used."""
-    now_s = [100.0]
-    monkeypatch.setattr(spare_processes.time, "monotonic", lambda: now_s[0])
-    spares = SpareProcesses(1)
-    spares.fill()
-    now_s[0] += spare_processes.START_S - 1
-    spares.fill()
-    assert asked == [1]
-    now_s[0] += 2
-    spares.fill()
-    assert asked == [1, 1]
+def test_what_was_asked_for_is_not_asked_for_again(proc, asked, clock):
+    """Its process takes a while to appear; each that ends unused lets more time pass, one that was used none."""
+    spares = SpareProcesses(1, RELEASE)
     proc(10, "ray::IDLE\0")
+    title = spare_processes.PROC / "10" / "cmdline"
+    for waits_s in (spare_processes.FIRST_WAIT_S, 2 * spare_processes.FIRST_WAIT_S):
+        title.write_text("ray::IDLE\0")
+        spares.fill()
+        title.write_text("")
+        spares.fill()
+        clock.s += waits_s - 1
+        spares.fill()
+        clock.s += 1.5
+    assert asked == [1, 1]
     spares.fill()
-    (spare_processes.PROC / "10" / "cmdline").write_text("ray::JobActor(a)\0")
+    spares.was_used()
     spares.fill()
-    assert asked == [1, 1, 1]
+    assert asked == [1, 1, 1, 1]
+
+
+def test_where_none_ever_appears_none_is_asked_for_any_more(proc, asked, clock):
+    """As where another program starts Ray's processes: each would be one more."""
+    spares = SpareProcesses(1, RELEASE)
+    for _ in range(10):
+        spares.fill()
+        clock.s += spare_processes.LONGEST_WAIT_S
+    assert asked == [1] * spare_processes.MOST_FRUITLESS
 
 
 def test_none_are_wanted_where_the_setting_says_so(proc, asked):
     """With 0 nothing is started, and none is used."""
     proc(10, "ray::IDLE\0")
-    spares = SpareProcesses(0)
+    spares = SpareProcesses(0, RELEASE)
     spares.fill()
     assert (asked, spares.idle()) == ([], 0)
 
 
-def test_a_ray_that_does_not_take_the_call_is_asked_once(proc, monkeypatch, caplog):
-    """Jobs go on, later; the log has the reason, once."""
+def test_a_ray_that_does_not_take_the_call(proc, monkeypatch, caplog, clock):
+    """Jobs go on, later; the log has the reason; a raylet that was only busy is asked again."""
     calls = []
 
-    def refused(count):
+    def refused(count, _):
         calls.append(count)
         raise RuntimeError("unknown method")
 
     monkeypatch.setattr(spare_processes, "_prestart", refused)
-    spares = SpareProcesses(1)
-    for _ in range(3):
+    spares = SpareProcesses(1, RELEASE)
+    for _ in range(9):
         spares.fill()
-    assert calls == [1]
-    assert [record.message for record in caplog.records] == ["no processes are started ahead: jobs start later"]
+        clock.s += spare_processes.LONGEST_WAIT_S
+    assert calls == [1] * spare_processes.MOST_FRUITLESS
+    assert {record.message for record in caplog.records} == {"no process was started ahead: jobs start later"}
 
 
 def test_job_actors_have_the_caller_s_environment_and_the_hook(monkeypatch):
     """A process fits an actor only if both have the same environment."""
     own = RuntimeEnv(env_vars={"A": "1"}, working_dir="https://a.example/b.zip")
     monkeypatch.setattr(spare_processes.ray, "get_runtime_context", lambda: SimpleNamespace(runtime_env=own))
-    found = environment()
-    assert found["env_vars"] == {"A": "1", HOOK_VARIABLE: HOOK}
+    found = environment(RELEASE)
+    assert found["env_vars"] == {"A": "1", HOOK_VARIABLE: HOOK, RELEASE_VARIABLE: RELEASE}
     assert found["working_dir"] == own["working_dir"]
     assert own.env_vars() == {"A": "1"}
 
 
-def test_the_hook_names_a_function_that_raises_nothing(monkeypatch):
+def test_other_settings_and_other_code_are_another_release(monkeypatch, tmp_path):
+    """A process that has imported the code of before fits no actor of after."""
+    monkeypatch.setattr(spare_processes.serve_app, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(spare_processes.deployments, "__path__", [str(tmp_path)])
+    module = tmp_path / "module.py"
+    module.touch()
+    os.utime(module, (1000, 1000))
+    before = release_of(SimpleNamespace(identity="a"))
+    assert before == release_of(SimpleNamespace(identity="a")) != release_of(SimpleNamespace(identity="b"))
+    os.utime(module, (2000, 2000))
+    assert before != release_of(SimpleNamespace(identity="a"))
+
+
+@pytest.mark.parametrize(("idle", "in_use", "nodes", "taken"), [(1, 9, 1, True), (0, 0, 1, False), (1, 5, 2, False)])
+def test_a_spare_draws_a_job_to_its_node(monkeypatch, idle, in_use, nodes, taken):
+    """Up to the node's share of the running jobs: they are not all to end with one node."""
+    actors = job_actor.JobActors(Settings(profile="local"), None)
+    used = []
+    actors._spares = SimpleNamespace(idle=lambda: idle, in_use=lambda: in_use, was_used=lambda: used.append(1))
+    monkeypatch.setattr(job_actor.placement, "nodes_with_cores", lambda: nodes)
+    monkeypatch.setattr(job_actor.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "here"))
+    assert actors._node_with_spare() == ("here" if taken else None)
+    assert bool(used) is taken
+
+
+def test_the_hook_names_a_function_that_raises_nothing(monkeypatch, capfd):
     """Ray finds it by its name; where the import fails, the actor's start says so: Ray would repeat the hook."""
     nice = []
-    monkeypatch.setattr(job_actor.os, "setpriority", lambda *values: nice.append(values))
+    monkeypatch.setattr(job_actor.os, "nice", nice.append)
 
     def broken(name):
         raise ImportError(name)
@@ -120,4 +174,5 @@ def test_the_hook_names_a_function_that_raises_nothing(monkeypatch):
     module, _, name = HOOK.rpartition(".")
     assert (module, getattr(job_actor, name)) == (job_actor.__name__, job_actor.prepare_process)
     job_actor.prepare_process()
-    assert nice == [(os.PRIO_PROCESS, 0, job_actor.NICENESS)]
+    assert nice == [job_actor.NICENESS]
+    assert "ImportError: serve_app.orchestration.job_runner" in capfd.readouterr().err

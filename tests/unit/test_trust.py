@@ -88,17 +88,21 @@ def test_r1_nothing_loads_pickles_or_runs_text():
             assert option(call, "shell") in {None, "False"}, module
 
 
-def test_r1_no_runtime_env_and_two_kinds_of_actor_names():
-    """R1: no runtime_env anywhere; actors are named by a constant, or by a run's token."""
+def test_r1_one_runtime_env_and_two_kinds_of_actor_names():
+    """R1: job actors alone have a runtime_env, with nothing of a request; names are a constant, or a run's token."""
     named = set()
+    environments = set()
     for module, tree in TREES.items():
         for name, call in calls(tree):
-            assert option(call, "runtime_env") is None, module
+            environments.add((module, option(call, "runtime_env")))
             if name.endswith(".options") and module.startswith("serve_app/") and option(call, "name"):
                 named.add((module, option(call, "name")))
         assert not any(isinstance(node, ast.Constant) and node.value == "runtime_env" for node in ast.walk(tree)), (
             module
         )
+    assert {(module, given) for module, given in environments if given} == {
+        ("serve_app/orchestration/job_actor.py", "environment(self._release)")
+    }
     assert named == {
         ("serve_app/app.py", "deployment.name + suffix"),
         ("serve_app/orchestration/manager_client.py", "MANAGER_NAME"),

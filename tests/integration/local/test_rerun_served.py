@@ -13,15 +13,15 @@ def test_a_rerun_computes_what_changed_and_replaces_the_result_at_its_end(server
     """First without the sound, then with it: old results stay readable, each run tells its end, sequences rise."""
     url = sources.file(short)
     job_id = server.start(url, fastapi_base_url=backend.url, language="en", emotion_detection=True)
-    first = server.wait(job_id, "completed")["result"]
+    first = server.wait(job_id, "completed", within_s=180)["result"]
     assert {"transcription", "diarization"} <= set(first["metadata"]["stages"])
     assert all("emotion" in segment for segment in first["segments"])
 
     backend.wait(job_id, lambda came: ends(came) == 1, within_s=20)
     assert rerun(server, job_id, emotion_detection=False).status_code == 202
-    backend.wait(job_id, lambda came: ends(came) == 2, within_s=60)
+    backend.wait(job_id, lambda came: ends(came) == 2, within_s=120)
     second = server.status(job_id)["result"]
-    assert set(second["metadata"]["stages"]) == {"analysis"}
+    assert second["metadata"]["stages"] == {}
     assert (second["text"], second["segments"][0]["words"]) == (first["text"], first["segments"][0]["words"])
     assert all("emotion" not in segment for segment in second["segments"])
 
@@ -32,7 +32,7 @@ def test_a_rerun_computes_what_changed_and_replaces_the_result_at_its_end(server
         until(lambda: server.status(job_id)["status"] == "processing")
         assert server.status(job_id)["result"] == second
         assert rerun(server, job_id).status_code == 409
-    backend.wait(job_id, lambda came: ends(came) == 3, within_s=60)
+    backend.wait(job_id, lambda came: ends(came) == 3, within_s=120)
     third = server.status(job_id)["result"]
     assert "transcription" not in third["metadata"]["stages"]
     assert {"extraction", "diarization"} <= set(third["metadata"]["stages"])

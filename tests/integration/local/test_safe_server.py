@@ -16,6 +16,8 @@ import pytest
 from ray.serve.generated.serve_pb2 import ASGIRequest
 
 from serve_app.cli.child_process import session_members
+from serve_app.lean_imports import HOOK_VARIABLE
+from serve_app.orchestration.spare_processes import RELEASE_VARIABLE
 from tests.support import servers
 from tests.support.leaks import Watch
 
@@ -111,7 +113,11 @@ def test_r1_a_request_names_no_actor_but_its_own_job(server, dashboard, sources)
         time.sleep(0.3)
     ours = {name for name, actor in actors.items() if actor["ray_namespace"] == "ml-server"}
     assert all(name == "job-manager" or re.fullmatch(r"job:[0-9a-f]{16}", name) for name in ours)
-    assert {json.dumps(json.loads(actor["serialized_runtime_env"] or "{}")) for actor in actors.values()} == {"{}"}
+    for name, actor in actors.items():
+        environment = json.loads(actor["serialized_runtime_env"] or "{}")
+        variables = environment.pop("env_vars", {})
+        assert environment == {}
+        assert set(variables) == ({HOOK_VARIABLE, RELEASE_VARIABLE} if (name or "").startswith("job:") else set())
     for name in (job_id, "job-manager"):
         server.cancel(name)
 
