@@ -136,8 +136,8 @@ class JobActors:
 
     def _node_with_spare(self) -> str | None:
         """Return the manager's node if a spare process is there, and no more job actors than its share; else None."""
-        share = self._settings.limits.running_jobs / placement.nodes_with_cores()
-        if not self._spares.idle() or self._spares.in_use() >= share:
+        idle, in_use = self._spares.count()
+        if not idle or in_use >= self._settings.limits.running_jobs / placement.nodes_with_cores():
             return None
         self._spares.was_used()
         here: str = ray.get_runtime_context().get_node_id()

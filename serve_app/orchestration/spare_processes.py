@@ -72,13 +72,10 @@ class SpareProcesses:
         self._wait_s = 0.0
         self._fruitless = 0
 
-    def idle(self) -> int:
-        """Return how many there are that have no actor."""
-        return sum(IDLE in title for title in self._titles()) if self._wanted else 0
-
-    def in_use(self) -> int:
-        """Return how many job actors there are on this node."""
-        return sum(JOB_ACTOR in title for title in self._titles())
+    def count(self) -> tuple[int, int]:
+        """Return how many have no actor yet, and how many job actors this node has; zeros where none is wanted."""
+        titles = self._titles() if self._wanted else []
+        return sum(IDLE in title for title in titles), sum(JOB_ACTOR in title for title in titles)
 
     def was_used(self) -> None:
         """Have the next one asked for at once."""

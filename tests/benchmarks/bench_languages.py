@@ -4,8 +4,8 @@
 
 Prints markdown. Real Korean (one reader) and real English (nine speakers) in turn, all at one level: whole sentences,
 or as much of each as the row says, with pauses between them. `right` is the share of the words' time that is written in
-the language that is spoken there; `translated` are words of more than two letters of the other script. Needs what
-ML_SERVER_REAL_MODELS names.
+the language that is spoken there; `translated` are words of the other script, of at least three letters or two
+syllables. Needs what ML_SERVER_REAL_MODELS names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
-from deployments.types import SAMPLE_RATE_HZ, Span  # noqa: E402
+from deployments.types import SAMPLE_RATE_HZ  # noqa: E402
 from tests.benchmarks.report import row, say  # noqa: E402
 from tests.support import real_models, sounds  # noqa: E402
 from tests.support.real_graph import RealGraph  # noqa: E402
@@ -29,7 +29,7 @@ from tests.support.real_graph import RealGraph  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from deployments.types import Audio
+    from deployments.types import Audio, Span
     from tests.support.real_graph import Analysis
 
 NAMED: Final = ("en", "ko")
@@ -62,12 +62,12 @@ def measured(ears: RealGraph) -> Iterator[list[object]]:
     pairs = list(zip(english, korean * 3, strict=True))
     for length_s, pause_s in CASES:
         cut = [_part(each, length_s) for pair in pairs for each in pair]
-        audio, spans = _in_turn(cut, pause_s)
+        audio, spans = sounds.in_turn(cut, pause_s)
         for name, asked in (("auto", {}), ("en, ko", {"languages": NAMED})):
             told = _told(ears.hear(audio, **asked), spans[1::2])
             yield ["whole" if length_s is None else f"{length_s:g} s", pause_s, name, *told]
     for name, alone in (("English alone", english), ("Korean alone", korean)):
-        audio, spans = _in_turn(alone, 0.4)
+        audio, spans = sounds.in_turn(alone, 0.4)
         yield [name, 0.4, "en, ko", *_told(ears.hear(audio, languages=NAMED), spans if alone is korean else [])]
 
 
@@ -77,16 +77,6 @@ def _part(audio: Audio, length_s: float | None) -> Audio:
     kept = audio[max(0, loud[0] - SAMPLE_RATE_HZ // 20) : loud[-1] + SAMPLE_RATE_HZ // 10].astype(float)
     kept = kept if length_s is None else kept[: round(length_s * SAMPLE_RATE_HZ)]
     return sounds.as_int16(kept * LEVEL / np.sqrt(np.mean(kept**2)))
-
-
-def _in_turn(turns: Sequence[Audio], pause_s: float) -> tuple[Audio, list[Span]]:
-    """The turns with a pause before each, and the span of each."""
-    ends_s = np.cumsum([pause_s + len(each) / SAMPLE_RATE_HZ for each in turns])
-    spans = [
-        Span(start_s=float(end_s) - len(each) / SAMPLE_RATE_HZ, end_s=float(end_s))
-        for each, end_s in zip(turns, ends_s, strict=True)
-    ]
-    return sounds.in_a_row(*turns, pause_s=pause_s), spans
 
 
 def _told(heard: Analysis, korean: Sequence[Span]) -> list[object]:

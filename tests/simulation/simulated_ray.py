@@ -93,8 +93,9 @@ class SimulatedRay:
         self.away = False
         """Whether the cluster's control store does not answer."""
         self.start_s = (0.3, 2.0)
-        self._spare_at = 0.0
         """How long a process takes to start, least and most."""
+        self._spare_at = 0.0
+        """When the next process that was started ahead is ready."""
         self.util = SimpleNamespace(list_named_actors=self._list)
 
     # processes

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from deployments.types import SAMPLE_RATE_HZ, Audio
+from deployments.types import SAMPLE_RATE_HZ, Audio, Span
 from tests.support.process import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 SPEECH = ROOT / "tests" / "data" / "speech"
@@ -34,6 +35,16 @@ def in_a_row(*parts: Audio, pause_s: float = 0.6) -> Audio:
     """The parts with silence before, between and behind them."""
     pause = np.zeros(round(pause_s * SAMPLE_RATE_HZ), np.int16)
     return np.concatenate([pause, *(each for part in parts for each in (part, pause))])
+
+
+def in_turn(turns: Sequence[Audio], pause_s: float) -> tuple[Audio, list[Span]]:
+    """The turns with a pause before each and after the last, and the span of each."""
+    ends_s = np.cumsum([pause_s + len(each) / SAMPLE_RATE_HZ for each in turns])
+    spans = [
+        Span(start_s=float(end_s) - len(each) / SAMPLE_RATE_HZ, end_s=float(end_s))
+        for each, end_s in zip(turns, ends_s, strict=True)
+    ]
+    return in_a_row(*turns, pause_s=pause_s), spans
 
 
 def noise(duration_s: float, *, slope: float = 0.0) -> Audio:

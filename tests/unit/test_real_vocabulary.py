@@ -137,12 +137,8 @@ def test_nothing_is_copied_where_the_detector_hears_speech() -> None:
 def alternating(voices: list[Audio], korean: list[tuple[Audio, str]], pause_s: float) -> tuple[Audio, list[Span]]:
     """English and Korean sentences in turn, and the spans of the Korean ones."""
     turns = [each for english, (said, _) in zip(voices, korean, strict=False) for each in (english, said)]
-    ends_s = np.cumsum([pause_s + len(each) / SAMPLE_RATE_HZ for each in turns])
-    spans = [
-        Span(start_s=float(end_s) - len(each) / SAMPLE_RATE_HZ, end_s=float(end_s))
-        for each, end_s in zip(turns, ends_s, strict=True)
-    ]
-    return sounds.in_a_row(*turns, pause_s=pause_s), spans[1::2]
+    audio, spans = sounds.in_turn(turns, pause_s)
+    return audio, spans[1::2]
 
 
 @pytest.mark.parametrize("pause_s", [0.3, 0.8])

@@ -57,20 +57,20 @@ def clock(monkeypatch):
 def test_as_many_as_are_missing_are_started(proc, asked):
     """Idle and starting ones count; other actors, other nodes' and other programs' processes do not."""
     spares = SpareProcesses(4, RELEASE)
-    assert spares.idle() == 0
+    assert spares.count() == (0, 0)
     proc(10, "ray::IDLE\0\0")
     proc(11, "python\0default_worker.py\0--node-ip\0")
     proc(12, "ray::JobActor(a)\0")
     proc(13, "ray::IDLE\0", parent=1)
     proc(14, "ray::IDLE\0", environ="PATH=/bin\0")
     proc(17, "ray::IDLE\0", environ=FITTING.replace(RELEASE, "release-10"))
-    assert (spares.idle(), spares.in_use()) == (1, 1)
+    assert spares.count() == (1, 1)
     spares.fill()
     assert asked == [2]
     proc(15, "ray::IDLE\0")
     proc(16, "ray::IDLE\0")
     spares.fill()
-    assert (asked, spares.idle()) == ([2], 3)
+    assert (asked, spares.count()) == ([2], (3, 1))
 
 
 def test_what_was_asked_for_is_not_asked_for_again(proc, asked, clock):
@@ -107,7 +107,7 @@ def test_none_are_wanted_where_the_setting_says_so(proc, asked):
     proc(10, "ray::IDLE\0")
     spares = SpareProcesses(0, RELEASE)
     spares.fill()
-    assert (asked, spares.idle()) == ([], 0)
+    assert (asked, spares.count()) == ([], (0, 0))
 
 
 def test_a_ray_that_does_not_take_the_call(proc, monkeypatch, caplog, clock):
@@ -155,7 +155,7 @@ def test_a_spare_draws_a_job_to_its_node(monkeypatch, idle, in_use, nodes, taken
     """Up to the node's share of the running jobs: they are not all to end with one node."""
     actors = job_actor.JobActors(Settings(profile="local"), None)
     used = []
-    actors._spares = SimpleNamespace(idle=lambda: idle, in_use=lambda: in_use, was_used=lambda: used.append(1))
+    actors._spares = SimpleNamespace(count=lambda: (idle, in_use), was_used=lambda: used.append(1))
     monkeypatch.setattr(job_actor.placement, "nodes_with_cores", lambda: nodes)
     monkeypatch.setattr(job_actor.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "here"))
     assert actors._node_with_spare() == ("here" if taken else None)
