@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tests.simulation.network import NEVER
 from tests.simulation.stages import BAD, text_of
-from tests.simulation.story import PROBE, QUIET_TURN_S
+from tests.simulation.story import PROBE, QUIET_TURN_S, judges_emotions
 from tests.simulation.virtual_time import EPOCH_S
 from tests.simulation.world import ANSWER_S
 
@@ -109,6 +109,7 @@ class Checker:
                 self._run_needlessly,
                 self._doubled,
                 self._foreign,
+                self._other_options,
                 self._disordered,
                 self._silent,
                 self._late_end,
@@ -455,6 +456,27 @@ class Checker:
                 videos = self._videos(job_id, since, until)
                 if all(video < BAD for video in videos):
                     yield f"at {until:.1f} {body['error_code']} of a good video"
+
+    def _other_options(self, job_id: str) -> Iterator[str]:
+        """In the end a job's result is what its last run was asked for: its language, and emotions or none."""
+        final = self._story.finals.get(job_id)
+        posts = [each for each in self._posts(job_id) if each.kind == "post"]
+        reruns = [each for each in self._requests[job_id] if each.kind == "rerun"]
+        if final is None or final.answer.get("status") != "completed" or len({each.video for each in posts}) != 1:
+            return
+        if any(each.outcome in UNKNOWN or posts[-1].until > each.at for each in reruns):
+            return  # which options count is not known here
+        asked = {"language": "en", "emotion_detection": judges_emotions(posts[0].video)}
+        for rerun in reruns:
+            if rerun.outcome == "accepted":
+                asked |= {name: value for name, value in rerun.changes.items() if name in asked}
+        result = final.answer["result"]
+        told = {
+            "language": result["language"],
+            "emotion_detection": all("emotion" in each for each in result["segments"]),
+        }
+        if told != asked:
+            yield f"{told}, asked for {asked}"
 
     def _disordered(self, job_id: str) -> Iterator[str]:
         """One number, one callback; numbers rise as they are sent; within a run progress rises and the end is last."""

@@ -165,6 +165,43 @@ MUTANTS: dict[str, tuple[Change, ...]] = {
         Change("serve_app.orchestration.manager", "        self._back_s += self._clock_jumps.set_back_s()\n", ""),
         Change("serve_app.orchestration.manager", "        shorten_waits(self._database)\n", ""),
     ),
+    # reruns
+    "a rerun keeps the words of another language": (
+        Change("serve_app.pipeline.reuse", "return source_of(source, *given) if given else source", "return source"),
+    ),
+    "a rerun that needs sound is taken without a URL": (
+        Change("serve_app.api.submissions", "sound = needs_sound(", "sound = False and needs_sound("),
+    ),
+    "checkpoints go with the run": (
+        Change(
+            "serve_app.storage.job_store",
+            "            self._begin_next_run(db, known, fresh)\n            detail",
+            "            self._begin_next_run(db, known, fresh)\n"
+            "            db.execute(delete(checkpoints).where(checkpoints.c.job_id == known.job_id))\n            detail",
+        ),
+    ),
+    "the result goes when a rerun begins": (
+        Change(
+            "serve_app.storage.job_store",
+            '            detail = " ".join(("rerun",',
+            "            db.execute(delete(results).where(results.c.job_id == known.job_id))\n"
+            '            detail = " ".join(("rerun",',
+        ),
+    ),
+    "the end of the run before is told on": (
+        Change(
+            "serve_app.storage.job_store",
+            'state=CallbackState.UNDELIVERED, last_error="a new run began"',
+            'last_error="a new run began"',
+        ),
+    ),
+    "numbers begin anew with a rerun": (
+        Change(
+            "serve_app.storage.job_store",
+            "fresh = self._fresh(rerun, now) | {",
+            'fresh = self._fresh(rerun, now) | {"sequence": 0} | {',
+        ),
+    ),
 }
 """The first five and the next seven were once in the code, or were not seen by its tests."""
 

@@ -213,11 +213,11 @@ def _video_of(given: Sequence[Any]) -> int:
     return int(first if not isinstance(first, Tracks) else first.level_dbfs[0])
 
 
-def _transcribe(audio: Any, chunk: Span, *_: Any) -> Transcript:
+def _transcribe(audio: Any, chunk: Span, language: str, *_: Any) -> Transcript:
     text = text_of(int(audio[0]))
     words = (Word(start_s=chunk.start_s, end_s=chunk.end_s, text=text, probability=0.9),)
     said = Utterance(start_s=chunk.start_s, end_s=chunk.end_s, text=text, words=words)
-    return Transcript(language="en", utterances=(said,))
+    return Transcript(language=language, utterances=(said,))
 
 
 def _tracks(audio: Any, piece: Span) -> Tracks:

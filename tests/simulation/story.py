@@ -49,8 +49,15 @@ RERUNS: tuple[dict[str, Any], ...] = (
     {"num_speakers": 2},
     {"num_speakers": None},
     {"start_s": 0.5},
+    {"language": "ko"},
+    {"language": "en"},
 )
 """What reruns change."""
+
+
+def judges_emotions(video: int) -> bool:
+    """Return whether a POST of this video asks for emotions."""
+    return video % 4 == 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -306,7 +313,7 @@ class Story:
             video_url=video_url(video, self.random.getrandbits(32)),
             fastapi_base_url=f"http://{RECEIVERS[receiver]}:8000",
             language="en",
-            emotion_detection=video % 4 == 0,
+            emotion_detection=judges_emotions(video),
         )
         self._posted[job_id] = (video, receiver)
         request = Request(kind="post", job_id=job_id, video=video, receiver=receiver, at=0.0)

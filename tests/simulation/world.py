@@ -82,7 +82,7 @@ class World:
             limits=limits,
             spare_processes=0,  # simulated_ray.py has its own
             locale="en",
-            transcriber=TranscriberConfig(model="base.en", max_chunk_s=8),
+            transcriber=TranscriberConfig(model="base", max_chunk_s=8),
             extractor=ExtractorConfig(
                 scratch_url=stages.SCRATCH, temp_dir=self.folder / "tmp", net={"hosts": ["videos.example.com"]}
             ),

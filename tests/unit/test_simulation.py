@@ -10,7 +10,15 @@ from tests.simulation.mutants import MUTANTS
 pytestmark = pytest.mark.timeout(900)
 
 SEEDS = 200
-EXPECTED = ("post accepted", "post unknown", "cancel ending", "cancel deleted", "redeliver redelivered", "ends")
+EXPECTED = (
+    "post accepted",
+    "post unknown",
+    "rerun accepted",
+    "cancel ending",
+    "cancel deleted",
+    "redeliver redelivered",
+    "ends",
+)
 """Of the counts: what has to have happened at least once."""
 
 
