@@ -10,7 +10,7 @@ import click
 from serve_app.jobs.job import MOST_SPEAKERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
 SPEAKER_COUNT = click.IntRange(1, MOST_SPEAKERS)
 
@@ -65,6 +65,19 @@ class HeaderLine(click.ParamType[Any]):
         if not colon:
             self.fail("is no header: write 'Name: value'", param, ctx)
         return name.strip(), content.strip()
+
+
+def changes(options: Mapping[str, Any], reset: Sequence[str]) -> dict[str, Any]:
+    """Return a rerun's fields: those of `options` that are given, and null for those that go back to their defaults.
+
+    Raises click.UsageError where a field is to have a new value and its default.
+    """
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    if both := given.keys() & set(reset):
+        raise click.UsageError(f"--reset {min(both)} contradicts its new value")
+    if "callback_headers" in given:
+        given["callback_headers"] = dict(given["callback_headers"])
+    return given | dict.fromkeys(reset)
 
 
 def job_options(*, keep: bool) -> Callable[[click.decorators.FC], click.decorators.FC]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from serve_app import __version__
-from serve_app.cli.job_options import SpeakerName, job_options
+from serve_app.cli.job_options import SpeakerName, changes, job_options
 from serve_app.exports.options import FORMAT_NAMES, LONGEST_LINE, MOST_LINES, SHORTEST_LINE, ExportOptions
 from serve_app.jobs.job import JobOptions
 from serve_app.settings import DEFAULT_STATE_DIR
@@ -167,8 +167,7 @@ def rerun(*, job_id: str, reset: tuple[str, ...], wait: bool, server: str, api_k
     """
     from serve_app.cli.submit import rerun
 
-    options["callback_headers"] = dict(options["callback_headers"])
-    sys.exit(rerun(server, job_id, options, reset=reset, wait=wait, api_key=api_key))
+    sys.exit(rerun(server, job_id, changes(options, reset), wait=wait, api_key=api_key))
 
 
 @main.command()

@@ -24,7 +24,7 @@ from serve_app.cli.progress_bar import ProgressBar, words_of
 from serve_app.cli.render import plain, render_result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -74,23 +74,20 @@ def submit(
 def rerun(
     server_url: str,
     job_id: str,
-    options: Mapping[str, Any],
+    changes: Mapping[str, Any],
     *,
-    reset: Sequence[str] = (),
     wait: bool = False,
     api_key: str | None = None,
     console: Console | None = None,
 ) -> int:
     """Run an ended job again; return the exit code.
 
-    `options` are fields to change, None and what is empty keeps its value; those in `reset` return to their defaults.
-    With `wait`: show progress until the run ends, and print the transcript.
+    `changes` are the request's fields. With `wait`: show progress until the run ends, and print the transcript.
     """
     console = console or Console()
-    changes = {name: value for name, value in options.items() if value not in (None, (), {})}
     try:
         with ServerClient(server_url, api_key=api_key) as client:
-            _announce(console, client, client.rerun(job_id, changes | dict.fromkeys(reset)))
+            _announce(console, client, client.rerun(job_id, changes))
             if not wait:
                 return EXIT_OK
             state = _follow(client, job_id, console, until=has_ended, served=False)

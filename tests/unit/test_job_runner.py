@@ -22,6 +22,7 @@ from serve_app.jobs.states import JobState
 from serve_app.orchestration import attempt as attempt_module
 from serve_app.orchestration import job_runner as driver_module
 from serve_app.orchestration.opening import open_stores
+from serve_app.pipeline.checkpoint_writer import CheckpointWriter
 from serve_app.storage import database as database_module
 from serve_app.storage.checkpoints import Checkpoints
 from serve_app.storage.database import open_database
@@ -261,6 +262,18 @@ async def test_the_manager_counts_every_try_of_its_progress(settings, store, mon
     assert reported == {("failed", "http_5xx"): Client.posts.count("processing")}
 
 
+class Saves(Work):
+    """Has just stored an answer when its work begins."""
+
+    async def run(self, *_: object, **__: object) -> dict[str, object]:
+        self.checkpoints.save(Step.DIARIZATION, "source", [])
+        return await super().run()
+
+    def __init__(self, *args: object, checkpoints, **fields: object) -> None:
+        super().__init__(*args, **fields)
+        self.checkpoints = checkpoints
+
+
 async def test_d7_what_a_stage_has_just_finished_is_saved_before_a_leave(settings, store, monkeypatch):
     """D7: a checkpoint that is being written when the server stops is there for the next attempt."""
     save = Checkpoints.save
@@ -268,15 +281,6 @@ async def test_d7_what_a_stage_has_just_finished_is_saved_before_a_leave(setting
     def slowly(*args):
         time.sleep(0.3)
         return save(*args)
-
-    class Saves(Work):
-        async def run(self, *_: object, **__: object) -> dict[str, object]:
-            self.checkpoints.save(Step.DIARIZATION, "source", [])
-            return await super().run()
-
-        def __init__(self, *args: object, checkpoints, **fields: object) -> None:
-            super().__init__(*args, **fields)
-            self.checkpoints = checkpoints
 
     monkeypatch.setattr(Checkpoints, "save", slowly)
     monkeypatch.setattr(driver_module, "Pipeline", Saves)
@@ -289,6 +293,27 @@ async def test_d7_what_a_stage_has_just_finished_is_saved_before_a_leave(setting
     assert Checkpoints(database).sources("a").keys() == {Step.DIARIZATION}
     database.close()
     assert store.jobs.fetch_job("a").attempt == 0
+
+
+@pytest.mark.parametrize("takes_s", [0.3, 60.0])
+async def test_an_end_waits_for_the_last_checkpoints_and_not_for_long(settings, store, takes_s, monkeypatch):
+    """A rerun finds what the last stage has just saved; a database that hangs there holds up no end."""
+    flush = CheckpointWriter.flush
+
+    async def slowly(self):
+        await asyncio.sleep(takes_s)
+        await flush(self)
+
+    monkeypatch.setattr(CheckpointWriter, "flush", slowly)
+    monkeypatch.setattr(driver_module, "FLUSH_S", 1.0)
+    monkeypatch.setattr(driver_module, "Pipeline", Saves)
+    driver = start(settings)
+    await until(lambda: bool(Work.running))
+    began = time.monotonic()
+    Work.done.set()
+    await ended(driver._task)
+    assert min(takes_s, 1.0) <= time.monotonic() - began < 20
+    assert store.jobs.fetch_job("a").state is JobState.COMPLETED
 
 
 async def test_d12_a_run_that_ends_deletes_its_audio(settings, store, monkeypatch):

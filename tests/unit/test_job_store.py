@@ -413,6 +413,18 @@ def test_d12_a_pruned_job_takes_everything_along(store, database, clock, with_ev
     assert store.queue.delete_old_jobs(1_000_100) == 0
 
 
+def test_old_jobs_go_some_at_a_time(store, database, with_everything):
+    """No deletion holds the write lock for long: each takes the oldest ten, and the next one goes on from there."""
+    ended = [f"{number:02}" for number in range(25)]
+    for number, job_id in enumerate(ended):
+        with_everything(job_id, 1_000_000 + number)
+    left = []
+    while gone := store.queue.delete_old_jobs(2_000_000):
+        assert gone <= 10
+        left.append([job_id for job_id in ended if rows_of(database, job_id)])
+    assert left == [ended[10:], ended[20:], []]
+
+
 def test_d12_a_job_whose_end_is_not_told_is_kept(store, outbox, clock, with_everything):
     """D12: not pruned while a callback is pending, a renewed one as well; given up or delivered, it goes."""
     pending = with_everything("pending", 1_000_000, told=False)

@@ -580,6 +580,9 @@ def test_the_command_sends_what_is_given(tmp_path):
         command = ["rerun", "a", "--server", url]
         refused = CliRunner().invoke(main, [*command, "--num-speakers", "3", "--reset", "min_speakers"])
         assert refused.exit_code == 1
+        contradiction = CliRunner().invoke(main, [*command, "--vocabulary", "Lee", "--reset", "vocabulary"])
+        assert contradiction.exit_code == 2
+        assert "--reset vocabulary contradicts its new value" in contradiction.output
         options = ["--video-url", FRESH, "--num-speakers", "3", "--no-emotion", "--reset", "min_speakers"]
         assert CliRunner().invoke(main, [*command, *options]).exit_code == 0
     stored = edge.store.jobs.fetch_job("a").options
