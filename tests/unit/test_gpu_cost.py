@@ -1,0 +1,65 @@
+"""The computed cost of a GPU's work: its counts are those of arithmetic that is known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.benchmarks import gpu_cost
+from tests.benchmarks.gpu_cost import Chip, Cost, counted
+
+CHIP = Chip(name="one of each", half_flops=4e3, full_flops=1e3, bytes_per_s=1e3)
+
+
+def test_a_matrix_product_is_counted_with_its_bytes():
+    with torch.device("meta"):
+        layer = nn.Linear(30, 40, bias=False)
+    with counted() as cost:
+        layer(torch.empty(20, 30))
+    assert cost.flops == 2 * 20 * 30 * 40
+    assert cost.bytes == 4 * (20 * 30 + 30 * 40 + 20 * 40)
+
+
+def test_attention_counts_as_its_two_products():
+    query, key = torch.rand(2, 4, 7, 16), torch.rand(2, 4, 50, 16)
+    with FlopCounterMode(display=False) as products:
+        torch.softmax(query @ key.transpose(-1, -2), -1) @ key
+    with counted() as cost:
+        nn.functional.scaled_dot_product_attention(query.to("meta"), key.to("meta"), key.to("meta"))
+    assert cost.flops == products.get_total_flops()
+
+
+def test_a_recurrent_layer_counts_its_products_and_waits_for_each_step():
+    layer = nn.LSTM(60, 128, num_layers=2, bidirectional=True, batch_first=True)
+    weights = sum(each.numel() for name, each in layer.named_parameters() if name.startswith("weight"))
+    with counted() as cost:
+        answer, _ = layer.to("meta")(torch.empty(3, 11, 60))
+    assert answer.shape == (3, 11, 256)
+    assert cost.flops == 2 * 3 * 11 * weights
+    assert cost.steps == 2 * 11
+
+
+def test_views_cost_nothing():
+    with counted() as cost:
+        torch.empty(3, 4).T.reshape(12)[None].expand(5, 12)
+    assert [flops for flops, _, _ in cost.operations] == [0.0]  # the copy in the other order
+
+
+@pytest.mark.parametrize(
+    ("operation", "seconds"),
+    [((1e3, 1.0, False), 2.0), ((1e3, 1.0, True), 0.5), ((1.0, 1e3, True), 2.0), ((0.0, 0.0, False), 6e-6)],
+    ids=["arithmetic", "in half precision", "memory", "the start of a kernel"],
+)
+def test_the_slowest_limit_decides(operation, seconds):
+    assert Cost(operations=[operation]).on(CHIP) == pytest.approx(seconds)
+    assert Cost(operations=[operation], steps=10).on(CHIP) == pytest.approx(seconds + 10 * gpu_cost.STEP_S)
+
+
+def test_a_smaller_batch_costs_less_and_two_calls_the_same():
+    """The networks themselves: what is counted grows with the work, to the operation."""
+    small, large, again = (gpu_cost.segmenting(windows) for windows in (2, 4, 4))
+    assert large.flops == pytest.approx(2 * small.flops)
+    assert large.operations == again.operations
+    assert large.bytes < 2 * small.bytes
