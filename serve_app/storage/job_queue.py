@@ -117,7 +117,8 @@ class JobQueue:
     def reset_prefetch(self) -> None:
         """Have what an earlier manager was fetching fetched again."""
         with self._db.write(admission=True) as db:
-            db.execute(update(jobs).where(jobs.c.prefetch == Prefetch.RUNNING).values(prefetch=Prefetch.NONE))
+            unfinished = (has_not_ended, jobs.c.prefetch == Prefetch.RUNNING)
+            db.execute(update(jobs).where(*unfinished).values(prefetch=Prefetch.NONE))
 
     def delete_old_jobs(self, ended_before: float) -> int:
         """Delete jobs that ended before this epoch second, with their rows in all tables; return how many.

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks [NAME …]
 
-NAME is one of server, load, length, whisperx, overhead, durability, diarization, quality, trust, segments, words,
-prosody, vocabulary, languages; numbers after `length` and `overhead` are their minutes, so `length 1 10` leaves the
-hour out. `whisperx`, `trust`, `segments`, `words`, `vocabulary` and `languages` need what `ML_SERVER_REAL_MODELS`
+NAME is one of server, load, length, whisperx, overhead, durability, scale, diarization, quality, trust, segments,
+words, prosody, vocabulary, languages; numbers after `length` and `overhead` are their minutes, so `length 1 10` leaves
+the hour out. `whisperx`, `trust`, `segments`, `words`, `vocabulary` and `languages` need what `ML_SERVER_REAL_MODELS`
 names. Without any name: all of them, more than an hour on two cores.
 """
 
@@ -21,6 +21,7 @@ from tests.benchmarks import (
     bench_length,
     bench_load,
     bench_overhead,
+    bench_scale,
     bench_server,
     bench_whisperx,
 )
@@ -50,6 +51,7 @@ BENCHES: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "whisperx": ("Bare whisperX and faster-whisper in turn", bench_whisperx.main),
     "overhead": ("The server's own share of a job", bench_overhead.main),
     "durability": ("What durability costs", bench_durability.main),
+    "scale": ("Stored and waiting jobs", bench_scale.main),
     "diarization": ("Diarization and speech detection", _script("bench_diarization")),
     "quality": ("Words, times and speakers on held-out recordings", _script("bench_quality")),
     "trust": ("How often the verdict of a result is right", _script("bench_trust")),

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 import statistics
 import time
+from contextlib import contextmanager
 
 import pytest
 from fastapi.testclient import TestClient
@@ -14,6 +16,7 @@ from serve_app.settings import Settings
 from serve_app.storage.database import Database
 from serve_app.storage.tables import jobs
 from tests.support.edge import edge as edge_over
+from tests.support.jobs import BROKEN, CALLBACK_URL, DONE, new_job, started
 from tests.support.stores import stores
 
 STORED = 10_000
@@ -73,25 +76,66 @@ def test_a7_ten_thousand_stored_jobs_cost_no_answer(http, place, monkeypatch):
     assert statistics.median(took_s) < TYPICAL_S
 
 
+@contextmanager
+def statements(*engines):
+    """What is asked of a database meanwhile, each statement once, with its parameters."""
+    asked = {}
+
+    def note(_connection, _cursor, statement, parameters, *_):
+        asked.setdefault(statement, parameters)
+
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield asked
+    finally:
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", note)
+
+
+def scans(database, asked):
+    """The statements that read a whole table that grows with the jobs, and how."""
+    with database.read() as db:
+        for statement, parameters in asked.items():
+            if statement.split()[0] in {"SELECT", "UPDATE", "DELETE"}:
+                for row in db.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters):
+                    if re.match(r"SCAN (jobs|results|callbacks|events|checkpoints)\b(?!.*INDEX)", row[3]):
+                        yield statement, row[3]
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_a7_no_question_reads_all_rows(http, database, place, monkeypatch):
     """A7: what an answer asks of the database is found by an index, however many jobs there are."""
     monkeypatch.setattr(service_module, "HEALTH_CACHE_S", -1)
-    asked = []
-
-    def note(_connection, _cursor, statement, parameters, *_):
-        asked.append((statement, parameters))
-
-    event.listen(database._reader, "before_cursor_execute", note)
-    try:
+    with statements(database._reader) as asked:
         assert http.get(PLACES[place].format(7)).status_code == 200
-    finally:
-        event.remove(database._reader, "before_cursor_execute", note)
     assert asked
-    with database.read() as db:
-        for statement, parameters in asked:
-            plan = [row[3] for row in db.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
-            assert not [step for step in plan if step.startswith("SCAN jobs") and "INDEX" not in step], (
-                statement,
-                plan,
-            )
+    assert list(scans(database, asked)) == []
+
+
+def test_a7_neither_intake_nor_manager_nor_a_job_reads_all_rows(database):
+    """A7: a POST, the manager's turns, an attempt, the end, its delivery and a deletion ask by an index."""
+    store = stores(database, queue_limit=100, running_limit=10)
+    with statements(database._reader, database._engine) as asked:
+        attempt = started(store, "new", CALLBACK_URL)
+        store.jobs.submit_job(new_job("waits", CALLBACK_URL))
+        store.attempts.beat(attempt, spent_s=1.0)
+        store.jobs.checkpoints.save(attempt, "tracks", b"body")
+        store.jobs.checkpoints.sources("new")
+        for since_s in (1e9, -1.0):
+            store.queue.take_due_heartbeats(since_s=since_s, limit=5)
+        store.queue.select_jobs_to_prefetch(2)
+        store.queue.reset_prefetch()
+        store.queue.fetch_running_jobs()
+        store.queue.fetch_unfinished_ids()
+        store.queue.delete_old_jobs(0.0)
+        assert store.attempts.finish_job(attempt, DONE) is not None
+        for callback_id, _, _ in store.outbox.due(20):
+            store.outbox.mark_delivered(store.outbox.claim(callback_id))
+        store.outbox.redeliver("new")
+        store.outbox.status("new")
+        store.jobs.estimate_s(store.jobs.fetch_job("waits"))
+        store.jobs.cancel_job("waits", BROKEN)
+        store.jobs.delete_job("new")
+    assert len(asked) > 40
+    assert list(scans(database, asked)) == []
