@@ -1,12 +1,14 @@
 """The server against bare whisperX and bare faster-whisper on the same real weights, in turn: words and time.
 
-    ML_SERVER_REAL_MODELS=FOLDER python -m tests.benchmarks whisperx [text] [time] [PAIRS]
+    ML_SERVER_REAL_MODELS=FOLDER python -m tests.benchmarks whisperx [text] [alone] [time] [ten] [PAIRS]
 
 `text`: each recording of `known_texts` by the server's own stages without Ray (detection, chunks, the vote on the
 language, Whisper with its guard, as a job has them), then by each bare side, each in a process and on one thread.
+`alone`: the same sides and faster-whisper's batched pipeline on two minutes and on half an hour, in turn, for the time.
 `time`: whole jobs of a real server (configs/local.yaml with community-1, all that a job has, from the POST to
 the final callback) and whole runs of bare whisperX in turn, each on its own default threads. One pair is the server's
-turn and then whisperX's, so that a machine that changes its speed changes both. Without a name both.
+turn and then whisperX's, so that a machine that changes its speed changes both. `ten`: ten jobs of a minute at once
+beside ten runs of whisperX one after the other, of which two are measured. Without a name `text` and `time`.
 """
 
 from __future__ import annotations
@@ -41,6 +43,11 @@ if TYPE_CHECKING:
 
 OURS: Final = "server-text"
 BARE: Final = ("whisperx-text", "faster-whisper")
+BATCHED: Final = ("whisperx-text", "faster-whisper-batched")
+ALONE_REPEATS: Final = (2, 31)
+"""The files of `alone`: two minutes, and half an hour."""
+TEN: Final = 10
+TEN_MEASURED: Final = 2
 PAIRS: Final = 2
 TIMED_REPEATS: Final = 3
 """The long file of `time`: the call and the reading so often, three minutes."""
@@ -114,12 +121,16 @@ def main(arguments: Sequence[str] = ()) -> None:
         return
     pairs = next((int(each) for each in arguments if each.isdigit()), PAIRS)
     with tempfile.TemporaryDirectory() as name:
-        if "time" not in arguments or "text" in arguments:
+        chosen = {"text", "alone", "time", "ten"} & set(arguments) or {"text", "time"}
+        if chosen & {"text", "alone"}:
             os.environ["OMP_NUM_THREADS"] = "1"
-            compare_texts(models, Path(name))
+            if "text" in chosen:
+                compare_texts(models, Path(name))
+            if "alone" in chosen:
+                compare_transcriptions(models, Path(name), pairs)
             del os.environ["OMP_NUM_THREADS"]
-        if "text" not in arguments or "time" in arguments:
-            compare_times(models, Path(name), pairs)
+        if chosen & {"time", "ten"}:
+            compare_times(models, Path(name), pairs, chosen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,15 +212,47 @@ class Turn:
     steps_s: dict[str, float]
 
 
-def compare_times(models: Path, folder: Path, pairs: int) -> None:
-    """Print a row per file and pair, and what each side did."""
+def compare_transcriptions(models: Path, folder: Path, pairs: int) -> None:
+    """Print what text alone takes each side, pair by pair."""
+    head = ["text alone, one thread", *(f"{side}: wall, processor s" for side in (OURS, *BATCHED))]
+    head += [f"server / {side}: wall, processor" for side in BATCHED] + ["WER % of each"]
+    say(table(head, []))
+    known = _real()
+    with ExitStack() as stack:
+        sides = {side: stack.enter_context(side_process(side, models, folder)) for side in (OURS, *BATCHED)}
+        for side in sides.values():
+            side.run(written(known[0], folder))  # what loads late is loaded
+        for recording in (repeated(known, times) for times in ALONE_REPEATS):
+            path = written(recording, folder)
+            for _ in range(pairs):
+                told = {name: side.run(path) for name, side in sides.items()}
+                times = {name: (each["wall_s"], each["processor_s"]) for name, each in told.items()}
+                ratios = [[a / b for a, b in zip(times[OURS], times[side], strict=True)] for side in BATCHED]
+                rates = [100 * count(recording, each["text"]).rate for each in told.values()]
+                say(
+                    row(
+                        f"{recording.duration_s:.0f} s",
+                        *(f"{wall:.1f}, {processor:.1f}" for wall, processor in times.values()),
+                        *(f"{wall:.2f}, {processor:.2f}" for wall, processor in ratios),
+                        ", ".join(f"{each:.1f}" for each in rates),
+                    )
+                )
+    say()
+
+
+def _real() -> list[Recording]:
+    return [each for each in recordings() if each.kind in {"real, telephone", "real, read"}]
+
+
+def compare_times(models: Path, folder: Path, pairs: int, chosen: set[str]) -> None:
+    """Print a row per file and pair, and what each side did; and ten jobs at once."""
     environment = {
         "ML_SERVER_TRANSCRIBER__MODEL": str(models / "whisper-base"),
         "ML_SERVER_DIARIZER__ENGINE": "pyannote",
         "ML_SERVER_DIARIZER__MODEL": str(models / "community-1"),
         "ML_SERVER_MODELS__ALLOW_UNPINNED": "true",
     }
-    known = [each for each in recordings() if each.kind in {"real, telephone", "real, read"}]
+    known = _real()
     files = [*known, repeated(known, TIMED_REPEATS)]
     with (
         running_server(environment=environment) as server,
@@ -217,7 +260,14 @@ def compare_times(models: Path, folder: Path, pairs: int) -> None:
         Sources() as sources,
         side_process("whisperx", models, folder) as bare,
     ):
-        _measure(files, pairs, folder, _Server(server, backend, sources), bare)
+        ours = _Server(server, backend, sources)
+        warm = written(files[0], folder)
+        ours.turn(files[0], warm)  # all replicas are up, and what loads late is loaded
+        _bare_turn(bare, files[0], warm)
+        if "time" in chosen:
+            _measure(files, pairs, folder, ours, bare)
+        if "ten" in chosen:
+            _measure_ten(repeated(known, 1), folder, ours, bare)
     say(f"\nwhisperX's threads: {bare.loaded['threads']}; the server's: one per replica, at idle priority.\n\n{ORDER}")
 
 
@@ -227,17 +277,18 @@ class _Server:
     backend: Backend
     sources: Sources
 
-    def turn(self, recording: Recording, path: Path) -> Turn:
-        """One job."""
+    def turn(self, recording: Recording, path: Path, jobs: int = 1) -> Turn:
+        """Jobs at once: when the last one has ended, and what it says."""
         watch = Stopwatch(session_of(self.server))
         began = time.monotonic()
-        job_id = self.server.start(self.sources.file(path), fastapi_base_url=self.backend.url)
-        end = self.backend.wait_end(job_id, within_s=TIMEOUT_S)
+        job_ids = [self.server.start(self.sources.file(path), fastapi_base_url=self.backend.url) for _ in range(jobs)]
+        ends = [self.backend.wait_end(job_id, within_s=TIMEOUT_S) for job_id in job_ids]
         spent = watch.read()
-        assert end.body["status"] == "completed", end.body
-        result = end.body["result"]
+        assert all(end.body["status"] == "completed" for end in ends), [end.body for end in ends]
+        last = max(ends, key=lambda end: end.at)
+        result = last.body["result"]
         return Turn(
-            wall_s=end.at - began,
+            wall_s=last.at - began,
             processor_s=spent.processor_s,
             count=count(recording, result["text"]),
             speakers=result["metadata"]["unique_speakers"],
@@ -257,9 +308,6 @@ def _bare_turn(bare: Side, recording: Recording, path: Path) -> Turn:
 
 
 def _measure(files: Sequence[Recording], pairs: int, folder: Path, server: _Server, bare: Side) -> None:
-    first = written(files[0], folder)
-    server.turn(files[0], first)  # all replicas are up, and what loads late is loaded
-    _bare_turn(bare, files[0], first)
     head = ["file", "server s", "whisperX s", "ratio", "processor s of each", "ratio", "WER %", "speakers"]
     say(table(head, []))
     ratios, last = [], []
@@ -273,6 +321,20 @@ def _measure(files: Sequence[Recording], pairs: int, folder: Path, server: _Serv
     say(row("**median**", "", "", f"**{walls:.2f}**", "", f"**{processors:.2f}**", "", ""))
     say(f"\nLast pair, the clock's seconds. Server (stages run beside each other): {_told(last[0].steps_s)}.")
     say(f"whisperX (one after the other): {_told(last[1].steps_s)}.")
+
+
+def _measure_ten(recording: Recording, folder: Path, server: _Server, bare: Side) -> None:
+    path = written(recording, folder)
+    ours = server.turn(recording, path, TEN)
+    theirs = [_bare_turn(bare, recording, path) for _ in range(TEN_MEASURED)]
+    wall_s, processor_s = (
+        sum(each) * TEN / TEN_MEASURED for each in zip(*((t.wall_s, t.processor_s) for t in theirs), strict=True)
+    )
+    say(
+        f"\nTen jobs of {recording.duration_s:.0f} s at once: {ours.wall_s:.1f} s, {ours.processor_s:.1f} processor s; "
+        f"whisperX, one after the other, from {TEN_MEASURED} of them: {wall_s:.1f} s, {processor_s:.1f} processor s; "
+        f"ratios {ours.wall_s / wall_s:.2f}, {ours.processor_s / processor_s:.2f}."
+    )
 
 
 def _pair_row(name: str, ours: Turn, theirs: Turn) -> str:

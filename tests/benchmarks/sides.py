@@ -1,6 +1,6 @@
 """One side of a comparison, in a process that stays: models load once, files come one after the other.
 
-    python tests/benchmarks/sides.py {server-text,whisperx,whisperx-text,faster-whisper} FOLDER
+    python tests/benchmarks/sides.py {server-text,whisperx,whisperx-text,faster-whisper,faster-whisper-batched} FOLDER
 
 FOLDER is that of `ML_SERVER_REAL_MODELS`. Reads the path of a sound file per line, writes a JSON object per line: what
 it took (the clock's and the processor's seconds, its children's included, and the clock's per step), the language, the
@@ -9,8 +9,9 @@ text and the speakers that were found. The first line that it writes says how it
 `server-text`: the server's own stages from the samples to the text. `whisperx`, as it comes: decode, detect and
 transcribe, diarize with community-1, give the segments speakers; without its aligner (`--no_align`), whose models come
 from hosts that are not asked here. `whisperx-text`: without diarization. `faster-whisper`: its sequential `transcribe`
-with no options, which writes text alone. Compute type and batch size are the server's, as the comparison wants the same
-arithmetic; threads are each one's own default, or what OMP_NUM_THREADS says.
+with no options, which writes text alone; `faster-whisper-batched`: its `BatchedInferencePipeline`. Compute type and
+batch size are the server's, as the comparison wants the same arithmetic; threads are each one's own default, or what
+OMP_NUM_THREADS says.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import sys
 import time
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,17 +106,19 @@ class WhisperX:
 class FasterWhisper:
     """Its model, loaded."""
 
-    def __init__(self, folder: Path) -> None:
-        from faster_whisper import WhisperModel
+    def __init__(self, folder: Path, *, batched: bool) -> None:
+        from faster_whisper import BatchedInferencePipeline, WhisperModel
 
-        self._model = WhisperModel(
+        model = WhisperModel(
             str(folder / "whisper-base"), device=DEVICE, compute_type=COMPUTE_TYPE, cpu_threads=THREADS
         )
+        batches = partial(BatchedInferencePipeline(model).transcribe, batch_size=BATCH_SIZE)
+        self._transcribe = batches if batched else model.transcribe
 
     def __call__(self, path: str, clock: Clock) -> dict[str, Any]:
         """Language and text."""
         with clock.step("decode, transcribe"):
-            segments, info = self._model.transcribe(path)
+            segments, info = self._transcribe(path)
             text = " ".join(segment.text for segment in segments)
         return {"language": info.language, "text": text}
 
@@ -122,8 +126,8 @@ class FasterWhisper:
 def loaded(side: str, folder: Path) -> ServerText | WhisperX | FasterWhisper:
     if side == "server-text":
         return ServerText(folder)
-    if side == "faster-whisper":
-        return FasterWhisper(folder)
+    if side.startswith("faster-whisper"):
+        return FasterWhisper(folder, batched=side.endswith("-batched"))
     return WhisperX(folder, diarizes=side == "whisperx")
 
 
