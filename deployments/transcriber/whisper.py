@@ -15,6 +15,7 @@ from deployments.audio_checks import amplified, is_quiet, is_steady, is_tonal
 from deployments.hallucinations.hypotheses import Hypothesis, Verdict, best, filtered, judge
 from deployments.hallucinations.recitations import is_recited
 from deployments.transcriber.batch_word_times import Untimed, with_words
+from deployments.transcriber.encodings import Encodings
 from deployments.transcriber.protocol import AUTO, BRIEF_S, Chunk
 from deployments.transcriber.vocabulary import TextBefore
 from deployments.transcriber.whisper_model import WINDOW_S
@@ -44,13 +45,14 @@ class _Prepared:
 
 
 class WhisperRecognizer:
-    """A loaded Whisper without state between calls."""
+    """A loaded Whisper. Between calls it keeps nothing but what its encoder has computed already."""
 
     def __init__(
         self, model: Whisper, thresholds: HallucinationThresholds, timed_elsewhere: frozenset[str] = frozenset()
     ) -> None:
         """`timed_elsewhere`: languages whose words the Aligner times."""
         self._model = model
+        self._encodings = Encodings(model.encode, keeps=model.device == "cpu")
         self._thresholds = thresholds
         self._timed_elsewhere = timed_elsewhere
 
@@ -60,8 +62,12 @@ class WhisperRecognizer:
 
     def detect(self, chunks: Sequence[Chunk], *, brief: bool = False) -> list[dict[str, float] | Exception]:
         """See `Recognizer`. Silence has no probabilities."""
-        window_s = BRIEF_S if brief else WINDOW_S
-        return self._each(chunks, self._detect, silent=lambda _: {}, window_s=window_s)
+        encode, window_s = (self._model.encode, BRIEF_S) if brief else (self._encodings.keep, WINDOW_S)
+
+        def languages(prepared: Sequence[_Prepared]) -> list[dict[str, float]]:
+            return self._model.languages(encode([each.features for each in prepared]))
+
+        return self._each(chunks, languages, silent=lambda _: {}, window_s=window_s)
 
     def _each(
         self,
@@ -98,11 +104,8 @@ class WhisperRecognizer:
         warnings = (ResultWarning(code=reason, seconds=_speech_s(chunk)),) if has_speech else ()
         return Transcript(language=chunk.language, device=self._model.device, warnings=warnings)
 
-    def _detect(self, prepared: Sequence[_Prepared]) -> list[dict[str, float]]:
-        return self._model.languages(self._model.encode([each.features for each in prepared]))
-
     def _transcribe(self, prepared: Sequence[_Prepared]) -> list[Transcript]:
-        encoded = self._model.encode([each.features for each in prepared])
+        encoded = self._encodings.take([each.features for each in prepared])
         languages = [each.chunk.language for each in prepared]
         if AUTO in languages:
             found = self._model.languages(encoded)

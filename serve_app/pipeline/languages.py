@@ -11,6 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from deployments.speech_detector.chunks import with_margins
 from deployments.transcriber.passages import (
     AMONG_ALL,
     AMONG_NAMED,
@@ -85,8 +86,11 @@ async def plan_languages(
     if not found:
         return None
     main = likeliest(_spoken_s(found, speech))
-    chunks = voters([chunk for chunk in chunks_of(found, speech, max_chunk_s) if chunk.language == main])
-    heard, durations_s = await detect(chunks, brief=False), [chunk.duration_s for chunk in chunks]
+    planned = chunks_of(found, speech, max_chunk_s)
+    transcribed = dict(zip(planned, with_margins(planned, max_chunk_s), strict=True))
+    chunks = voters([chunk for chunk in planned if chunk.language == main])
+    heard = await detect([transcribed[chunk] for chunk in chunks], brief=False)  # so they are encoded once
+    durations_s = [chunk.duration_s for chunk in chunks]
     voted = vote(_among(heard, named), durations_s)
     if voted is None:
         return None

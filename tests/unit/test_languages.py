@@ -29,7 +29,8 @@ class Ear:
         return [self._careful if self._careful is not None and not brief else self._glance(span) for span in spans]
 
     def _glance(self, span: Span) -> dict[str, float]:
-        return {language: 0.95 for language, (start_s, end_s) in self._brief.items() if start_s <= span.start_s < end_s}
+        middle_s = (span.start_s + span.end_s) / 2
+        return {language: 0.95 for language, (start_s, end_s) in self._brief.items() if start_s <= middle_s < end_s}
 
 
 def plan_of(ear: Ear) -> LanguagePlan:

@@ -114,6 +114,23 @@ def test_languages_are_told_apart(recognizer: Recognizer, clips: list[tuple[Chun
     assert [(each.language, text_of(each)) for each in heard] == [(chunk.language, text) for chunk, text in clips]
 
 
+def test_a_chunk_whose_language_was_detected_is_encoded_once(
+    recognizer: Recognizer, clips: list[tuple[Chunk, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its transcript, words and times included, is the same as that of a chunk that is encoded for it."""
+    chunks = chunks_of(clips)
+    expected = transcripts(recognizer, chunks)
+    encode, encoded = Whisper.encode, []
+    monkeypatch.setattr(
+        Whisper, "encode", lambda self, features: encoded.append(len(features)) or encode(self, features)
+    )
+    fresh = WhisperRecognizer(recognizer._model, recognizer._thresholds)  # type: ignore[attr-defined]
+    fresh.detect(chunks[:-1])
+    fresh.detect(chunks[-1:], brief=True)
+    assert transcripts(fresh, chunks) == expected
+    assert encoded == [len(chunks) - 1, 1, 1]
+
+
 def test_at_a_glance_languages_are_told_apart_too(recognizer: Recognizer, clips: list[tuple[Chunk, str]]) -> None:
     """In a window of 7 s, asked alone or among other questions; what is longer is refused."""
     short = [chunk for chunk, _ in clips if len(chunk.audio) <= BRIEF_S * SAMPLE_RATE_HZ]

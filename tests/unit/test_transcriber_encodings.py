@@ -1,0 +1,96 @@
+"""Chunks whose language was detected are not encoded again to be transcribed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deployments.speech_detector.chunks import with_margins
+from deployments.transcriber import encodings as encodings_module
+from deployments.transcriber.encodings import Encodings
+from deployments.transcriber.passages import chunks_of, whole
+from deployments.types import Span
+from serve_app.pipeline.languages import plan_languages
+
+if TYPE_CHECKING:
+    import pytest
+
+
+class Encoder:
+    """Doubles spectra, and remembers how many it was given at a time."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def __call__(self, features: Any) -> Any:
+        import ctranslate2
+
+        self.batches.append(len(features))
+        return ctranslate2.StorageView.from_array(np.stack([2 * each for each in features]))
+
+
+def spectra(*values: float) -> list[Any]:
+    return [np.full((2, 3), value, np.float32) for value in values]
+
+
+def of(encoded: Any) -> list[float]:
+    return [float(each[0, 0]) for each in np.asarray(encoded)]
+
+
+def test_what_is_kept_is_encoded_once_and_others_beside_it():
+    encoder = Encoder()
+    encodings = Encodings(encoder, keeps=True)
+    assert of(encodings.keep(spectra(1, 2))) == [2, 4]
+    assert of(encodings.take(spectra(3, 2, 4, 1))) == [6, 4, 8, 2]
+    assert encoder.batches == [2, 2]
+    assert of(encodings.take(spectra(2))) == [4]
+    assert encoder.batches == [2, 2, 1], "taken once, it is gone"
+
+
+def test_where_all_are_kept_nothing_is_encoded():
+    encoder = Encoder()
+    encodings = Encodings(encoder, keeps=True)
+    encodings.keep(spectra(1, 2))
+    assert of(encodings.take(spectra(2, 1))) == [4, 2]
+    assert encoder.batches == [2]
+
+
+def test_what_is_kept_is_bounded_and_the_oldest_goes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(encodings_module, "MOST_KEPT", 2)
+    encoder = Encoder()
+    encodings = Encodings(encoder, keeps=True)
+    for value in (1, 2, 3):
+        encodings.keep(spectra(value))
+    assert of(encodings.take(spectra(2, 3))) == [4, 6]
+    assert encoder.batches == [1, 1, 1]
+    assert of(encodings.take(spectra(1))) == [2]
+    assert encoder.batches == [1, 1, 1, 1]
+
+
+def test_nothing_is_kept_where_it_costs_more_than_it_saves():
+    encoder = Encoder()
+    encodings = Encodings(encoder, keeps=False)
+    encodings.keep(spectra(1))
+    encodings.take(spectra(1))
+    assert encoder.batches == [1, 1]
+
+
+async def test_the_chunks_that_vote_are_those_that_are_transcribed():
+    """Sample by sample, margins included: only so what was encoded for the one is what the other needs."""
+    speech = [Span(start_s=at + 0.1, end_s=at + 9.0) for at in range(1, 300, 10)]
+    asked: list[Span] = []
+
+    async def detect(spans: Any, *, brief: bool) -> list[dict[str, float]]:
+        if not brief:
+            asked.extend(spans)
+        return [{"en": 0.99, "ko": 0.01} for _ in spans]
+
+    plan = await plan_languages(speech, 30.0, detect)
+    assert plan is not None
+    transcribed = with_margins(chunks_of(plan.passages, speech, 30.0), 30.0)
+    assert len(asked) == 5
+    assert set(asked) <= set(transcribed)
+    assert [each.start_s for each in transcribed] != [
+        each.start_s for each in chunks_of(whole(speech, "en"), speech, 30)
+    ]
