@@ -49,8 +49,8 @@ ALONE_REPEATS: Final = (2, 31)
 TEN: Final = 10
 TEN_MEASURED: Final = 2
 PAIRS: Final = 2
-TIMED_REPEATS: Final = 3
-"""The long file of `time`: the call and the reading so often, three minutes."""
+TIMED_REPEATS: Final = 2
+"""The long file of `time`: the call and the reading so often, two minutes."""
 TIMEOUT_S: Final = 3600
 WORDS_MORE: Final = 2
 """A recording with more errors than these beyond a bare side's is named."""
