@@ -48,7 +48,7 @@ check: setup
 	$(BIN)/oxfmt --check 'serve_app/console/*.js'
 
 bench: setup
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks $(PARTS)
 
 openapi: setup
 	$(BIN)/python -m serve_app.api.write_openapi > docs/openapi.json

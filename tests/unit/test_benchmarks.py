@@ -5,12 +5,26 @@ import inspect
 import numpy as np
 import pytest
 
+from tests.benchmarks.__main__ import BENCHES, chosen_benches, listed
 from tests.benchmarks.bench_overhead import share_of
 from tests.benchmarks.bench_whisperx import OURS, Heard, texts_table, worse
 from tests.benchmarks.known_texts import Count, Recording, count, normalized, recordings, repeated
 from tests.benchmarks.watched_graph import ENGINES, engine_class
 
 BY_PLACE = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+
+
+def test_parts_are_listed_and_chosen_with_their_arguments():
+    """`make bench` names the parts; each line of that list is what `PARTS` takes."""
+    lines = [row.split("|")[1].strip() for row in listed().splitlines()[2:]]
+    assert len(lines) > len(BENCHES)
+    for line in lines:
+        name, *arguments = line.split()
+        assert chosen_benches(line.split()) == [(name, arguments)]
+    assert chosen_benches([]) == []
+    assert chosen_benches(["server", "length", "1", "load"]) == [("server", []), ("length", ["1"]), ("load", [])]
+    with pytest.raises(SystemExit, match="unknown: hour"):
+        chosen_benches(["hour"])
 
 
 def test_a_jobs_time_is_shared_out_without_rest():
