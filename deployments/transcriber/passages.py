@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Final
 
-from deployments.speech_detector.chunks import cut_chunks, parts
+from deployments.speech_detector.chunks import cut_chunks, parts, with_margins
 from deployments.transcriber.protocol import BRIEF_S
 from deployments.types import Span
 
@@ -68,7 +68,7 @@ class _Run:
     end: int
 
 
-def voters(chunks: Sequence[Span], count: int = VOTERS) -> list[Span]:
+def voters(chunks: Sequence[Passage], count: int = VOTERS) -> list[Passage]:
     """Return the chunks that vote: at most `count`, the longest one of each of `count` equal parts of `chunks`."""
     parts = min(count, len(chunks))
     edges = [round(part * len(chunks) / parts) for part in range(parts + 1)] if parts else []
@@ -166,6 +166,12 @@ def chunks_of(found: Iterable[Passage], speech: Sequence[Span], max_s: float) ->
         for passage in found
         for chunk in cut_chunks(_inside(passage, speech), max_s)
     ]
+
+
+def planned_chunks(found: Iterable[Passage], speech: Sequence[Span], max_s: float) -> dict[Passage, Passage]:
+    """Return the recogniser's chunks with their margins, in order, by the chunks without."""
+    chunks = chunks_of(found, speech, max_s)
+    return dict(zip(chunks, with_margins(chunks, max_s), strict=True))
 
 
 def speech_s(found: Iterable[Span], speech: Sequence[Span]) -> float:

@@ -11,7 +11,6 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from deployments.speech_detector.chunks import with_margins
 from deployments.transcriber.passages import (
     AMONG_ALL,
     AMONG_NAMED,
@@ -22,6 +21,7 @@ from deployments.transcriber.passages import (
     likeliest,
     parts_of_mixed,
     passages,
+    planned_chunks,
     speech_s,
     vote,
     voters,
@@ -86,17 +86,17 @@ async def plan_languages(
     if not found:
         return None
     main = likeliest(_spoken_s(found, speech))
-    planned = chunks_of(found, speech, max_chunk_s)
-    transcribed = dict(zip(planned, with_margins(planned, max_chunk_s), strict=True))
+    planned = planned_chunks(found, speech, max_chunk_s)
     chunks = voters([chunk for chunk in planned if chunk.language == main])
-    heard = await detect([transcribed[chunk] for chunk in chunks], brief=False)  # so they are encoded once
+    heard = await detect([planned[chunk] for chunk in chunks], brief=False)  # as transcribed: they are encoded once
     durations_s = [chunk.duration_s for chunk in chunks]
     voted = vote(_among(heard, named), durations_s)
     if voted is None:
         return None
     language, probability = voted
     others = [each for each in found if each.language != main]
-    detected = _among(await _detected(others, speech, max_chunk_s, detect), named)
+    longest = [planned[chunk] for each in others for chunk in voters(chunks_of([each], speech, max_chunk_s), 1)]
+    detected = _among(await detect(longest, brief=False) if longest else [], named)
     confirmed = [a for a, b in zip(others, detected, strict=True) if b.get(a.language, 0.0) >= caution.confirmed]
     settled = [each if each in confirmed else replace(each, language=language) for each in found]
     plan = LanguagePlan(language=language, probability=probability, passages=joined(settled))
@@ -125,14 +125,6 @@ def _spoken_s(found: Sequence[Passage], speech: Sequence[Span]) -> dict[str, flo
     """Return the seconds of speech in each language, in the order of their first passages."""
     languages = dict.fromkeys(each.language for each in found)
     return {language: speech_s([each for each in found if each.language == language], speech) for language in languages}
-
-
-async def _detected(
-    found: Sequence[Passage], speech: Sequence[Span], max_chunk_s: float, detect: DetectLanguages
-) -> list[Probabilities]:
-    """Return the probabilities of each passage's longest chunk by the thorough way."""
-    longest = [chunk for each in found for chunk in voters(chunks_of([each], speech, max_chunk_s), 1)]
-    return await detect(longest, brief=False) if longest else []
 
 
 async def _divided(

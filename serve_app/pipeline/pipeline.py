@@ -24,10 +24,10 @@ from deployments.extraction.protocol import Part
 from deployments.hallucinations.repetitions import drop_repeated_texts
 from deployments.hallucinations.unheard_words import drop_unheard
 from deployments.prosody.words import UNKNOWN
-from deployments.speech_detector.chunks import join_spans, with_margins
+from deployments.speech_detector.chunks import join_spans
 from deployments.speech_detector.config import PIECE_S as DETECTION_PIECE_S
 from deployments.transcriber.config import detects_language
-from deployments.transcriber.passages import chunks_of, whole
+from deployments.transcriber.passages import planned_chunks, whole
 from deployments.transcriber.protocol import AUTO
 from deployments.types import AudioInfo, Span, Tracks, Transcript, join_tracks, pieces
 from deployments.warnings import ResultWarning, WarningCode, merged
@@ -246,7 +246,7 @@ class Pipeline:
         if self._channels:
             passages = self._channels.cut(passages)
         return PartialTranscript(
-            chunks=with_margins(chunks_of(passages, speech, config.max_chunk_s), config.max_chunk_s),
+            chunks=list(planned_chunks(passages, speech, config.max_chunk_s).values()),
             language_probability=plan.probability if plan else None,
             warnings=language_warnings(plan, speech) if plan else [],
             transcripts={},

@@ -3,8 +3,8 @@
     python -m tests.benchmarks scale [ENDED …]
 
 Medians in milliseconds of each question as the ingress and the manager ask it, over databases of so many ended jobs
-(1000 and 100000) with results, callbacks, events and a checkpoint, and 1, 10 and 100 waiting ones. PostgreSQL where its
-programs are installed.
+(1000 and 100000) with results, callbacks, events and a checkpoint, ten running and 1, 10 and 100 waiting ones. Both
+databases write each commit to the disk. PostgreSQL where its programs are installed.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ TIMES: Final = 30
 AT_ONCE: Final = 2_000
 """Jobs of one insertion."""
 BODY: Final = b'{"text":"","segments":[]}' + b" " * 1000
+DURABLE: Final = ("fsync=on", "full_page_writes=on", "shared_buffers=128MB")
+RUNNING: Final = 10
 URL: Final = "http://127.0.0.1:9/result"
 DAY_S: Final = 86_400.0
 OUTCOME: Final = Outcome(error_code="CANCELLED", error_message="no")
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     measured: dict[tuple[str, int, int], dict[str, float]] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        server = stack.enter_context(postgres.running_postgres()) if postgres.missing() is None else None
+        server = stack.enter_context(postgres.running_postgres(*DURABLE)) if postgres.missing() is None else None
         for ended in sizes:
             urls = {"SQLite": f"sqlite:///{folder / f'{ended}.db'}"}
             if server is not None:
@@ -59,6 +61,8 @@ def main(arguments: Sequence[str] = ()) -> None:
                 database = Database(url)
                 database.create()
                 fill(database, ended)
+                with database.write() as db:
+                    db.exec_driver_sql("ANALYZE")
                 for waiting in WAITING:
                     measured[name, ended, waiting] = asked(database, ended, waiting)
                 database.close()
@@ -99,10 +103,12 @@ def fill(database: Database, ended: int) -> None:
 
 def asked(database: Database, ended: int, waiting: int) -> dict[str, float]:
     """The median milliseconds of each question with so many jobs in the queue, which is empty again afterwards."""
-    store = stores(database, queue_limit=10_000, running_limit=10)
-    ids = [f"waits-{number}" for number in range(waiting)]
+    store = stores(database, queue_limit=10_000, running_limit=RUNNING)
+    ids = [*(f"runs-{number}" for number in range(RUNNING)), *(f"waits-{number}" for number in range(waiting))]
     for job_id in ids:
         store.jobs.submit_job(new_job(job_id, URL))
+        if job_id.startswith("runs-"):
+            store.queue.admit_jobs()
     found = {name: median_ms(ask) for name, ask in questions(database, store, ended, ids[-1]).items()}
     for job_id in ids:
         store.jobs.cancel_job(job_id, OUTCOME)
@@ -148,7 +154,8 @@ def questions(database: Database, store: Stores, ended: int, waits: str) -> dict
         "list: 50 waiting": lambda: lists.page(limit=50, state=JobState.QUEUED),
         "list: 50 whose end is owed": lambda: lists.page(limit=50, callback=CallbackState.PENDING),
         "changes since the last look": lambda: lists.changes(None),
-        "manager: slots, none free": store.queue.fetch_running_jobs,
+        "manager: slots, none free": store.queue.admit_jobs,
+        "manager: running jobs": store.queue.fetch_running_jobs,
         "manager: heartbeats": lambda: store.queue.take_due_heartbeats(since_s=DAY_S),
         "manager: fetching ahead": lambda: store.queue.select_jobs_to_prefetch(2),
         "manager: ends that are due": lambda: store.outbox.due(20),

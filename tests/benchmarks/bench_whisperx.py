@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import soundfile
 
 from deployments.extraction.samples import binary
@@ -46,6 +47,7 @@ BARE: Final = ("whisperx-text", "faster-whisper")
 BATCHED: Final = ("whisperx-text", "faster-whisper-batched")
 ALONE_REPEATS: Final = (2, 31)
 """The files of `alone`: two minutes, and half an hour."""
+PARTS: Final = {"text", "alone", "time", "ten"}
 TEN: Final = 10
 TEN_MEASURED: Final = 2
 PAIRS: Final = 2
@@ -121,7 +123,9 @@ def main(arguments: Sequence[str] = ()) -> None:
         return
     pairs = next((int(each) for each in arguments if each.isdigit()), PAIRS)
     with tempfile.TemporaryDirectory() as name:
-        chosen = {"text", "alone", "time", "ten"} & set(arguments) or {"text", "time"}
+        chosen = {each for each in arguments if not each.isdigit()} or {"text", "time"}
+        if chosen - PARTS:
+            raise SystemExit(f"unknown: {', '.join(sorted(chosen - PARTS))}; known: {', '.join(sorted(PARTS))}")
         if chosen & {"text", "alone"}:
             os.environ["OMP_NUM_THREADS"] = "1"
             if "text" in chosen:
@@ -158,9 +162,10 @@ def compare_texts(models: Path, folder: Path) -> None:
     say(f"\n{worse(heard)}\n")
 
 
-def written(recording: Recording, folder: Path) -> Path:
-    path = folder / "recording.flac"
-    soundfile.write(path, recording.audio, SAMPLE_RATE_HZ)
+def written(recording: Recording, folder: Path, late: int = 0) -> Path:
+    """The file, which begins so many hundredths of a second late: files of one recording differ."""
+    path = folder / f"recording-{late}.flac"
+    soundfile.write(path, np.pad(recording.audio, (late * SAMPLE_RATE_HZ // 100, 0)), SAMPLE_RATE_HZ)
     return path
 
 
@@ -277,11 +282,11 @@ class _Server:
     backend: Backend
     sources: Sources
 
-    def turn(self, recording: Recording, path: Path, jobs: int = 1) -> Turn:
-        """Jobs at once: when the last one has ended, and what it says."""
+    def turn(self, recording: Recording, *paths: Path) -> Turn:
+        """A job per path, all at once: when the last one has ended, and what it says."""
         watch = Stopwatch(session_of(self.server))
         began = time.monotonic()
-        job_ids = [self.server.start(self.sources.file(path), fastapi_base_url=self.backend.url) for _ in range(jobs)]
+        job_ids = [self.server.start(self.sources.file(path), fastapi_base_url=self.backend.url) for path in paths]
         ends = [self.backend.wait_end(job_id, within_s=TIMEOUT_S) for job_id in job_ids]
         spent = watch.read()
         assert all(end.body["status"] == "completed" for end in ends), [end.body for end in ends]
@@ -324,9 +329,9 @@ def _measure(files: Sequence[Recording], pairs: int, folder: Path, server: _Serv
 
 
 def _measure_ten(recording: Recording, folder: Path, server: _Server, bare: Side) -> None:
-    path = written(recording, folder)
-    ours = server.turn(recording, path, TEN)
-    theirs = [_bare_turn(bare, recording, path) for _ in range(TEN_MEASURED)]
+    paths = [written(recording, folder, late) for late in range(TEN)]
+    ours = server.turn(recording, *paths)
+    theirs = [_bare_turn(bare, recording, path) for path in paths[:TEN_MEASURED]]
     wall_s, processor_s = (
         sum(each) * TEN / TEN_MEASURED for each in zip(*((t.wall_s, t.processor_s) for t in theirs), strict=True)
     )

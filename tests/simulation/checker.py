@@ -471,12 +471,12 @@ class Checker:
             if rerun.outcome == "accepted":
                 asked |= {name: value for name, value in rerun.changes.items() if name in asked}
         result = final.answer["result"]
-        told = {
-            "language": result["language"],
-            "emotion_detection": all("emotion" in each for each in result["segments"]),
-        }
-        if told != asked:
-            yield f"{told}, asked for {asked}"
+        judged = {"emotion" in each for each in result["segments"]}
+        failed = any(each["code"] == "EMOTION_FAILED" for each in result["metadata"]["warning_codes"])
+        if result["language"] != asked["language"]:
+            yield f"in {result['language']}, asked for {asked}"
+        if judged not in ({asked["emotion_detection"]}, {False} if failed else set()):
+            yield f"emotions of some segments: {sorted(judged)}, asked for {asked}"
 
     def _disordered(self, job_id: str) -> Iterator[str]:
         """One number, one callback; numbers rise as they are sent; within a run progress rises and the end is last."""

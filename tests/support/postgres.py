@@ -185,10 +185,10 @@ def require() -> None:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """A server for the time of the context."""
+def running_postgres(*settings: str) -> Iterator[Postgres]:
+    """A server for the time of the context; its `settings` go before those of tests, which cost durability."""
     with _folder() as folder:
-        server = Postgres(folder, NO_TCP)
+        server = Postgres(folder, NO_TCP, *settings)
         server.initialise()
         server.start()
         try:

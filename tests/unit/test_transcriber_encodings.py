@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deployments.speech_detector.chunks import with_margins
 from deployments.transcriber import encodings as encodings_module
 from deployments.transcriber.encodings import Encodings
-from deployments.transcriber.passages import chunks_of, whole
+from deployments.transcriber.passages import planned_chunks
 from deployments.types import Span
 from serve_app.pipeline.languages import plan_languages
 
@@ -68,6 +68,29 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes(monkeypatch: pytest.MonkeyP
     assert encoder.batches == [1, 1, 1, 1]
 
 
+def test_what_nobody_asks_for_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch):
+    """Its job may have ended: what somebody said does not lie about."""
+    encoder = Encoder()
+    encodings = Encodings(encoder, keeps=True)
+    encodings.keep(spectra(1))
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 121)
+    encodings.keep(spectra(2))
+    assert len(encodings._kept) == 1
+    encodings.take(spectra(1))
+    assert encoder.batches == [1, 1, 1]
+
+
+def test_what_is_kept_again_is_the_newest(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(encodings_module, "MOST_KEPT", 2)
+    encoder = Encoder()
+    encodings = Encodings(encoder, keeps=True)
+    for value in (1, 2, 1, 3):
+        encodings.keep(spectra(value))
+    encodings.take(spectra(1, 3))
+    assert encoder.batches == [1, 1, 1, 1]
+
+
 def test_nothing_is_kept_where_it_costs_more_than_it_saves():
     encoder = Encoder()
     encodings = Encodings(encoder, keeps=False)
@@ -76,21 +99,19 @@ def test_nothing_is_kept_where_it_costs_more_than_it_saves():
     assert encoder.batches == [1, 1]
 
 
-async def test_the_chunks_that_vote_are_those_that_are_transcribed():
-    """Sample by sample, margins included: only so what was encoded for the one is what the other needs."""
+async def test_what_is_asked_with_care_is_what_is_transcribed():
+    """Sample by sample, margins included, in the main language and in others: only so is it encoded once."""
     speech = [Span(start_s=at + 0.1, end_s=at + 9.0) for at in range(1, 300, 10)]
     asked: list[Span] = []
 
     async def detect(spans: Any, *, brief: bool) -> list[dict[str, float]]:
-        if not brief:
-            asked.extend(spans)
-        return [{"en": 0.99, "ko": 0.01} for _ in spans]
+        asked.extend([] if brief else spans)
+        return [{"en": 0.99, "ko": 0.01} if span.start_s < 200 else {"ko": 0.99, "en": 0.01} for span in spans]
 
     plan = await plan_languages(speech, 30.0, detect)
     assert plan is not None
-    transcribed = with_margins(chunks_of(plan.passages, speech, 30.0), 30.0)
-    assert len(asked) == 5
-    assert set(asked) <= set(transcribed)
-    assert [each.start_s for each in transcribed] != [
-        each.start_s for each in chunks_of(whole(speech, "en"), speech, 30)
-    ]
+    assert [each.language for each in plan.passages] == ["en", "ko"]
+    planned = planned_chunks(plan.passages, speech, 30.0)
+    assert len(asked) == 5 + 1
+    assert set(asked) <= set(planned.values())
+    assert not set(asked) & set(planned), "with margins, which the chunks of bare speech lack"
