@@ -144,10 +144,9 @@ def main() -> None:
 
 
 def additions_s() -> float:
-    """What a plain loop takes: the machine's speed at this hour."""
-    total, began_s = 0, time.perf_counter()
-    for number in range(ADDITIONS):
-        total += number
+    """What a plain loop takes at the top of a script, with global names: the machine's speed at this hour."""
+    began_s = time.perf_counter()
+    exec(f"total = 0\nfor number in range({ADDITIONS}):\n    total += number", {})  # noqa: S102 - our own text
     return time.perf_counter() - began_s
 
 

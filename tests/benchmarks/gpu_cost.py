@@ -6,8 +6,8 @@ Each network runs once on torch's meta device, which knows shapes and computes n
 floating-point operations (torch's own formulas) and the bytes that it reads and writes. An operation takes as long as
 the slowest of three: its arithmetic, its memory traffic, and the start of a kernel (the roofline model: Williams,
 Waterman and Patterson, CACM 2009). A recurrent layer takes as long as its steps, one after the other. Left out:
-what the CPU does beside it (features, beams, search, clustering), which can run meanwhile. Needs torch, transformers
-and pyannote.audio.
+what the CPU does beside it (features, beams, search, clustering), which can run meanwhile, and texts that are written
+again because they were doubted. Needs torch, transformers and pyannote.audio.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from deployments.diarizer.one_pass import BLOCK, MARGIN
+from deployments.transcriber.passages import VOTERS
+from deployments.transcriber.protocol import BRIEF_S
 from tests.benchmarks.random_models import LARGE
 from tests.benchmarks.report import say, table
 from tests.benchmarks.scripted_talk import CHUNK_S
@@ -45,6 +48,8 @@ TRANSCRIBED, BEAMS = 8, 5
 
 FREE: Final = {getattr(torch.ops.aten, name) for name in ("detach", "empty", "empty_like", "new_empty", "_unsafe_view")}
 """Beside views: they move nothing."""
+GATHERING: Final = {getattr(torch.ops.aten, name) for name in ("embedding", "index", "index_select")}
+"""They read no more of their first tensor than they answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +107,8 @@ class Count(TorchDispatchMode):
             return answer
         formula = flop_registry.get(function.overloadpacket)
         flops = float(formula(*args, **(kwargs or {}), out_val=answer)) if formula else 0.0
-        tensors = [*_tensors(args), *_tensors(list((kwargs or {}).values())), *_tensors([answer])]
+        read = [*_tensors(args), *_tensors(list((kwargs or {}).values()))]
+        tensors = [*(read[1:] if function.overloadpacket in GATHERING else read), *_tensors([answer])]
         moved = float(sum(each.numel() * each.element_size() for each in tensors))
         half = any(each.dtype is torch.float16 for each in tensors)
         self.cost.operations.append((flops, moved, half))
@@ -147,29 +153,41 @@ def counted() -> Iterator[Cost]:
         yield count.cost
 
 
-def encoding(chunks: int) -> Cost:
-    """Whisper large-v3's encoder, for a batch of chunks of 30 s."""
+def encoding(chunks: int, seconds: float = CHUNK_S) -> Cost:
+    """Whisper large-v3's encoder, for a batch of windows; shorter ones have fewer positions."""
     model = _whisper().get_encoder()
+    model.max_source_positions = round(50 * seconds)
+    model.embed_positions.weight = nn.Parameter(model.embed_positions.weight[: model.max_source_positions])
     with counted() as cost:
-        model(torch.empty(chunks, LARGE.mels, 3000, dtype=torch.float16))
+        model(torch.empty(chunks, LARGE.mels, round(100 * seconds), dtype=torch.float16))
+    return cost
+
+
+def beginning(chunks: int) -> Cost:
+    """The decoder's first pass: the prompt, and keys and values of the sound for all later ones."""
+    model = _whisper()
+    with torch.device("meta"):
+        words = torch.zeros(chunks, 4, dtype=torch.long)
+        heard = torch.empty(chunks, 1500, LARGE.whisper_width, dtype=torch.float16)
+    with counted() as cost:
+        model.decoder(input_ids=words, encoder_hidden_states=heard, use_cache=False)
     return cost
 
 
 def writing(chunks: int, beams: int) -> Cost:
     """One token for each beam of each chunk, in the middle of a text, as a decoder that keeps keys and values.
 
-    The beams of a chunk read its sound's keys and values once, as in CTranslate2; those of their own texts, a sixth as
-    many for five beams, count once, too.
+    As in CTranslate2 the beams of a chunk read its sound's keys and values once, while each has its own text's, which
+    are read and put into the beams' new order.
     """
     from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-    model, width, heads = _whisper(), LARGE.whisper_width, LARGE.whisper_heads
+    model, width, heads, written = _whisper(), LARGE.whisper_width, LARGE.whisper_heads, LARGE.tokens // 2
     with torch.device("meta"):
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         for layer in range(LARGE.whisper_layers):
-            for part, length in ((cache.self_attention_cache, LARGE.tokens // 2), (cache.cross_attention_cache, 1500)):
-                kept = torch.empty(chunks, heads, length, width // heads, dtype=torch.float16)
-                part.update(kept, kept, layer)
+            kept = torch.empty(chunks, heads, 1500, width // heads, dtype=torch.float16)
+            cache.cross_attention_cache.update(kept, kept, layer)
             cache.is_updated[layer] = True
         heard = torch.empty(chunks, 1500, width, dtype=torch.float16)
         words = torch.zeros(chunks, beams, dtype=torch.long)
@@ -182,6 +200,9 @@ def writing(chunks: int, beams: int) -> Cost:
             cache_position=torch.empty(beams, dtype=torch.long),
         )
         answer.last_hidden_state @ model.decoder.embed_tokens.weight.T
+    texts = float(2 * chunks * beams * written * width * torch.float16.itemsize)
+    for _ in range(LARGE.whisper_layers):  # read for the attention; read and written for the order
+        cost.operations += [(4.0 * chunks * beams * written * width, texts, True), (0.0, 2 * texts, True)]
     return cost
 
 
@@ -255,17 +276,20 @@ def stages() -> list[Stage]:
     """What configs/gpu.yaml computes of an hour."""
     chunks = math.ceil(SPOKEN * HOUR_S / CHUNK_S)
     batches = math.ceil(chunks / TRANSCRIBED)
-    block, margin = 2000, 112
+    glances = math.ceil(SPOKEN * HOUR_S / BRIEF_S / TRANSCRIBED)
     return [
+        Stage(name="language: short windows", call=lambda: encoding(TRANSCRIBED, BRIEF_S), calls=glances),
+        Stage(name="language: the chunks that vote", call=lambda: encoding(VOTERS), calls=1),
         Stage(name="transcription: encoder", call=lambda: encoding(TRANSCRIBED), calls=batches),
+        Stage(name="transcription: prompt, the sound's keys", call=lambda: beginning(TRANSCRIBED), calls=batches),
         Stage(name="transcription: decoder", call=lambda: writing(TRANSCRIBED, BEAMS), calls=batches * LARGE.tokens),
         Stage(name="alignment", call=lambda: listening(8, CHUNK_S), calls=math.ceil(chunks / 8)),
         Stage(name="emotion", call=lambda: listening(60, 10.0), calls=math.ceil(SPOKEN * HOUR_S / 600)),
         Stage(name="diarization: segmentation", call=lambda: segmenting(32), calls=math.ceil(HOUR_S / 32)),
         Stage(
             name="diarization: voices, once over the sound",
-            call=lambda: describing(7, block + 2 * margin),
-            calls=math.ceil(HOUR_S / 0.01 / block / 7),
+            call=lambda: describing(7, BLOCK + 2 * MARGIN),
+            calls=math.ceil(HOUR_S / 0.01 / BLOCK / 7),
         ),
         Stage(
             name="(voices as pyannote's own pipeline: each window, each of three speakers)",

@@ -63,3 +63,30 @@ def test_a_smaller_batch_costs_less_and_two_calls_the_same():
     assert large.flops == pytest.approx(2 * small.flops)
     assert large.operations == again.operations
     assert large.bytes < 2 * small.bytes
+
+
+def test_a_lookup_reads_what_it_answers():
+    with torch.device("meta"):
+        words = nn.Embedding(50_000, 8)
+        numbers = torch.zeros(3, dtype=torch.long)
+    with counted() as cost:
+        words(numbers)
+    assert cost.bytes == 3 * 8 + 3 * 8 * 4
+
+
+def test_a_written_token_reads_all_weights_and_all_that_is_kept():
+    """The decoder's weights once, keys and values of each chunk's sound once, of each beam's text three times."""
+    chunks, beams, width, layers = 2, 5, gpu_cost.LARGE.whisper_width, gpu_cost.LARGE.whisper_layers
+    decoder = gpu_cost._whisper().decoder
+    weights = sum(each.numel() for each in decoder.parameters()) - decoder.embed_positions.weight.numel()
+    unused = layers * 2 * width * width  # a sound's keys and values are there already
+    sound = layers * 2 * chunks * 1500 * width
+    texts = 3 * layers * 2 * chunks * beams * (gpu_cost.LARGE.tokens // 2) * width
+    least = 2 * (weights - unused + sound + texts)
+    assert least < gpu_cost.writing(chunks, beams).bytes < 1.15 * least
+
+
+def test_the_encoder_costs_what_its_length_costs():
+    """A window of 7 s has 350 positions: less than a quarter of the work of 30 s, as attention is quadratic."""
+    short, long = gpu_cost.encoding(1, 7.0).flops, gpu_cost.encoding(1, 30.0).flops
+    assert 0.20 < short / long < 7 / 30
