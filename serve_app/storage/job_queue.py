@@ -30,10 +30,11 @@ PRUNED_AT_ONCE = 10
 _SILENT = (
     select(jobs.c.job_id)
     .where(
+        has_not_ended,
         or_(
             and_(jobs.c.state == JobState.QUEUED, jobs.c.told_at <= bindparam("queued")),
             and_(jobs.c.state == JobState.RUNNING, jobs.c.told_at <= bindparam("running")),
-            and_(has_not_ended, jobs.c.told_at > bindparam("future")),
+            jobs.c.told_at > bindparam("future"),
         ),
         jobs.c.callback_url.is_not(None),
     )

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import and_, case, delete, func, insert, or_, select, tuple_, union, update
 
 from serve_app.jobs.job import CallbackExtras, CallbackState, Counts, Job, NewJob, Outcome, Prefetch, Rerun
 from serve_app.jobs.stages import Stage
@@ -313,7 +313,8 @@ class JobList:
         with self._db.read() as db:
             newest: int = db.execute(select(func.max(events.c.id))).scalar() or 0
         changed = select(events.c.job_id).where(events.c.id > (newest if since is None else since) - LOOK_BACK)
-        return newest, self._fetch(_summaries().where(or_(has_not_ended, jobs.c.job_id.in_(changed))))
+        unfinished = select(jobs.c.job_id).where(has_not_ended)
+        return newest, self._fetch(_summaries().where(jobs.c.job_id.in_(union(unfinished, changed))))
 
     def _fetch(self, query: Select[tuple[object, ...]]) -> list[JobSummary]:
         waiting = select(jobs.c.job_id).where(jobs.c.state == JobState.QUEUED)

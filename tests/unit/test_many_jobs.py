@@ -14,7 +14,7 @@ from serve_app.api import service as service_module
 from serve_app.jobs.job import JobOptions
 from serve_app.settings import Settings
 from serve_app.storage.database import Database
-from serve_app.storage.tables import jobs
+from serve_app.storage.tables import callbacks, events, jobs
 from tests.support.edge import edge as edge_over
 from tests.support.jobs import BROKEN, CALLBACK_URL, DONE, new_job, started
 from tests.support.stores import stores
@@ -35,8 +35,13 @@ def database(tmp_path_factory):
     ended |= {"fingerprint": "f", "video_url": "https://v.example/a", "options": JobOptions().model_dump()}
     ended |= {"state": "failed", "stage": "done", "prefetch": "none", "cancel_requested": False, "error_code": "X"}
     rows = [ended | {"job_id": f"stored-{n}", "created_at": now - n} for n in range(STORED)]
+    told = {"url": CALLBACK_URL, "origin": "http://127.0.0.1:9", "body": b"{}", "state": "delivered", "sequence": 1}
+    told |= dict.fromkeys(("attempts", "due_since", "next_try_at"), 1)
+    event_of = {"at": now, "run": 1, "attempt": 1, "kind": "completed", "detail": None}
     with database.write() as db:
         db.execute(insert(jobs), rows)
+        db.execute(insert(callbacks), [told | {"id": row["job_id"], "job_id": row["job_id"]} for row in rows])
+        db.execute(insert(events), [event_of | {"job_id": row["job_id"]} for row in rows])
     yield database
     database.close()
 
@@ -57,6 +62,7 @@ PLACES = {
     "status": "/api/upload-video/status/stored-{}",
     "health": "/health",
     "page": "/api/upload-video/jobs?limit=5&after=stored-{}",
+    "waiting": "/api/upload-video/jobs?limit=5&state=accepted&after=stored-{}",
     "owed": "/api/upload-video/jobs?limit=5&callback=pending&after=stored-{}",
     "changes": "/api/upload-video/jobs/events?{}",
 }
