@@ -13,7 +13,7 @@ from serve_app.jobs.states import JobState, check
 from serve_app.storage import timeline
 from serve_app.storage.job_rows import count_by_state, fetch
 from serve_app.storage.server_state import is_draining, note_deletion
-from serve_app.storage.tables import callbacks, has_ended, has_not_ended, jobs
+from serve_app.storage.tables import callbacks, has_not_ended, jobs
 from serve_app.storage.timeline import EventKind
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class JobQueue:
 
         A job whose callback is pending stays. At most `PRUNED_AT_ONCE` go, so that other writers need not wait long.
         """
-        old = and_(has_ended, jobs.c.finished_at < ended_before)
+        old = jobs.c.finished_at < ended_before  # by the index of ends: what has not ended has none
         pending = exists().where(callbacks.c.job_id == jobs.c.job_id, callbacks.c.state == CallbackState.PENDING)
         query = select(jobs.c.job_id).where(old, ~pending).order_by(jobs.c.finished_at).limit(PRUNED_AT_ONCE)
         with self._db.write(admission=True) as db:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, delete, func, insert, or_, select, tuple_, union, update
+from sqlalchemy import and_, case, delete, func, insert, not_, or_, select, tuple_, union, update
 
 from serve_app.jobs.job import CallbackExtras, CallbackState, Counts, Job, NewJob, Outcome, Prefetch, Rerun
 from serve_app.jobs.stages import Stage
@@ -296,7 +296,7 @@ class JobList:
             query = query.where(jobs.c.state == state)
         if callback:
             some = select(callbacks.c.job_id).where(callbacks.c.state == callback)  # quick: few are pending
-            query = query.where(jobs.c.job_id.in_(some), _newest_callback() == callback, has_ended)
+            query = query.where(jobs.c.job_id.in_(some), _newest_callback() == callback, not_(has_not_ended))
         if after:
             last = select(jobs.c.created_at, jobs.c.job_id).where(jobs.c.job_id == after)
             with self._db.read() as db:

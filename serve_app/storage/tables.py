@@ -59,6 +59,7 @@ jobs = Table(
 Index("jobs_by_state", jobs.c.state, jobs.c.queued_at)
 Index("jobs_by_end", jobs.c.finished_at)
 Index("jobs_by_age", jobs.c.created_at, jobs.c.job_id)
+Index("jobs_by_state_and_age", jobs.c.state, jobs.c.created_at, jobs.c.job_id)
 
 has_ended = jobs.c.state.in_([state for state in JobState if state.ended])
 has_not_ended = jobs.c.state.in_([state for state in JobState if not state.ended])

@@ -156,8 +156,9 @@ def counted() -> Iterator[Cost]:
 def encoding(chunks: int, seconds: float = CHUNK_S) -> Cost:
     """Whisper large-v3's encoder, for a batch of windows; shorter ones have fewer positions."""
     model = _whisper().get_encoder()
-    model.max_source_positions = round(50 * seconds)
-    model.embed_positions.weight = nn.Parameter(model.embed_positions.weight[: model.max_source_positions])
+    model.max_source_positions = model.config.max_source_positions = round(50 * seconds)
+    with torch.device("meta"):
+        model.embed_positions = nn.Embedding(model.max_source_positions, LARGE.whisper_width, dtype=torch.float16)
     with counted() as cost:
         model(torch.empty(chunks, LARGE.mels, round(100 * seconds), dtype=torch.float16))
     return cost

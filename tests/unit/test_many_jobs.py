@@ -63,6 +63,7 @@ PLACES = {
     "health": "/health",
     "page": "/api/upload-video/jobs?limit=5&after=stored-{}",
     "waiting": "/api/upload-video/jobs?limit=5&state=accepted&after=stored-{}",
+    "failed": "/api/upload-video/jobs?limit=5&state=failed&after=stored-{}",
     "owed": "/api/upload-video/jobs?limit=5&callback=pending&after=stored-{}",
     "changes": "/api/upload-video/jobs/events?{}",
 }
@@ -126,6 +127,19 @@ def test_a7_no_question_reads_all_rows(http, database, place, monkeypatch):
         assert http.get(PLACES[place].format(7)).status_code == 200
     assert asked
     assert list(scans(database, asked)) == []
+
+
+@pytest.mark.parametrize("place", ["page", "waiting", "failed"])
+def test_a7_a_list_is_read_in_its_order(http, database, place):
+    """A7: the newest ones, of any state, come from an index in that order: nothing is sorted but a page's own rows."""
+    with statements(database._reader) as asked:
+        assert http.get(PLACES[place].format(7)).status_code == 200
+    pages = [each for each in asked.items() if "ORDER BY jobs.created_at" in each[0]]
+    assert pages
+    with database.read() as db:
+        for statement, parameters in pages:
+            plan = db.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+            assert "USE TEMP B-TREE FOR ORDER BY" not in [row[3] for row in plan if row[1] == 0]  # of the list itself
 
 
 def test_a7_neither_intake_nor_manager_nor_a_job_reads_all_rows(database):

@@ -20,7 +20,7 @@ from serve_app.storage.tables import metadata
 from tests.support.jobs import begin
 from tests.support.stores import set_draining, stores
 
-STEPS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"]
+STEPS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"]
 BEFORE_COUNTING = STEPS[:3]
 """Only tables of these steps were ever made without their number."""
 

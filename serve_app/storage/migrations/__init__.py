@@ -13,7 +13,7 @@ from sqlalchemy import inspect, text
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-NEWEST = "0008"
+NEWEST = "0009"
 """The last step. A constant, so that a process that finds it in the database need not load Alembic."""
 
 
