@@ -1,7 +1,7 @@
 """Quick starts of processes: imports of Ray Serve without what it does not need, and of compiled modules.
 
 Serve and httpx import pandas and rich where these are installed, and work as well without them. They would take a
-quarter of the time that a process imports (docs/benchmarks.md), and 25 MB in each.
+quarter of the time that a process imports, and 20 MB in each (docs/decisions.md).
 """
 
 from __future__ import annotations

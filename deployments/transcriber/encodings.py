@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 MOST_KEPT: Final = 48
 """Nearly what ten jobs have at once; of Whisper base 3 MB each, of large-v3 7.7."""
-LONGEST_KEPT_S: Final = 120.0
-"""What nobody has asked for until then, because its job ended or another replica has it, goes at the next call."""
+LONGEST_KEPT_S: Final = 600.0
+"""What nobody has asked for until then, because its job ended or another replica has it, goes with the next job."""
 
 
 class Encodings:

@@ -475,7 +475,7 @@ class Checker:
         failed = any(each["code"] == "EMOTION_FAILED" for each in result["metadata"]["warning_codes"])
         if result["language"] != asked["language"]:
             yield f"in {result['language']}, asked for {asked}"
-        if judged not in ({asked["emotion_detection"]}, {False} if failed else set()):
+        if judged not in ({asked["emotion_detection"]}, set(), {False} if failed else set()):
             yield f"emotions of some segments: {sorted(judged)}, asked for {asked}"
 
     def _disordered(self, job_id: str) -> Iterator[str]:

@@ -19,6 +19,7 @@ from serve_app.warning_sentences import sentence
 from tests.support import console_pictures
 from tests.support.console_world import WARNING, World, a_talk
 from tests.support.live_server import serving
+from tests.support.process import until
 from tests.support.result_warnings import ONE_OF_EACH
 
 WORDS = 300
@@ -321,7 +322,7 @@ def test_e1_speakers_are_named(world, url, page):
 
     page.focus(".speakers button >> nth=1")
     page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.name") == "name"
+    page.wait_for_selector("[name=name]:focus")
     page.keyboard.type(" 김철수 ")
     page.keyboard.press("Enter")
     page.wait_for_selector(".announced >> text=This speaker is called 김철수 now.")
@@ -331,7 +332,7 @@ def test_e1_speakers_are_named(world, url, page):
     assert page.evaluate("document.activeElement.textContent") == "김철수"
     assert page.locator(".now").inner_text() == word
     assert "김철수" in page.get_attribute(".ruler", "aria-valuetext")
-    page.wait_for_function("drawn.includes('김철수')")
+    until(lambda: page.evaluate("drawn.includes('김철수')"))
 
     colours = page.evaluate("[...document.querySelectorAll('.segment')].map((item) => item.className)")
     page.locator(f".segment >> nth={ids.index('SPEAKER_00')}").locator(".who").click()

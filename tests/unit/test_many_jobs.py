@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 from fastapi.testclient import TestClient
@@ -65,6 +65,7 @@ PLACES = {
     "waiting": "/api/upload-video/jobs?limit=5&state=accepted&after=stored-{}",
     "failed": "/api/upload-video/jobs?limit=5&state=failed&after=stored-{}",
     "owed": "/api/upload-video/jobs?limit=5&callback=pending&after=stored-{}",
+    "owed by failed ones": "/api/upload-video/jobs?limit=5&state=failed&callback=pending&after=stored-{}",
     "changes": "/api/upload-video/jobs/events?{}",
 }
 
@@ -101,14 +102,22 @@ def statements(*engines):
 
 
 def scans(database, asked):
-    """The statements that read a whole table that grows with the jobs, and how: by an index, too, unless they stop."""
+    """The statements that read a whole table that grows with the jobs, or all ended ones, and how.
+
+    By an index, too, unless the list itself stops after some.
+    """
     with database.read() as db:
         for statement, parameters in asked.items():
             if statement.split()[0] in {"BEGIN", "PRAGMA"}:
                 continue
-            for row in db.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters):
-                found = re.match(r"SCAN (jobs|results|callbacks|events|checkpoints)\b(.*)", row[3])
-                if found and not ("INDEX" in found[2] and "LIMIT" in statement):
+            plan = db.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+            listed = [row[3] for row in plan if row[1] == 0]
+            stops = "LIMIT" in statement.rpartition(")")[2] and "USE TEMP B-TREE FOR ORDER BY" not in listed
+            ended = {"completed", "failed"} & set(parameters)
+            for row in plan:
+                all_ended = ended and re.search(r"jobs USING (COVERING )?INDEX jobs_by_state\w* \(state=\?\)", row[3])
+                found = all_ended or re.match(r"SCAN (jobs|results|callbacks|events|checkpoints)\b", row[3])
+                if found and not (stops and row[3] in listed and "INDEX" in row[3]):
                     yield statement, row[3]
 
 
@@ -116,7 +125,12 @@ def test_scans_are_seen(database):
     """All rows, by the table or by an index; a list that stops after some reads no further."""
     bad = ("SELECT state, count(*) FROM jobs GROUP BY state", "SELECT count(*) FROM callbacks", "DELETE FROM events")
     good = ("SELECT job_id FROM jobs ORDER BY created_at, job_id LIMIT 5", "SELECT * FROM jobs WHERE job_id = 'a'")
-    assert [statement for statement, _ in scans(database, dict.fromkeys((*bad, *good), ()))] == list(bad)
+    ended = "SELECT job_id FROM jobs WHERE state = ? AND finished_at + 0 < 5 ORDER BY finished_at LIMIT 5"
+    asked = dict.fromkeys((*bad, *good), ()) | {ended: ("failed",)}
+    assert [statement for statement, _ in scans(database, asked)] == [
+        *bad,
+        ended,
+    ]
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -140,6 +154,30 @@ def test_a7_a_list_is_read_in_its_order(http, database, place):
         for statement, parameters in pages:
             plan = db.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
             assert "USE TEMP B-TREE FOR ORDER BY" not in [row[3] for row in plan if row[1] == 0]  # of the list itself
+
+
+@pytest.mark.parametrize("place", ["owed", "owed by failed ones"])
+def test_a7_few_owed_ends_are_found_first(http, database, place):
+    """A7: the jobs whose end is owed are looked up one by one; no index of all jobs is walked to find them."""
+    with statements(database._reader) as asked:
+        assert http.get(PLACES[place].format(7)).status_code == 200
+    [(statement, parameters)] = [each for each in asked.items() if "ORDER BY jobs.created_at" in each[0]]
+    with database.read() as db:
+        plan = [row[3] for row in db.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+    assert re.match(r"SEARCH jobs USING (INDEX sqlite_autoindex_jobs_1|PRIMARY KEY) \(job_id=\?\)", plan[0]), plan
+
+
+def test_a7_changes_are_found_by_index_on_postgresql_too(postgresql_url):
+    """A7: jobs are looked up by their ids; an `or` over two questions would be a filter over all of them."""
+    with closing(Database(postgresql_url)) as database:
+        database.create()
+        with statements(database._reader) as asked:
+            stores(database, queue_limit=1, running_limit=1).jobs.job_list.changes(None)
+        with database.read() as db:
+            db.exec_driver_sql("SET enable_seqscan = off")
+            for statement, parameters in asked.items():
+                plan = db.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars().all()
+                assert not [step for step in plan if "Seq Scan" in step or ("Filter:" in step and "SubPlan" in step)]
 
 
 def test_a7_neither_intake_nor_manager_nor_a_job_reads_all_rows(database):

@@ -68,13 +68,13 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes(monkeypatch: pytest.MonkeyP
     assert encoder.batches == [1, 1, 1, 1]
 
 
-def test_what_nobody_asks_for_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch):
-    """Its job may have ended: what somebody said does not lie about."""
+def test_what_nobody_asks_for_goes_with_the_next_job(monkeypatch: pytest.MonkeyPatch):
+    """Its job may have ended, or another replica has transcribed it."""
     encoder = Encoder()
     encodings = Encodings(encoder, keeps=True)
     encodings.keep(spectra(1))
     now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + 121)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 601)
     encodings.keep(spectra(2))
     assert len(encodings._kept) == 1
     encodings.take(spectra(1))

@@ -131,6 +131,21 @@ def test_a_chunk_whose_language_was_detected_is_encoded_once(
     assert encoded == [len(chunks) - 1, 1, 1]
 
 
+def test_on_a_gpu_nothing_is_kept(
+    recognizer: Recognizer, clips: list[tuple[Chunk, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its memory cannot be read by numpy, and it encodes a chunk in milliseconds."""
+    encode, encoded = Whisper.encode, []
+    monkeypatch.setattr(
+        Whisper, "encode", lambda self, features: encoded.append(len(features)) or encode(self, features)
+    )
+    monkeypatch.setattr(recognizer._model, "device", "cuda")  # type: ignore[attr-defined]
+    fresh = WhisperRecognizer(recognizer._model, recognizer._thresholds)  # type: ignore[attr-defined]
+    fresh.detect(chunks_of(clips)[:2])
+    transcripts(fresh, chunks_of(clips)[:2])
+    assert encoded == [2, 2]
+
+
 def test_at_a_glance_languages_are_told_apart_too(recognizer: Recognizer, clips: list[tuple[Chunk, str]]) -> None:
     """In a window of 7 s, asked alone or among other questions; what is longer is refused."""
     short = [chunk for chunk, _ in clips if len(chunk.audio) <= BRIEF_S * SAMPLE_RATE_HZ]
