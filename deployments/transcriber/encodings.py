@@ -1,7 +1,7 @@
 """What the encoder made of chunks whose language was detected, kept until they are transcribed.
 
 The encoder computes 30 s at once, and the chunks that vote on a video's language are transcribed afterwards. Only on
-CPUs, where that is a third of a short job's transcription: a GPU encodes a chunk in a few milliseconds. Where another
+CPUs, where that is a quarter of a short job's transcription: a GPU encodes a chunk in a few milliseconds. Where another
 replica transcribes a chunk, or too many others came between, it is encoded again.
 """
 

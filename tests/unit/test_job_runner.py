@@ -274,8 +274,9 @@ class Saves(Work):
         self.checkpoints = checkpoints
 
 
-async def test_d7_what_a_stage_has_just_finished_is_saved_before_a_leave(settings, store, monkeypatch):
-    """D7: a checkpoint that is being written when the server stops is there for the next attempt."""
+@pytest.fixture
+def slow_saves(monkeypatch):
+    """A database that takes its time for each checkpoint."""
     save = Checkpoints.save
 
     def slowly(*args):
@@ -283,6 +284,11 @@ async def test_d7_what_a_stage_has_just_finished_is_saved_before_a_leave(setting
         return save(*args)
 
     monkeypatch.setattr(Checkpoints, "save", slowly)
+
+
+@pytest.mark.usefixtures("slow_saves")
+async def test_d7_what_a_stage_has_just_finished_is_saved_before_a_leave(settings, store, monkeypatch):
+    """D7: a checkpoint that is being written when the server stops is there for the next attempt."""
     monkeypatch.setattr(driver_module, "Pipeline", Saves)
     driver = start(settings)
     await until(lambda: bool(Work.running))
@@ -295,15 +301,9 @@ async def test_d7_what_a_stage_has_just_finished_is_saved_before_a_leave(setting
     assert store.jobs.fetch_job("a").attempt == 0
 
 
+@pytest.mark.usefixtures("slow_saves")
 async def test_what_the_last_stage_has_just_finished_is_saved_before_the_end(settings, store, monkeypatch):
     """A rerun finds it: a checkpoint that comes after the end counts no more."""
-    save = Checkpoints.save
-
-    def slowly(*args):
-        time.sleep(0.3)
-        return save(*args)
-
-    monkeypatch.setattr(Checkpoints, "save", slowly)
     monkeypatch.setattr(driver_module, "Pipeline", Saves)
     Work.done.set()
     await ended(driven(settings))

@@ -127,10 +127,7 @@ def test_scans_are_seen(database):
     good = ("SELECT job_id FROM jobs ORDER BY created_at, job_id LIMIT 5", "SELECT * FROM jobs WHERE job_id = 'a'")
     ended = "SELECT job_id FROM jobs WHERE state = ? AND finished_at + 0 < 5 ORDER BY finished_at LIMIT 5"
     asked = dict.fromkeys((*bad, *good), ()) | {ended: ("failed",)}
-    assert [statement for statement, _ in scans(database, asked)] == [
-        *bad,
-        ended,
-    ]
+    assert [statement for statement, _ in scans(database, asked)] == [*bad, ended]
 
 
 @pytest.mark.parametrize("place", PLACES)

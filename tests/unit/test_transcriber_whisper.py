@@ -114,16 +114,22 @@ def test_languages_are_told_apart(recognizer: Recognizer, clips: list[tuple[Chun
     assert [(each.language, text_of(each)) for each in heard] == [(chunk.language, text) for chunk, text in clips]
 
 
+def counted_encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many chunks the encoder is given from now on, call by call."""
+    encode, encoded = Whisper.encode, []
+    monkeypatch.setattr(
+        Whisper, "encode", lambda self, features: encoded.append(len(features)) or encode(self, features)
+    )
+    return encoded
+
+
 def test_a_chunk_whose_language_was_detected_is_encoded_once(
     recognizer: Recognizer, clips: list[tuple[Chunk, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And its transcript, words and times included, is the same as that of a chunk that is encoded for it."""
     chunks = chunks_of(clips)
     expected = transcripts(recognizer, chunks)
-    encode, encoded = Whisper.encode, []
-    monkeypatch.setattr(
-        Whisper, "encode", lambda self, features: encoded.append(len(features)) or encode(self, features)
-    )
+    encoded = counted_encodings(monkeypatch)
     fresh = WhisperRecognizer(recognizer._model, recognizer._thresholds)  # type: ignore[attr-defined]
     fresh.detect(chunks[:-1])
     fresh.detect(chunks[-1:], brief=True)
@@ -135,10 +141,7 @@ def test_on_a_gpu_nothing_is_kept(
     recognizer: Recognizer, clips: list[tuple[Chunk, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its memory cannot be read by numpy, and it encodes a chunk in milliseconds."""
-    encode, encoded = Whisper.encode, []
-    monkeypatch.setattr(
-        Whisper, "encode", lambda self, features: encoded.append(len(features)) or encode(self, features)
-    )
+    encoded = counted_encodings(monkeypatch)
     monkeypatch.setattr(recognizer._model, "device", "cuda")  # type: ignore[attr-defined]
     fresh = WhisperRecognizer(recognizer._model, recognizer._thresholds)  # type: ignore[attr-defined]
     fresh.detect(chunks_of(clips)[:2])
