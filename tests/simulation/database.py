@@ -116,6 +116,7 @@ def prepared(folder: Path, template: Path) -> str:
     """Put a database with all tables into `folder`, in place of the one before; return its URL."""
     for engine in _ENGINES.values():
         engine.dispose()
+        engine.pool.dispatch.checkin.clear()  # each process of the run before added a listener
     path = folder / "ml-server.db"
     for rest in folder.glob("ml-server.db*"):
         rest.unlink()
