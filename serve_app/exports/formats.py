@@ -27,7 +27,7 @@ MEDIA_TYPES: Mapping[FormatName, str] = {
     "rttm": "text/plain",
 }
 _ARROW = re.compile(r"--+>")
-_NOT_IN_RTTM = re.compile(r"[\s<>]")
+_NOT_IN_RTTM = re.compile(r'[\s<>"]')
 FORMULA_BEGINS = ("=", "+", "-", "@")
 
 

@@ -4,7 +4,8 @@
 
 `text`: each recording of `known_texts` by the server's own stages without Ray (detection, chunks, the vote on the
 language, Whisper with its guard, as a job has them), then by each bare side, each in a process and on one thread.
-`alone`: the same sides and faster-whisper's batched pipeline on two minutes and on half an hour, in turn, for the time.
+`alone`: whisperX, faster-whisper's batched pipeline and, where it is installed (`pip install pywhispercpp`),
+whisper.cpp on two minutes and on half an hour, in turn, for the time.
 `time`: whole jobs of a real server (configs/local.yaml with community-1, all that a job has, from the POST to
 the final callback) and whole runs of bare whisperX in turn, each on its own default threads. One pair is the server's
 turn and then whisperX's, so that a machine that changes its speed changes both. `ten`: ten jobs of a minute at once
@@ -23,6 +24,7 @@ import time
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,7 +46,12 @@ if TYPE_CHECKING:
 
 OURS: Final = "server-text"
 BARE: Final = ("whisperx-text", "faster-whisper")
-BATCHED: Final = ("whisperx-text", "faster-whisper-batched")
+OTHERS: Final = (
+    "whisperx-text",
+    "faster-whisper-batched",
+    *(["whisper-cpp"] if find_spec("pywhispercpp") else []),
+)
+"""The other sides of `alone`."""
 ALONE_REPEATS: Final = (2, 31)
 """The files of `alone`: two minutes, and half an hour."""
 PARTS: Final = {"text", "alone", "time", "ten"}
@@ -219,12 +226,12 @@ class Turn:
 
 def compare_transcriptions(models: Path, folder: Path, pairs: int) -> None:
     """Print what text alone takes each side, pair by pair."""
-    head = ["text alone, one thread", *(f"{side}: wall, processor s" for side in (OURS, *BATCHED))]
-    head += [f"server / {side}: wall, processor" for side in BATCHED] + ["WER % of each"]
+    head = ["text alone, one thread", *(f"{side}: wall, processor s" for side in (OURS, *OTHERS))]
+    head += [f"server / {side}: wall, processor" for side in OTHERS] + ["WER % of each"]
     say(table(head, []))
     known = _real()
     with ExitStack() as stack:
-        sides = {side: stack.enter_context(side_process(side, models, folder)) for side in (OURS, *BATCHED)}
+        sides = {side: stack.enter_context(side_process(side, models, folder)) for side in (OURS, *OTHERS)}
         for side in sides.values():
             side.run(written(known[0], folder))  # what loads late is loaded
         for recording in (repeated(known, times) for times in ALONE_REPEATS):
@@ -232,7 +239,7 @@ def compare_transcriptions(models: Path, folder: Path, pairs: int) -> None:
             for _ in range(pairs):
                 told = {name: side.run(path) for name, side in sides.items()}
                 times = {name: (each["wall_s"], each["processor_s"]) for name, each in told.items()}
-                ratios = [[a / b for a, b in zip(times[OURS], times[side], strict=True)] for side in BATCHED]
+                ratios = [[a / b for a, b in zip(times[OURS], times[side], strict=True)] for side in OTHERS]
                 rates = [100 * count(recording, each["text"]).rate for each in told.values()]
                 say(
                     row(

@@ -1,17 +1,19 @@
 """One side of a comparison, in a process that stays: models load once, files come one after the other.
 
-    python tests/benchmarks/sides.py {server-text,whisperx,whisperx-text,faster-whisper,faster-whisper-batched} FOLDER
+    python tests/benchmarks/sides.py SIDE FOLDER
 
-FOLDER is that of `ML_SERVER_REAL_MODELS`. Reads the path of a sound file per line, writes a JSON object per line: what
-it took (the clock's and the processor's seconds, its children's included, and the clock's per step), the language, the
-text and the speakers that were found. The first line that it writes says how it was loaded.
+SIDE is one of those told below, FOLDER that of `ML_SERVER_REAL_MODELS`. Reads the path of a sound file per line, writes
+a JSON object per line: what it took (the clock's and the processor's seconds, its children's included, and the clock's
+per step), the language, the text and the speakers that were found. The first line that it writes says how it was
+loaded.
 
 `server-text`: the server's own stages from the samples to the text. `whisperx`, as it comes: decode, detect and
 transcribe, diarize with community-1, give the segments speakers; without its aligner (`--no_align`), whose models come
 from hosts that are not asked here. `whisperx-text`: without diarization. `faster-whisper`: its sequential `transcribe`
-with no options, which writes text alone; `faster-whisper-batched`: its `BatchedInferencePipeline`. Compute type and
-batch size are the server's, as the comparison wants the same arithmetic; threads are each one's own default, or what
-OMP_NUM_THREADS says.
+with no options, which writes text alone; `faster-whisper-batched`: its `BatchedInferencePipeline`. `whisper-cpp`: the
+library in pywhispercpp with beams of 5, as its own command line, on the same weights in its 8-bit form. Compute type
+and batch size are the server's, as the comparison wants the same arithmetic; threads are each one's own default, or
+what OMP_NUM_THREADS says.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 import warnings
 from contextlib import contextmanager
@@ -123,9 +126,36 @@ class FasterWhisper:
         return {"language": info.language, "text": text}
 
 
-def loaded(side: str, folder: Path) -> ServerText | WhisperX | FasterWhisper:
+class WhisperCpp:
+    """Its model, loaded."""
+
+    def __init__(self, folder: Path) -> None:
+        sys.path.insert(0, str(ROOT))
+        from pywhispercpp.model import Model
+
+        from tests.benchmarks.ggml import write_ggml
+
+        with tempfile.NamedTemporaryFile(suffix=".bin") as file:
+            write_ggml(folder / "whisper-base", Path(file.name))
+            beams = {"params_sampling_strategy": 1, "beam_search": {"beam_size": 5, "patience": -1.0}}
+            self._model: Any = Model(file.name, n_threads=THREADS, language="auto", print_progress=False, **beams)
+
+    def __call__(self, path: str, clock: Clock) -> dict[str, Any]:
+        """Language and text."""
+        import soundfile
+
+        with clock.step("decode"):
+            audio = soundfile.read(path, dtype="float32")[0]
+        with clock.step("transcribe"):
+            text = " ".join(segment.text for segment in self._model.transcribe(audio))
+        return {"language": "auto", "text": text}
+
+
+def loaded(side: str, folder: Path) -> ServerText | WhisperX | FasterWhisper | WhisperCpp:
     if side == "server-text":
         return ServerText(folder)
+    if side == "whisper-cpp":
+        return WhisperCpp(folder)
     if side.startswith("faster-whisper"):
         return FasterWhisper(folder, batched=side.endswith("-batched"))
     return WhisperX(folder, diarizes=side == "whisperx")

@@ -388,7 +388,7 @@ def test_names_stand_where_the_ids_stood(result, options, given):
     ]
     expected = Annotation()
     for i, (one, caller) in enumerate(zip(said, callers, strict=True)):
-        expected[Segment(one["start_time"], one["end_time"]), i] = re.sub("[ <>]", "_", caller)
+        expected[Segment(one["start_time"], one["end_time"]), i] = re.sub('[ <>"]', "_", caller)
     assert turns(written(result, "rttm", names)) == turns_of(expected.support())
 
 
@@ -400,6 +400,13 @@ def test_two_ids_with_one_name_are_one_speaker():
         f"SPEAKER {JOB} 1 1.000 0.600 <NA> <NA> 김_철수 <NA> <NA>",
         f"SPEAKER {JOB} 1 1.600 0.300 <NA> <NA> SPEAKER_02 <NA> <NA>",
     ]
+
+
+def test_quotation_marks_of_a_name_hide_no_turns():
+    """Tables of pandas, with which many read RTTM, would take all between two marks for one cell."""
+    result = of(segment(1.0, ["Yes."]), segment(2.0, ["No."], speaker=1), segment(3.0, ["Oh."]))
+    names = {"SPEAKER_00": 'Anna "', "SPEAKER_01": '"=1+1"'}
+    assert [turn[2] for turn in turns(written(result, "rttm", names))] == ["Anna__", "_=1+1_", "Anna__"]
 
 
 def test_a_name_that_is_wider_than_a_line_is_shortened():
