@@ -9,7 +9,7 @@ from tests.simulation.mutants import MUTANTS
 
 pytestmark = pytest.mark.timeout(900)
 
-SEEDS = 200
+SEEDS = [100, pytest.param(1000, marks=pytest.mark.full)]
 EXPECTED = (
     "post accepted",
     "post unknown",
@@ -22,12 +22,13 @@ EXPECTED = (
 """Of the counts: what has to have happened at least once."""
 
 
-def test_seeds_find_nothing():
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_seeds_find_nothing(seeds):
     """No seed finds a violation, and together they reach what they are meant to break."""
-    results = list(runs(1, SEEDS, cores=2))
+    results = list(runs(1, seeds, cores=2))
     assert {result["seed"]: result["found"] for result in results if result["found"]} == {}
     counts = {name: sum(result["counts"].get(name, 0) for result in results) for name in EXPECTED}
-    assert len(results) == SEEDS
+    assert len(results) == seeds
     assert {name: count for name, count in counts.items() if not count} == {}
 
 
