@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import platform
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +21,13 @@ Answer = TypeVar("Answer")
 
 NICENESS = 19
 """Used where the system has no idle priority: lower than that of the job actors (15), which send callbacks."""
+PRIORITY_VARIABLE = "ML_SERVER_COMPUTE_PRIORITY"
+"""Of a node: `idle`, or `fair` where one container, or one session, holds other busy programs besides the server."""
+IDLE, FAIR = "idle", "fair"
+SLICE_NS = 100_000_000
+"""The longest time slice that Linux takes as a hint."""
+SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
+"""The system call's number by machine."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 RETAINED_BYTES = 1 << 28
 """Most freed memory that a process retains at the end of its heap."""
@@ -51,14 +60,32 @@ def retain_freed_memory() -> None:
 
 
 def _lower_priority() -> None:
-    """Let this thread, and those that it starts, run only while the processor is idle otherwise.
+    """Let this thread, and those that it starts, run only while the processor is idle otherwise, or as the node wants.
 
-    Beside ten jobs, requests are answered sooner than with niceness alone (docs/decisions.md has the figures).
+    Beside ten jobs, requests are answered sooner than with niceness alone (docs/decisions.md has the figures). Raises
+    ValueError for a priority that does not exist.
     """
-    if hasattr(os, "SCHED_IDLE"):
+    wanted = os.environ.get(PRIORITY_VARIABLE, IDLE)
+    if wanted not in {IDLE, FAIR}:
+        raise ValueError(f"{PRIORITY_VARIABLE} must be {IDLE} or {FAIR}, not {wanted!r}")
+    if wanted == FAIR:
+        _ask_for_long_slices()
+    elif hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     else:
         os.nice(NICENESS)
+
+
+def _ask_for_long_slices() -> None:
+    """Run at ordinary priority in long slices: Linux 6.12 lets threads with short ones, which answer, interrupt those.
+
+    See sched_setattr(2), and "EEVDF: Allow shorter slices to wakeup-preempt" (Linux 6.12). No effect elsewhere.
+    """
+    libc, number = ctypes.CDLL(None), SCHED_SETATTR.get(platform.machine())
+    if number and hasattr(libc, "syscall"):
+        size, niceness = struct.calcsize("=IIQiIQQQII"), os.getpriority(os.PRIO_PROCESS, 0)
+        attributes = struct.pack("=IIQiIQQQII", size, 0, 0, niceness, 0, SLICE_NS, 0, 0, 0, 0)
+        libc.syscall(number, 0, attributes, 0)
 
 
 class ComputeThread:

@@ -12,11 +12,13 @@ from typing import Union, get_args, get_origin
 from pydantic import BaseModel
 
 from deployments.logs import LOG_FILE_VARIABLE
+from deployments.replica import PRIORITY_VARIABLE
 
 PREFIX = "ML_SERVER_"
 READ_ELSEWHERE = {
     "ML_SERVER_API_KEY": "`ml-server submit` and all commands that send requests (serve_app/cli/main.py)",
     LOG_FILE_VARIABLE: "every process of `ml-server up` (deployments/logs.py)",
+    PRIORITY_VARIABLE: "every process that computes (deployments/replica.py)",
     "ML_SERVER_REAL_MODELS": "tests and benchmarks (tests/support/real_models.py)",
     "ML_SERVER_TEST_MONOLOGUE_MIN": "a test (tests/integration/production/test_bad_sound.py)",
 }

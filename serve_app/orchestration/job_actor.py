@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import traceback
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -37,8 +38,9 @@ NAME_BEFORE = {"wake": "poke", "status": "look", "step_down": "leave", "give_bac
 """What the release before calls methods of the manager and of job actors. Goes with the release after this one."""
 ANSWER_S = 10.0
 """How long an actor whose process runs may take to answer a ping."""
-NICENESS = 15
-"""Between the processes that answer requests (0) and those that compute (idle)."""
+NICENESS, LOADING_NICENESS = 5, 15
+"""Between the processes that answer requests (0) and those that compute (idle). Not 15 for the work: one that waits for
+a core while it holds the writers' lock of SQLite keeps requests waiting, too."""
 
 
 def remote_method(actor: Any, name: str) -> Any:
@@ -55,10 +57,18 @@ def remote_method(actor: Any, name: str) -> Any:
 def prepare_process() -> None:
     """Lower the priority, and import what a job actor needs: Ray calls this in a process before it has an actor.
 
-    Raises nothing, since Ray would end the process and start the next; the process's log has what failed.
+    The import has a thread of its own, with a lower priority (niceness is a thread's on Linux, and cannot be taken
+    back). Raises nothing, since Ray would end the process and start the next; the process's log has what failed.
     """
+    os.nice(NICENESS)
+    loading = threading.Thread(target=_load, name="load")
+    loading.start()
+    loading.join()
+
+
+def _load() -> None:
     try:
-        os.nice(NICENESS)
+        os.nice(LOADING_NICENESS - NICENESS)
         with lean_imports():
             import_module("serve_app.orchestration.job_runner")
     except Exception:  # noqa: BLE001

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 
 import pytest
+
+from deployments import replica
 
 PROGRAM = """
 import ctypes, resource, sys
@@ -38,3 +42,38 @@ def test_freed_memory_is_kept_for_the_next_call() -> None:
     """What a network's layer frees does not come page by page from the system when the next call wants it again."""
     assert page_faults("kept") < 20
     assert page_faults("given back") > 100
+
+
+PRIORITY = """
+import ctypes, os, platform, struct
+from deployments import replica
+replica.prepare()
+attributes = ctypes.create_string_buffer(56)
+ctypes.CDLL(None).syscall({"x86_64": 315, "aarch64": 275}[platform.machine()], 0, attributes, 56, 0)
+print(os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0), struct.unpack_from("=Q", attributes, 24)[0])
+"""
+
+
+def priority(**environment: str) -> list[int]:
+    """Policy, niceness and slice (ns; 0 before Linux 6.12) of a replica's process."""
+    command = [sys.executable, "-W", "ignore", "-c", PRIORITY]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | environment)
+    return [int(each) for each in done.stdout.split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's scheduler")
+def test_computing_is_idle_or_fair() -> None:
+    """Idle by default; on a node that wants its share, ordinary in slices of 100 ms, where the kernel knows them."""
+    policy, niceness, _ = priority()
+    assert (policy, niceness) == (os.SCHED_IDLE, os.getpriority(os.PRIO_PROCESS, 0))
+    policy, niceness, slice_ns = priority(ML_SERVER_COMPUTE_PRIORITY="fair")
+    assert (policy, niceness) == (os.SCHED_OTHER, os.getpriority(os.PRIO_PROCESS, 0))
+    if tuple(int(part) for part in platform.release().split(".")[:2]) >= (6, 12):
+        assert slice_ns == 100_000_000
+
+
+def test_a_priority_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a typing error would be the default, silently."""
+    monkeypatch.setenv("ML_SERVER_COMPUTE_PRIORITY", "fiar")
+    with pytest.raises(ValueError, match="must be idle or fair, not 'fiar'"):
+        replica.prepare()

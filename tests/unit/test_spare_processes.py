@@ -1,6 +1,8 @@
 """Processes that are ready for jobs to come: counted where they are, and started as many as are missing."""
 
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -164,8 +166,6 @@ def test_a_spare_draws_a_job_to_its_node(monkeypatch, idle, in_use, nodes, taken
 
 def test_the_hook_names_a_function_that_raises_nothing(monkeypatch, capfd):
     """Ray finds it by its name; where the import fails, the actor's start says so: Ray would repeat the hook."""
-    nice = []
-    monkeypatch.setattr(job_actor.os, "nice", nice.append)
 
     def broken(name):
         raise ImportError(name)
@@ -173,6 +173,27 @@ def test_the_hook_names_a_function_that_raises_nothing(monkeypatch, capfd):
     monkeypatch.setattr(job_actor, "import_module", broken)
     module, _, name = HOOK.rpartition(".")
     assert (module, getattr(job_actor, name)) == (job_actor.__name__, job_actor.prepare_process)
+    monkeypatch.setattr(job_actor.os, "nice", lambda _: None)
     job_actor.prepare_process()
-    assert nice == [job_actor.NICENESS]
     assert "ImportError: serve_app.orchestration.job_runner" in capfd.readouterr().err
+
+
+def test_a_job_actor_is_less_nice_at_work_than_while_it_loads():
+    """It imports with niceness 15, and has 5 when it writes, in the threads, too, that it starts then."""
+    program = """
+import os, threading
+from serve_app.orchestration import job_actor
+def told():
+    print(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+def import_module(name):
+    told()
+job_actor.import_module = import_module
+job_actor.prepare_process()
+told()
+thread = threading.Thread(target=told)
+thread.start()
+thread.join()
+"""
+    told = subprocess.check_output([sys.executable, "-c", program], text=True)
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert [int(each) - ours for each in told.split()] == [15, 5, 5]
