@@ -8,7 +8,7 @@ import os
 import platform
 import struct
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from deployments import logs
 from deployments.errors import StuckError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Answer = TypeVar("Answer")
+Engine = TypeVar("Engine")
 
 NICENESS = 19
 """Used where the system has no idle priority: lower than that of the job actors (15), which send callbacks."""
@@ -37,14 +38,19 @@ repeat a failed call for half a minute."""
 
 
 def prepare(*, threads: int | None = None) -> None:
-    """Configure logs, lower the priority and, where `threads` is given, set torch's threads and retain freed memory."""
+    """Configure logs, lower the priority and, where `threads` is given, prepare torch."""
     logs.configure()
     _lower_priority()
     if threads is not None:
-        import torch
+        prepare_torch(threads)
 
-        torch.set_num_threads(threads)
-        retain_freed_memory()
+
+def prepare_torch(threads: int) -> None:
+    """Import torch, set its threads, and retain freed memory."""
+    import torch
+
+    torch.set_num_threads(threads)
+    retain_freed_memory()
 
 
 def retain_freed_memory() -> None:
@@ -86,6 +92,20 @@ def _ask_for_long_slices() -> None:
         size, niceness = struct.calcsize("=IIQiIQQQII"), os.getpriority(os.PRIO_PROCESS, 0)
         attributes = struct.pack("=IIQiIQQQII", size, 0, 0, niceness, 0, SLICE_NS, 0, 0, 0, 0)
         libc.syscall(number, 0, attributes, 0)
+
+
+class LateEngine(Generic[Engine]):
+    """An engine that is loaded at once, or by the first call: then a server at rest goes without its libraries."""
+
+    def __init__(self, load: Callable[[], Engine], *, at_first_call: bool) -> None:
+        self._load = load
+        self.loaded = None if at_first_call else load()
+
+    def get(self) -> Engine:
+        """Return the engine, loaded. Only the thread that computes may call this. Raises what loading raises."""
+        if self.loaded is None:
+            self.loaded = self._load()
+        return self.loaded
 
 
 class ComputeThread:

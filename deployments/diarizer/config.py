@@ -31,6 +31,8 @@ class DiarizerConfig(BaseModel):
     `pyannote`: a trained pipeline with its own networks, clustering and settings."""
     longest_call_s: float = Field(default=LONGEST_S, gt=0)
     """One call of the engine that takes longer is stuck: the replica's process ends, and Serve starts another."""
+    load_at_first_call: bool = False
+    """Load the engine with the first job instead of at the start: for a machine whose memory others want meanwhile."""
     device: str = "cpu"
     """A torch device."""
     threads: int = Field(default=1, ge=1)

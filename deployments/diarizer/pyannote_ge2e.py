@@ -1,7 +1,7 @@
 """The engine `pyannote-ge2e`, which needs no download: pyannote's pipeline on whisperx's network and GE2E voices.
 
-`segment` and `embed` need torch only. `cluster` needs pyannote.audio, whose import takes 9 s of processor time and
-0.6 GB: a thread imports it beside the first `segment`, so that a server at rest goes without it.
+`segment` and `embed` need torch only. `cluster` needs pyannote.audio, whose import takes 20 s of CPU: a thread imports
+it from the start, so that the replica answers before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from deployments.types import SAMPLE_RATE_HZ, Audio, Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from concurrent.futures import Future
 
     from deployments.diarizer.config import DiarizerConfig, SpeakerCounts
     from deployments.diarizer.piecewise import PiecewiseDiarization
@@ -34,15 +33,9 @@ class PyannoteGE2EEngine:
         self.config = config
         self._network = SegmentationNetwork(device=config.device, threads=config.threads)
         self._voices = Voices(device=config.device, threads=config.threads)
-        self._pipeline: Future[PiecewiseDiarization] | None = None
-
-    def _loading(self) -> Future[PiecewiseDiarization]:
-        """Return the pipeline to come, which the first call begins to load. Only one thread may call this."""
-        if self._pipeline is None:
-            loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pyannote-import")
-            self._pipeline = loader.submit(self._load_pipeline)
-            loader.shutdown(wait=False)
-        return self._pipeline
+        loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pyannote-import")
+        self._pipeline = loader.submit(self._load_pipeline)
+        loader.shutdown(wait=False)
 
     def _load_pipeline(self) -> PiecewiseDiarization:
         from deployments.diarizer.pyannote_pipeline import build
@@ -52,7 +45,6 @@ class PyannoteGE2EEngine:
 
     def segment(self, audio: Audio, piece: Span) -> Segmentation:
         """Return the scores of the windows that start in `piece`."""
-        self._loading()
         grid = Grid(samples=len(audio), step_s=self.config.step_s)
         windows = grid.starting_in(piece.start_s, piece.end_s)
         scores = self._network.scores(audio, grid, windows)
@@ -72,11 +64,11 @@ class PyannoteGE2EEngine:
         scores, vectors = whole(segmentations, embeddings)
         if has_no_voice(vectors):
             return []
-        turns = self._loading().result().turns(scores, vectors, **self.config.counts(**counts))
+        turns = self._pipeline.result().turns(scores, vectors, **self.config.counts(**counts))
         return until(segmentations[0].duration_s, turns)
 
     def check(self) -> None:
         """Raise the error of pyannote's import, if it has failed, or of the device."""
-        if self._pipeline is not None and self._pipeline.done():
+        if self._pipeline.done():
             self._pipeline.result()
         check_device(self.config.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ray import serve
@@ -10,6 +11,7 @@ from deployments import replica
 
 if TYPE_CHECKING:
     from deployments.speech_detector.config import SpeechDetectorConfig
+    from deployments.speech_detector.protocol import SpeechEngine
     from deployments.types import Audio, Span
 
 
@@ -18,16 +20,24 @@ class SpeechDetector:
     """Finds the speech in a piece of a video."""
 
     def __init__(self, config: SpeechDetectorConfig) -> None:
-        replica.prepare(threads=config.threads)
-        from deployments.speech_detector.registry import create
-
+        replica.prepare()
         self._config = config
-        self._engine = create(config)
+        self._engine = replica.LateEngine(partial(_load, config), at_first_call=config.load_at_first_call)
         self._compute = replica.ComputeThread(longest_s=config.longest_call_s)
 
     async def detect(self, audio: Audio, piece: Span) -> list[Span]:
         """Return the speech inside `piece` of the whole video's `audio`. `chunks.join_spans` joins pieces."""
-        return await self._compute(self._engine.detect, audio, piece)
+        return await self._compute(self._detect, audio, piece)
+
+    def _detect(self, audio: Audio, piece: Span) -> list[Span]:
+        return self._engine.get().detect(audio, piece)
 
     def __repr__(self) -> str:
         return f"SpeechDetector({self._config.engine} on {self._config.device})"
+
+
+def _load(config: SpeechDetectorConfig) -> SpeechEngine:
+    replica.prepare_torch(config.threads)
+    from deployments.speech_detector.registry import create
+
+    return create(config)

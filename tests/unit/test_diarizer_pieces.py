@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -35,7 +33,7 @@ def engine() -> PyannoteGE2EEngine:
 
 @pytest.fixture(scope="module")
 def pyannote_pipeline(engine: PyannoteGE2EEngine) -> Any:
-    engine._loading().result()
+    engine._pipeline.result()
     from deployments.diarizer import pyannote_pipeline
 
     return pyannote_pipeline
@@ -56,40 +54,6 @@ def steps(engine: PyannoteGE2EEngine, audio: Audio, piece_s: float) -> tuple[lis
 def diarize(engine: PyannoteGE2EEngine, audio: Audio, piece_s: float = 60, **counts: int) -> list[Turn]:
     segmentations, embeddings = steps(engine, audio, piece_s)
     return engine.cluster(segmentations, embeddings, **counts)
-
-
-def test_a_server_at_rest_goes_without_pyannote() -> None:
-    """The engine is made, and healthy, without pyannote.audio; the first call of `segment` begins to import it."""
-    program = """
-import sys
-import numpy as np
-from deployments.diarizer.config import DiarizerConfig
-from deployments.diarizer.pyannote_ge2e import PyannoteGE2EEngine
-from deployments.types import Span
-engine = PyannoteGE2EEngine(DiarizerConfig())
-engine.check()
-before = "pyannote.audio" in sys.modules
-engine.segment(np.zeros(16000, np.int16), Span(start_s=0.0, end_s=1.0))
-engine._pipeline.result()
-print(before, "pyannote.audio" in sys.modules)
-"""
-    assert subprocess.check_output([sys.executable, "-c", program], text=True).split() == ["False", "True"]
-
-
-def test_a_pyannote_that_cannot_be_imported_is_told_to_serve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The calls work that do not need it, the last one raises why, and so does the check: the replica is replaced."""
-
-    def broken(_: PyannoteGE2EEngine) -> Any:
-        raise ImportError("no such file: libtorch.so")
-
-    monkeypatch.setattr(PyannoteGE2EEngine, "_load_pipeline", broken)
-    engine = PyannoteGE2EEngine(DiarizerConfig())
-    engine.check()
-    found = steps(engine, read(SAMPLE)[: 10 * SAMPLE_RATE_HZ], 60)
-    with pytest.raises(ImportError, match="libtorch"):
-        engine.cluster(*found)
-    with pytest.raises(ImportError, match="libtorch"):
-        engine.check()
 
 
 def annotation(turns: list[tuple[float, float, str]]) -> Any:

@@ -350,7 +350,7 @@ async def test_a_dead_device_is_told_to_the_caller_and_to_serve(
     diarizer = deployment.Diarizer.func_or_class(config, ModelsConfig(allow_unpinned=True))
     await diarizer.check_health()
     dead = fails(RuntimeError("CUDA error: an illegal memory access was encountered"))
-    monkeypatch.setattr(diarizer._engine._segmenting, "_work", dead)
+    monkeypatch.setattr(diarizer._engine.get()._segmenting, "_work", dead)
     with pytest.raises(DeviceError):
         await diarizer.segment(talk, Span(start_s=0, end_s=25))
     with pytest.raises(DeviceError):
