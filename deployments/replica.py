@@ -7,11 +7,12 @@ import ctypes
 import os
 import platform
 import struct
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from deployments import logs
-from deployments.errors import StuckError
+from deployments.errors import DeviceError, StuckError
 from deployments.watchdog import LONGEST_S, watching
 
 if TYPE_CHECKING:
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 Engine = TypeVar("Engine")
 
+log = logs.get_logger("replica")
+
 NICENESS = 19
-"""Used where the system has no idle priority: lower than that of the job actors (15), which send callbacks."""
+"""Used where the system has no idle priority: lower than that of the job actors, which send callbacks."""
 PRIORITY_VARIABLE = "ML_SERVER_COMPUTE_PRIORITY"
 """Of a node: `idle`, or `fair` where one container, or one session, holds other busy programs besides the server."""
 IDLE, FAIR = "idle", "fair"
@@ -65,16 +68,21 @@ def retain_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, RETAINED_BYTES)
 
 
+def compute_priority() -> str:
+    """Return the priority that this node wants. Raises ValueError for one that does not exist."""
+    wanted = os.environ.get(PRIORITY_VARIABLE) or IDLE
+    if wanted not in {IDLE, FAIR}:
+        raise ValueError(f"{PRIORITY_VARIABLE} must be {IDLE} or {FAIR}, not {wanted!r}")
+    return wanted
+
+
 def _lower_priority() -> None:
     """Let this thread, and those that it starts, run only while the processor is idle otherwise, or as the node wants.
 
     Beside ten jobs, requests are answered sooner than with niceness alone (docs/decisions.md has the figures). Raises
     ValueError for a priority that does not exist.
     """
-    wanted = os.environ.get(PRIORITY_VARIABLE, IDLE)
-    if wanted not in {IDLE, FAIR}:
-        raise ValueError(f"{PRIORITY_VARIABLE} must be {IDLE} or {FAIR}, not {wanted!r}")
-    if wanted == FAIR:
+    if compute_priority() == FAIR:
         _ask_for_long_slices()
     elif hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
@@ -87,25 +95,43 @@ def _ask_for_long_slices() -> None:
 
     See sched_setattr(2), and "EEVDF: Allow shorter slices to wakeup-preempt" (Linux 6.12). No effect elsewhere.
     """
-    libc, number = ctypes.CDLL(None), SCHED_SETATTR.get(platform.machine())
-    if number and hasattr(libc, "syscall"):
+    number = SCHED_SETATTR.get(platform.machine())
+    if number and sys.platform == "linux":
         size, niceness = struct.calcsize("=IIQiIQQQII"), os.getpriority(os.PRIO_PROCESS, 0)
         attributes = struct.pack("=IIQiIQQQII", size, 0, 0, niceness, 0, SLICE_NS, 0, 0, 0, 0)
-        libc.syscall(number, 0, attributes, 0)
+        ctypes.CDLL(None).syscall(number, 0, attributes, 0)
 
 
 class LateEngine(Generic[Engine]):
-    """An engine that is loaded at once, or by the first call: then a server at rest goes without its libraries."""
+    """An engine that is loaded at once, or by the first call: then a server at rest goes without its libraries.
+
+    A load that fails is not tried again in this process, where a library may be half imported.
+    """
 
     def __init__(self, load: Callable[[], Engine], *, at_first_call: bool) -> None:
         self._load = load
+        self._failed: Exception | None = None
         self.loaded = None if at_first_call else load()
 
     def get(self) -> Engine:
-        """Return the engine, loaded. Only the thread that computes may call this. Raises what loading raises."""
+        """Return the engine, loaded. Only the thread that computes may call this. Raises DeviceError where that fails.
+
+        So the caller repeats its call elsewhere, and `check` has Serve replace this replica.
+        """
         if self.loaded is None:
-            self.loaded = self._load()
+            self.check()
+            try:
+                self.loaded = self._load()
+            except Exception as error:
+                log.exception("the engine cannot be loaded")
+                self._failed = error
+                raise DeviceError from error
         return self.loaded
+
+    def check(self) -> None:
+        """Raise DeviceError where the load has failed."""
+        if self._failed is not None:
+            raise DeviceError from self._failed
 
 
 class ComputeThread:

@@ -276,6 +276,7 @@ def replace_engines(deployment: str) -> None:
     for place, fake in ENGINES[deployment].items():
         module, _, name = place.partition(":")
         setattr(sys.modules.setdefault(module, ModuleType(module)), name, fake)
+    replica.prepare_torch = lambda threads: None  # noqa: ARG005
     replica.prepare = lambda **_: logs.configure()  # no idle priority: what computes nothing disturbs no other
 
 

@@ -31,7 +31,8 @@ class Diarizer:
     def __init__(self, config: DiarizerConfig, models: ModelsConfig) -> None:
         replica.prepare()
         self._config = config
-        load = partial(_load, located(config, "diarizer", models))
+        located(config, "diarizer", models)  # a missing model is told at the start, however late it is loaded
+        load = partial(_load, config, models)
         self._engine = replica.LateEngine(load, at_first_call=config.load_at_first_call)
         self._compute = replica.ComputeThread(longest_s=config.longest_call_s)
         self._backoff: BatchBackoff[Callable[[], Any], Any] = BatchBackoff(_run, max_batch=1, stage="diarizer")
@@ -65,6 +66,7 @@ class Diarizer:
     async def check_health(self) -> None:
         """Raise where the device has failed or the pipeline did not load; Serve then replaces this replica."""
         self._backoff.check()
+        self._engine.check()
         if self._engine.loaded is not None:
             await asyncio.to_thread(self._engine.loaded.check)
 
@@ -76,8 +78,8 @@ def _run(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     return [call() for call in calls]
 
 
-def _load(config: DiarizerConfig) -> DiarizerEngine:
+def _load(config: DiarizerConfig, models: ModelsConfig) -> DiarizerEngine:
     replica.prepare_torch(config.threads)
     from deployments.diarizer.registry import create
 
-    return create(config)
+    return create(located(config, "diarizer", models))  # checked now: it is unpickled

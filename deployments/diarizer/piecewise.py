@@ -1,7 +1,7 @@
 """pyannote's `SpeakerDiarization` on scores and embeddings that were computed piece by piece.
 
-Importing this module imports pyannote.audio (20 s of CPU), so it is imported late, by the first job. pyannote's
-telemetry is turned off here, before that import.
+Importing this module imports pyannote.audio (20 s of CPU), so it is imported late. pyannote's telemetry is turned
+off here, before that import.
 """
 
 from __future__ import annotations

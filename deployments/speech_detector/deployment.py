@@ -32,6 +32,10 @@ class SpeechDetector:
     def _detect(self, audio: Audio, piece: Span) -> list[Span]:
         return self._engine.get().detect(audio, piece)
 
+    async def check_health(self) -> None:
+        """Raise where the engine could not be loaded; Serve then replaces this replica."""
+        self._engine.check()
+
     def __repr__(self) -> str:
         return f"SpeechDetector({self._config.engine} on {self._config.device})"
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import ValidationError
 
+from deployments.replica import compute_priority
 from serve_app.exposure import ExposedError, check_bind
 from serve_app.settings import Settings, in_words
 
@@ -29,6 +30,14 @@ def check_settings(config: dict[str, Any]) -> Settings:
         return Settings(**config["applications"][0].get("args", {}))
     except ValidationError as invalid:
         raise StartError(in_words(invalid)) from invalid
+
+
+def check_priority() -> None:
+    """Raise `StartError` for a priority that does not exist: no replica would start."""
+    try:
+        compute_priority()
+    except ValueError as error:
+        raise StartError(str(error)) from error
 
 
 def check_host(config: dict[str, Any], settings: Settings) -> None:

@@ -124,6 +124,7 @@ def _prepare(options: UpOptions, config: dict[str, Any]) -> tuple[Path | None, i
     settings.prepare()
     _environment(settings.state_dir)
     os.environ[proxy_guard.MAX_BYTES_VARIABLE] = str(settings.limits.request_bytes)  # the proxies know no config
+    checks.check_priority()
     checks.check_host(config, settings)
     checks.check_devices(settings)
     checks.ensure_models(options.config)

@@ -10,6 +10,7 @@ import asyncio
 import os
 import threading
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from ray import cloudpickle
 from ray.exceptions import RayError
 
 from deployments.extraction.protocol import Part
+from deployments.replica import FAIR, PRIORITY_VARIABLE
 from serve_app.jobs.states import ACTOR_PREFIX
 from serve_app.lean_imports import lean_imports
 from serve_app.orchestration import placement
@@ -41,6 +43,8 @@ ANSWER_S = 10.0
 NICENESS, LOADING_NICENESS = 5, 15
 """Between the processes that answer requests (0) and those that compute (idle). Not 15 for the work: one that waits for
 a core while it holds the writers' lock of SQLite keeps requests waiting, too."""
+FAIR_NICENESS, FAIR_LOADING_NICENESS = 0, 5
+"""The same where those that compute have an ordinary priority."""
 
 
 def remote_method(actor: Any, name: str) -> Any:
@@ -60,15 +64,22 @@ def prepare_process() -> None:
     The import has a thread of its own, with a lower priority (niceness is a thread's on Linux, and cannot be taken
     back). Raises nothing, since Ray would end the process and start the next; the process's log has what failed.
     """
-    os.nice(NICENESS)
-    loading = threading.Thread(target=_load, name="load")
+    fair = os.environ.get(PRIORITY_VARIABLE) == FAIR
+    niceness, at_first = (FAIR_NICENESS, FAIR_LOADING_NICENESS) if fair else (NICENESS, LOADING_NICENESS)
+    _be_nice(niceness)
+    loading = threading.Thread(target=_load, args=(at_first - niceness,), name="load")
     loading.start()
     loading.join()
 
 
-def _load() -> None:
+def _be_nice(steps: int) -> None:
+    with suppress(OSError):  # a sandbox may forbid it
+        os.nice(steps)
+
+
+def _load(steps: int) -> None:
+    _be_nice(steps)
     try:
-        os.nice(LOADING_NICENESS - NICENESS)
         with lean_imports():
             import_module("serve_app.orchestration.job_runner")
     except Exception:  # noqa: BLE001

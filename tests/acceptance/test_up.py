@@ -30,8 +30,8 @@ STOP_S = 30
 HURRIED_S = 20
 LEAVE_S = 20
 REFUSED_EVERY_S = 0.1
-FIRST_PAUSE_S, SLOWER = 0.02, 1.3
-"""A quick stop lasts half a second, and each POST that is taken is a job for the next server: twenty until 13 s."""
+FIRST_PAUSE_S, SLOWER, LONGEST_PAUSE_S = 0.02, 1.3, 0.5
+"""A quick stop lasts half a second, and each POST that is taken is a job for the next server: twenty in 6 s."""
 MOST_TAKEN = 20
 BETWEEN_SIGNALS_S = 0.2
 """The second has to find the first one taken."""
@@ -67,7 +67,9 @@ def stopped(server: RunningServer, number: signal.Signals, *, signals: int = 1) 
     over = threading.Event()
 
     def keep_posting() -> None:
-        while not over.wait(REFUSED_EVERY_S if 503 in answers else FIRST_PAUSE_S * SLOWER ** len(answers)):
+        while not over.wait(
+            REFUSED_EVERY_S if 503 in answers else min(FIRST_PAUSE_S * SLOWER ** len(answers), LONGEST_PAUSE_S)
+        ):
             try:
                 answers.append(server.post("http://127.0.0.1:9/x.mp4", job_id=f"late-{uuid.uuid4()}").status_code)
             except httpx.HTTPError:

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from deployments import replica
+from serve_app.cli.checks import StartError, check_priority
 
 PROGRAM = """
 import ctypes, resource, sys
@@ -77,3 +78,26 @@ def test_a_priority_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("ML_SERVER_COMPUTE_PRIORITY", "fiar")
     with pytest.raises(ValueError, match="must be idle or fair, not 'fiar'"):
         replica.prepare()
+    with pytest.raises(StartError, match="must be idle or fair"):
+        check_priority()
+    monkeypatch.setenv("ML_SERVER_COMPUTE_PRIORITY", "")  # as compose sets what is not given
+    assert replica.compute_priority() == "idle"
+
+
+@pytest.mark.parametrize("name", ["SpeechDetector", "Diarizer"])
+def test_fake_engines_import_no_torch(name: str) -> None:
+    """Tests of everything else start replicas by the dozen."""
+    program = f"""
+import asyncio, sys
+import numpy as np
+from deployments.types import Span
+from serve_app import app, testing
+from serve_app.settings import Settings
+settings = Settings(profile="local")
+config = settings.speech_detector if {name!r} == "SpeechDetector" else settings.diarizer
+stage = testing.with_fakes(getattr(app, {name!r})).func_or_class
+made = stage(config) if {name!r} == "SpeechDetector" else stage(config, settings.models)
+print("torch" in sys.modules)
+"""
+    told = subprocess.check_output([sys.executable, "-W", "ignore", "-c", program], text=True)
+    assert told.split()[-1] == "False"

@@ -9,7 +9,7 @@ from tests.simulation.mutants import MUTANTS
 
 pytestmark = pytest.mark.timeout(900)
 
-SEEDS = [100, pytest.param(1000, marks=pytest.mark.full)]
+SEEDS = [100, pytest.param(1000, marks=[pytest.mark.full, pytest.mark.timeout(3600)])]
 EXPECTED = (
     "post accepted",
     "post unknown",

@@ -165,21 +165,32 @@ def test_a_spare_draws_a_job_to_its_node(monkeypatch, idle, in_use, nodes, taken
 
 
 def test_the_hook_names_a_function_that_raises_nothing(monkeypatch, capfd):
-    """Ray finds it by its name; where the import fails, the actor's start says so: Ray would repeat the hook."""
+    """Ray finds it by its name; where the import fails, the actor's start says so: Ray would repeat the hook.
+
+    A system that forbids niceness keeps nothing from being imported.
+    """
 
     def broken(name):
         raise ImportError(name)
 
+    def forbidden(_):
+        raise PermissionError
+
     monkeypatch.setattr(job_actor, "import_module", broken)
     module, _, name = HOOK.rpartition(".")
     assert (module, getattr(job_actor, name)) == (job_actor.__name__, job_actor.prepare_process)
-    monkeypatch.setattr(job_actor.os, "nice", lambda _: None)
+    monkeypatch.setattr(job_actor.os, "nice", forbidden)
     job_actor.prepare_process()
     assert "ImportError: serve_app.orchestration.job_runner" in capfd.readouterr().err
 
 
-def test_a_job_actor_is_less_nice_at_work_than_while_it_loads():
-    """It imports with niceness 15, and has 5 when it writes, in the threads, too, that it starts then."""
+@pytest.mark.skipif(sys.platform != "linux", reason="niceness is a thread's on Linux alone")
+@pytest.mark.parametrize(("priority", "expected"), [("idle", [15, 5, 5]), ("fair", [5, 0, 0])])
+def test_a_job_actor_is_less_nice_at_work_than_while_it_loads(priority, expected):
+    """It imports with niceness 15, and has 5 when it writes, in the threads, too, that it starts then.
+
+    Where computing has an ordinary priority, it is above that all the same.
+    """
     program = """
 import os, threading
 from serve_app.orchestration import job_actor
@@ -194,6 +205,7 @@ thread = threading.Thread(target=told)
 thread.start()
 thread.join()
 """
-    told = subprocess.check_output([sys.executable, "-c", program], text=True)
+    environment = os.environ | {"ML_SERVER_COMPUTE_PRIORITY": priority}
+    told = subprocess.check_output([sys.executable, "-c", program], text=True, env=environment)
     ours = os.getpriority(os.PRIO_PROCESS, 0)
-    assert [int(each) - ours for each in told.split()] == [15, 5, 5]
+    assert [int(each) for each in told.split()] == [min(ours + more, 19) for more in expected]
