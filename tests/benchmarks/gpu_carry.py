@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parents[2]
 THERE: Final = ("torch", "torchaudio", "transformers", "pip")
 """What the machine has, with all that they need."""
-WANTED: Final = ("pyannote.audio", "pydantic", "pyyaml", "soundfile")
+WANTED: Final = ("pyannote.audio", "pydantic-settings", "pyyaml", "soundfile", "sqlalchemy")
+IN_ANY_CASE: Final = ("requests",)
+"""Not every transformers brings it."""
+NOT_IMPORTED: Final = {"alembic", "grpcio", "pytorch-lightning", "torchcodec"}
+"""What pyannote.audio names and goes without here: storage of trials, export of traces by gRPC, decoding of files."""
 PLATFORMS: Final = ("manylinux2014_x86_64", "manylinux_2_27_x86_64", "manylinux_2_28_x86_64", "any")
 MOST_BYTES: Final = 64 << 20
 LEFT_OUT: Final = {"tests", "test", "__pycache__"}
@@ -42,7 +46,7 @@ LEFT_OUT: Final = {"tests", "test", "__pycache__"}
 
 def needed(wanted: Iterable[str] = WANTED, there: Iterable[str] = THERE) -> dict[str, str]:
     """Return the distributions that `wanted` need beyond those of `there`, with the versions of this environment."""
-    missing = _closure(wanted) - _closure(there)
+    missing = _closure(wanted) - _closure(there) - NOT_IMPORTED | _closure(IN_ANY_CASE)
     return {name: distribution(name).version for name in sorted(missing)}
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deployments import replica
 from deployments.aligner.proportional import interpolated
+from deployments.models import store
 from deployments.models.config import ModelsConfig
 from deployments.types import AudioInfo, Span, Transcript, Utterance
 from tests.benchmarks import gpu_stages
@@ -48,6 +49,8 @@ DEPLOYMENTS: Final = {
 def measure_graph(plan: Plan, talk: Talk, meter: Meter) -> list[Row]:
     """One job, then `plan.jobs` at once, warm."""
     replica.prepare = lambda **_: None  # this process is no replica: it keeps its priority and its threads
+    replica.prepare_torch = lambda threads: None  # noqa: ARG005
+    store.go_offline = lambda: None  # it is; and the machine's hub library may be another release than the product's
     stand_in_for_ray()
     graph = Graph(plan)
     rows = []
@@ -83,10 +86,16 @@ def stand_in_for_ray() -> None:
         names = ("ray", "ray.exceptions", "ray.serve", "ray.serve.exceptions", "ray.util", "ray.util.metrics")
         for name in names:
             module: Any = ModuleType(name)
-            module.__getattr__ = cache(lambda each: type(each, (Exception,), {"__init__": _ignore, "set": _ignore}))
+            module.__getattr__ = cache(_stand_in)
             sys.modules[name] = module
         sys.modules["ray"].serve = sys.modules["ray.serve"]  # type: ignore[attr-defined]
         sys.modules["ray.serve"].deployment = lambda **_: lambda cls: SimpleNamespace(func_or_class=cls)  # type: ignore[attr-defined]
+
+
+def _stand_in(name: str) -> Any:
+    if name.startswith("__"):  # whoever looks through all modules, as torch does, must find no file
+        raise AttributeError(name)
+    return type(name, (Exception,), {"__init__": _ignore, "set": _ignore})
 
 
 def _ignore(*_: Any, **__: Any) -> None:

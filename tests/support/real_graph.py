@@ -49,7 +49,9 @@ class RealGraph:
         self._settings = config = Settings(profile="local", models=models, transcriber=ears, **settings)
         self.turns: list[Turn] = []
         """In the newest recording; none without a diarizer."""
-        with mock.patch.object(replica, "prepare"):  # this process keeps its priority and its threads
+        with mock.patch.multiple(
+            replica, prepare=mock.DEFAULT, prepare_torch=mock.DEFAULT
+        ):  # this process is no replica
             stages: dict[str, Any] = {
                 "detector": SpeechDetector.func_or_class(config.speech_detector),
                 "transcriber": Transcriber.func_or_class(ears, models, config.aligner),

@@ -53,8 +53,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("stage", ["diarizer", "detector"])
-@pytest.mark.parametrize("when", ["late", "at the start"])
+@pytest.mark.parametrize(("stage", "when"), [("diarizer", "late"), ("detector", "late"), ("detector", "at the start")])
 def test_torch_comes_with_the_first_call_where_that_is_asked_for(stage: str, when: str) -> None:
     """A quarter of a gigabyte in each such process, at rest; by default a replica is ready when it is healthy."""
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM, stage, when]
