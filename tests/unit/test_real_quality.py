@@ -8,9 +8,10 @@ import pytest
 
 from deployments.diarizer.config import DiarizerConfig
 from deployments.prosody.config import ProsodyConfig
+from tests.benchmarks.known_texts import count, recordings
 from tests.support import real_models
 from tests.support.process import ROOT
-from tests.support.real_graph import RealGraph
+from tests.support.real_graph import RealGraph, text_of
 from tests.support.spoilt_sound import SPOILT, babble, heard_through, nobody, overlapped
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ pytestmark = real_models.needs("whisper-base", "voices")
 
 READING = ROOT / "examples" / "media" / "read.ogg"
 """A LibriVox reader; no limit was chosen on it."""
+MOST_WRONG_IN_GOOD = 0.2
+"""The share of words that are wrong: no held-out result that is called good has more (docs/benchmarks.md)."""
 
 SPEAKERS = ("canadian_female", "australian_male", "english_female", "south_african_female")
 BABBLERS = ("american_female", "english_male", "irish_male", "indian_female", "northern_irish_female")
@@ -72,9 +75,12 @@ def test_what_is_hardly_understood_is_not_good(
     assert reasons & set(found["reasons"])
 
 
-def test_another_language_than_is_spoken_is_not_good(graph: RealGraph, tmp_path: Path) -> None:
-    """English that the request calls German."""
-    assert quality_of(graph, real_models.sound(READING), tmp_path, language="de")["verdict"] != "good"
+def test_another_language_than_is_spoken_is_good_only_where_it_is_understood(graph: RealGraph) -> None:
+    """English that the request calls German: on some processors Whisper writes English in spite of that."""
+    reading = next(each for each in recordings() if each.kind == "real, read")
+    heard = graph.hear(real_models.sound(READING), language="de")
+    assert heard.quality is not None
+    assert heard.quality["verdict"] != "good" or count(reading, text_of(heard)).rate <= MOST_WRONG_IN_GOOD
 
 
 @pytest.mark.parametrize("name", ["silence", "white noise", "music"])
