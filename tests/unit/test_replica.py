@@ -87,16 +87,13 @@ def test_a_priority_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("name", ["SpeechDetector", "Diarizer"])
 def test_fake_engines_import_no_torch(name: str) -> None:
     """Tests of everything else start replicas by the dozen."""
+    arguments = {"SpeechDetector": "settings.speech_detector", "Diarizer": "settings.diarizer, settings.models"}[name]
     program = f"""
-import asyncio, sys
-import numpy as np
-from deployments.types import Span
+import sys
 from serve_app import app, testing
 from serve_app.settings import Settings
 settings = Settings(profile="local")
-config = settings.speech_detector if {name!r} == "SpeechDetector" else settings.diarizer
-stage = testing.with_fakes(getattr(app, {name!r})).func_or_class
-made = stage(config) if {name!r} == "SpeechDetector" else stage(config, settings.models)
+testing.with_fakes(app.{name}).func_or_class({arguments})
 print("torch" in sys.modules)
 """
     told = subprocess.check_output([sys.executable, "-W", "ignore", "-c", program], text=True)
