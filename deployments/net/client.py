@@ -117,7 +117,7 @@ class CheckedTransport(httpx.AsyncHTTPTransport):
     """httpx' own transport over `CheckedBackend`."""
 
     def __init__(self, policy: NetPolicy, *, resolve: Resolve = resolve) -> None:
-        verify = _tls(policy.ca_file)
+        verify = tls_context(policy.ca_file)
         if policy.proxy is not None:
             super().__init__(verify=verify, trust_env=False, proxy=policy.proxy.get_secret_value())
             return
@@ -132,7 +132,8 @@ class CheckedTransport(httpx.AsyncHTTPTransport):
 
 
 @lru_cache(maxsize=4)
-def _tls(ca_file: Path | None) -> ssl.SSLContext:
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Return what checks certificates, by certifi's or the file's: one for all clients, since loading takes 20 ms."""
     if ca_file is None:
         return httpx.create_ssl_context(trust_env=False)
     return ssl.create_default_context(cafile=str(ca_file))

@@ -45,6 +45,15 @@ NICENESS, LOADING_NICENESS = 5, 15
 a core while it holds the writers' lock of SQLite keeps requests waiting, too."""
 FAIR_NICENESS, FAIR_LOADING_NICENESS = 0, 5
 """The same where those that compute have an ordinary priority."""
+LOADED_AHEAD = (
+    "serve_app.orchestration.job_runner",
+    "serve_app.settings",
+    "sqlite3",
+    "anyio._backends._asyncio",
+    "ray.serve._private.controller",
+)
+"""The job runner, and what else a job would have to wait for: its settings' classes, and what SQLAlchemy, httpx and
+Serve import when they are first used."""
 
 
 def remote_method(actor: Any, name: str) -> Any:
@@ -81,7 +90,9 @@ def _load(steps: int) -> None:
     _be_nice(steps)
     try:
         with lean_imports():
-            import_module("serve_app.orchestration.job_runner")
+            for name in LOADED_AHEAD:
+                import_module(name)
+        import_module("deployments.net.client").tls_context(None)
     except Exception:  # noqa: BLE001
         traceback.print_exc()
 
@@ -126,6 +137,7 @@ class JobActors:
     def __init__(self, settings: Settings, stages: StageHandles) -> None:
         self._settings = settings
         self._stages = stages
+        self._actor_class = ray.remote(JobActor)  # one for all jobs: Ray exports each that it sees first
         self._release = release_of(settings)
         self._spares = SpareProcesses(settings.spare_processes, self._release)
 
@@ -142,17 +154,13 @@ class JobActors:
         await asyncio.to_thread(placement.check_reach, self._settings.database_url.get_secret_value())
         here = await asyncio.to_thread(self._node_with_spare)
         pickled: bytes = cloudpickle.dumps((self._settings, self._stages))  # type: ignore[no-untyped-call]
-        actor: Any = (
-            ray.remote(JobActor)
-            .options(
-                name=job.actor_name,
-                namespace=NAMESPACE,
-                max_concurrency=100,
-                runtime_env=environment(self._release),
-                **placement.detached(here),
-            )
-            .remote(job.job_id, job.run, job.token, pickled, ray.get_runtime_context().current_actor)
-        )
+        actor: Any = self._actor_class.options(
+            name=job.actor_name,
+            namespace=NAMESPACE,
+            max_concurrency=100,
+            runtime_env=environment(self._release),
+            **placement.detached(here),
+        ).remote(job.job_id, job.run, job.token, pickled, ray.get_runtime_context().current_actor)
         await actor.ping.remote()
 
     def _node_with_spare(self) -> str | None:

@@ -113,7 +113,7 @@ class JobRunner:
     async def _live(self) -> None:
         try:
             begin = partial(self._attempts.begin_attempt, self._job_id, self._run, self._token, time.time())
-            job = await until_stored(self._job_id, begin)
+            job, _ = await asyncio.gather(until_stored(self._job_id, begin), asyncio.to_thread(self._start_router))
             if job is not None:
                 await self._attempt(job)
         except Exception:
@@ -123,6 +123,11 @@ class JobRunner:
             await self._tracer.close()
             # Gone at once, name and all, and not restarted. `exit_actor` would wait for Serve's long polls: 45 s.
             ray.kill(ray.get_runtime_context().current_actor)
+
+    def _start_router(self) -> None:
+        """Have Serve learn the extractor's replicas, as the first use of a handle does. What fails here fails there."""
+        with suppress(Exception):
+            _ = self._stages.extractor.prepare
 
     async def _attempt(self, job: Job) -> None:
         """Work on a job of which an attempt has just been counted, and bring that attempt to its end."""

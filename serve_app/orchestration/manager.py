@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 TURN_S = 1.0
 GATHER_S = 0.05
-"""All calls of `wake` within this time are served by one turn."""
+"""All calls of `wake` within this time after a turn are served by the next one."""
 DELIVERIES, HEARTBEATS = 20, 50
 """Terminal callbacks, and heartbeats, that are tried at the same time."""
 PRUNE_EVERY_S, PRUNE_PAUSE_S = 600.0, 0.05
@@ -178,11 +178,12 @@ class JobManager:
                 self._turned_at = time.monotonic()
             except Exception:
                 log.exception("a turn failed")
+            ended = time.monotonic()
             self._first_turn.set()
             try:
                 async with asyncio.timeout(TURN_S):
                     await self._woken.wait()
-                    await asyncio.sleep(GATHER_S)
+                    await asyncio.sleep(ended + GATHER_S - time.monotonic())
             except TimeoutError:
                 continue
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 import time
 from collections import Counter
 from contextlib import closing
@@ -24,6 +25,7 @@ from serve_app.orchestration import job_runner as driver_module
 from serve_app.orchestration.opening import open_stores
 from serve_app.pipeline.checkpoint_writer import CheckpointWriter
 from serve_app.storage import database as database_module
+from serve_app.storage.attempt_store import AttemptStore
 from serve_app.storage.checkpoints import Checkpoints
 from serve_app.storage.database import open_database
 from tests.support.jobs import attempt_of, begin, new_job
@@ -80,13 +82,13 @@ def driven(settings, job_id: str = "a"):
     return start(settings, job_id)._task
 
 
-def start(settings, job_id: str = "a", manager=None):
+def start(settings, job_id: str = "a", manager=None, stages=STAGES):
     """A driver of the job."""
     manager = manager or SimpleNamespace(wake=SimpleNamespace(remote=lambda: None))
     database = open_database(settings)
     token = open_stores(settings, database).jobs.fetch_job(job_id).token
     database.close()
-    return driver_module.JobRunner(job_id, 1, token, settings=settings, stages=STAGES, manager=manager)
+    return driver_module.JobRunner(job_id, 1, token, settings=settings, stages=stages, manager=manager)
 
 
 async def ended(task: asyncio.Task[None]) -> None:
@@ -104,6 +106,27 @@ async def test_d4_a_driver_beats_while_it_works(settings, store):
     job = store.jobs.fetch_job("a")
     assert (job.state, job.attempt) == (JobState.COMPLETED, 1)
     assert job.spent_s > 0.3
+
+
+async def test_serve_looks_for_replicas_while_the_attempt_is_stored(settings, store, monkeypatch):
+    """The extractor's router, which takes as long, starts meanwhile; a handle that fails then is the pipeline's."""
+    looked_for = threading.Event()
+
+    class Extractor:
+        def __getattr__(self, name):
+            looked_for.set()
+            raise RuntimeError(name)
+
+    begin_attempt = AttemptStore.begin_attempt
+
+    def after_the_router(*given):
+        assert looked_for.wait(20)
+        return begin_attempt(*given)
+
+    monkeypatch.setattr(AttemptStore, "begin_attempt", after_the_router)
+    Work.done.set()
+    await ended(start(settings, stages=SimpleNamespace(extractor=Extractor()))._task)
+    assert store.jobs.fetch_job("a").state == JobState.COMPLETED
 
 
 async def test_d4_a_driver_that_is_followed_stops(settings, store):

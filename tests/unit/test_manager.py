@@ -139,6 +139,25 @@ async def test_d6_a_driver_that_never_counts_an_attempt(settings, store, monkeyp
     assert len(starts) == job_supervisor.STARTS_PER_ATTEMPT * settings.limits.attempts + 1
 
 
+async def test_a_job_after_a_quiet_time_is_begun_at_once(settings, store, monkeypatch):
+    """What comes within the pause after a turn is gathered until its end; what comes later need not wait."""
+    now = SimpleNamespace(s=0.0)
+    monkeypatch.setattr(manager, "time", SimpleNamespace(monotonic=lambda: now.s, time=time.time))
+    monkeypatch.setattr(manager, "TURN_S", 2 * FOR_EVER_S)
+    monkeypatch.setattr(manager, "GATHER_S", FOR_EVER_S)
+    drivers = ScriptedDrivers(store, stands_still)
+    async with running_manager(settings, drivers) as running:
+        await running._first_turn.wait()
+        store.jobs.submit_job(new_job("first"))
+        now.s += FOR_EVER_S
+        await running.wake()
+        await until(lambda: drivers.starts == ["first"])
+        store.jobs.submit_job(new_job("second"))
+        await running.wake()
+        await asyncio.sleep(0.2)
+        assert drivers.starts == ["first"]
+
+
 async def test_d7_a_server_that_stops_leaves_its_jobs_to_the_next(settings, store):
     """D7: nothing begins any more, drivers give back their attempts; after five orderly stops all jobs complete."""
     stops = 5

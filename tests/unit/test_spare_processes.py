@@ -193,11 +193,14 @@ def test_a_job_actor_is_less_nice_at_work_than_while_it_loads(priority, expected
     """
     program = """
 import os, threading
+from unittest.mock import Mock
 from serve_app.orchestration import job_actor
 def told():
     print(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
 def import_module(name):
     told()
+    return Mock()
+job_actor.LOADED_AHEAD = ()
 job_actor.import_module = import_module
 job_actor.prepare_process()
 told()
