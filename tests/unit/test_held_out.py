@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tests.support.alignment_clips import Clip
     from tests.support.real_graph import Analysis
 
-UNHEARD = ("unheard_rms", "unheard_max")
-TWO = ("two_max_f3", "two_rms_slt")
+UNHEARD = ("unheard_rms", pytest.param("unheard_max", marks=pytest.mark.full))
+TWO = ("two_max_f3", pytest.param("two_rms_slt", marks=pytest.mark.full))
 MOST_WORD_ERRORS = 0.10
 MOST_APART_S = 0.080
 RIGHT_SPEAKER = 0.95
