@@ -137,7 +137,7 @@ class JobActors:
     def __init__(self, settings: Settings, stages: StageHandles) -> None:
         self._settings = settings
         self._stages = stages
-        self._actor_class = ray.remote(JobActor)  # one for all jobs: Ray exports each that it sees first
+        self._actor_class = ray.remote(JobActor)  # one for all jobs: Ray exports every new one to the cluster
         self._release = release_of(settings)
         self._spares = SpareProcesses(settings.spare_processes, self._release)
 

@@ -125,7 +125,7 @@ class JobRunner:
             ray.kill(ray.get_runtime_context().current_actor)
 
     def _start_router(self) -> None:
-        """Have Serve learn the extractor's replicas, as the first use of a handle does. What fails here fails there."""
+        """Have Serve find the extractor's replicas, as a handle's first use does; its call raises what fails here."""
         with suppress(Exception):
             _ = self._stages.extractor.prepare
 
