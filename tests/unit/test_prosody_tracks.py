@@ -26,7 +26,10 @@ def whole(audio: Audio) -> Tracks:
     return tracks(audio, Span(start_s=0, end_s=audio.size / SAMPLE_RATE_HZ))
 
 
-WHOLE = whole(SPEECH)
+@pytest.fixture(scope="module")
+def speech_whole() -> Tracks:
+    """The tracks of all of `SPEECH`."""
+    return whole(SPEECH)
 
 
 def sine(amplitude: float, f0_hz: float = 200.0, duration_s: float = 1.0) -> Audio:
@@ -44,26 +47,26 @@ def assert_same(one: Tracks, other: Tracks) -> None:
 
 
 @pytest.mark.parametrize("piece_s", [30.0, 7.0, 19.99])
-def test_pieces_joined_equal_the_whole(piece_s: float) -> None:
+def test_pieces_joined_equal_the_whole(piece_s: float, speech_whole: Tracks) -> None:
     """Cutting the video changes nothing, bit by bit."""
     parts = [tracks(SPEECH, piece) for piece in pieces(SPEECH.size / SAMPLE_RATE_HZ, piece_s)]
-    assert_same(join_tracks(parts), WHOLE)
+    assert_same(join_tracks(parts), speech_whole)
 
 
 @settings(max_examples=8, deadline=None)
 @given(cuts=st.lists(st.floats(19, 21), max_size=2))
-def test_any_cuts_joined_equal_the_whole(cuts: list[float]) -> None:
+def test_any_cuts_joined_equal_the_whole(cuts: list[float], speech_whole: Tracks) -> None:
     """Wherever the cuts are, between frames too, every frame belongs to exactly one piece."""
     edges = [19.0, *sorted(cuts), 21.0]
     found = join_tracks([tracks(SPEECH, Span(start_s=start, end_s=end)) for start, end in itertools.pairwise(edges)])
-    np.testing.assert_array_equal(found.f0_hz, WHOLE.f0_hz[1900:2100])
-    np.testing.assert_array_equal(found.level_dbfs, WHOLE.level_dbfs[1900:2100])
+    np.testing.assert_array_equal(found.f0_hz, speech_whole.f0_hz[1900:2100])
+    np.testing.assert_array_equal(found.level_dbfs, speech_whole.level_dbfs[1900:2100])
 
 
-def test_block_edges_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_edges_do_not_show(monkeypatch: pytest.MonkeyPatch, speech_whole: Tracks) -> None:
     """The context is long enough: cut into 40 times as many blocks, all but stray frames are the same."""
     monkeypatch.setattr(tracks_module, "BLOCK_FRAMES", 50)
-    same = np.isclose(whole(SPEECH).f0_hz, WHOLE.f0_hz, rtol=1e-3, equal_nan=True)
+    same = np.isclose(whole(SPEECH).f0_hz, speech_whole.f0_hz, rtol=1e-3, equal_nan=True)
     assert same.mean() > 0.99
 
 
@@ -77,11 +80,11 @@ def test_context_decides_what_an_edge_alone_cannot() -> None:
     np.testing.assert_allclose(found[BLOCK_FRAMES - 100 : BLOCK_FRAMES + 100], 200, rtol=0.02)
 
 
-def test_frames_lie_on_whole_hundredths() -> None:
+def test_frames_lie_on_whole_hundredths(speech_whole: Tracks) -> None:
     """A piece that starts between two frames gets the later one, and says so."""
     found = tracks(SPEECH, Span(start_s=3.004, end_s=4.004))
     assert found.start_s == 3.01
-    np.testing.assert_array_equal(found.f0_hz, WHOLE.f0_hz[301:401])
+    np.testing.assert_array_equal(found.f0_hz, speech_whole.f0_hz[301:401])
     assert tracks(SPEECH, Span(start_s=0.07, end_s=0.14)).f0_hz.size == 7  # 0.07 * 100 is a little more than 7
 
 
@@ -148,7 +151,7 @@ def test_frame_i_is_centred_at_its_time() -> None:
 # -- bounds -----------------------------------------------------------------------------------------------------------
 
 
-def test_memory_does_not_grow_with_the_video() -> None:
+def test_memory_does_not_grow_with_the_video(speech_whole: Tracks) -> None:
     """Block by block: four times as much audio needs no more memory beside its own tracks."""
 
     def peak_bytes(repeats: int) -> int:
@@ -160,7 +163,7 @@ def test_memory_does_not_grow_with_the_video() -> None:
         return peak
 
     long = peak_bytes(4)
-    assert long < 1.05 * peak_bytes(1) + 3 * 8 * WHOLE.f0_hz.size
+    assert long < 1.05 * peak_bytes(1) + 3 * 8 * speech_whole.f0_hz.size
     assert long < 40e6
 
 
