@@ -6,8 +6,9 @@ Knows nothing of Ray or jobs.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from deployments.transcriber.batch_word_times import Untimed, with_words
 from deployments.transcriber.encodings import Encodings
 from deployments.transcriber.protocol import AUTO, BRIEF_S, Chunk
 from deployments.transcriber.vocabulary import TextBefore
-from deployments.transcriber.whisper_model import WINDOW_S
 from deployments.types import SAMPLE_RATE_HZ, Transcript, Utterance
 from deployments.warnings import ResultWarning, WarningCode
 
@@ -62,32 +62,42 @@ class WhisperRecognizer:
 
     def detect(self, chunks: Sequence[Chunk], *, brief: bool = False) -> list[dict[str, float] | Exception]:
         """See `Recognizer`. Silence has no probabilities."""
-        encode, window_s = (self._model.encode, BRIEF_S) if brief else (self._encodings.keep, WINDOW_S)
+        encode = self._model.encode if brief else self._encodings.keep
 
         def languages(prepared: Sequence[_Prepared]) -> list[dict[str, float]]:
             return self._model.languages(encode([each.features for each in prepared]))
 
-        return self._each(chunks, languages, silent=lambda _: {}, window_s=window_s)
+        return self._each(chunks, languages, silent=lambda _: {}, window_s=BRIEF_S if brief else None)
 
     def _each(
         self,
         chunks: Sequence[Chunk],
         compute: Callable[[Sequence[_Prepared]], Sequence[Answer]],
         silent: Callable[[Chunk], Answer],
-        window_s: float = WINDOW_S,
+        window_s: float | None = None,
     ) -> list[Answer | Exception]:
-        """Return `compute`'s answers for chunks that may hold speech, `silent`'s for silence, errors for bad chunks."""
-        prepared = [self._prepare(chunk, window_s) for chunk in chunks]
-        computable = [each for each in prepared if isinstance(each, _Prepared)]
-        answers = iter(compute(computable) if computable else ())
-        return [
-            next(answers) if isinstance(each, _Prepared) else silent(chunk) if each is None else each
-            for chunk, each in zip(chunks, prepared, strict=True)
-        ]
+        """Return `compute`'s answers for chunks that may hold speech, `silent`'s for silence, errors for bad chunks.
 
-    def _prepare(self, chunk: Chunk, window_s: float) -> _Prepared | Exception | None:
+        Chunks of one window are computed together; without `window_s` each has the shortest that does it no harm.
+        """
+        prepared = [self._prepare(chunk, window_s) for chunk in chunks]
+        answers: list[Any] = [
+            silent(chunk) if each is None else each for chunk, each in zip(chunks, prepared, strict=True)
+        ]
+        alike: defaultdict[int, list[int]] = defaultdict(list)
+        for number, each in enumerate(answers):
+            if isinstance(each, _Prepared):
+                alike[each.features.shape[1]].append(number)
+        for numbers in alike.values():
+            computed = compute([answers[number] for number in numbers])
+            for number, answer in zip(numbers, computed, strict=True):
+                answers[number] = answer
+        return answers
+
+    def _prepare(self, chunk: Chunk, window_s: float | None) -> _Prepared | Exception | None:
         """Return the chunk with its spectrum over `window_s`, None where it cannot hold speech, or its error."""
         try:
+            window_s = window_s or self._model.window_s(len(chunk.audio))
             check(chunk, window_s)
             if chunk.language != AUTO:
                 self._model.prompt(chunk.language)

@@ -159,6 +159,9 @@ class Scripted:
         self.cut = cut
         self.asked: list[tuple[bool, float]] = []
 
+    def window_s(self, _samples: int) -> float:
+        return 30.0
+
     def features(self, _audio: Any, _window_s: float) -> Any:
         return np.zeros((1, 3000), np.float32)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ctranslate2
 import numpy as np
 import pytest
 import soundfile
@@ -280,6 +281,22 @@ def test_the_spectrum_is_that_of_thirty_seconds(clips: list[tuple[Chunk, str]]) 
         np.testing.assert_allclose(model.features(audio), filled, atol=1e-5)
 
 
+def test_a_window_leaves_silence_behind_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 s on a CPU where 3 s of them are left, else 30: shorter ones cost words. On a GPU all have one length."""
+    model = Whisper(CONFIG)
+    assert [model.window_s(round(each * SAMPLE_RATE_HZ)) for each in (0, 17, 17.01, 30)] == [20, 20, 30, 30]
+    monkeypatch.setattr(model, "device", "cuda")
+    assert model.window_s(0) == 30
+
+
+def test_one_after_the_other_the_encoder_gives_what_a_batch_gives(clips: list[tuple[Chunk, str]]) -> None:
+    """Number by number, in order."""
+    model = Whisper(CONFIG)
+    spectra = [model.features(chunk.audio) for chunk in chunks_of(clips)[:3]]
+    together = np.asarray(model._model.model.encode(ctranslate2.StorageView.from_array(np.stack(spectra))))
+    np.testing.assert_array_equal(np.asarray(model.encode(spectra)), together)
+
+
 def test_texts_and_probabilities_are_faster_whispers(clips: list[tuple[Chunk, str]]) -> None:
     """What the batch says of each clip is what faster-whisper's own `transcribe` says of it, to the digit."""
     model = Whisper(CONFIG)
@@ -306,8 +323,11 @@ class ScriptedModel:
         self.written: list[tuple[float, list[int]]] = []
         self.encoded: list[list[int]] = []
 
-    def features(self, audio: Audio, _window_s: float) -> Any:
-        return np.full((1, 3000), audio[0] - 1000, np.float32)
+    def window_s(self, samples: int) -> float:
+        return 20.0 if samples < 5 * SAMPLE_RATE_HZ else 30.0
+
+    def features(self, audio: Audio, window_s: float) -> Any:
+        return np.full((1, round(100 * window_s)), audio[0] - 1000, np.float32)
 
     def encode(self, features: list[Any]) -> list[int]:
         self.encoded.append([int(each[0, 0]) for each in features])
@@ -375,6 +395,20 @@ def test_when_every_temperature_fails_the_best_text_stands() -> None:
     assert heard.utterances[0].confidence == pytest.approx(np.exp(-1.5))
     assert model.encoded == [[0, 1]]
     assert [temperature for temperature, _ in model.written] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+
+
+def test_chunks_of_one_window_are_computed_together() -> None:
+    """Whatever stands between them: each answer is its own chunk's, silence and errors included."""
+    short, *_, silent, bad = numbered(6)
+    long = [replace(each, audio=np.append(each.audio, np.resize(each.audio[1:], 80_000))) for each in numbered(4)[1:]]
+    silent = replace(silent, audio=np.zeros(16_000, np.int16))
+    bad = replace(bad, audio=bad.audio.astype(np.float32))
+    model = ScriptedModel([{0.0: hypothesis(f"text {item}")} for item in range(4)])
+    chunks = [long[0], short, bad, long[1], silent, long[2]]
+    answers = WhisperRecognizer(model, HallucinationThresholds()).transcribe(chunks)  # type: ignore[arg-type]
+    assert model.encoded == [[1, 2, 3], [0]]
+    heard = [text_of(each) if isinstance(each, Transcript) else type(each) for each in answers]
+    assert heard == ["text 1", "text 0", ValueError, "text 2", "", "text 3"]
 
 
 def test_a_lack_of_memory_is_the_batchs() -> None:
