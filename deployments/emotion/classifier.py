@@ -120,7 +120,7 @@ def load(config: EmotionConfig) -> tuple[Any, Any]:
     name = config.model
     options = {"trust_remote_code": False, "local_files_only": True}
     try:
-        extractor = AutoFeatureExtractor.from_pretrained(name, **options)  # type: ignore[no-untyped-call]
+        extractor = AutoFeatureExtractor.from_pretrained(name, **options)
         model, report = AutoModelForAudioClassification.from_pretrained(name, **options, output_loading_info=True)
         model = model.to(config.device).eval()
     except Exception as error:
