@@ -1,6 +1,6 @@
 """What the encoder made of chunks whose language was detected, kept until they are transcribed.
 
-The encoder computes 30 s at once, and the chunks that vote on a video's language are transcribed afterwards. Only on
+The encoder computes a whole window, and the chunks that vote on a video's language are transcribed afterwards. Only on
 CPUs, where that is a quarter of a short job's transcription: a GPU encodes a chunk in a few milliseconds. Where another
 replica transcribes a chunk, or too many others came between, it is encoded again.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     """A log-mel spectrum, shape (mels, frames)."""
 
 MOST_KEPT: Final = 48
-"""Nearly what ten jobs have at once; of Whisper base 3 MB each, of large-v3 7.7."""
+"""Nearly what ten jobs have at once; of Whisper base at most 3 MB each, of large-v3 7.7."""
 LONGEST_KEPT_S: Final = 600.0
 """What nobody has asked for until then, because its job ended or another replica has it, goes with the next job."""
 

@@ -48,7 +48,7 @@ class Recognizer(Protocol):
     def detect(self, chunks: Sequence[Chunk], *, brief: bool = False) -> list[dict[str, float] | Exception]:
         """Return per chunk, in order, the probability of each language; empty where the engine cannot detect it.
 
-        `brief`: for chunks no longer than `BRIEF_S`, in a tenth of the time and a little less reliably.
+        `brief`: for chunks no longer than `BRIEF_S`, in a fraction of the time and a little less reliably.
         """
 
 

@@ -78,7 +78,7 @@ class WhisperRecognizer:
     ) -> list[Answer | Exception]:
         """Return `compute`'s answers for chunks that may hold speech, `silent`'s for silence, errors for bad chunks.
 
-        Chunks of one window are computed together; without `window_s` each has the shortest that does it no harm.
+        Chunks of one window are computed together: of `window_s`, or of the model's own for each chunk's length.
         """
         prepared = [self._prepare(chunk, window_s) for chunk in chunks]
         answers: list[Any] = [
@@ -95,7 +95,10 @@ class WhisperRecognizer:
         return answers
 
     def _prepare(self, chunk: Chunk, window_s: float | None) -> _Prepared | Exception | None:
-        """Return the chunk with its spectrum over `window_s`, None where it cannot hold speech, or its error."""
+        """Return the chunk with its spectrum, None where it cannot hold speech, or its error.
+
+        The spectrum is that of `window_s`, or of the model's own window for the chunk's length.
+        """
         try:
             window_s = window_s or self._model.window_s(len(chunk.audio))
             check(chunk, window_s)

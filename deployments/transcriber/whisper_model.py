@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 WINDOW_S: Final = 30.0
 """Length of the input that the model was trained with; shorter audio is padded with silence."""
 SHORT_WINDOW_S: Final = 20.0
-"""The same for chunks that leave at least `LEAST_SILENCE_S` of it free, on a CPU: in a third of the encoder's time."""
+"""The same for chunks that leave at least `LEAST_SILENCE_S` of it free, on a CPU: in 0.4 of the encoder's time."""
 LEAST_SILENCE_S: Final = 3.0
 FRAMES_PER_S: Final = 100
 """Frames of the spectrum."""
@@ -78,7 +78,8 @@ class Whisper:
     def window_s(self, samples: int) -> float:
         """Return the length of the input for a chunk of so many samples.
 
-        A GPU encodes 30 s in milliseconds, and takes chunks of one length together. Less than 20 s costs words.
+        Less silence behind the chunk costs words; with one short length for all, most chunks of a batch are alike. A
+        GPU encodes 30 s in milliseconds.
         """
         short = self.device == "cpu" and samples <= (SHORT_WINDOW_S - LEAST_SILENCE_S) * SAMPLE_RATE_HZ
         return SHORT_WINDOW_S if short else WINDOW_S
@@ -103,7 +104,7 @@ class Whisper:
         """Return the encoder's output for several spectra of one length.
 
         It is CTranslate2's storage, shape (items, steps, width). A CPU computes them one after the other: the encoder's
-        attention over four chunks does not fit into its caches, which costs 13 to 20 % more time for the same numbers.
+        attention over several chunks does not fit into its caches, and takes 15 to 20 % longer (docs/decisions.md).
         """
         if self.device != "cpu" or len(features) == 1:
             return self._model.encode(np.stack(features))

@@ -102,7 +102,8 @@ def forced(model: Whisper, clip: Clip) -> list[Word]:
         text = " ".join(" ".join(w.text for w in said).capitalize() + "." for said in inside if said)
         utterance = Utterance(start_s=chunk.start_s, end_s=end_s, text=text)
         untimed = Untimed(item=0, chunk=chunk, language=clip.language, utterance=utterance)
-        [(timed, attended)] = with_words(model, model.encode([model.features(chunk.audio)]), [untimed])
+        spectrum = model.features(chunk.audio, model.window_s(len(chunk.audio)))
+        [(timed, attended)] = with_words(model, model.encode([spectrum]), [untimed])
         assert attended
         words += timed.words
     return words

@@ -159,7 +159,7 @@ def test_words_lie_where_they_are_said() -> None:
             chunk = Chunk(audio=span.of(clip.audio), start_s=span.start_s, language=clip.language)
             text = " ".join(each.text.capitalize() + "." for each in pair)
             utterance = Utterance(start_s=span.start_s, end_s=span.end_s, text=text)
-            encoded = model.encode([model.features(chunk.audio)])
+            encoded = model.encode([model.features(chunk.audio, model.window_s(len(chunk.audio)))])
             untimed = Untimed(item=0, chunk=chunk, language=clip.language, utterance=utterance)
             [(found, had)] = with_words(model, encoded, [untimed])
             said = [word for each in pair for word in each.words]

@@ -138,6 +138,22 @@ def test_a_chunk_whose_language_was_detected_is_encoded_once(
     assert encoded == [len(chunks) - 1, 1, 1]
 
 
+def test_short_and_long_chunks_keep_what_is_their_own(recognizer: Recognizer, clips: list[tuple[Chunk, str]]) -> None:
+    """Windows of 20 and of 30 s in one call, detected and then transcribed: each has what it has alone."""
+    short, *rest = chunks_of(clips)
+    silence = np.zeros(18 * SAMPLE_RATE_HZ, np.int16)
+    long = [replace(each, audio=np.append(each.audio, silence)) for each in rest[:2]]
+    chunks = [long[0], short, long[1]]
+    alone = [transcripts(recognizer, [chunk])[0] for chunk in chunks]
+    languages = [recognizer.detect([chunk])[0] for chunk in chunks]
+    fresh = WhisperRecognizer(recognizer._model, recognizer._thresholds)  # type: ignore[attr-defined]
+    for found, expected in zip(fresh.detect(chunks), languages, strict=True):
+        assert found == pytest.approx(expected, abs=1e-3)
+    together = transcripts(fresh, chunks)
+    assert all(text_of(each) for each in alone)
+    assert [(text_of(each), each.language) for each in together] == [(text_of(each), each.language) for each in alone]
+
+
 def test_on_a_gpu_nothing_is_kept(
     recognizer: Recognizer, clips: list[tuple[Chunk, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
