@@ -103,8 +103,8 @@ class Whisper:
     def encode(self, features: Sequence[NDArray[np.float32]]) -> Any:
         """Return the encoder's output for several spectra of one length.
 
-        It is CTranslate2's storage, shape (items, steps, width). A CPU computes them one after the other: the encoder's
-        attention over several chunks does not fit into its caches, and takes 15 to 20 % longer (docs/decisions.md).
+        It is CTranslate2's storage, shape (items, steps, width). A CPU computes them one after the other:
+        together they take it 15 to 20 % longer, probably since their attention does not fit into its caches.
         """
         if self.device != "cpu" or len(features) == 1:
             return self._model.encode(np.stack(features))

@@ -306,11 +306,11 @@ def test_a_window_leaves_silence_behind_the_chunk(monkeypatch: pytest.MonkeyPatc
 
 
 def test_one_after_the_other_the_encoder_gives_what_a_batch_gives(clips: list[tuple[Chunk, str]]) -> None:
-    """Number by number, in order."""
+    """The same numbers, in order; on other processors the last digits may differ."""
     model = Whisper(CONFIG)
     spectra = [model.features(chunk.audio) for chunk in chunks_of(clips)[:3]]
     together = np.asarray(model._model.model.encode(ctranslate2.StorageView.from_array(np.stack(spectra))))
-    np.testing.assert_array_equal(np.asarray(model.encode(spectra)), together)
+    np.testing.assert_allclose(np.asarray(model.encode(spectra)), together, atol=1e-4)
 
 
 def test_texts_and_probabilities_are_faster_whispers(clips: list[tuple[Chunk, str]]) -> None:
