@@ -4,7 +4,8 @@
 
 Without a part: their names, what each compares with, and what it needs. Numbers after `length` and `overhead` are the
 videos' minutes, after `whisperx` the pairs, after `scale` the stored jobs. Each part takes less than 15 minutes on two
-cores, but for `length 60` on a slow machine, and all of `whisperx` or `trust` at once.
+cores, but for `length 60` on a slow machine, `whisperx long`, where whisperX alone takes about an hour, and all of
+`whisperx` or `trust` at once.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ BENCHES: dict[str, Bench] = {
         title="Bare whisperX and faster-whisper in turn",
         beside="whisperX and faster-whisper, the same weights, in turn",
         run=bench_whisperx.main,
-        parts=("text", "alone 1", "time 1", "ten"),
+        parts=("text", "alone 1", "time 1", "ten", "long"),
         real=True,
     ),
     "overhead": Bench(

@@ -1,6 +1,6 @@
 """The server against bare whisperX and bare faster-whisper on the same real weights, in turn: words and time.
 
-    ML_SERVER_REAL_MODELS=FOLDER python -m tests.benchmarks whisperx [text] [alone] [time] [ten] [PAIRS]
+    ML_SERVER_REAL_MODELS=FOLDER python -m tests.benchmarks whisperx [text] [alone] [time] [long] [ten] [PAIRS]
 
 `text`: each recording of `known_texts` by the server's own stages without Ray (detection, chunks, the vote on the
 language, Whisper with its guard, as a job has them), then by each bare side, each in a process and on one thread.
@@ -8,8 +8,9 @@ language, Whisper with its guard, as a job has them), then by each bare side, ea
 whisper.cpp on two minutes and on half an hour, in turn, for the time.
 `time`: whole jobs of a real server (configs/local.yaml with community-1, all that a job has, from the POST to
 the final callback) and whole runs of bare whisperX in turn, each on its own default threads. One pair is the server's
-turn and then whisperX's, so that a machine that changes its speed changes both. `ten`: ten jobs of a minute at once
-beside ten runs of whisperX one after the other, of which two are measured. Without a name `text` and `time`.
+turn and then whisperX's, so that a machine that changes its speed changes both. `long`: one pair of half an hour, of
+which whisperX takes about one. `ten`: ten jobs of a minute at once beside ten runs of whisperX one after the other, of
+which two are measured. Without a name `text` and `time`.
 """
 
 from __future__ import annotations
@@ -54,12 +55,14 @@ OTHERS: Final = (
 """The other sides of `alone`."""
 ALONE_REPEATS: Final = (2, 31)
 """The files of `alone`: two minutes, and half an hour."""
-PARTS: Final = {"text", "alone", "time", "ten"}
+PARTS: Final = {"text", "alone", "time", "long", "ten"}
 TEN: Final = 10
 TEN_MEASURED: Final = 2
 PAIRS: Final = 2
 TIMED_REPEATS: Final = 2
-"""The long file of `time`: the call and the reading so often, two minutes."""
+"""The longest file of `time`: the call and the reading so often, two minutes."""
+LONG_REPEATS: Final = 31
+"""The file of `long`: half an hour."""
 TIMEOUT_S: Final = 3600
 WORDS_MORE: Final = 2
 """A recording with more errors than these beyond a bare side's is named."""
@@ -140,7 +143,7 @@ def main(arguments: Sequence[str] = ()) -> None:
             if "alone" in chosen:
                 compare_transcriptions(models, Path(name), pairs)
             del os.environ["OMP_NUM_THREADS"]
-        if chosen & {"time", "ten"}:
+        if chosen & {"time", "long", "ten"}:
             compare_times(models, Path(name), pairs, chosen)
 
 
@@ -265,7 +268,6 @@ def compare_times(models: Path, folder: Path, pairs: int, chosen: set[str]) -> N
         "ML_SERVER_MODELS__ALLOW_UNPINNED": "true",
     }
     known = _real()
-    files = [*known, repeated(known, TIMED_REPEATS)]
     with (
         running_server(environment=environment) as server,
         Backend() as backend,
@@ -273,11 +275,13 @@ def compare_times(models: Path, folder: Path, pairs: int, chosen: set[str]) -> N
         side_process("whisperx", models, folder) as bare,
     ):
         ours = _Server(server, backend, sources)
-        warm = written(files[0], folder)
-        ours.turn(files[0], warm)  # all replicas are up, and what loads late is loaded
-        _bare_turn(bare, files[0], warm)
+        warm = written(known[0], folder)
+        ours.turn(known[0], warm)  # all replicas are up, and what loads late is loaded
+        _bare_turn(bare, known[0], warm)
         if "time" in chosen:
-            _measure(files, pairs, folder, ours, bare)
+            _measure([*known, repeated(known, TIMED_REPEATS)], pairs, folder, ours, bare)
+        if "long" in chosen:
+            _measure([repeated(known, LONG_REPEATS)], 1, folder, ours, bare)
         if "ten" in chosen:
             _measure_ten(repeated(known, 1), folder, ours, bare)
     say(f"\nwhisperX's threads: {bare.loaded['threads']}; the server's: one per replica, at idle priority.\n\n{ORDER}")

@@ -272,7 +272,7 @@ def test_e1_many_listeners_cost_one_look(world, quick, monkeypatch):
         before = len(looks)
         time.sleep(0.3)
         assert len(looks) == before
-        monkeypatch.setattr(event_stream, "STREAM_S", 0.1)
+        monkeypatch.setattr(event_stream, "STREAM_S", 0.5)
         with listening(url) as heard:
             pass
         assert heard == [("open", {}), None]
