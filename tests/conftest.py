@@ -156,6 +156,25 @@ def store(settings):
     database.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def tables_made_again():
+    """Alembic takes its steps for the first empty database of a kind; the others get the same statements."""
+    from serve_app.storage import database
+    from tests.support import made_tables
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "migrate", made_tables.migrate)
+        yield
+
+
+@pytest.fixture
+def tables_by_alembic(monkeypatch):
+    """For tests of the steps themselves."""
+    from serve_app.storage import database, migrations
+
+    monkeypatch.setattr(database, "migrate", migrations.migrate)
+
+
 @pytest.fixture
 def database(database_url):
     from serve_app.storage.database import Database  # not for those who test something else

@@ -672,6 +672,7 @@ def test_answered_means_durable_on_postgresql(postgresql_url):
     database.close()
 
 
+@pytest.mark.usefixtures("tables_by_alembic")
 def test_the_tables_are_made_once(database_url):
     """Processes that start at the same time on an empty database do not stumble over each other."""
     many = [Database(database_url) for _ in range(6)]

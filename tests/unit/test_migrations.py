@@ -17,9 +17,11 @@ from serve_app.storage.database import Database
 from serve_app.storage.migrations import DatabaseTooNewError
 from serve_app.storage.outbox import Outbox
 from serve_app.storage.tables import metadata
+from tests.support import made_tables
 from tests.support.jobs import begin
 from tests.support.stores import set_draining, stores
 
+pytestmark = pytest.mark.usefixtures("tables_by_alembic")
 STEPS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"]
 BEFORE_COUNTING = STEPS[:3]
 """Only tables of these steps were ever made without their number."""
@@ -78,6 +80,17 @@ def test_an_empty_database_gets_all_tables(opened):
     """The steps add up to the tables that the code knows, by name, type, key and index."""
     opened.create()
     assert_newest(opened)
+
+
+def test_other_tests_have_the_same_tables(opened):
+    """Theirs are made by the statements of the first empty database, without Alembic."""
+    for _ in range(2):
+        with opened.write() as db:
+            made_tables.migrate(db)
+        assert_newest(opened)
+        with opened.write() as db:
+            metadata.drop_all(db)
+            db.execute(text("DROP TABLE alembic_version"))
 
 
 @pytest.mark.parametrize(
