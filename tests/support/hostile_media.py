@@ -283,13 +283,21 @@ def wav(samples: bytes, *, channels: int = 1, rate_hz: int = 8000) -> bytes:
     return file.getvalue()
 
 
+def zeros_packed(count: int) -> bytes:
+    """What `zlib` makes of so many zeros, a multiple of ten million, which are compressed only once."""
+    packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    part = packer.compress(bytes(10_000_000)) + packer.flush(zlib.Z_FULL_FLUSH)
+    adler32 = count % 65_521 << 16 | 1
+    return b"\x78\xda" + count // 10_000_000 * part + b"\x03\0" + struct.pack(">I", adler32)
+
+
 def bombs() -> dict[str, bytes]:
     """Small files that ask for much: memory, time, or hours of sound."""
     movie = pcm_movie()
     deep = b""
     for _ in range(3000):
         deep = box(b"udta", deep)
-    packed = zlib.compress(bytes(300_000_000), 9)
+    packed = zeros_packed(300_000_000)
     coding = element("6d80", element("6240", element("5034", element("4254", b"\0"))))
     late = bytearray(transport_stream_at(20 * 3600))
     archive = io.BytesIO()
