@@ -94,6 +94,23 @@ def edge(tmp_path):
     edge.database.close()
 
 
+@pytest.fixture(scope="module")
+def empty_edge(tmp_path_factory):
+    """One for all whose requests are refused: nothing is ever stored."""
+    edge = Edge(tmp_path_factory.mktemp("empty"))
+    yield edge
+    edge.database.close()
+
+
+@pytest.fixture(scope="module")
+def edge_with_result(tmp_path_factory):
+    """One for all who name the speakers of job `a`, which is completed."""
+    edge = Edge(tmp_path_factory.mktemp("completed"))
+    completed(edge)
+    yield edge
+    edge.database.close()
+
+
 @pytest.fixture(autouse=True)
 def _patient_health(monkeypatch):
     """A disk that is busy for a second makes /health say so, and is no fault."""
@@ -288,16 +305,16 @@ def nested(depth: int) -> dict:
     ],
     ids=str,
 )
-def test_wrong_fields_are_named(edge, fields, words):
+def test_wrong_fields_are_named(empty_edge, fields, words):
     """Missing, wrong, empty and huge fields: 400 that names the field, and nothing stored."""
     content = {"job_id": "a", "video_url": VIDEO} | fields
     body = json.dumps({key: value for key, value in content.items() if value is not None})
-    answer = edge.http.post(POST, content=body, headers={"content-type": "application/json"})
+    answer = empty_edge.http.post(POST, content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "INVALID_REQUEST"
     assert words in answer.json()["message"]
     assert "CANARY" not in answer.text
-    assert edge.store.jobs.count_jobs().queued == 0
+    assert empty_edge.store.jobs.count_jobs().queued == 0
 
 
 def test_the_deepest_metadata_comes_back(edge):
@@ -356,9 +373,9 @@ def test_languages_are_those_of_the_engine_that_will_hear_the_job(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"x"', b"null", b"\xff\xfe", b'{"job_id": "a",}'], ids=repr)
-def test_what_is_not_a_json_object_is_refused(edge, content):
+def test_what_is_not_a_json_object_is_refused(empty_edge, content):
     """Malformed JSON and JSON that is no object: 400 in the contract's form."""
-    answer = edge.http.post(POST, content=content, headers={"content-type": "application/json"})
+    answer = empty_edge.http.post(POST, content=content, headers={"content-type": "application/json"})
     assert_refused(answer, 400, "INVALID_REQUEST")
 
 
@@ -376,9 +393,9 @@ def test_null_counts_as_absent_and_unknown_fields_are_ignored(edge):
 @pytest.mark.parametrize(
     "url", ["ftp://127.0.0.1/a", "http://10.0.0.1/a", "http://u:secret@127.0.0.1/a", "file:///etc/passwd", "nonsense"]
 )
-def test_refused_videos(edge, url):
+def test_refused_videos(empty_edge, url):
     """Scheme, private address, credentials: VIDEO_URL_NOT_ALLOWED, and the URL is not repeated."""
-    message = assert_refused(edge.post(video_url=url), 400, "VIDEO_URL_NOT_ALLOWED", "a")
+    message = assert_refused(empty_edge.post(video_url=url), 400, "VIDEO_URL_NOT_ALLOWED", "a")
     assert "passwd" not in message
 
 
@@ -579,44 +596,41 @@ def test_speakers_get_names(edge, caplog):
     ("Jean\u00a0Paul", "Jean Paul"), ("نیک\u200cبین", "نیک\u200cبین"), ("👩\u200d🔬", "👩\u200d🔬"),
     ("x" * 100, "x" * 100), ("é" * 100 + " ", "é" * 100), ("=1+1", "=1+1"),
 ])  # fmt: skip
-def test_a_name_is_stored_as_it_is_written(edge, sent, stored):
+def test_a_name_is_stored_as_it_is_written(edge_with_result, sent, stored):
     """In NFC, without spaces around it; joiners that Persian or emoji need stay."""
-    completed(edge)
-    assert edge.http.put(SPEAKERS, json={"SPEAKER_00": sent}).json()["speakers"] == {"SPEAKER_00": stored}
+    assert edge_with_result.http.put(SPEAKERS, json={"SPEAKER_00": sent}).json()["speakers"] == {"SPEAKER_00": stored}
 
 
 @pytest.mark.parametrize("name", [
     "", " ", "x" * 101, "가" * 101, 7, None, ["a"], {"a": "b"}, "a\nb", "a\tb", "a\x00", "a\x1b[2J", "a\u202eb",
     "\u2066a", "\u200c", "\u3164", "\u200b", "a\ufeff", "\ud800", "\u2028", "a\u00ad",
 ], ids=ascii)  # fmt: skip
-def test_a_name_that_is_none_is_refused(edge, name):
+def test_a_name_that_is_none_is_refused(edge_with_result, name):
     """400 in a sentence with the speaker's id and not the name; what was there stays."""
-    completed(edge)
-    edge.http.put(SPEAKERS, json={"SPEAKER_01": "Anna"})
+    edge_with_result.http.put(SPEAKERS, json={"SPEAKER_01": "Anna"})
     sent = json.dumps({"SPEAKER_00": name}).encode()
-    answer = edge.http.put(SPEAKERS, content=sent, headers={"content-type": "application/json"})
+    answer = edge_with_result.http.put(SPEAKERS, content=sent, headers={"content-type": "application/json"})
     assert "SPEAKER_00" in assert_refused(answer, 400, "INVALID_REQUEST", None)
-    assert edge.http.get("/api/upload-video/status/a").json()["speakers"] == {"SPEAKER_01": "Anna"}
+    assert edge_with_result.http.get("/api/upload-video/status/a").json()["speakers"] == {"SPEAKER_01": "Anna"}
 
 
 @pytest.mark.parametrize("key", ["SPEAKER_02", "speaker_00", "", "\ud800", "\u202e", "a\nb", "k" * 10_000], ids=ascii)
-def test_only_the_results_speakers_get_names(edge, key):
+def test_only_the_results_speakers_get_names(edge_with_result, key):
     """400; an unknown id is named, beside those that there are; nothing is stored."""
-    completed(edge)
+    edge_with_result.http.put(SPEAKERS, json={})
     sent = json.dumps({"SPEAKER_00": "Anna", key: "CANARY"}).encode()
-    answer = edge.http.put(SPEAKERS, content=sent, headers={"content-type": "application/json"})
+    answer = edge_with_result.http.put(SPEAKERS, content=sent, headers={"content-type": "application/json"})
     message = assert_refused(answer, 400, "INVALID_REQUEST", "a" if key.isprintable() else None)
     if key.isprintable():
         assert message == f"The result has no speaker {key[:40]}: it has SPEAKER_00, SPEAKER_01"
     assert "CANARY" not in message
-    assert edge.store.jobs.fetch_job("a").speakers is None
+    assert edge_with_result.store.jobs.fetch_job("a").speakers is None
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'"a"', b"null", b"{", b'{"SPEAKER_00": "\xff"}'])
-def test_names_are_a_json_object(edge, body):
+def test_names_are_a_json_object(edge_with_result, body):
     """400 in the contract's form for every other body."""
-    completed(edge)
-    answer = edge.http.put(SPEAKERS, content=body, headers={"content-type": "application/json"})
+    answer = edge_with_result.http.put(SPEAKERS, content=body, headers={"content-type": "application/json"})
     assert_refused(answer, 400, "INVALID_REQUEST", None)
 
 

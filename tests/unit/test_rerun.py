@@ -414,6 +414,15 @@ def edge(tmp_path):
     edge.database.close()
 
 
+@pytest.fixture(scope="module")
+def edge_with_result(tmp_path_factory):
+    """One for all whose reruns of job `a`, which is completed, are refused."""
+    edge = Edge(tmp_path_factory.mktemp("completed"))
+    complete(edge)
+    yield edge
+    edge.database.close()
+
+
 def rerun(edge: Edge, job_id: str = "a", **fields: Any) -> Any:
     return edge.http.post(f"/api/upload-video/jobs/{job_id}/rerun", json=fields)
 
@@ -482,14 +491,13 @@ def test_an_absent_field_keeps_its_value_and_null_is_the_default(edge):
         ({"callback_headers": {"Host": "x"}}, 400, "callback_headers"),
     ],
 )
-def test_what_a_rerun_is_refused_for(edge, fields, code, says):
+def test_what_a_rerun_is_refused_for(edge_with_result, fields, code, says):
     """Each refusal says why, and changes nothing."""
-    complete(edge)
-    before = edge.store.jobs.fetch_job("a")
-    answer = rerun(edge, **fields)
+    before = edge_with_result.store.jobs.fetch_job("a")
+    answer = rerun(edge_with_result, **fields)
     assert (answer.status_code, says in answer.json()["message"]) == (code, True), answer.text
     assert answer.json()["error"]["job_id"] in {"a", None}
-    assert edge.store.jobs.fetch_job("a") == before
+    assert edge_with_result.store.jobs.fetch_job("a") == before
 
 
 def test_a_job_that_has_not_ended_is_not_run_again(edge):
@@ -505,10 +513,9 @@ def test_a_job_that_has_not_ended_is_not_run_again(edge):
 
 
 @pytest.mark.parametrize("url", ["http://[abc", "https://ex\u2100mple.com/a", "ftp://127.0.0.1/a", "http://10.1.1.1/x"])
-def test_an_address_that_is_none_is_refused(edge, url):
+def test_an_address_that_is_none_is_refused(edge_with_result, url):
     """As by a POST: nothing is compared with what cannot be read."""
-    complete(edge)
-    answer = rerun(edge, video_url=url)
+    answer = rerun(edge_with_result, video_url=url)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "VIDEO_URL_NOT_ALLOWED")
 
 
