@@ -155,7 +155,7 @@ def counted() -> Iterator[Cost]:
 
 def encoding(chunks: int, seconds: float = CHUNK_S) -> Cost:
     """Whisper large-v3's encoder, for a batch of windows; shorter ones have fewer positions."""
-    model = _whisper().get_encoder()
+    model = _whisper(decoder_layers=1).get_encoder()
     model.max_source_positions = model.config.max_source_positions = round(50 * seconds)
     with torch.device("meta"):
         model.embed_positions = nn.Embedding(model.max_source_positions, LARGE.whisper_width, dtype=torch.float16)
@@ -166,7 +166,7 @@ def encoding(chunks: int, seconds: float = CHUNK_S) -> Cost:
 
 def beginning(chunks: int) -> Cost:
     """The decoder's first pass: the prompt, and keys and values of the sound for all later ones."""
-    model = _whisper()
+    model = _whisper(encoder_layers=1)
     with torch.device("meta"):
         words = torch.zeros(chunks, 4, dtype=torch.long)
         heard = torch.empty(chunks, 1500, LARGE.whisper_width, dtype=torch.float16)
@@ -183,7 +183,8 @@ def writing(chunks: int, beams: int) -> Cost:
     """
     from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-    model, width, heads, written = _whisper(), LARGE.whisper_width, LARGE.whisper_heads, LARGE.tokens // 2
+    model = _whisper(encoder_layers=1)
+    width, heads, written = LARGE.whisper_width, LARGE.whisper_heads, LARGE.tokens // 2
     with torch.device("meta"):
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         for layer in range(LARGE.whisper_layers):
@@ -207,15 +208,16 @@ def writing(chunks: int, beams: int) -> Cost:
     return cost
 
 
-def _whisper() -> Any:
+def _whisper(*, encoder_layers: int = LARGE.whisper_layers, decoder_layers: int = LARGE.whisper_layers) -> Any:
+    """Return the model on the device `meta`; of a half that is not looked at, one layer is enough."""
     from transformers import WhisperConfig, WhisperModel
 
     config = WhisperConfig(
         vocab_size=51866,
         num_mel_bins=LARGE.mels,
         d_model=LARGE.whisper_width,
-        encoder_layers=LARGE.whisper_layers,
-        decoder_layers=LARGE.whisper_layers,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
         encoder_attention_heads=LARGE.whisper_heads,
         decoder_attention_heads=LARGE.whisper_heads,
         encoder_ffn_dim=4 * LARGE.whisper_width,

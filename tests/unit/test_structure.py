@@ -49,21 +49,37 @@ ROOMS = {
 
 
 @cache
-def imports(module: Path, *, types: bool = False) -> set[str]:
-    """What a module imports when it runs; with `types` also what it imports for type checkers only."""
-    found: set[str] = set()
+def tree(module: Path) -> ast.Module:
+    return ast.parse((ROOT / module).read_text(encoding="utf-8"))
+
+
+@cache
+def import_statements(module: Path, *, types: bool) -> list[ast.Import | ast.ImportFrom]:
+    """Those that run; with `types` also those for type checkers only."""
+    found: list[ast.Import | ast.ImportFrom] = []
 
     def visit(node: ast.AST) -> None:
         if not types and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             return
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.append(node)
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):  # what may hold statements
+                visit(child)
+
+    visit(tree(module))
+    return found
+
+
+@cache
+def imports(module: Path, *, types: bool = False) -> set[str]:
+    """What a module imports when it runs; with `types` also what it imports for type checkers only."""
+    found: set[str] = set()
+    for node in import_statements(module, types=types):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-        if isinstance(node, ast.ImportFrom) and node.module:
+        elif node.module:
             found.add(node.module)
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse((ROOT / module).read_text(encoding="utf-8")))
     return found
 
 
@@ -74,7 +90,7 @@ def edges(*, types: bool) -> set[tuple[str, str]]:
     ours = set(names.values())
     found = set()
     for module, name in names.items():
-        for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
+        for node in import_statements(module, types=True):
             if isinstance(node, ast.ImportFrom) and node.module in imports(module, types=types):
                 parts = {f"{node.module}.{alias.name}" for alias in node.names} & ours
                 found |= {(name, other) for other in parts or {node.module} & ours}
@@ -225,12 +241,7 @@ def test_exports_are_pure():
 def test_one_door_to_the_collector_of_traces():
     """OpenTelemetry is known to one module, which others import only where a collector is named, not on top."""
     assert users_of("opentelemetry") == {"deployments/net/traces.py"}
-    top = {
-        node.module
-        for module in MODULES
-        for node in ast.parse((ROOT / module).read_text()).body
-        if isinstance(node, ast.ImportFrom)
-    }
+    top = {node.module for module in MODULES for node in tree(module).body if isinstance(node, ast.ImportFrom)}
     assert "deployments.net.traces" not in top
 
 
@@ -238,6 +249,6 @@ def test_one_door_to_the_collector_of_traces():
 def test_every_module_says_what_it_is(module):
     """A docstring on top, a size that one can read, and loggers that Serve captures."""
     text = (ROOT / module).read_text(encoding="utf-8")
-    assert ast.get_docstring(ast.parse(text)), f"{module} has no docstring"
+    assert ast.get_docstring(tree(module)), f"{module} has no docstring"
     assert text.count("\n") <= 450
     assert "logging.getLogger(__name__)" not in text
