@@ -24,6 +24,8 @@ HANG, RESET, DRIP, SLOW = 0, 1, 2, 3
 SLOW_S = (0.5, 3.0)
 LONGER_THAN_PATIENCE_S = 60.0
 DRIP_EVERY_S = 0.5
+POLL_S = 0.05
+"""Time in which the server notices that it is to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class Backend:
                 """A client that was killed is no news."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(POLL_S,), daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LATE_S = 0.7
 """A process gathers its spans for half a second."""
+POLL_S = 0.05
+"""Time in which the server notices that it is to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Collector:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(POLL_S,), daemon=True).start()
 
     def close(self) -> None:
         self._closing.set()

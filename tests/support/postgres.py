@@ -72,12 +72,10 @@ class Postgres:
     def database(self, **defaults: str) -> Iterator[str]:
         """The URL of an empty database with these default settings; dropped at the end, whoever is still connected."""
         name = f"test_{uuid.uuid4().hex}"
-        self._execute(f"CREATE DATABASE {name}")
+        settings = (f"ALTER DATABASE {name} SET {setting} = '{value}'" for setting, value in defaults.items())
+        self._execute(f"CREATE DATABASE {name}", *settings)
         try:
-            url = self.url(name)
-            for setting, value in defaults.items():
-                self.set_default(url, setting, value)
-            yield url
+            yield self.url(name)
         finally:
             self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -96,11 +94,12 @@ class Postgres:
         """Change a setting for all connections to a database that begin from now on."""
         self._execute(f"ALTER DATABASE {_name(url)} SET {setting} = '{value}'")
 
-    def _execute(self, statement: str) -> None:
+    def _execute(self, *statements: str) -> None:
         import psycopg
 
         with psycopg.connect(self.url(USER), autocommit=True) as connection:
-            connection.execute(statement.encode())
+            for statement in statements:
+                connection.execute(statement.encode())
 
     def _control(self, command: str, *options: object) -> None:
         self._run("pg_ctl", "--pgdata", self._data, "--wait", "--timeout", START_S, *options, command)
@@ -119,7 +118,8 @@ class Pair:
         self._folders = [folder / name for name in ("primary", "standby")]
         both = (f"listen_addresses={HOST}", "synchronous_commit=off")  # a default that would cost durability
         self.primary = Postgres(self._folders[0], *both, "synchronous_standby_names=walreceiver", port=self._ports[0])
-        self.standby = Postgres(self._folders[1], *both, port=self._ports[1])
+        soon = "wal_retrieve_retry_interval=100ms"
+        self.standby = Postgres(self._folders[1], *both, soon, port=self._ports[1])
 
     def start(self) -> None:
         for folder in self._folders:

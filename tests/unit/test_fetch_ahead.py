@@ -30,7 +30,7 @@ from tests.support.sounds import noise, written
 
 DONE = Outcome(result=b"{}", duration_s=1.0, processing_s=1.0)
 SILENCE = np.zeros(16, np.int16)
-LIFE_S = 10.0
+LIFE_S = 5.0
 """Of a presigned URL."""
 
 

@@ -251,6 +251,7 @@ async def test_the_manager_that_works_counts(tmp_path, counted, monkeypatch):
     """What its drivers do is counted while it works; when another one works, it shows nothing of its own."""
     monkeypatch.setattr(job_metrics, "EVERY_S", 0.05)
     monkeypatch.setattr(manager, "TURN_S", 0.05)
+    monkeypatch.setattr(manager, "BEAT_S", 0.1)
     settings = settings_in(tmp_path)
     store = open_stores(settings, open_database(settings))
 
