@@ -31,6 +31,8 @@ QUEUED = 100
 ROOMY = {"ML_SERVER_LIMITS__QUEUED_JOBS": "2000", "ML_SERVER_EXTRACTOR__DOWNLOAD__STALL_S": "900"}
 """For the latencies only: room for enough fresh jobs for a 99th percentile, patience with videos that do not come."""
 POSTS = 300
+SLOW_PER_S = 2
+"""POSTs where each may start a job."""
 ALL_TIMEOUT_S = 900
 LONG_S = 300
 """Ten of these take several times as long as `POSTS` posts."""
@@ -81,6 +83,8 @@ def while_nothing_runs(server: RunningServer, sources: Sources) -> None:
     url = sources.serve(status(404))
     steady = Plan(server_url=server.url, rate_per_s=20, count=POSTS, video_url=url)
     _row("idle, 20 POSTs/s", server, steady, running=RUNNING)
+    slow = Plan(server_url=server.url, rate_per_s=SLOW_PER_S, count=POSTS, video_url=url)
+    _row(f"idle, {SLOW_PER_S} POSTs/s", server, slow, running=RUNNING)
     burst = Plan(server_url=server.url, rate_per_s=0, count=POSTS, video_url=url)
     _row("idle, one right after the other", server, burst, running=RUNNING)
     cancel_all(server, holding)
@@ -89,7 +93,11 @@ def while_nothing_runs(server: RunningServer, sources: Sources) -> None:
 def while_jobs_fail(server: RunningServer, sources: Sources) -> None:
     """Each POST starts a job, and its driver, that ends at once for want of a video."""
     url = sources.serve(status(404))
-    _row("each starts a job that fails", server, Plan(server_url=server.url, rate_per_s=2, count=60, video_url=url))
+    _row(
+        "each starts a job that fails",
+        server,
+        Plan(server_url=server.url, rate_per_s=SLOW_PER_S, count=60, video_url=url),
+    )
 
 
 def while_long_jobs_run(server: RunningServer, sources: Sources) -> None:
@@ -110,37 +118,42 @@ def while_long_jobs_run(server: RunningServer, sources: Sources) -> None:
         name = "10 long talks run, 5 POSTs/s that wait"
         if any(server.status(job_id)["status"] != "processing" for job_id in started):
             name += "; NOT ALL RAN TO THE END OF IT"
-        say(_line(name, posts, health, watch.read()))
+        say(_line(name, posts, health, watch.read().disturbance))
         cancel_all(server, started + posts.job_ids)
 
 
 def while_jobs_run(server: RunningServer, sources: Sources, backend: Backend) -> None:
-    """Ten samples are worked on, and fresh jobs come in until the ten are done."""
+    """Ten samples are worked on, and fresh jobs come in until the ten are done; so again, until there are enough."""
     url, missing = sources.file(sample()), sources.serve(status(404))
-    watch = Stopwatch(session_of(server))
-    started = [server.start(url, fastapi_base_url=backend.url) for _ in range(RUNNING)]
-    posting = Asking(Plan(server_url=server.url, rate_per_s=2, count=1_000_000, video_url=missing))
-    with health_beside(server.url) as health:
-        for job_id in started:
-            backend.wait_end(job_id, within_s=ALL_TIMEOUT_S)
-        posts = posting.stop()
-    say(_line("10 samples run, 2 POSTs/s", posts, health, watch.read()))
-    cancel_all(server, started + posts.job_ids)
+    plan = Plan(server_url=server.url, rate_per_s=SLOW_PER_S, count=1_000_000, video_url=missing)
+    posts, health, disturbed = Answers(), Answers(), []
+    while len(posts.seconds) < POSTS:
+        watch = Stopwatch(session_of(server))
+        started = [server.start(url, fastapi_base_url=backend.url) for _ in range(RUNNING)]
+        posting = Asking(plan)
+        with health_beside(server.url) as looks:
+            for job_id in started:
+                backend.wait_end(job_id, within_s=ALL_TIMEOUT_S)
+            came = posting.stop()
+        disturbed.append(watch.read().disturbance)
+        posts, health = posts + came, health + looks
+        cancel_all(server, started + came.job_ids)
+    say(_line(f"10 samples run, {SLOW_PER_S} POSTs/s", posts, health, ", ".join(disturbed)))
 
 
 def _row(name: str, server: RunningServer, plan: Plan, *, running: int = 0) -> None:
     watch = Stopwatch(session_of(server))
     with health_beside(server.url) as health:
         posts = Asking(plan).answers()
-    say(_line(name, posts, health, watch.read()))
+    say(_line(name, posts, health, watch.read().disturbance))
     cancel_all(server, posts.job_ids, running=running)
 
 
-def _line(name: str, posts: Answers, health: Answers, spent: Spent) -> str:
+def _line(name: str, posts: Answers, health: Answers, disturbance: str) -> str:
     refused = Counter(status for status in posts.statuses + health.statuses if status != 200)
     if refused:
         name = f"{name}; NOT 200: {dict(refused)}"
-    return row(name, *_percentiles(posts, 99), *_percentiles(health, 95), spent.disturbance)
+    return row(name, *_percentiles(posts, 99), *_percentiles(health, 95), disturbance)
 
 
 def _percentiles(answers: Answers, high: int) -> list[str]:

@@ -46,6 +46,9 @@ class Answers:
     statuses: list[int] = field(default_factory=list)
     job_ids: list[str] = field(default_factory=list)
 
+    def __add__(self, other: Answers) -> Answers:
+        return Answers(self.seconds + other.seconds, self.statuses + other.statuses, self.job_ids + other.job_ids)
+
 
 def ask(plan: Plan, ending: Event) -> Answers:
     """Carry out the plan, or as much of it as there is time for before `ending`."""
