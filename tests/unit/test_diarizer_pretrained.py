@@ -27,7 +27,7 @@ from deployments.errors import DeviceError, ModelLoadError
 from deployments.models.config import ModelsConfig
 from deployments.types import SAMPLE_RATE_HZ, Audio, Span, Turn, pieces
 from tests.support import real_models
-from tests.support.small_diarizer import build_pipeline, save_powerset_network
+from tests.support.small_diarizer import build_pipeline, save_powerset_network, voice_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ def engine_on(directory: Path, **settings: Any) -> PretrainedEngine:
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_pipeline(tmp_path_factory.mktemp("models") / "small-diarizer")
+    return build_pipeline(tmp_path_factory.mktemp("models") / "small-diarizer", narrow=True)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,14 @@ def assert_pieces_equal_one_call(directory: Path, audio: Audio) -> None:
     assert_same(engine.cluster(*found), expected.exclusive_speaker_diarization, end_s)
     engine.config = engine.config.model_copy(update={"exclusive": False})
     assert_same(engine.cluster(*found), expected.speaker_diarization, end_s)
+
+
+def test_a_narrow_voice_encoder_hears_what_the_whole_one_hears(talk: Audio) -> None:
+    """The encoder of this file's pipeline leaves out nothing but zeros."""
+    windows = torch.from_numpy(talk[: 15 * SAMPLE_RATE_HZ].astype(np.float32).reshape(3, 1, -1) / 2**15)
+    with torch.inference_mode():
+        narrow, whole = (voice_encoder(narrow=narrow).eval()(windows).numpy() for narrow in (True, False))
+    np.testing.assert_allclose(narrow, whole, atol=1e-4)
 
 
 def test_pieces_give_what_pyannotes_own_call_gives(directory: Path, talk: Audio) -> None:

@@ -27,7 +27,7 @@ RIGHT_SPEAKER = 0.95
 @pytest.fixture(scope="module")
 def hear(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Clip, Analysis]]:
     """A recording by its name, and what is heard in it: once for all tests."""
-    stages = graph(build_pipeline(tmp_path_factory.mktemp("models") / "diarizer"))
+    stages = graph(build_pipeline(tmp_path_factory.mktemp("models") / "diarizer", narrow=True))
     kept: dict[str, tuple[Clip, Analysis]] = {}
 
     def heard(name: str) -> tuple[Clip, Analysis]:
