@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 import traceback
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from deployments.lean_imports import as_if_not_installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,16 +30,13 @@ SERVE_HOOK: Final = f"{__name__}.import_serve"
 @contextmanager
 def lean_imports() -> Iterator[None]:
     """Hide what is never used, and stop the garbage collector, which would find nothing to free."""
-    left_out = [name for name in NEVER_USED if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(left_out))  # type: ignore[arg-type]  # None: importing it raises ImportError
     gc.disable()
     try:
-        yield
+        with as_if_not_installed(*NEVER_USED):
+            yield
     finally:
         gc.freeze()
         gc.enable()
-        for name in left_out:
-            del sys.modules[name]
 
 
 def import_serve() -> None:

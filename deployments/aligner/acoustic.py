@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from deployments.aligner.vocabulary import Vocabulary, vocabulary
+from deployments.lean_imports import as_if_not_installed
 from deployments.types import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def load(name: str, device: str) -> AcousticModel:
         OSError: The model is not available.
         ValueError: It is not a wav2vec2 model with CTC, or it has layers that this module does not know.
     """
-    from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+    with as_if_not_installed("pandas", "rich", "sklearn", "torchvision"):
+        from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
     tokenizer: Any = Wav2Vec2CTCTokenizer.from_pretrained(name, trust_remote_code=False)
     extractor: Any = Wav2Vec2FeatureExtractor.from_pretrained(name, trust_remote_code=False)

@@ -10,11 +10,12 @@ import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from deployments.lean_imports import as_if_not_installed
 from deployments.types import Turn
 
 os.environ["PYANNOTE_METRICS_ENABLED"] = "0"  # no telemetry
 
-with warnings.catch_warnings():
+with warnings.catch_warnings(), as_if_not_installed("matplotlib", "rich", "torchvision", "transformers"):
     warnings.simplefilter("ignore")  # torchcodec finds no system ffmpeg, which is not needed: audio comes in memory
     from pyannote.audio.pipelines import SpeakerDiarization
     from pyannote.core import SlidingWindow, SlidingWindowFeature

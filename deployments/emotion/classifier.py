@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from deployments.batch_backoff import BatchBackoff
 from deployments.device import check_device, release_memory
 from deployments.errors import ModelLoadError
+from deployments.lean_imports import as_if_not_installed
 from deployments.types import SAMPLE_RATE_HZ, Audio, Emotion
+
+with as_if_not_installed("pandas", "rich", "sklearn", "torchvision"):
+    from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
