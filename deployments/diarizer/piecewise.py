@@ -1,6 +1,6 @@
 """pyannote's `SpeakerDiarization` on scores and embeddings that were computed piece by piece.
 
-Importing this module imports pyannote.audio (20 s of CPU), so it is imported late. pyannote's telemetry is turned
+Importing this module imports pyannote.audio (4 s of CPU), so it is imported late. pyannote's telemetry is turned
 off here, before that import.
 """
 

@@ -1,6 +1,6 @@
 """The engine `pyannote-ge2e`, which needs no download: pyannote's pipeline on whisperx's network and GE2E voices.
 
-`segment` and `embed` need torch only. `cluster` needs pyannote.audio, whose import takes 20 s of CPU: a thread imports
+`segment` and `embed` need torch only. `cluster` needs pyannote.audio, whose import takes 4 s of CPU: a thread imports
 it from the start, so that the replica answers before.
 """
 

@@ -1,6 +1,6 @@
 """pyannote's `SpeakerDiarization` over whisperx's segmentation network and GE2E voices, for `pyannote_ge2e.py`.
 
-Importing this module imports pyannote.audio (20 s of CPU), so it is imported late. Knows nothing of files or Ray.
+Importing this module imports pyannote.audio (4 s of CPU), so it is imported late. Knows nothing of files or Ray.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The pyannote segmentation network (PyanNet) that the whisperx package carries, for inference only.
 
-Written anew on plain torch, because `import pyannote.audio` costs 20 s of CPU and 230 MB (it imports lightning,
-torchmetrics, torchvision and transformers), and its loader unpickles arbitrary objects. The scores equal pyannote's own
-to 1e-4 (tests/unit/test_diarizer_pieces.py). Architecture: Bredin and Laurent, "End-to-end
-speaker segmentation for overlap-aware resegmentation", Interspeech 2021.
+Written anew on plain torch, because `import pyannote.audio` costs 3 s of CPU and 300 MB more than `import torch` (it
+imports lightning, torchmetrics, pandas and scikit-learn), and its loader unpickles arbitrary objects. The scores equal
+pyannote's own to 1e-4 (tests/unit/test_diarizer_pieces.py). Architecture: Bredin and Laurent, "End-to-end speaker
+segmentation for overlap-aware resegmentation", Interspeech 2021.
 """
 
 from __future__ import annotations
