@@ -16,7 +16,8 @@ def as_if_not_installed(*packages: str) -> Iterator[None]:
     """Let no import in the block find `packages`; those that were imported before stay.
 
     Libraries ask by an import, by `find_spec` or by the version of a distribution, which has the package's name. It
-    holds for the whole process: other threads do not find them meanwhile either.
+    holds for the whole process: other threads do not find them meanwhile either. Blocks may lie in each other, but two
+    threads may not have one each.
     """
     hidden = [name for name in packages if name not in sys.modules]
     from_name = vars(metadata.Distribution)["from_name"]
