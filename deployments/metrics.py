@@ -129,7 +129,7 @@ WITH_MODELS = (*BATCHED, "diarizer")
 
 BATCH_FILL = Histogram(
     "batch_fill",
-    "How full a batch was that an engine computed: 1 is as much as the settings allow.",
+    "How full a batch was that an engine was given: 1 is as much as the settings allow.",
     upto=(0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0),
     stage=BATCHED,
 )
