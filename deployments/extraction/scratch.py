@@ -211,7 +211,7 @@ class WorkDir:
         parent.mkdir(parents=True, exist_ok=True)
         sweep(parent)
         made = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent))
-        self._lock = os.open(made / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        self._lock: int | None = os.open(made / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.path = made.rename(parent / made.name.removeprefix("."))  # visible to others only once it is locked
 
@@ -226,10 +226,11 @@ class WorkDir:
             shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Delete the folder with its contents."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            os.close(self._lock)
+        """Delete the folder with its contents. Once: afterwards the lock's descriptor may be another file's."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(lock)
 
 
 def sweep(parent: Path) -> int:

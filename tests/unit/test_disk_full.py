@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pytest
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from deployments.errors import ModelLoadError, OutOfResourcesError
 from deployments.extraction.protocol import Decoded
@@ -195,26 +195,13 @@ def has_room(folder: Path, pages: int) -> Iterator[None]:
         yield
 
 
-def made(url: str) -> Database:
-    """A new database. Twice of many runs SQLite gave up with `locking protocol` here, which it calls temporary."""
-    database = Database(url)
-    try:
-        database.create()
-    except OperationalError as error:
-        if "locking protocol" not in str(error):
-            raise
-        database.close()
-        database = Database(url)
-        database.create()
-    return database
-
-
 @pytest.mark.parametrize("fault", [has_room, cannot_grow])
 def test_d10_an_end_that_sqlite_cannot_store_at_any_write(tmp_path, monkeypatch, fault):
     """D10: job and end are refused as a whole, wherever the write fails; with room again the same end is stored."""
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 1)
     with small_disk(tmp_path / "disk", size_bytes=4 << 20) if fault is has_room else nullcontext(tmp_path) as disk:
-        database = made(f"sqlite:///{disk / 'jobs.db'}")
+        database = Database(f"sqlite:///{disk / 'jobs.db'}")
+        database.create()
         store = stores(database, queue_limit=1000, running_limit=1000)
         attempt = started(store, "ends", CALLBACK_URL)
         end = Outcome(result=b"x" * 100_000, duration_s=1.0, processing_s=2.0)

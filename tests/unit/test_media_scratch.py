@@ -185,6 +185,18 @@ def test_d12_a_jobs_folder_goes_with_the_job(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_is_closed_again_closes_no_other_file(tmp_path: Path) -> None:
+    """A replica's end closes it, and so does the garbage collector, when its descriptor may be a database's."""
+    work = WorkDir(tmp_path / "work")
+    lock = work._lock
+    assert lock is not None
+    with (tmp_path / "other").open("wb") as other:
+        work.close()
+        os.dup2(other.fileno(), lock)
+        work.close()
+        os.close(lock)  # it is still there to be closed
+
+
 def test_d12_what_a_killed_process_leaves_is_swept_up(tmp_path: Path) -> None:
     """D12: folders of a process that was killed with -9 go when the next one starts; those of a living one stay."""
     code = f"""
